@@ -1,0 +1,99 @@
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+USERS ?= 50000
+CHANGES ?= 1
+JOBS ?= 2
+SOURCES := servicekit services gateway mainapp devstack bench tests
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run demo test check fmt fmt-check lint types imports proto proto-check proto-release docs docs-check \
+	unit contract integration migrations-check fault e2e bench lock clean metrics
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.ready ## Make the Python environment and see that the Debian packages are there
+
+$(VENV)/.ready: requirements.lock pyproject.toml devstack/setup.sh
+	@sh devstack/setup.sh
+
+run: setup ## Start everything on this machine (USERS=50000, CHANGES=1 a second); Ctrl-C stops it
+	@$(PY) -m devstack.run --users $(USERS) --changes $(CHANGES)
+
+demo: setup ## With `make run` going: follow one signature from MySQL to the desk, then make a call
+	@$(PY) -m devstack.demo
+
+test: setup check contract integration migrations-check fault e2e ## All checks and all tests
+	@echo "All checks and tests have passed."
+
+check: setup fmt-check lint types imports proto-check docs-check unit ## What needs no servers
+
+fmt: setup ## Format the code
+	@$(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix .
+
+fmt-check: setup
+	@$(BIN)/ruff format -q --check .
+
+lint: setup ## Ruff
+	@$(BIN)/ruff check -q .
+
+types: setup ## mypy, strict
+	@$(BIN)/mypy $(SOURCES)
+
+imports: setup ## Who may import whom
+	@$(BIN)/lint-imports
+
+proto: setup ## Generate gen/ from protos/
+	@rm -rf gen/dialler
+	@$(PY) -m grpc_tools.protoc -Iprotos \
+		--plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy \
+		--plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
+		--python_out=gen --mypy_out=quiet:gen --grpc_python_out=gen --mypy_grpc_out=quiet:gen \
+		$$(find protos -name '*.proto' | sort)
+
+proto-check: setup ## Lint the contracts, compare them with those released, see that gen/ is current
+	@$(BIN)/buf lint
+	@$(BIN)/buf breaking --against protos/released.binpb
+	@$(PY) -m devstack.protos_current
+
+proto-release: setup ## Make the present contracts those that later ones may not break
+	@$(BIN)/buf build -o protos/released.binpb
+
+docs: setup ## Write docs/configuration.md from the settings classes
+	@$(PY) -m devstack.configuration_page
+
+docs-check: setup
+	@$(PY) -m devstack.configuration_page --check
+
+unit: setup ## Tests that need no servers
+	@$(BIN)/pytest -q -n $(JOBS) tests/unit
+
+contract: setup ## Our SQS endpoint and moto answer alike
+	@$(BIN)/pytest -q -n $(JOBS) tests/contract
+
+integration: setup ## Each service against real servers
+	@$(BIN)/pytest -q -n $(JOBS) tests/integration
+
+migrations-check: setup ## Migrations from nothing; tables as declared
+	@$(BIN)/pytest -q tests/migrations
+
+fault: setup ## Tests that break things on purpose
+	@$(BIN)/pytest -q -n $(JOBS) tests/fault
+
+e2e: setup ## The whole suite, from a row in MySQL to an event in the desk
+	@$(BIN)/pytest -q tests/e2e
+
+bench: setup ## Speed beside the bare engines'; ONLY=name for one
+	@$(PY) -m bench $(if $(ONLY),--only $(ONLY))
+
+lock: ## Pin the dependencies anew (needs uv)
+	@uv pip compile pyproject.toml --all-extras --group dev --python-version 3.11 --upgrade \
+		--generate-hashes --no-emit-index-url --no-header -q -o requirements.lock
+
+metrics: setup ## Lengths of functions and files (house style, rule 11)
+	@$(PY) -m devstack.code_metrics $(SOURCES)
+
+clean: setup ## Remove the local servers' data (stop `make run` first)
+	@$(PY) -m devstack.clean

@@ -1,0 +1,1 @@
+"""`make bench`: our figures beside those of the bare engines, in the same interleaved run."""

@@ -1,0 +1,180 @@
+"""The gateway as a desk uses it: what `make run`, `make demo`, the tests and benchmarks call."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from queue import Empty, Queue
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from devstack.stack import Addresses
+from gateway.token import development_token
+
+WAIT_SECONDS = 20.0
+TOKEN_SECONDS = 30 * 86_400
+
+
+@dataclass(frozen=True)
+class SeenEvent:
+    """An event of the stream and when it arrived."""
+
+    at: datetime
+    event: dict[str, Any]
+
+
+class EventStream:
+    """The gateway's event stream, read by a thread that owns its connection. Close it."""
+
+    def __init__(self, url: str, headers: dict[str, str]) -> None:
+        self._url = url
+        self._headers = headers
+        self._seen: Queue[SeenEvent] = Queue()
+        self._opened = threading.Event()
+        self._closed = threading.Event()
+        self._failure: httpx.HTTPError | None = None
+        threading.Thread(target=self._read, daemon=True).start()
+        if not self._opened.wait(WAIT_SECONDS):
+            raise TimeoutError(f"the event stream did not open: {self._failure}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._closed.set()
+
+    def wait_for(
+        self, matches: Callable[[dict[str, Any]], bool], seconds: float = WAIT_SECONDS
+    ) -> SeenEvent:
+        """Return the next event that matches; `TimeoutError` when none comes in time."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            try:
+                seen = self._seen.get(timeout=left)
+            except Empty:
+                break
+            if matches(seen.event):
+                return seen
+        failure = f" ({self._failure})" if self._failure else ""
+        raise TimeoutError(f"no such event within {seconds:.0f} s{failure}")
+
+    def wait_for_user(self, user_id: int, kind: str, seconds: float = WAIT_SECONDS) -> SeenEvent:
+        """Return the person's next event of a kind."""
+        return self.wait_for(
+            lambda event: event.get("user_id") == str(user_id) and event.get("type") == kind,
+            seconds,
+        )
+
+    def _read(self) -> None:
+        try:
+            with httpx.stream("GET", self._url, headers=self._headers, timeout=30) as response:
+                response.raise_for_status()
+                self._opened.set()
+                self._take(response.iter_lines())
+        except httpx.HTTPError as error:
+            self._failure = error
+
+    def _take(self, lines: Iterator[str]) -> None:
+        for line in lines:
+            if self._closed.is_set():
+                return
+            if line.startswith("data:"):
+                event = json.loads(line.removeprefix("data:"))
+                self._seen.put(SeenEvent(datetime.now(UTC), event))
+
+
+class Desk:
+    """One signed-in person at the gateway."""
+
+    def __init__(self, addresses: Addresses, role: str, subject: str | None = None) -> None:
+        """``role`` is agent or supervisor; without ``subject`` it is somebody new."""
+        self.subject = subject or f"{role}-{uuid.uuid4().hex[:8]}"
+        self.token = development_token(
+            addresses.jwt_secret, role, self.subject, ttl_seconds=TOKEN_SECONDS
+        )
+        self.client = httpx.Client(
+            base_url=addresses.gateway,
+            headers={"Authorization": f"Bearer {self.token}"},
+            timeout=15.0,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.client.close()
+
+    def get(self, path: str, **parameters: str | int) -> Any:
+        """Return the JSON of a resource; `httpx.HTTPStatusError` when it is an error."""
+        return self.client.get(path, params=parameters).raise_for_status().json()
+
+    def post(self, path: str, body: object | None = None) -> httpx.Response:
+        """Post under a new idempotency key and return whatever is answered."""
+        key = str(uuid.uuid4())
+        return self.client.post(path, json=body or {}, headers={"Idempotency-Key": key})
+
+    def events(self) -> EventStream:
+        """Open the event stream."""
+        headers = {"Authorization": f"Bearer {self.token}"}
+        return EventStream(f"{self.client.base_url}/v1/events", headers)
+
+    def claim(self) -> dict[str, Any]:
+        """Claim the next person; the whole answer."""
+        return dict(self.post("/v1/assignments").raise_for_status().json())
+
+    def record(self, assignment_id: str, outcome: str, **more: object) -> httpx.Response:
+        """Record how a call ended."""
+        path = f"/v1/assignments/{assignment_id}/outcome"
+        return self.post(path, {"outcome": outcome, **more})
+
+    def give_back(self) -> None:
+        """Release whoever is held, if anybody is."""
+        current = self.client.get("/v1/assignments/current")
+        if current.is_success:
+            path = f"/v1/assignments/{current.json()['assignment_id']}/release"
+            self.post(path, {"reason": "agent_leaving"}).raise_for_status()
+
+    def entries(self, queue: str, page_size: int = 200) -> list[dict[str, Any]]:
+        """The first page of a queue, in the order of handing out."""
+        return list(self.get(f"/v1/queues/{queue}/entries", page_size=page_size)["entries"])
+
+    def all_entries(self, queue: str, state: str = "ready") -> Iterator[dict[str, Any]]:
+        """Every entry of a queue in one state, page by page."""
+        parameters: dict[str, str | int] = {"page_size": 200, "state": state}
+        while True:
+            page = self.get(f"/v1/queues/{queue}/entries", **parameters)
+            yield from page["entries"]
+            if not page["next_page_token"]:
+                return
+            parameters["page_token"] = page["next_page_token"]
+
+    def reconciliations(self) -> list[dict[str, Any]]:
+        """The latest runs, newest first."""
+        return list(self.get("/v1/reconciliations")["reconciliations"])
+
+    def await_reconciled(self, seconds: float = 300.0) -> None:
+        """Return once there was a run and none is pending or running."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            states = {run["state"] for run in self.reconciliations()}
+            if states and not states & {"pending", "running"}:
+                return
+            time.sleep(0.1)
+        raise TimeoutError(f"no reconciliation ended within {seconds:.0f} s")

@@ -1,0 +1,73 @@
+"""The main app's database on a local MariaDB."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pymysql
+
+from devstack.accounts import MAINAPP_PREFIX
+from devstack.servers import MariaDB
+
+SCHEMA_FILE = Path(__file__).with_name("mainapp_schema.sql")
+
+
+def schema_statements() -> list[str]:
+    """The main app's schema, a statement each."""
+    lines = [line for line in SCHEMA_FILE.read_text().splitlines() if not line.startswith("--")]
+    return [part.strip() for part in "\n".join(lines).split(";") if part.strip()]
+
+
+@dataclass(frozen=True)
+class MainAppDatabase:
+    """A MariaDB database with the main app's schema."""
+
+    server: MariaDB
+    name: str
+
+    @classmethod
+    def create(cls, server: MariaDB, name: str | None = None) -> "MainAppDatabase":
+        """A new database, under a name nobody else has unless one is given."""
+        database = cls(server, name or f"{MAINAPP_PREFIX}_{uuid.uuid4().hex}")
+        with server.connect("laravel") as connection, connection.cursor() as cursor:
+            cursor.execute(f"CREATE DATABASE `{database.name}`")
+            cursor.execute(f"USE `{database.name}`")
+            for statement in schema_statements():
+                cursor.execute(statement)
+        return database
+
+    def drop(self) -> None:
+        with self.server.connect() as connection, connection.cursor() as cursor:
+            cursor.execute(f"DROP DATABASE IF EXISTS `{self.name}`")
+
+    @property
+    def url(self) -> str:
+        """For the account that may only read: the dialler's."""
+        return self.server.url(self.name)
+
+    @property
+    def writer_url(self) -> str:
+        """For the main app's own account."""
+        return self.server.url(self.name, user="laravel", driver="mysql+pymysql")
+
+    @property
+    def relay_url(self) -> str:
+        """For the account that reads the binlog."""
+        return self.server.url(self.name, user="dialler_relay", driver="mysql")
+
+    def connect(self, user: str = "laravel") -> "pymysql.Connection[pymysql.cursors.Cursor]":
+        """A connection of its own, in autocommit, as the main app unless told otherwise."""
+        return self.server.connect(user, self.name)
+
+    def execute(self, statement: str, arguments: Sequence[object] = ()) -> int:
+        """Runs one statement as the main app and commits; returns the number of rows affected."""
+        with self.connect() as connection, connection.cursor() as cursor:
+            return cursor.execute(statement, arguments or None)
+
+    def rows(self, query: str, arguments: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """The rows a query gives, read as the main app."""
+        with self.connect() as connection, connection.cursor() as cursor:
+            cursor.execute(query, arguments or None)
+            return list(cursor.fetchall())

@@ -1,0 +1,340 @@
+"""Private MariaDB, PostgreSQL and Redis servers in a folder of ours, on free loopback ports."""
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from hashlib import sha256
+from pathlib import Path
+
+import pymysql
+
+from devstack.accounts import PASSWORDS, mysql_account_statements
+from devstack.mysql_connection import Connection
+from devstack.packages import require_program
+from devstack.processes import HOST, DidNotStart
+from devstack.server import Server, ServerError, server_environment
+
+__all__ = ["MariaDB", "PostgreSQL", "Redis", "Server", "ServerError"]
+
+
+class MariaDB(Server):
+    """MariaDB with the row binlog that change capture needs, and the main app's accounts."""
+
+    title = "MariaDB"
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        port: int | None = None,
+        durable: bool = True,
+        buffer_pool_bytes: int | None = None,
+    ) -> None:
+        """The buffer pool is a quarter of the memory if not given, at most 1 GiB or 128 MiB."""
+        super().__init__(folder, port=port, durable=durable)
+        memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        most = 1 << 30 if durable else 128 << 20
+        self._buffer_pool_bytes = buffer_pool_bytes or min(most, memory_bytes // 4)
+
+    @property
+    def admin_url(self) -> str:
+        return self.url("mysql", user="admin", driver="mysql+pymysql")
+
+    def url(self, database: str, user: str = "dialler", *, driver: str = "mysql+asyncmy") -> str:
+        """Address of a database for one of the accounts of `devstack.accounts`."""
+        return f"{driver}://{user}:{PASSWORDS[user]}@{HOST}:{self.port}/{database}"
+
+    def connect(self, user: str = "admin", database: str | None = None) -> Connection:
+        """A connection of its own, in autocommit; raises `pymysql.err.OperationalError`."""
+        return pymysql.connect(
+            host=HOST,
+            port=self.port,
+            user=user,
+            password=PASSWORDS[user],
+            database=database,
+            autocommit=True,
+            local_infile=True,
+            charset="utf8mb4",
+            connect_timeout=5,
+        )
+
+    def _initialise(self) -> None:
+        done = self.folder / "initialised"
+        if not done.exists():
+            shutil.rmtree(self.data, ignore_errors=True)
+            self.data.mkdir()
+            self._install()
+            done.touch()
+        statements = ["SET sql_log_bin = 0", *_mariadb_admin(), *mysql_account_statements()]
+        (self.folder / "accounts.sql").write_text("".join(f"{line};\n" for line in statements))
+
+    def _install(self) -> None:
+        with tempfile.TemporaryDirectory(prefix="dialler-") as short:
+            # mariadb-install-db is a shell script that a space in the path breaks.
+            link = Path(short) / "data"
+            link.symlink_to(self.data)
+            root = ["--user=root"] if os.geteuid() == 0 else []
+            options = ["--auth-root-authentication-method=normal", "--skip-test-db"]
+            self._run(
+                [
+                    require_program("mariadb-install-db"),
+                    "--no-defaults",
+                    f"--datadir={link}",
+                    "--skip-name-resolve",
+                    *options,
+                    *root,
+                ],
+                TMPDIR=short,
+            )
+
+    def _command(self) -> list[str]:
+        temporary = self.folder / "tmp"
+        temporary.mkdir(exist_ok=True)
+        settings = {
+            "datadir": self.data,
+            # A starting MariaDB deletes other servers' temporary tables from a shared folder.
+            "tmpdir": temporary,
+            "bind-address": HOST,
+            "port": self.port,
+            # Relative to the data, whose path may exceed the 107 bytes a socket's may have.
+            "socket": "mariadb.sock",
+            "pid-file": self.folder / "mariadb.pid",
+            "init-file": self.folder / "accounts.sql",
+            "skip-name-resolve": "ON",
+            "server-id": 1,
+            "log-bin": "binlog",
+            "binlog-format": "ROW",
+            "binlog-row-image": "FULL",
+            "binlog-row-metadata": "FULL",
+            "binlog-expire-logs-seconds": 86_400,
+            "sync-binlog": int(self._durable),
+            "gtid-strict-mode": "ON",
+            "log-slave-updates": "ON",
+            "character-set-server": "utf8mb4",
+            "collation-server": "utf8mb4_unicode_ci",
+            "default-time-zone": "+00:00",
+            "max-connections": 300,
+            "max-allowed-packet": 64 << 20,
+            "local-infile": "ON",
+            "innodb-buffer-pool-size": self._buffer_pool_bytes,
+            "innodb-log-file-size": (256 if self._durable else 64) << 20,
+            "innodb-flush-log-at-trx-commit": 1 if self._durable else 2,
+        }
+        root = ["--user=root"] if os.geteuid() == 0 else []
+        options = [f"--{name}={value}" for name, value in settings.items()]
+        return [require_program("mariadbd"), "--no-defaults", *root, *options]
+
+    def _answers(self) -> bool:
+        try:
+            self.connect().close()
+        except pymysql.err.OperationalError:
+            return False
+        return True
+
+
+class PostgreSQL(Server):
+    """PostgreSQL, which refuses to run as root: then it runs as the account `postgres`."""
+
+    title = "PostgreSQL"
+    stop_signal = signal.SIGINT  # its "fast" shutdown; SIGTERM would wait for every client
+
+    def url(
+        self, database: str, user: str = "dialler", *, driver: str = "postgresql+asyncpg"
+    ) -> str:
+        return f"{driver}://{user}:{PASSWORDS[user]}@{HOST}:{self.port}/{database}"
+
+    def execute(self, statement: str, *, database: str = "postgres", user: str = "postgres") -> str:
+        """Runs one statement; what it returns is unaligned text. Raises `ServerError`."""
+        done = subprocess.run(
+            [
+                require_program("psql"),
+                "-XqAt",
+                "-v",
+                "ON_ERROR_STOP=1",
+                "-h",
+                HOST,
+                "-p",
+                str(self.port),
+                "-U",
+                user,
+                "-d",
+                database,
+                "-c",
+                statement,
+            ],
+            env=server_environment(PGPASSWORD=PASSWORDS[user], PGCONNECT_TIMEOUT="5"),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise ServerError(f"PostgreSQL: {done.stderr.strip()}")
+        return done.stdout.strip()
+
+    def create_database(self, name: str) -> None:
+        """Makes an empty database that the account `dialler` owns, unless it is there."""
+        found = self.execute(f"SELECT 1 FROM pg_database WHERE datname = '{name}'")
+        if not found:
+            self.execute(f'CREATE DATABASE "{name}" OWNER dialler')
+
+    @property
+    def data(self) -> Path:
+        if self._user is None or _can_enter(self._user, self.folder):
+            return self.folder / "data"
+        # A checkout below /root, say, which the account postgres may not enter.
+        digest = sha256(str(self.folder).encode()).hexdigest()[:16]
+        return Path("/var/tmp") / f"dialler-postgresql-{digest}"  # noqa: S108 - ours alone, 0700
+
+    @property
+    def _user(self) -> str | None:
+        return "postgres" if os.geteuid() == 0 else None
+
+    def _initialise(self) -> None:
+        data = self.data
+        self._check_owner(data)
+        if (data / "PG_VERSION").exists() and (data / "initialised").exists():
+            (data / "postmaster.pid").unlink(missing_ok=True)
+            return
+        shutil.rmtree(data, ignore_errors=True)
+        self._make_private(data)
+        with tempfile.NamedTemporaryFile("w", prefix="dialler-") as password:
+            password.write(PASSWORDS["postgres"])
+            password.flush()
+            if self._user is not None:
+                os.chown(password.name, pwd.getpwnam(self._user).pw_uid, -1)
+            self._run(
+                [
+                    _postgresql_program("initdb"),
+                    "-D",
+                    str(data),
+                    "-U",
+                    "postgres",
+                    f"--pwfile={password.name}",
+                    "--auth=scram-sha-256",
+                    "--no-locale",
+                    "--encoding=UTF8",
+                    "--no-sync",
+                ]
+            )
+        (data / "initialised").touch()
+
+    def _check_owner(self, data: Path) -> None:
+        """Refuses a folder that somebody else put where anybody may."""
+        if self._user is None or not data.exists():
+            return
+        if data.is_symlink() or data.stat().st_uid != pwd.getpwnam(self._user).pw_uid:
+            raise DidNotStart(f"{data} does not belong to the account {self._user}; remove it")
+
+    def _make_private(self, data: Path) -> None:
+        data.mkdir(mode=0o700)
+        if self._user is not None:
+            account = pwd.getpwnam(self._user)
+            os.chown(data, account.pw_uid, account.pw_gid)
+
+    def _command(self) -> list[str]:
+        settings = {
+            "listen_addresses": HOST,
+            "port": self.port,
+            "unix_socket_directories": "",
+            "max_connections": 200,
+            "shared_buffers": "256MB" if self._durable else "64MB",
+            "max_wal_size": "2GB",
+            "random_page_cost": 1.1,
+            "jit": "off",
+            "timezone": "UTC",
+            "log_timezone": "UTC",
+            "fsync": "on" if self._durable else "off",
+            "full_page_writes": "on" if self._durable else "off",
+        }
+        options = [f"--{name}={value}" for name, value in settings.items()]
+        return [_postgresql_program("postgres"), "-D", str(self.data), *options]
+
+    def _answers(self) -> bool:
+        try:
+            self.execute(_MAKE_DIALLER)
+        except ServerError:
+            return False
+        return True
+
+
+class Redis(Server):
+    """Redis as a cache: nothing is saved, so a restarted one is empty."""
+
+    title = "Redis"
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        port: int | None = None,
+        maxmemory_bytes: int = 512 << 20,
+        maxmemory_policy: str = "volatile-lru",
+    ) -> None:
+        super().__init__(folder, port=port)
+        self._maxmemory_bytes = maxmemory_bytes
+        self._maxmemory_policy = maxmemory_policy
+
+    def url(self, db: int = 0) -> str:
+        return f"redis://{HOST}:{self.port}/{db}"
+
+    def ask(self, *words: str) -> str:
+        """Sends one command and returns the start of its answer as sent; raises `OSError`."""
+        with socket.create_connection((HOST, self.port), timeout=5) as connection:
+            connection.sendall((" ".join(words) + "\r\n").encode())
+            return connection.recv(65_536).decode(errors="replace")
+
+    def _initialise(self) -> None:
+        self.data.mkdir(exist_ok=True)
+
+    def _command(self) -> list[str]:
+        settings = {
+            "bind": HOST,
+            "port": str(self.port),
+            "save": "",
+            "appendonly": "no",
+            "maxmemory": str(self._maxmemory_bytes),
+            "maxmemory-policy": self._maxmemory_policy,
+            "dir": str(self.data),
+        }
+        options = [word for name, value in settings.items() for word in (f"--{name}", value)]
+        return [require_program("redis-server"), *options]
+
+    def _answers(self) -> bool:
+        try:
+            return self.ask("PING").startswith("+PONG")
+        except OSError:
+            return False
+
+
+_MAKE_DIALLER = (
+    "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'dialler') THEN"
+    f" CREATE ROLE dialler LOGIN CREATEDB PASSWORD '{PASSWORDS['dialler']}'; END IF; END $$"
+)
+
+
+def _mariadb_admin() -> list[str]:
+    password = PASSWORDS["admin"]
+    return [
+        f"CREATE USER IF NOT EXISTS 'admin'@'%' IDENTIFIED BY '{password}'",
+        "GRANT ALL ON *.* TO 'admin'@'%' WITH GRANT OPTION",
+        f"ALTER USER 'root'@'localhost' IDENTIFIED BY '{password}'",
+        "DROP USER IF EXISTS ''@'localhost'",
+    ]
+
+
+def _postgresql_program(name: str) -> str:
+    """The newest installed version's; Debian keeps them out of the search path."""
+    found = sorted(
+        Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: float(path.parts[4])
+    )
+    return str(found[-1]) if found else require_program(name)
+
+
+def _can_enter(user: str, folder: Path) -> bool:
+    identity = [f"--reuid={user}", f"--regid={user}", "--init-groups"]
+    check = [require_program("setpriv"), *identity, "--", "test", "-x", str(folder)]
+    return subprocess.run(check, check=False, stderr=subprocess.DEVNULL).returncode == 0

@@ -1,0 +1,302 @@
+"""The whole suite on this machine: servers, services and gateway as child processes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import grpc
+import httpx
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from devstack.mainapp_database import MainAppDatabase
+from devstack.postgres_database import PostgresDatabase
+from devstack.processes import ChildProcess, free_port
+from devstack.queues import REGION, SqsEndpoint, SqsQueue
+from devstack.seed import seed
+from devstack.servers import MariaDB, PostgreSQL, Redis
+from servicekit.migrations import upgrade
+
+MAIN_APP = "mainapp"
+DIALLER = "dialler"
+OWNS_TABLES = ("user_context", "queue", "binlog_relay", "reconciler")
+SERVICES = ("user_context", "queue", "reconciler", "cdc_ingest", "binlog_relay")
+PREFERRED_GATEWAY_PORT = 8080
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where everything of a running stack answers; written to ``stack.json`` for `make demo`."""
+
+    gateway: str
+    mysql_writer: str
+    mysql_reader: str
+    mysql_relay: str
+    postgres: str
+    redis: str
+    sqs_endpoint: str
+    sqs_queue: str
+    sqs_dlq: str
+    grpc: dict[str, str]
+    jwt_secret: str
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read the addresses of the stack that runs in ``folder``.
+
+        Raises:
+            FileNotFoundError: none runs there.
+        """
+        return cls(**json.loads((folder / "stack.json").read_text(encoding="utf-8")))
+
+    def save(self, folder: Path) -> None:
+        """Write them, readable by the owner only: they hold the local passwords."""
+        path = folder / "stack.json"
+        path.touch(mode=0o600)
+        path.write_text(json.dumps(asdict(self), indent=2), encoding="utf-8")
+
+
+@dataclass
+class Stack:
+    """Private servers in ``folder`` and every service of the suite.
+
+    ``durable`` makes the servers flush as production ones do. ``extra_environment`` goes to every
+    service. Use as a context manager, from the main thread.
+    """
+
+    folder: Path
+    users: int
+    seed: int = 1
+    durable: bool = True
+    preferred_gateway_port: int | None = None
+    extra_environment: Mapping[str, str] = field(default_factory=dict)
+    report: Report = print
+    progress: Callable[[int, int], None] | None = None
+    services: dict[str, ChildProcess] = field(default_factory=dict)
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start all, servers first, and return when every service is ready."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._start_servers()
+        self._prepare_data()
+        self.addresses = self._addresses()
+        self._start_services()
+        self.addresses.save(self.folder)
+
+    def stop(self) -> None:
+        """Stop all, services first; safe to call twice and after a failed start."""
+        (self.folder / "stack.json").unlink(missing_ok=True)
+        for process in reversed(self.services.values()):
+            process.stop()
+        for server in (self._sqs, self.redis, self.postgres, self.mariadb):
+            server.stop()
+
+    def __post_init__(self) -> None:
+        self.mariadb = MariaDB(self.folder / "mariadb", durable=self.durable)
+        self.postgres = PostgreSQL(self.folder / "postgres", durable=self.durable)
+        self.redis = Redis(self.folder / "redis")
+        self._sqs_port = 0
+        self._sqs = ChildProcess("sqs", "devstack.sqs", self.logs / "sqs.log")
+
+    @property
+    def logs(self) -> Path:
+        """Folder of the services' logs."""
+        return self.folder / "logs"
+
+    def _start_servers(self) -> None:
+        self.report("Starting MariaDB, PostgreSQL, Redis and the SQS endpoint ...")
+        self.mariadb.start()
+        self.postgres.start()
+        self.redis.start()
+        self._sqs_port = free_port()
+        self._sqs.arguments = ("--port", str(self._sqs_port))
+        self._sqs.start()
+        self._sqs.wait_ready(lambda: _answers(f"http://127.0.0.1:{self._sqs_port}/"))
+
+    def _prepare_data(self) -> None:
+        self.main_app = MainAppDatabase(self.mariadb, MAIN_APP)
+        self._fill_main_app()
+        self.postgres.create_database(DIALLER)
+        self.report("Bringing the dialler's own tables up to date ...")
+        asyncio.run(self._migrate())
+        endpoint = SqsEndpoint(self._sqs_endpoint)
+        with contextlib.closing(endpoint.client()) as client:
+            self._queue = SqsQueue.create(endpoint, client, "dialler-changes")
+
+    def _fill_main_app(self) -> None:
+        """Make the main app's people, unless the same are there from the last time."""
+        marker = self.folder / "main_app.json"
+        wanted = json.dumps({"users": self.users, "seed": self.seed})
+        if marker.exists() and marker.read_text(encoding="utf-8") == wanted:
+            return
+        marker.unlink(missing_ok=True)
+        self.main_app.drop()
+        MainAppDatabase.create(self.mariadb, MAIN_APP)
+        # What the dialler knew is about people who are gone.
+        PostgresDatabase(self.postgres, DIALLER).drop()
+        # As the administrator, who may keep what was there before us out of the binlog.
+        url = self.mariadb.url(MAIN_APP, user="admin", driver="mysql+pymysql")
+        seed(url, self.users, self.seed, self.progress)
+        marker.write_text(wanted, encoding="utf-8")
+
+    async def _migrate(self) -> None:
+        for name in OWNS_TABLES:
+            await upgrade(self.postgres.url(DIALLER), package=f"services.{name}", schema=name)
+
+    @property
+    def _sqs_endpoint(self) -> str:
+        return f"http://127.0.0.1:{self._sqs_port}"
+
+    def _addresses(self) -> Addresses:
+        return Addresses(
+            gateway=f"http://127.0.0.1:{free_port(self.preferred_gateway_port)}",
+            mysql_writer=self.main_app.writer_url,
+            mysql_reader=self.main_app.url,
+            mysql_relay=self.main_app.relay_url,
+            postgres=self.postgres.url(DIALLER),
+            redis=self.redis.url(),
+            sqs_endpoint=self._sqs_endpoint,
+            sqs_queue=self._queue.url,
+            sqs_dlq=self._queue.dlq_url,
+            grpc={name: f"127.0.0.1:{free_port()}" for name in SERVICES},
+            jwt_secret=secrets.token_hex(32),
+        )
+
+    def _start_services(self) -> None:
+        self.report("Starting the services ...")
+        for name in SERVICES:
+            environment = service_environment(name, self.addresses) | dict(self.extra_environment)
+            self.services[name] = ChildProcess(
+                name, f"services.{name}", self.logs / f"{name}.log", environment=environment
+            )
+        gateway = gateway_environment(self.addresses) | dict(self.extra_environment)
+        self.services["gateway"] = ChildProcess(
+            "gateway", "gateway", self.logs / "gateway.log", environment=gateway
+        )
+        for process in self.services.values():
+            process.start()
+        for name in self.services:
+            self.wait_ready(name)
+
+    def wait_ready(self, name: str) -> None:
+        """Return once the service says that it is ready; `DidNotStart` when it does not."""
+        process = self.services[name]
+        if name == "gateway":
+            process.wait_ready(lambda: _answers(f"{self.addresses.gateway}/readyz"))
+        else:
+            process.wait_ready(lambda: is_serving(self.addresses.grpc[name]))
+
+    def restart(self, name: str) -> None:
+        """Start a service that has ended, and return when the gateway reaches it again."""
+        self.services[name].start()
+        self.wait_ready(name)
+        self.wait_ready("gateway")
+
+    def revive(self) -> list[str]:
+        """Start services again that have ended by themselves; return their names."""
+        ended = [name for name, process in self.services.items() if not process.is_running]
+        for name in ended:
+            self.services[name].start()
+        return ended
+
+
+def service_environment(name: str, addresses: Addresses) -> dict[str, str]:
+    """Return the variables of one gRPC service."""
+    prefix = name.upper()
+    port = addresses.grpc[name].rpartition(":")[2]
+    aws = {
+        "SQS_ENDPOINT_URL": addresses.sqs_endpoint,
+        "SQS_QUEUE_URL": addresses.sqs_queue,
+        "AWS_REGION": REGION,
+    }
+    targets = {f"{other.upper()}_TARGET": address for other, address in addresses.grpc.items()}
+    own = {
+        "user_context": {
+            "MYSQL_URL": addresses.mysql_reader,
+            "POSTGRES_URL": addresses.postgres,
+            "REDIS_URL": addresses.redis,
+        },
+        "queue": {"POSTGRES_URL": addresses.postgres, "REDIS_URL": addresses.redis},
+        "reconciler": {"POSTGRES_URL": addresses.postgres},
+        "cdc_ingest": aws | {"SQS_DLQ_URL": addresses.sqs_dlq},
+        "binlog_relay": aws
+        | {"MYSQL_URL": addresses.mysql_relay, "POSTGRES_URL": addresses.postgres},
+    }[name]
+    values = own | targets | {"GRPC_PORT": port}
+    return _aws_credentials() | {f"{prefix}_{key}": value for key, value in values.items()}
+
+
+def gateway_environment(addresses: Addresses) -> dict[str, str]:
+    """Return the variables of the gateway."""
+    targets = {f"{name.upper()}_TARGET": address for name, address in addresses.grpc.items()}
+    values = targets | {
+        "REDIS_URL": addresses.redis,
+        "JWT_SECRET": addresses.jwt_secret,
+        "HTTP_PORT": addresses.gateway.rpartition(":")[2],
+    }
+    return {f"GATEWAY_{key}": value for key, value in values.items()}
+
+
+def _aws_credentials() -> dict[str, str]:
+    # boto3 signs every request; the local endpoint does not look.
+    return {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
+
+
+def is_serving(target: str) -> bool:
+    """Whether the gRPC server at ``target`` answers its health check with SERVING."""
+    with grpc.insecure_channel(target) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        try:
+            answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=2.0)
+        except grpc.RpcError:
+            return False
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2.0).status_code < 500
+    except httpx.TransportError:
+        return False
+
+
+def wait_until(condition: Callable[[], bool], timeout_seconds: float, what: str) -> None:
+    """Return once ``condition()``; `TimeoutError` naming ``what`` when the time runs out."""
+    deadline = time.monotonic() + timeout_seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not within {timeout_seconds:.0f} s")
+        time.sleep(0.05)
+
+
+def default_folder() -> Path:
+    """The folder of `make run`: DIALLER_STACK_FOLDER, else ``.stack`` in the checkout."""
+    named = os.environ.get("DIALLER_STACK_FOLDER")
+    return Path(named) if named else Path(__file__).parent.parent / ".stack"

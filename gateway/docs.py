@@ -1,0 +1,91 @@
+"""/openapi.json and the page at /docs, whose every asset is served from here."""
+
+from collections.abc import Awaitable, Callable
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from starlette.routing import Route
+
+from gateway.openapi import described
+
+_ASSETS = {
+    "swagger-ui-bundle.js": "text/javascript; charset=utf-8",
+    "swagger-ui.css": "text/css; charset=utf-8",
+}
+# Swagger UI sets style attributes; scripts come only from here, and requests go only here.
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
+_PAGE = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>dialler API</title>
+<link rel="icon" href="data:,">
+<link rel="stylesheet" href="docs/swagger-ui.css">
+</head>
+<body>
+<div id="api"></div>
+<script src="docs/swagger-ui-bundle.js"></script>
+<script src="docs/start.js"></script>
+</body>
+</html>
+"""
+_START = """\
+SwaggerUIBundle({
+  url: "openapi.json",
+  dom_id: "#api",
+  deepLinking: true,
+  persistAuthorization: false,
+  validatorUrl: null,
+  tryItOutEnabled: true
+});
+"""
+
+
+def install(app: FastAPI) -> None:
+    """Add the routes."""
+    document: dict[str, Any] | None = None
+
+    async def openapi(_: Request) -> Response:
+        nonlocal document
+        if document is None:
+            document = described(app)
+        return Response(orjson.dumps(document), media_type="application/json")
+
+    for path, endpoint in (
+        ("/openapi.json", openapi),
+        ("/docs", _fixed(_PAGE, "text/html; charset=utf-8")),
+        ("/docs/start.js", _fixed(_START, "text/javascript; charset=utf-8")),
+        ("/docs/{name}", _asset),
+    ):
+        app.router.routes.append(Route(path, endpoint, methods=["GET"], include_in_schema=False))
+
+
+def _fixed(text: str, media_type: str) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(_: Request) -> Response:
+        return Response(text, headers={"content-security-policy": _POLICY}, media_type=media_type)
+
+    return answer
+
+
+async def _asset(request: Request) -> Response:
+    name = request.path_params["name"]
+    if name not in _ASSETS:
+        return Response(status_code=404)
+    return Response(
+        _content(name),
+        headers={"cache-control": "public, max-age=86400"},
+        media_type=_ASSETS[name],
+    )
+
+
+@cache
+def _content(name: str) -> bytes:
+    return (files("fastapi_offline") / "static" / name).read_bytes()

@@ -1,0 +1,225 @@
+"""What surrounds every request: trace, deadline, body limit, headers, one log line, metrics."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from functools import lru_cache
+from typing import Any
+
+from prometheus_client import Histogram
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.problems import HttpError, answer_to, pattern_of
+from servicekit import deadline, telemetry
+from servicekit.errors import DeadlineExceeded, Internal, ServiceError
+
+NO_ROUTE = "none"
+
+_SECURITY_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"strict-transport-security", b"max-age=31536000"),
+)
+# Answers hold personal data unless they say otherwise.
+_CACHE = (b"cache-control", b"no-store")
+_POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+_WITH_BODY = ("POST", "PUT", "PATCH", "DELETE")
+
+_SECONDS = Histogram(
+    "dialler_http_server_seconds",
+    "Time to answer a request, by route, method and status; of an event stream, its whole life.",
+    ("route", "method", "status"),
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 60.0, 3600.0),
+)
+_log = logging.getLogger("gateway.access")
+
+# Asked every few seconds by whoever watches over us; the metrics count them.
+_PROBES = frozenset({"/healthz", "/readyz"})
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class Edge:
+    """The outermost ASGI application: nothing gets past it unanswered, unlogged or unmeasured.
+
+    `streaming` are paths without deadline. Logged are ids, route pattern, status and time; never
+    the query, the body or the path itself.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        deadline_seconds: float,
+        max_body_bytes: int,
+        streaming: frozenset[str],
+        logs_access: bool,
+    ) -> None:
+        self._app = app
+        self._deadline_seconds = deadline_seconds
+        self._max_body_bytes = max_body_bytes
+        self._streaming = streaming
+        self._logs_access = logs_access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        parent = telemetry.extract(_header(scope, b"traceparent"))
+        with telemetry.span("http.server", parent=parent, method=scope["method"]) as span:
+            exchange = _Exchange(scope, send)
+            await self._answer(scope, receive, exchange)
+            route = _route(scope)
+            span.set_attribute("http.route", route)
+            span.set_attribute("http.status_code", exchange.status)
+            self._record(scope, exchange, route)
+
+    async def _answer(self, scope: Scope, receive: Receive, exchange: "_Exchange") -> None:
+        try:
+            if scope["path"] in self._streaming and scope["method"] == "GET":
+                await self._app(scope, receive, exchange.send)
+                return
+            with deadline.limit(self._deadline_seconds):
+                async with asyncio.timeout(self._deadline_seconds):
+                    await self._app(scope, await self._body(scope, receive), exchange.send)
+        except ServiceError as error:
+            await exchange.fail(error)
+        except TimeoutError:
+            await exchange.fail(DeadlineExceeded("DEADLINE_EXCEEDED", "the deadline passed"))
+        except Exception as error:
+            _log.error("unexpected_error", exc_info=error, extra={"route": _route(scope)})
+            await exchange.fail(Internal("INTERNAL", "internal error"))
+
+    async def _body(self, scope: Scope, receive: Receive) -> Receive:
+        """Return a `receive` whose body has been read and is known to be within limits."""
+        if scope["method"] not in _WITH_BODY:
+            return receive
+        declared = _header(scope, b"content-length")
+        if declared is not None and declared.isdecimal() and int(declared) > self._max_body_bytes:
+            raise _too_large(self._max_body_bytes)
+        body, more = bytearray(), True
+        while more:
+            message = await receive()
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+            if len(body) > self._max_body_bytes:
+                raise _too_large(self._max_body_bytes)
+        return _replaying(bytes(body), receive)
+
+    def _record(self, scope: Scope, exchange: "_Exchange", route: str) -> None:
+        seconds = time.perf_counter() - exchange.started
+        _observed(route, scope["method"], exchange.status).observe(seconds)
+        if not self._logs_access or route in _PROBES:
+            return
+        caller = scope.get("caller")
+        _log.info(
+            "request",
+            extra={
+                "method": scope["method"],
+                "route": route,
+                "status": exchange.status,
+                "milliseconds": round(seconds * 1000, 2),
+                "caller": caller and caller.subject,
+                "role": caller and caller.role,
+                **_ids(scope),
+            },
+        )
+
+
+class _Exchange:
+    """One answer on its way out."""
+
+    __slots__ = ("_scope", "_send", "started", "status")
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self._scope = scope
+        self._send = send
+        self.started = time.perf_counter()
+        # 499 stays when the client went away before there was an answer.
+        self.status = 499
+
+    async def send(self, message: Message) -> None:
+        """Pass on, with the headers every answer has."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = _with_headers(message.get("headers", ()))
+        await self._send(message)
+
+    async def fail(self, error: ServiceError) -> None:
+        """Answer with a problem, if no answer has begun."""
+        if self.status != 499:
+            return
+        response = answer_to(error, self._scope)
+        await response(self._scope, _nothing, self.send)
+
+
+def _with_headers(headers: Any) -> Headers:
+    result: Headers = [*headers, *_SECURITY_HEADERS]
+    names = {name for name, _ in headers}
+    if _CACHE[0] not in names:
+        result.append(_CACHE)
+    if _POLICY[0] not in names:
+        result.append(_POLICY)
+    trace_id = telemetry.trace_id()
+    if trace_id is not None:
+        result.append((b"trace-id", trace_id.encode()))
+    return result
+
+
+def _header(scope: Scope, name: bytes) -> str | None:
+    for key, value in scope["headers"]:
+        if key == name:
+            return str(value, "latin-1")
+    return None
+
+
+def _route(scope: Scope) -> str:
+    return pattern_of(scope) or NO_ROUTE
+
+
+def _ids(scope: Scope) -> MutableMapping[str, str]:
+    """Return the path's parameters that are ids; others may be anything."""
+    values = scope.get("path_params") or {}
+    return {
+        name: value
+        for name, value in values.items()
+        if name in ("user_id", "assignment_id") and _is_id(value)
+    }
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= 36 and set(value) <= _ID_CHARACTERS
+
+
+_ID_CHARACTERS = frozenset("0123456789abcdef-")
+
+
+# Routes and statuses are few and methods come from the routes; unknown methods share "other".
+@lru_cache(maxsize=4096)
+def _observed(route: str, method: str, status: int) -> Histogram:
+    known = method if method in ("GET", "POST", "HEAD", "OPTIONS", *_WITH_BODY) else "other"
+    return _SECONDS.labels(route, known, str(status))
+
+
+def _replaying(body: bytes, receive: Receive) -> Callable[[], Awaitable[Message]]:
+    given = False
+
+    async def replay() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay
+
+
+def _too_large(limit: int) -> ServiceError:
+    return HttpError(413, "BODY_TOO_LARGE", f"the body has more than {limit} bytes")
+
+
+async def _nothing() -> Message:
+    return {"type": "http.disconnect"}

@@ -1,0 +1,286 @@
+"""How the suite itself is doing: change ingest, relay, cache, reconciliations."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Self, TypeVar
+
+from dialler.binlog_relay.v1 import binlog_relay_pb2
+from dialler.cdc_ingest.v1 import cdc_ingest_pb2
+from dialler.reconciler.v1 import reconciler_pb2
+from dialler.user_context.v1 import user_context_pb2
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from gateway.schemas import Id, Moment, moment_in, name_in
+from servicekit import deadline
+from servicekit.errors import ServiceError, Unavailable
+
+if TYPE_CHECKING:
+    from dialler.binlog_relay.v1.binlog_relay_pb2_grpc import BinlogRelayServiceAsyncStub
+    from dialler.cdc_ingest.v1.cdc_ingest_pb2_grpc import CdcIngestServiceAsyncStub
+    from dialler.reconciler.v1.reconciler_pb2_grpc import ReconcilerServiceAsyncStub
+    from dialler.user_context.v1.user_context_pb2_grpc import UserContextServiceAsyncStub
+
+PART_SECONDS = 1.0
+
+T = TypeVar("T")
+
+
+class Latency(BaseModel):
+    """Percentiles of a latency."""
+
+    count: int
+    p50_seconds: float
+    p99_seconds: float
+
+
+class Ingest(BaseModel):
+    """What one copy of the ingest is doing and has done since it started."""
+
+    paused: bool
+    messages_received: int
+    messages_done: int
+    messages_retried: int
+    messages_dead: int
+    records: int
+    records_ignored: int
+    users_refreshed: int
+    change_latency: Latency = Field(description="From capture to the queue having applied.")
+    backlog_messages: int
+    dead_letter_messages: int
+    last_captured_at: Moment | None
+
+    @classmethod
+    def of(cls, message: cdc_ingest_pb2.GetStatusResponse) -> Self:
+        """Return what the message says."""
+        latency = message.change_latency
+        return cls(
+            paused=message.paused,
+            messages_received=message.messages_received,
+            messages_done=message.messages_done,
+            messages_retried=message.messages_retried,
+            messages_dead=message.messages_dead,
+            records=message.records,
+            records_ignored=message.records_ignored,
+            users_refreshed=message.users_refreshed,
+            change_latency=Latency(
+                count=latency.count,
+                p50_seconds=latency.p50_seconds,
+                p99_seconds=latency.p99_seconds,
+            ),
+            backlog_messages=message.backlog_messages,
+            dead_letter_messages=message.dead_letter_messages,
+            last_captured_at=moment_in(message, "last_captured_at"),
+        )
+
+
+class Relay(BaseModel):
+    """Where one copy of the relay stands in MySQL's binlog."""
+
+    active: bool = Field(description="False for a standby copy.")
+    file: str
+    offset: Id
+    gtid: str | None
+    saved_at: Moment | None
+    last_event_at: Moment | None
+    records_published: int
+    messages_published: int
+    gaps: int
+
+    @classmethod
+    def of(cls, message: binlog_relay_pb2.GetPositionResponse) -> Self:
+        """Return what the message says."""
+        return cls(
+            active=message.active,
+            file=message.file,
+            offset=str(message.offset),
+            gtid=message.gtid or None,
+            saved_at=moment_in(message, "saved_at"),
+            last_event_at=moment_in(message, "last_event_at"),
+            records_published=message.records_published,
+            messages_published=message.messages_published,
+            gaps=message.gaps,
+        )
+
+
+class Cache(BaseModel):
+    """What one copy's cache of contexts has answered since it started."""
+
+    hits: int
+    misses: int
+    stale_serves: int
+    fenced_fills: int
+    errors: int
+
+    @classmethod
+    def of(cls, message: user_context_pb2.GetCacheStatsResponse) -> Self:
+        """Return what the message says."""
+        return cls(
+            hits=message.hits,
+            misses=message.misses,
+            stale_serves=message.stale_serves,
+            fenced_fills=message.fenced_fills,
+            errors=message.errors,
+        )
+
+
+class RunKind(StrEnum):
+    """What a reconciliation looks at."""
+
+    FULL = "full"
+
+
+class RunState(StrEnum):
+    """How far a reconciliation is."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+class Reconciliation(BaseModel):
+    """One reconciliation."""
+
+    run_id: str
+    kind: RunKind | None
+    state: RunState | None
+    reason: str
+    requested_at: Moment | None
+    started_at: Moment | None
+    ended_at: Moment | None
+    users_checked: int
+    users_moved: int
+    last_user_id: Id = Field(description="Everybody up to this id has been looked at.")
+    max_user_id: Id = Field(description="Highest id in the main app, for progress.")
+    error: str | None
+
+    @classmethod
+    def of(cls, message: reconciler_pb2.Run) -> Self:
+        """Return what the message says."""
+        kind = name_in(reconciler_pb2.RunKind.Name, "RUN_KIND_", message.kind)
+        state = name_in(reconciler_pb2.RunState.Name, "RUN_STATE_", message.state)
+        return cls(
+            run_id=message.run_id,
+            kind=RunKind(kind) if kind else None,
+            state=RunState(state) if state else None,
+            reason=message.reason,
+            requested_at=moment_in(message, "requested_at"),
+            started_at=moment_in(message, "started_at"),
+            ended_at=moment_in(message, "ended_at"),
+            users_checked=message.users_checked,
+            users_moved=message.users_moved,
+            last_user_id=str(message.last_user_id),
+            max_user_id=str(message.max_user_id),
+            error=message.error or None,
+        )
+
+
+class Reconciliations(BaseModel):
+    """The latest reconciliations, newest first."""
+
+    reconciliations: list[Reconciliation]
+
+
+class ReconciliationRequest(BaseModel):
+    """What to look at, and why."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: RunKind = RunKind.FULL
+    reason: Annotated[str, StringConstraints(max_length=100, pattern=r"^[\w .,:;()/-]*$")] = Field(
+        default="", description="Kept with the run; no personal data."
+    )
+
+
+class Pipeline(BaseModel):
+    """The parts of the pipeline; null where a service could not be asked."""
+
+    ingest: Ingest | None
+    relay: Relay | None
+    cache: Cache | None
+    reconciliation: Reconciliation | None = Field(description="The latest; null for none so far.")
+    unavailable: dict[str, str] = Field(
+        description="Reason code by part that is null because its service could not be asked."
+    )
+
+
+class PipelineReader:
+    """Asks each service for its part, all at once; one that does not answer spoils only its own.
+
+    A stub is None for a service whose address is not configured.
+    """
+
+    def __init__(
+        self,
+        user_context: "UserContextServiceAsyncStub",
+        ingest: "CdcIngestServiceAsyncStub | None",
+        relay: "BinlogRelayServiceAsyncStub | None",
+        reconciler: "ReconcilerServiceAsyncStub | None",
+    ) -> None:
+        self._user_context = user_context
+        self._ingest = ingest
+        self._relay = relay
+        self._reconciler = reconciler
+
+    async def read(self) -> Pipeline:
+        """Return every part, within `PART_SECONDS` and a little."""
+        unavailable: dict[str, str] = {}
+        ingest, relay, cache, reconciliation = await asyncio.gather(
+            _part("ingest", self._read_ingest, unavailable),
+            _part("relay", self._read_relay, unavailable),
+            _part("cache", self._read_cache, unavailable),
+            _part("reconciliation", self._read_latest, unavailable),
+        )
+        return Pipeline(
+            ingest=ingest,
+            relay=relay,
+            cache=cache,
+            reconciliation=reconciliation,
+            unavailable=unavailable,
+        )
+
+    async def reconciliations(self, limit: int) -> Reconciliations:
+        """Return the latest runs; raises Unavailable where there is no reconciler."""
+        request = reconciler_pb2.ListRunsRequest(page_size=limit)
+        answer = await _configured(self._reconciler).ListRuns(request)
+        return Reconciliations(reconciliations=[Reconciliation.of(each) for each in answer.runs])
+
+    async def reconcile(self, kind: RunKind, reason: str) -> Reconciliation:
+        """Ask for a run and return it, or the one under way."""
+        number = reconciler_pb2.RunKind.Value(f"RUN_KIND_{kind.name}")
+        request = reconciler_pb2.StartRunRequest(kind=number, reason=reason)
+        return Reconciliation.of((await _configured(self._reconciler).StartRun(request)).run)
+
+    async def _read_ingest(self) -> Ingest:
+        request = cdc_ingest_pb2.GetStatusRequest()
+        return Ingest.of(await _configured(self._ingest).GetStatus(request))
+
+    async def _read_relay(self) -> Relay:
+        request = binlog_relay_pb2.GetPositionRequest()
+        return Relay.of(await _configured(self._relay).GetPosition(request))
+
+    async def _read_cache(self) -> Cache:
+        request = user_context_pb2.GetCacheStatsRequest()
+        return Cache.of(await self._user_context.GetCacheStats(request))
+
+    async def _read_latest(self) -> Reconciliation | None:
+        latest = (await self.reconciliations(1)).reconciliations
+        return latest[0] if latest else None
+
+
+async def _part(
+    name: str, read: Callable[[], Awaitable[T]], unavailable: dict[str, str]
+) -> T | None:
+    try:
+        with deadline.limit(PART_SECONDS):
+            return await read()
+    except ServiceError as error:
+        unavailable[name] = error.reason
+        return None
+
+
+def _configured(stub: T | None) -> T:
+    if stub is None:
+        raise Unavailable("NOT_CONFIGURED", "the gateway has no address for this service")
+    return stub

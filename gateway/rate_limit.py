@@ -1,0 +1,138 @@
+"""How many requests a second one caller may make, counted in Redis for all copies together."""
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from typing import Any
+
+from limits import RateLimitItemPerSecond
+from limits.aio.storage import RedisStorage
+from limits.aio.strategies import SlidingWindowCounterRateLimiter
+from prometheus_client import Counter
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from servicekit.clock import Clock
+from servicekit.errors import Exhausted
+
+# After a failure Redis is left alone for so long.
+PAUSE_SECONDS = 1.0
+DRAW_SECONDS = 1.0
+# A copy draws at most this share of the limit at once, so that copies do not starve each other.
+LARGEST_DRAW_SHARE = 10
+MOST_CALLERS = 10_000
+
+_REFUSED = Counter("dialler_gateway_rate_limited", "Requests refused with 429.")
+_UNCOUNTED = Counter(
+    "dialler_gateway_rate_limit_failed_open", "Requests let in because Redis did not answer."
+)
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Draw:
+    """Permits of one caller that were taken from Redis and not yet used."""
+
+    left: int = 0
+    size: int = 0
+    expires_at: float = 0.0
+    drawing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class RateLimiter:
+    """Refuses callers above their rate; lets everybody in while Redis does not answer.
+
+    A busy caller's permits are drawn several at a time, twice as many each time, so that Redis is
+    not asked for each request; drawn permits lapse after a second.
+    """
+
+    def __init__(
+        self,
+        redis_url: str,
+        clock: Clock,
+        *,
+        per_second: int,
+        service_per_second: int,
+        timeout_seconds: float,
+    ) -> None:
+        self._redis = Redis.from_url(
+            redis_url,
+            socket_timeout=timeout_seconds,
+            socket_connect_timeout=timeout_seconds,
+            retry=Retry(NoBackoff(), 0),
+        )
+        pool: Any = self._redis.connection_pool
+        storage = RedisStorage(
+            f"async+{redis_url}",
+            implementation="redispy",
+            key_prefix="dialler:rate",
+            connection_pool=pool,
+        )
+        self._limiter = SlidingWindowCounterRateLimiter(storage)
+        self._limits = {
+            False: RateLimitItemPerSecond(per_second),
+            True: RateLimitItemPerSecond(service_per_second),
+        }
+        self._clock = clock
+        self._draws: dict[str, _Draw] = {}
+        self._silent_until = 0.0
+
+    async def take(self, subject: str, *, is_service: bool) -> None:
+        """Count one request; raises Exhausted (RATE_LIMITED) if it is one too many."""
+        draw = self._draws.get(subject)
+        if draw is None:
+            draw = self._new_draw(subject)
+        if draw.left > 0 and draw.expires_at > self._clock.monotonic():
+            draw.left -= 1
+            return
+        await self._draw(subject, draw, self._limits[is_service])
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._redis.aclose()
+
+    def _new_draw(self, subject: str) -> _Draw:
+        if len(self._draws) >= MOST_CALLERS:
+            self._draws.clear()
+        draw = self._draws[subject] = _Draw()
+        return draw
+
+    async def _draw(self, subject: str, draw: _Draw, limit: RateLimitItemPerSecond) -> None:
+        async with draw.drawing:
+            now = self._clock.monotonic()
+            if draw.left > 0 and draw.expires_at > now:
+                draw.left -= 1
+                return
+            if now < self._silent_until:
+                _UNCOUNTED.inc()
+                return
+            try:
+                await self._from_redis(subject, draw, limit)
+            except (RedisError, OSError, TimeoutError) as error:
+                self._failed(error)
+
+    async def _from_redis(self, subject: str, draw: _Draw, limit: RateLimitItemPerSecond) -> None:
+        now = self._clock.monotonic()
+        busy = draw.expires_at > now
+        size = min(draw.size * 2, limit.amount // LARGEST_DRAW_SHARE) if busy else 1
+        for cost in sorted({max(1, size), 1}, reverse=True):
+            if await self._limiter.hit(limit, subject, cost=cost):
+                draw.left, draw.size = cost - 1, cost
+                draw.expires_at = now + DRAW_SECONDS
+                return
+        draw.left = draw.size = 0
+        _REFUSED.inc()
+        raise Exhausted(
+            "RATE_LIMITED",
+            f"more than {limit.amount} requests a second",
+            retry_after_seconds=1.0,
+            limit_per_second=str(limit.amount),
+        )
+
+    def _failed(self, error: Exception) -> None:
+        _UNCOUNTED.inc()
+        if self._clock.monotonic() >= self._silent_until:
+            _log.warning("rate_limit_unavailable", extra={"error": type(error).__name__})
+        self._silent_until = self._clock.monotonic() + PAUSE_SECONDS

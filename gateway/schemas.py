@@ -1,0 +1,420 @@
+"""The JSON that goes in and out, and how it comes from protobuf.
+
+64-bit ids are strings, times RFC 3339 UTC with microseconds, absent values null.
+"""
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any, Self
+
+from dialler.model.v1 import call_state_pb2, event_pb2
+from dialler.queue.v1 import queue_pb2
+from google.protobuf.timestamp_pb2 import Timestamp
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+)
+
+LARGEST_UINT64 = 2**64 - 1
+
+_USER_ID = re.compile(r"[1-9][0-9]{0,19}")
+
+Moment = Annotated[
+    str,
+    WithJsonSchema(
+        {"type": "string", "format": "date-time", "examples": ["2025-06-02T09:00:00.000000Z"]}
+    ),
+]
+Id = Annotated[str, Field(description="64-bit id or count as a decimal string.", examples=["4711"])]
+
+
+class QueueName(StrEnum):
+    """The three queues."""
+
+    UNSIGNED_USERS = "unsigned_users"
+    OUTSTANDING_REQUESTS = "outstanding_requests"
+    CALLBACKS = "callbacks"
+
+
+class EntryState(StrEnum):
+    """Where a person stands with respect to being phoned."""
+
+    READY = "ready"
+    WAITING = "waiting"
+    ASSIGNED = "assigned"
+    SUPPRESSED = "suppressed"
+    OUT = "out"
+
+
+class Outcome(StrEnum):
+    """How a call ended."""
+
+    COMPLETED_FORM = "completed_form"
+    GOING_TO_COMPLETE = "going_to_complete"
+    MIGHT_COMPLETE = "might_complete"
+    CALL_BACK = "call_back"
+    NO_ANSWER = "no_answer"
+    MISSED_CALL = "missed_call"
+    HUNG_UP = "hung_up"
+    BAD_NUMBER = "bad_number"
+    NO_CLAIM = "no_claim"
+    NOT_INTERESTED = "not_interested"
+    DO_NOT_CONTACT = "do_not_contact"
+
+
+class Conversion(StrEnum):
+    """Why a person no longer owes what the queue was for."""
+
+    SIGNATURE_OBTAINED = "signature_obtained"
+    REQUIREMENTS_MET = "requirements_met"
+    CLAIMS_ENDED = "claims_ended"
+
+
+class ReleaseReason(StrEnum):
+    """Why an agent gives a person back."""
+
+    SKIPPED = "skipped"
+    AGENT_LEAVING = "agent_leaving"
+
+
+class EventType(StrEnum):
+    """Kinds of events."""
+
+    CONTEXT_CHANGED = "context_changed"
+    ENTRY_MOVED = "entry_moved"
+    ASSIGNMENT_STARTED = "assignment_started"
+    ASSIGNMENT_ENDED = "assignment_ended"
+    OUTCOME_RECORDED = "outcome_recorded"
+    CONVERSION_RECORDED = "conversion_recorded"
+
+
+def moment(value: Timestamp) -> str:
+    """Return the time in RFC 3339, UTC, with microseconds."""
+    seconds = datetime.fromtimestamp(value.seconds, UTC).isoformat()[:19]
+    return f"{seconds}.{value.nanos // 1000:06d}Z"
+
+
+def moment_in(message: Any, field: str) -> str | None:
+    """Return the time in a message's field, or None when it is unset."""
+    return moment(getattr(message, field)) if message.HasField(field) else None
+
+
+def name_in(name_of: Callable[[Any], str], prefix: str, value: int) -> str | None:
+    """Return an enum value's JSON name; None for unspecified and for values newer than we are."""
+    try:
+        name = name_of(value)
+    except ValueError:
+        return None
+    short = name.removeprefix(prefix)
+    return None if short == "UNSPECIFIED" else short.lower()
+
+
+def queue_name(value: int) -> QueueName | None:
+    """Return a queue's JSON name."""
+    name = name_in(call_state_pb2.Queue.Name, "QUEUE_", value)
+    return QueueName(name) if name else None
+
+
+def queue_number(name: QueueName) -> call_state_pb2.Queue.ValueType:
+    """Return a queue's number in protobuf."""
+    return call_state_pb2.Queue.Value(f"QUEUE_{name.name}")
+
+
+def state_name(value: int) -> EntryState | None:
+    """Return a state's JSON name."""
+    name = name_in(call_state_pb2.EntryState.Name, "ENTRY_STATE_", value)
+    return EntryState(name) if name else None
+
+
+def outcome_name(value: int) -> Outcome | None:
+    """Return an outcome's JSON name."""
+    name = name_in(call_state_pb2.Outcome.Name, "OUTCOME_", value)
+    return Outcome(name) if name else None
+
+
+def conversion_name(value: int) -> Conversion | None:
+    """Return a conversion's JSON name."""
+    name = name_in(event_pb2.Conversion.Name, "CONVERSION_", value)
+    return Conversion(name) if name else None
+
+
+def user_id_of(text: str) -> int | None:
+    """Return the id that `text` is the one way to write; None for anything else."""
+    if not _USER_ID.fullmatch(text):
+        return None
+    value = int(text)
+    return value if value <= LARGEST_UINT64 else None
+
+
+def _storable(text: str) -> str:
+    if "\x00" in text:
+        raise ValueError("holds a NUL character")
+    return text
+
+
+def _is_text(value: object) -> object:
+    if not isinstance(value, str):
+        raise ValueError("not a string")
+    return value
+
+
+MomentIn = Annotated[AwareDatetime, BeforeValidator(_is_text)]
+Notes = Annotated[str, StringConstraints(max_length=10_000), AfterValidator(_storable)]
+
+
+class _Input(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ClaimRequest(_Input):
+    """What to claim from."""
+
+    queues: Annotated[list[QueueName], Field(max_length=10)] | None = Field(
+        default=None, description="Queues to take from, best first; absent: all the agent may."
+    )
+
+
+class ReleaseRequest(_Input):
+    """Why the person is given back."""
+
+    reason: ReleaseReason | None = None
+
+
+class OutcomeRequest(_Input):
+    """How the call ended."""
+
+    outcome: Outcome
+    notes: Notes = Field(default="", description="Required for do_not_contact.")
+    callback_at: MomentIn | None = Field(
+        default=None,
+        description="When the person wants to be called; in the future. Allowed for call_back, "
+        "going_to_complete and might_complete.",
+    )
+
+
+class Assignment(BaseModel):
+    """A person handed to an agent."""
+
+    assignment_id: str
+    agent_id: str
+    user_id: Id
+    queue: QueueName | None
+    reason: str = Field(description="Why this person is called; UPPER_SNAKE.")
+    score: float = Field(description="0 is hottest, 200 is frozen.")
+    started_at: Moment | None
+    lease_expires_at: Moment | None = Field(
+        description="Without a heartbeat before this the person goes back to the queue."
+    )
+    fence: Id
+
+    @classmethod
+    def of(cls, message: queue_pb2.Assignment) -> Self:
+        """Return what the message says."""
+        return cls(
+            assignment_id=message.assignment_id,
+            agent_id=message.agent_id,
+            user_id=str(message.user_id),
+            queue=queue_name(message.queue),
+            reason=message.reason,
+            score=message.score,
+            started_at=moment_in(message, "started_at"),
+            lease_expires_at=moment_in(message, "lease_expires_at"),
+            fence=str(message.fence),
+        )
+
+
+class EmptyQueue(BaseModel):
+    """Why nobody can be called now."""
+
+    waiting: int = Field(description="People who may not be called yet.")
+    assigned: int = Field(description="People whom other agents hold.")
+    next_due_at: Moment | None
+
+    @classmethod
+    def of(cls, message: queue_pb2.EmptyQueue) -> Self:
+        """Return what the message says."""
+        return cls(
+            waiting=message.waiting,
+            assigned=message.assigned,
+            next_due_at=moment_in(message, "next_due_at"),
+        )
+
+
+class Claimed(BaseModel):
+    """The answer to a claim: an assignment, or why there is none."""
+
+    assignment: Assignment | None
+    already_held: bool = Field(description="True when the agent held it before this request.")
+    empty: EmptyQueue | None
+    rejected_by_live_check: int = Field(description="Wrong calls prevented by this request.")
+
+    @classmethod
+    def of(cls, message: queue_pb2.ClaimNextResponse) -> Self:
+        """Return what the message says."""
+        held = message.HasField("assignment")
+        return cls(
+            assignment=Assignment.of(message.assignment) if held else None,
+            already_held=message.already_held,
+            empty=None if held else EmptyQueue.of(message.empty),
+            rejected_by_live_check=message.rejected_by_live_check,
+        )
+
+
+class Attempt(BaseModel):
+    """One call that ended with an outcome."""
+
+    agent_id: str
+    outcome: Outcome | None
+    ended_at: Moment | None
+    notes: str
+
+
+class CallState(BaseModel):
+    """The dialler's own side of a person's context."""
+
+    user_id: Id
+    queue: QueueName | None
+    state: EntryState | None = Field(description="null: the dialler has never heard of the person.")
+    reason: str
+    score: float
+    attempts: int
+    last_outcome: Outcome | None
+    last_contact_at: Moment | None
+    next_call_at: Moment | None = Field(description="null: now.")
+    assigned_agent_id: str | None
+    recent_attempts: list[Attempt]
+    version: Id
+
+    @classmethod
+    def of(cls, message: call_state_pb2.CallState) -> Self:
+        """Return what the message says."""
+        return cls(
+            user_id=str(message.user_id),
+            queue=queue_name(message.queue),
+            state=state_name(message.state),
+            reason=message.reason,
+            score=message.score,
+            attempts=message.attempts,
+            last_outcome=outcome_name(message.last_outcome),
+            last_contact_at=moment_in(message, "last_contact_at"),
+            next_call_at=moment_in(message, "next_call_at"),
+            assigned_agent_id=message.assigned_agent_id or None,
+            recent_attempts=[
+                Attempt(
+                    agent_id=each.agent_id,
+                    outcome=outcome_name(each.outcome),
+                    ended_at=moment_in(each, "ended_at"),
+                    notes=each.notes,
+                )
+                for each in message.recent_attempts
+            ],
+            version=str(message.version),
+        )
+
+
+class Released(BaseModel):
+    """The person's state after a release."""
+
+    call_state: CallState
+
+
+class Recorded(BaseModel):
+    """The person's state after an outcome."""
+
+    call_state: CallState
+    conversion: Conversion | None
+
+
+class QueueStats(BaseModel):
+    """How many people of one queue are where."""
+
+    queue: QueueName | None
+    ready: int
+    waiting: int
+    assigned: int
+    oldest_ready_since: Moment | None
+
+    @classmethod
+    def of(cls, message: queue_pb2.QueueStats) -> Self:
+        """Return what the message says."""
+        return cls(
+            queue=queue_name(message.queue),
+            ready=message.ready,
+            waiting=message.waiting,
+            assigned=message.assigned,
+            oldest_ready_since=moment_in(message, "oldest_ready_since"),
+        )
+
+
+class Queues(BaseModel):
+    """All queues at this moment, and today's figures."""
+
+    queues: list[QueueStats]
+    agents_on_assignment: int
+    calls_today: int
+    conversions_today: int
+    wrong_calls_prevented_today: int
+
+    @classmethod
+    def of(cls, message: queue_pb2.GetQueueStatsResponse) -> Self:
+        """Return what the message says."""
+        return cls(
+            queues=[QueueStats.of(each) for each in message.queues],
+            agents_on_assignment=message.agents_on_assignment,
+            calls_today=message.calls_today,
+            conversions_today=message.conversions_today,
+            wrong_calls_prevented_today=message.wrong_calls_prevented_today,
+        )
+
+
+class QueueEntry(BaseModel):
+    """One person's place in a queue."""
+
+    user_id: Id
+    queue: QueueName | None
+    state: EntryState | None
+    score: float
+    attempts: int
+    last_outcome: Outcome | None
+    next_call_at: Moment | None
+    entered_at: Moment | None
+    reason: str
+    assigned_agent_id: str | None
+
+    @classmethod
+    def of(cls, message: queue_pb2.QueueEntry) -> Self:
+        """Return what the message says."""
+        return cls(
+            user_id=str(message.user_id),
+            queue=queue_name(message.queue),
+            state=state_name(message.state),
+            score=message.score,
+            attempts=message.attempts,
+            last_outcome=outcome_name(message.last_outcome),
+            next_call_at=moment_in(message, "next_call_at"),
+            entered_at=moment_in(message, "entered_at"),
+            reason=message.reason,
+            assigned_agent_id=message.assigned_agent_id or None,
+        )
+
+
+class QueueEntries(BaseModel):
+    """One page of a queue, in the order of handing out."""
+
+    entries: list[QueueEntry]
+    next_page_token: str | None = Field(description="null at the end.")
+
+
+class Ticket(BaseModel):
+    """Opens one event stream once, for clients that cannot send an Authorization header."""
+
+    ticket: str
+    expires_at: Moment

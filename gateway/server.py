@@ -1,0 +1,95 @@
+"""uvicorn as a part that is started and stopped like any other."""
+
+import asyncio
+import contextlib
+import math
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+from starlette.types import ASGIApp
+
+BACKLOG = 2048
+# Data that a peer does not take for so long ends its connection, so that a client that stopped
+# reading does not hold memory for ever. Connections inherit it from the listening socket.
+UNTAKEN_MILLISECONDS = 60_000
+KEEP_ALIVE_SECONDS = 75
+
+
+class HttpServer:
+    """Serves an ASGI application on one address."""
+
+    def __init__(self, app: ASGIApp, host: str, port: int, drain_seconds: float) -> None:
+        self._host = host
+        self._port = port
+        self._server = _Server(
+            uvicorn.Config(
+                app,
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=math.ceil(drain_seconds),
+            )
+        )
+        self._serving: asyncio.Task[None] | None = None
+
+    @property
+    def address(self) -> str:
+        """Where it listens, as host:port; the port is 0 before the start if it was given as 0."""
+        return f"{self._host}:{self._port}"
+
+    async def start(self) -> None:
+        """Listen and serve; raises OSError if the address is taken."""
+        listener = _listener(self._host, self._port)
+        self._port = listener.getsockname()[1]
+        self._serving = asyncio.create_task(self._server.serve([listener]), name="http server")
+        begun = asyncio.create_task(self._server.begun.wait())
+        await asyncio.wait((self._serving, begun), return_when=asyncio.FIRST_COMPLETED)
+        if self._serving.done():
+            begun.cancel()
+            self._serving.result()
+
+    async def stop(self) -> None:
+        """Take no new connections and give requests in progress the time to drain."""
+        serving, self._serving = self._serving, None
+        if serving is not None:
+            self._server.should_exit = True
+            await serving
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server without its signal handlers: the process has its own."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.begun = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.begun.set()
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNTAKEN_MILLISECONDS)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except OSError:
+        listener.close()
+        raise
+    return listener

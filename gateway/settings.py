@@ -1,0 +1,174 @@
+"""What the gateway can be told through its environment."""
+
+from typing import Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings
+
+from gateway.keys import public_key
+from servicekit.settings import ServiceSettings, settings_config
+
+# RFC 7518, section 3.2: an HMAC key is at least as long as the hash.
+SHORTEST_SECRET_BYTES = 32
+
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+class TokenSettings(BaseSettings):
+    """How tokens are checked; what `python -m gateway.token` needs to make one."""
+
+    model_config = settings_config("GATEWAY_")
+
+    jwt_algorithm: Literal["HS256", "RS256"] = Field(
+        default="HS256",
+        description="The one signature algorithm that is accepted: HS256 or RS256. "
+        "What a token says of itself is never believed.",
+    )
+    jwt_secret: SecretStr | None = Field(
+        default=None, description="Secret for HS256, at least 32 bytes. Required with HS256."
+    )
+    jwt_public_key: str | None = Field(
+        default=None,
+        description="RSA public key in PEM for RS256; either this or the JWKS address.",
+    )
+    jwt_jwks_url: str | None = Field(
+        default=None,
+        description="Address of the issuer's key set for RS256; https, or http on loopback only.",
+    )
+    jwt_issuer: str = Field(
+        default="dialler", min_length=1, description="Value that `iss` must have."
+    )
+    jwt_audience: str = Field(
+        default="dialler", min_length=1, description="Value that `aud` must hold."
+    )
+    jwt_leeway_seconds: float = Field(
+        default=30.0,
+        ge=0.0,
+        le=300.0,
+        description="How far the issuer's clock may be off when `exp`, `nbf` and `iat` are judged.",
+    )
+    jwks_timeout_seconds: float = Field(
+        default=2.0, gt=0.0, description="Time limit for fetching the key set."
+    )
+    jwks_cache_seconds: float = Field(
+        default=600.0, gt=0.0, description="Age at which the key set is fetched again."
+    )
+    jwks_cooldown_seconds: float = Field(
+        default=30.0,
+        ge=0.0,
+        description="Shortest time between two fetches, so that tokens with made-up key ids "
+        "cannot be used to hammer the issuer.",
+    )
+
+    @field_validator("jwt_public_key")
+    @classmethod
+    def _is_rsa_key(cls, value: str | None) -> str | None:
+        if value is not None:
+            public_key(value)
+        return value
+
+    @field_validator("jwt_jwks_url")
+    @classmethod
+    def _is_safe_address(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK):
+            return value
+        raise ValueError("must be https, or http on loopback")
+
+    @model_validator(mode="after")
+    def _has_a_key(self) -> Self:
+        if self.jwt_algorithm == "HS256":
+            secret = self.jwt_secret.get_secret_value() if self.jwt_secret else ""
+            if len(secret.encode()) < SHORTEST_SECRET_BYTES:
+                raise ValueError("GATEWAY_JWT_SECRET must have at least 32 bytes for HS256")
+        elif (self.jwt_public_key is None) == (self.jwt_jwks_url is None):
+            raise ValueError(
+                "RS256 needs either GATEWAY_JWT_PUBLIC_KEY or GATEWAY_JWT_JWKS_URL, not both"
+            )
+        return self
+
+
+class GatewaySettings(ServiceSettings, TokenSettings):
+    """Variables of the gateway."""
+
+    model_config = settings_config("GATEWAY_")
+
+    http_host: str = Field(
+        default="127.0.0.1", description="Address the HTTP server listens on; 0.0.0.0 in a pod."
+    )
+    http_port: int = Field(
+        default=0, ge=0, le=65535, description="Port of the HTTP server; 0 picks a free one."
+    )
+    redis_url: SecretStr = Field(
+        description="Redis with the event stream, rate limits and event tickets: redis://host:port/0."
+    )
+    user_context_target: str = Field(description="Address of user_context, such as host:port.")
+    queue_target: str = Field(description="Address of queue, such as dns:///queue:50051.")
+    cdc_ingest_target: str | None = Field(
+        default=None, description="Address of cdc_ingest; unset: /v1/pipeline leaves it out."
+    )
+    reconciler_target: str | None = Field(
+        default=None, description="Address of reconciler; unset: no reconciliations over HTTP."
+    )
+    binlog_relay_target: str | None = Field(
+        default=None, description="Address of binlog_relay; unset: /v1/pipeline leaves it out."
+    )
+    request_deadline_seconds: float = Field(
+        default=5.0,
+        gt=0.0,
+        description="Time within which a request is answered; travels through gRPC to SQL.",
+    )
+    max_body_bytes: int = Field(
+        default=65_536, ge=1024, description="Largest request body that is read."
+    )
+    cors_origins: tuple[str, ...] = Field(
+        default=(),
+        description='Origins whose pages may call the API, as JSON: ["https://desk.example"].',
+    )
+    rate_limit_per_second: int = Field(
+        default=50, ge=1, description="Requests a second allowed to one agent or supervisor."
+    )
+    service_rate_limit_per_second: int = Field(
+        default=1000, ge=1, description="Requests a second allowed to one token of role service."
+    )
+    redis_timeout_seconds: float = Field(
+        default=0.25, gt=0.0, description="Time limit for one answer of Redis, but for the stream."
+    )
+    access_log: bool = Field(default=True, description="Whether each request is logged.")
+    events_clients: int = Field(
+        default=4000, ge=1, description="Event streams that one process keeps open."
+    )
+    events_buffer: int = Field(
+        default=512, ge=1, description="Events held for one slow client before it is dropped."
+    )
+    events_replay: int = Field(
+        default=2000,
+        ge=1,
+        description="Events replayed after a reconnect; one that missed more gets `reset`.",
+    )
+    events_heartbeat_seconds: float = Field(
+        default=15.0, gt=0.0, description="Silence after which a comment keeps a stream alive."
+    )
+    events_send_seconds: float = Field(
+        default=30.0,
+        gt=0.0,
+        description="Time in which a client must take what it is sent, else it is dropped.",
+    )
+    event_ticket_seconds: int = Field(
+        default=60, ge=1, le=300, description="How long a ticket for /v1/events can be used."
+    )
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            parts = urlsplit(origin)
+            if (
+                parts.scheme not in ("http", "https")
+                or origin != f"{parts.scheme}://{parts.netloc}"
+            ):
+                raise ValueError("each must be scheme://host[:port], with no path and no wildcard")
+        return value

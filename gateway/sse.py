@@ -1,0 +1,241 @@
+"""GET /v1/events: who may open a stream, what it resumes from, and how it is sent."""
+
+import asyncio
+import hashlib
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+import orjson
+from dialler.queue.v1 import queue_pb2
+from fastapi import Request, Response
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from starlette.types import Receive, Scope, Send
+
+from gateway.auth import Caller, Guard, Role, caller_of
+from gateway.events import Client, EventHub, View
+from gateway.problems import InvalidRequest
+from gateway.schemas import EventType, Ticket, user_id_of
+from servicekit import deadline
+from servicekit.clock import Clock
+from servicekit.errors import (
+    DeadlineExceeded,
+    InvalidArgument,
+    NotFound,
+    Unauthenticated,
+    Unavailable,
+)
+from servicekit.event_stream import StreamPosition
+
+if TYPE_CHECKING:
+    from dialler.queue.v1.queue_pb2_grpc import QueueServiceAsyncStub
+
+PATH = "/v1/events"
+ALL_ROLES = frozenset(Role)
+MOST_FILTERS = 100
+
+_HEADERS = {
+    "cache-control": "no-cache, no-transform",
+    "x-accel-buffering": "no",
+    "content-type": "text/event-stream; charset=utf-8",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How long a stream waits for what; seconds."""
+
+    setup_seconds: float
+    heartbeat_seconds: float
+    send_seconds: float
+
+
+class Tickets:
+    """Single-use tickets, kept in Redis under their hash: what is stored opens nothing."""
+
+    def __init__(self, redis: Redis, clock: Clock, seconds: int) -> None:
+        self._redis = redis
+        self._clock = clock
+        self._seconds = seconds
+
+    async def issue(self, caller: Caller) -> Ticket:
+        """Return a new ticket for the caller; raises Unavailable when Redis does not answer."""
+        ticket = secrets.token_urlsafe(32)
+        queues = None if caller.queues is None else sorted(caller.queues)
+        value = orjson.dumps([caller.subject, caller.role, queues, caller.expires_at])
+        try:
+            await self._redis.set(_ticket_key(ticket), value, ex=self._seconds)
+        except (RedisError, OSError) as error:
+            raise _no_tickets() from error
+        until = self._clock.now().astimezone(UTC) + timedelta(seconds=self._seconds)
+        return Ticket(ticket=ticket, expires_at=_text(until))
+
+    async def redeem(self, ticket: str) -> Caller:
+        """Return whose ticket it is and void it; raises Unauthenticated (TICKET_INVALID)."""
+        try:
+            value = await self._redis.getdel(_ticket_key(ticket))
+        except (RedisError, OSError) as error:
+            raise _no_tickets() from error
+        if value is None:
+            raise Unauthenticated("TICKET_INVALID", "the ticket is unknown, used or expired")
+        subject, role, queues, expires_at = orjson.loads(value)
+        allowed = None if queues is None else frozenset(queues)
+        return Caller(subject, Role(role), allowed, expires_at)
+
+
+class EventRoutes:
+    """The endpoints of the event stream."""
+
+    def __init__(
+        self,
+        guard: Guard,
+        hub: EventHub,
+        tickets: Tickets,
+        queue: "QueueServiceAsyncStub",
+        pace: Pace,
+        clock: Clock,
+    ) -> None:
+        self._clock = clock
+        self._guard = guard
+        self._hub = hub
+        self._tickets = tickets
+        self._queue = queue
+        self._pace = pace
+
+    async def issue_ticket(self, request: Request) -> Ticket:
+        """Make a ticket that opens `GET /v1/events?ticket=...` once within a minute."""
+        return await self._tickets.issue(caller_of(request))
+
+    async def open(self, request: Request) -> Response:
+        """Open the stream; a `Last-Event-ID` resumes it."""
+        with deadline.limit(self._pace.setup_seconds):
+            try:
+                async with asyncio.timeout(self._pace.setup_seconds):
+                    return await self._opened(request)
+            except TimeoutError as error:
+                raise DeadlineExceeded("DEADLINE_EXCEEDED", "the deadline passed") from error
+
+    async def _opened(self, request: Request) -> Response:
+        caller = await self._admitted(request)
+        client = self._hub.join(_view(request, caller))
+        try:
+            await self._begin(client, caller, _resume_from(request))
+        except BaseException:
+            self._hub.leave(client)
+            raise
+        left = caller.expires_at - self._clock.now().timestamp()
+        ends_at = self._clock.monotonic() + left
+        return EventResponse(client, self._hub, self._pace, self._clock, ends_at)
+
+    async def _admitted(self, request: Request) -> Caller:
+        ticket = request.query_params.get("ticket")
+        if ticket is None or "authorization" in request.headers:
+            return await self._guard.admit(request, ALL_ROLES)
+        caller = await self._tickets.redeem(ticket)
+        await self._guard.allow(request, caller, ALL_ROLES)
+        return caller
+
+    async def _begin(self, client: Client, caller: Caller, after: StreamPosition | None) -> None:
+        missed = [] if after is None else await self._hub.missed(after, client.joined_at)
+        if client.view.needs_assignment:
+            holds_now = await self._held_by(caller)
+            client.view.begin([*(missed or ()), *client.aside], holds_now)
+        client.begin(missed, after)
+
+    async def _held_by(self, caller: Caller) -> int | None:
+        request = queue_pb2.GetCurrentAssignmentRequest(agent_id=caller.subject)
+        try:
+            response = await self._queue.GetCurrentAssignment(request)
+        except NotFound:
+            return None
+        return response.assignment.user_id
+
+
+class EventResponse(Response):
+    """The open stream: sends what the client is given until either side ends it."""
+
+    def __init__(
+        self, client: Client, hub: EventHub, pace: Pace, clock: Clock, ends_at: float
+    ) -> None:
+        super().__init__(headers=_HEADERS)
+        del self.headers["content-length"]
+        self._client = client
+        self._hub = hub
+        self._pace = pace
+        self._clock = clock
+        self._ends_at = ends_at
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the stream; a client that does not take what it is sent in time is cut off."""
+        watching = asyncio.create_task(self._watch(receive), name="event client")
+        try:
+            async with asyncio.timeout(self._pace.send_seconds):
+                await send(
+                    {
+                        "type": "http.response.start",
+                        "status": HTTPStatus.OK,
+                        "headers": self.raw_headers,
+                    }
+                )
+            while (block := await self._next()) is not None:
+                async with asyncio.timeout(self._pace.send_seconds):
+                    await send({"type": "http.response.body", "body": block, "more_body": True})
+            async with asyncio.timeout(self._pace.send_seconds):
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            self._hub.leave(self._client)
+            watching.cancel()
+            await asyncio.wait((watching,))
+
+    async def _next(self) -> bytes | None:
+        left = self._ends_at - self._clock.monotonic()
+        if left <= 0:
+            self._client.end("token expired")
+        return await self._client.next(max(0.0, min(self._pace.heartbeat_seconds, left)))
+
+    async def _watch(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self._client.end("gone")
+
+
+def _view(request: Request, caller: Caller) -> View:
+    user_ids = [user_id_of(each) for each in request.query_params.getlist("user_id")]
+    names = request.query_params.getlist("type")
+    errors = []
+    if None in user_ids or len(user_ids) > MOST_FILTERS:
+        errors.append({"location": "query.user_id", "code": "user_id", "message": "is not an id"})
+    if not set(names) <= set(EventType):
+        errors.append({"location": "query.type", "code": "enum", "message": "is not an event type"})
+    if errors:
+        raise InvalidRequest(errors)
+    known = frozenset(each for each in user_ids if each is not None)
+    return View(caller, known, frozenset(EventType(each) for each in names))
+
+
+def _resume_from(request: Request) -> StreamPosition | None:
+    text = request.headers.get("last-event-id") or request.query_params.get("last_event_id")
+    if not text:
+        return None
+    try:
+        return StreamPosition.parse(text)
+    except InvalidArgument:
+        # What is no position of ours cannot be resumed from: the client gets a reset.
+        return StreamPosition("", "0-0")
+
+
+def _ticket_key(ticket: str) -> str:
+    return f"dialler:ticket:{hashlib.sha256(ticket.encode()).hexdigest()}"
+
+
+def _no_tickets() -> Unavailable:
+    return Unavailable(
+        "TICKETS_UNAVAILABLE", "tickets cannot be checked now", retry_after_seconds=1.0
+    )
+
+
+def _text(value: datetime) -> str:
+    return value.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -1,0 +1,169 @@
+"""A gRPC server with health, reflection and a graceful end."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+import grpc.aio
+from grpc_health.v1 import _async as health_aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from servicekit.errors import Unavailable
+from servicekit.interceptors import Admission, MethodInterceptor, OpenStreams
+from servicekit.settings import ServiceSettings
+
+LIVENESS = "live"
+READINESS_INTERVAL_SECONDS = 1.0
+READINESS_TIMEOUT_SECONDS = 1.0
+LAST_WORD_SECONDS = 0.1
+
+Register = Callable[[grpc.aio.Server], None]
+Readiness = Mapping[str, Callable[[], Awaitable[object]]]
+
+# Connections end after 90 s (gRPC adds jitter), so that clients look the name up again and find
+# new pods. Streams on an ended connection may go on for the grace. Clients may ping every 20 s.
+_OPTIONS = (
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_connection_age_ms", 90_000),
+    ("grpc.max_connection_age_grace_ms", 600_000),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 20_000),
+    ("grpc.max_receive_message_length", 16 * 1024 * 1024),
+    ("grpc.max_send_message_length", 16 * 1024 * 1024),
+)
+
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+_log = logging.getLogger(__name__)
+
+
+class GrpcServer:
+    """Serves what `register` adds.
+
+    Health: the service `live` is SERVING as long as the process answers; "" and each of
+    `service_names` are SERVING while every check in `readiness` returns without raising.
+    """
+
+    def __init__(
+        self,
+        settings: ServiceSettings,
+        name: str,
+        register: Register,
+        service_names: Sequence[str],
+        readiness: Readiness | None = None,
+    ) -> None:
+        self.name = name
+        self._settings = settings
+        self._register = register
+        self._service_names = tuple(service_names)
+        self._health = _Health(("", *self._service_names), readiness or {})
+        self._streams = OpenStreams()
+        self._server: grpc.aio.Server | None = None
+        self._port = 0
+
+    @property
+    def port(self) -> int:
+        """The port it listens on; 0 before the start."""
+        return self._port
+
+    @property
+    def address(self) -> str:
+        """Where it listens, as host:port."""
+        return f"{self._settings.bind_host}:{self._port}"
+
+    async def start(self) -> None:
+        """Listen and serve; raises Unavailable if the address cannot be had."""
+        self._server = server = self._made()
+        wanted = f"{self._settings.bind_host}:{self._settings.grpc_port}"
+        try:
+            self._port = server.add_insecure_port(wanted)
+        except RuntimeError:
+            raise Unavailable("ADDRESS_TAKEN", f"cannot listen on {wanted}") from None
+        await self._health.start()
+        await server.start()
+
+    async def stop(self) -> None:
+        """Say NOT_SERVING, take no new calls, and give those in progress `drain_seconds`.
+
+        Streams whose caller set no deadline are ended with Unavailable (SERVER_STOPPING).
+        """
+        server, self._server = self._server, None
+        if server is None:
+            return
+        await self._health.stop()
+        stopping = asyncio.ensure_future(server.stop(self._settings.drain_seconds))
+        # Those who watch our health are told of its end before their stream ends.
+        await asyncio.wait((stopping,), timeout=LAST_WORD_SECONDS)
+        self._streams.end()
+        await stopping
+
+    def _made(self) -> grpc.aio.Server:
+        interceptor = MethodInterceptor(
+            self._settings.default_deadline_seconds,
+            Admission(self._settings.max_concurrent_calls),
+            self._streams,
+        )
+        server = grpc.aio.server(interceptors=(interceptor,), options=_OPTIONS)
+        self._register(server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, server)
+        names = (*self._service_names, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server)
+        return server
+
+
+class _Health:
+    """Asks the readiness checks about once a second and publishes the answer."""
+
+    def __init__(self, names: Sequence[str], checks: Readiness) -> None:
+        self.servicer = health_aio.HealthServicer()
+        self._names = names
+        self._checks = checks
+        self._failing: frozenset[str] | None = None
+        self._poll: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        await self.servicer.set(LIVENESS, _SERVING)
+        await self._publish(_NOT_SERVING if self._checks else _SERVING)
+        if self._checks:
+            self._poll = asyncio.create_task(self._run(), name="readiness")
+
+    async def stop(self) -> None:
+        if self._poll is not None:
+            self._poll.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._poll
+        await self._publish(_NOT_SERVING)
+
+    async def _run(self) -> None:
+        while True:
+            results = await asyncio.gather(*map(self._fails, self._checks))
+            failing = frozenset(name for name in results if name is not None)
+            if failing != self._failing:
+                await self._changed(failing)
+            await asyncio.sleep(READINESS_INTERVAL_SECONDS)
+
+    async def _changed(self, failing: frozenset[str]) -> None:
+        self._failing = failing
+        await self._publish(_NOT_SERVING if failing else _SERVING)
+        if failing:
+            _log.warning("not_ready", extra={"failing": sorted(failing)})
+        else:
+            _log.info("ready")
+
+    async def _fails(self, name: str) -> str | None:
+        try:
+            async with asyncio.timeout(READINESS_TIMEOUT_SECONDS):
+                await self._checks[name]()
+        except Exception as error:
+            _log.debug("readiness_check_failed", exc_info=error, extra={"check": name})
+            return name
+        return None
+
+    async def _publish(self, status: int) -> None:
+        for name in self._names:
+            await self.servicer.set(name, status)

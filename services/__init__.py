@@ -1,0 +1,1 @@
+"""The services of the suite; present so that ``services/queue`` never shadows the stdlib's."""

@@ -1,0 +1,30 @@
+"""What an operator asks the relay first: is it reading, how far behind, what went wrong."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+IS_ACTIVE = Gauge("dialler_relay_active", "1 for the copy that reads the binlog, 0 for a standby.")
+RECORDS = Counter("dialler_relay_records", "Row and control records published.")
+MESSAGES = Counter("dialler_relay_messages", "SQS messages published.")
+SEND_FAILURES = Counter(
+    "dialler_relay_send_failures", "Failed requests and batch entries, by code.", ("code",)
+)
+PUBLISH_SECONDS = Histogram(
+    "dialler_relay_publish_seconds",
+    "From the first row event of a message being read to SQS having it.",
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0),
+)
+COMMIT_LAG_SECONDS = Gauge(
+    "dialler_relay_commit_lag_seconds",
+    "Age of the newest published change when SQS had it; whole seconds on MariaDB.",
+)
+GAPS = Counter(
+    "dialler_relay_gaps", "Times changes could not be followed row by row, by reason.", ("reason",)
+)
+STREAM_ENDS = Counter(
+    "dialler_relay_stream_ends",
+    "Times reading the binlog ended and began again, by cause.",
+    ("cause",),
+)
+REPAIR_IS_WANTED = Gauge(
+    "dialler_relay_repair_wanted", "1 while the reconciler has not yet accepted a full run."
+)

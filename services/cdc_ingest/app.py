@@ -1,0 +1,117 @@
+"""Wiring."""
+
+import asyncio
+from functools import partial
+
+import grpc.aio
+from dialler.cdc_ingest.v1 import cdc_ingest_pb2_grpc
+
+from mainapp import description
+from servicekit.client import connect
+from servicekit.clock import Clock, SystemClock
+from servicekit.lifecycle import Closing, Loop, Parts
+from servicekit.server import GrpcServer
+from services.cdc_ingest import store
+from services.cdc_ingest.custody import Custody
+from services.cdc_ingest.domain.people import PersonMap
+from services.cdc_ingest.domain.retries import BackOff
+from services.cdc_ingest.ingest import Ingest
+from services.cdc_ingest.intake import Intake
+from services.cdc_ingest.metrics import Ledger
+from services.cdc_ingest.receivers import Receivers
+from services.cdc_ingest.refresher import Refresher
+from services.cdc_ingest.servicer import CdcIngestServicer
+from services.cdc_ingest.settings import CdcIngestSettings
+from services.cdc_ingest.store import SqsStore
+from services.cdc_ingest.upstreams import Upstreams
+from services.cdc_ingest.worker import Pipeline
+
+SERVICE_NAME = "dialler.cdc_ingest.v1.CdcIngestService"
+# Threads other than the receivers that talk to SQS at the same time.
+_OTHER_CONNECTIONS = 8
+_RECONCILER_TIMEOUT_SECONDS = 5.0
+
+
+async def build(settings: CdcIngestSettings) -> Parts:
+    """Return the whole service, not started."""
+    clock = SystemClock()
+    ledger = Ledger()
+    intake = Intake(settings.max_messages_in_flight, settings.max_bytes_in_flight)
+    # boto3 reads files when it makes a client.
+    sqs = await asyncio.to_thread(_sqs, settings, clock)
+    custody = Custody(
+        sqs,
+        intake,
+        ledger,
+        clock,
+        visibility_seconds=settings.visibility_seconds,
+        back_off=BackOff(settings.retry_first_seconds, settings.retry_longest_seconds),
+    )
+    receivers = Receivers(
+        sqs,
+        intake,
+        PersonMap(description.load()),
+        threads=settings.receivers,
+        wait_seconds=settings.receive_wait_seconds,
+    )
+    channels = _channels(settings)
+    pipeline = Pipeline(
+        Refresher(Upstreams(*channels), ledger, clock, batch_users=settings.batch_users),
+        custody,
+        intake,
+        ledger,
+        batch_users=settings.batch_users,
+        batches_in_flight=settings.batches_in_flight,
+        bulk_above_users=settings.bulk_above_users,
+        max_receives=settings.max_receives,
+    )
+    keeper = Loop("custody", custody.run_once, settings.visibility_seconds / 6, clock)
+    ingest = Ingest(receivers, pipeline, custody, keeper, drain_seconds=settings.drain_seconds)
+    servicer = CdcIngestServicer(sqs, intake, ledger)
+    server = GrpcServer(
+        settings,
+        "cdc_ingest",
+        lambda grpc_server: cdc_ingest_pb2_grpc.add_CdcIngestServiceServicer_to_server(
+            servicer, grpc_server
+        ),
+        [SERVICE_NAME],
+        {"sqs": receivers.check},
+    )
+    closing = [Closing(partial(channel.close, None)) for channel in channels if channel is not None]
+    return Parts(Closing(lambda: asyncio.to_thread(sqs.close)), *closing, server, ingest)
+
+
+def _sqs(settings: CdcIngestSettings, clock: Clock) -> SqsStore:
+    return store.connect(
+        queue_url=settings.sqs_queue_url,
+        dlq_url=settings.sqs_dlq_url,
+        endpoint_url=settings.sqs_endpoint_url,
+        region=settings.aws_region,
+        visibility_seconds=settings.visibility_seconds,
+        wait_seconds=settings.receive_wait_seconds,
+        connections=settings.receivers + _OTHER_CONNECTIONS,
+        clock=clock,
+    )
+
+
+def _channels(
+    settings: CdcIngestSettings,
+) -> tuple[grpc.aio.Channel, grpc.aio.Channel, grpc.aio.Channel | None]:
+    user_context = connect(
+        settings.user_context_target,
+        name="user_context",
+        default_timeout_seconds=settings.refresh_timeout_seconds,
+    )
+    queue = connect(
+        settings.queue_target,
+        name="queue",
+        default_timeout_seconds=settings.apply_timeout_seconds,
+    )
+    if settings.reconciler_target is None:
+        return user_context, queue, None
+    reconciler = connect(
+        settings.reconciler_target,
+        name="reconciler",
+        default_timeout_seconds=_RECONCILER_TIMEOUT_SECONDS,
+    )
+    return user_context, queue, reconciler

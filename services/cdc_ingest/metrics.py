@@ -1,0 +1,130 @@
+"""What the ingest counts, for Prometheus and for GetStatus alike."""
+
+from datetime import datetime
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from services.cdc_ingest.domain.latency import LatencySummary, LatestLatencies
+from services.cdc_ingest.domain.messages import Arrival, ChangeTimes
+
+_MESSAGES = Counter(
+    "dialler_cdc_ingest_messages",
+    "SQS messages by what became of them: received, done, retried, dead, undeleted.",
+    ("result",),
+)
+_RECORDS = Counter(
+    "dialler_cdc_ingest_records", "Change records decoded, by concern: row, ignored.", ("concern",)
+)
+_USERS = Counter("dialler_cdc_ingest_users_refreshed", "People refreshed and applied.")
+_BATCH = Histogram(
+    "dialler_cdc_ingest_batch_keys",
+    "People and rows in one batch, by lane.",
+    ("lane",),
+    buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500),
+)
+_LEG = Histogram(
+    "dialler_cdc_ingest_change_latency_seconds",
+    "Latency of a change by leg: capture (from the commit), transport, refresh, apply; total is "
+    "from capture to applied.",
+    ("leg",),
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300),
+)
+# Looking a child up by its label costs more than observing it.
+_CAPTURE, _TRANSPORT, _REFRESH, _APPLY, _TOTAL = (
+    _LEG.labels(leg) for leg in ("capture", "transport", "refresh", "apply", "total")
+)
+_HELD = Gauge("dialler_cdc_ingest_messages_in_flight", "Messages held, reserved places included.")
+_AWAY = Gauge("dialler_cdc_ingest_downstream_away", "1 while user_context or queue cannot be used.")
+_FULL_RUNS = Counter(
+    "dialler_cdc_ingest_full_runs_wanted", "Times changes could not be followed one by one."
+)
+_RECEIVE_ERRORS = Counter("dialler_cdc_ingest_receive_errors", "Polls that SQS did not answer.")
+
+
+class Ledger:
+    """Counts since the process started. Used from the event loop only."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.done = 0
+        self.retried = 0
+        self.dead = 0
+        self.records = 0
+        self.records_ignored = 0
+        self.users_refreshed = 0
+        self.last_captured_at: datetime | None = None
+        self._latencies = LatestLatencies()
+
+    def arrived(self, arrival: Arrival) -> None:
+        """Count a message received and the records in it."""
+        self.received += 1
+        self.records += arrival.records
+        self.records_ignored += arrival.demand.ignored
+        _MESSAGES.labels("received").inc()
+        _RECORDS.labels("ignored").inc(arrival.demand.ignored)
+        _RECORDS.labels("row").inc(arrival.records - arrival.demand.ignored)
+
+    def deleted(self) -> None:
+        """Count a message done with."""
+        self.done += 1
+        _MESSAGES.labels("done").inc()
+
+    def not_deleted(self) -> None:
+        """Count a message that is done with and will come again nevertheless."""
+        _MESSAGES.labels("undeleted").inc()
+
+    def put_back(self) -> None:
+        """Count a message left to a later try."""
+        self.retried += 1
+        _MESSAGES.labels("retried").inc()
+
+    def buried(self) -> None:
+        """Count a message sent to the dead-letter queue."""
+        self.dead += 1
+        _MESSAGES.labels("dead").inc()
+
+    def batch_started(self, lane: str, keys: int) -> None:
+        """Count a batch."""
+        _BATCH.labels(lane).observe(keys)
+
+    def applied(self, times: ChangeTimes, refreshed_at: datetime, applied_at: datetime) -> None:
+        """Count one person refreshed and applied on behalf of a change."""
+        self.users_refreshed += 1
+        _USERS.inc()
+        _REFRESH.observe(_seconds(times.received_at, refreshed_at))
+        _APPLY.observe(_seconds(refreshed_at, applied_at))
+        captured_at = times.captured_at
+        if captured_at is None:
+            return
+        if times.committed_at is not None:
+            _CAPTURE.observe(_seconds(times.committed_at, captured_at))
+        _TRANSPORT.observe(_seconds(captured_at, times.received_at))
+        _TOTAL.observe(_seconds(captured_at, applied_at))
+        self._latencies.add(_seconds(captured_at, applied_at))
+        self.last_captured_at = max(captured_at, self.last_captured_at or captured_at)
+
+    def full_run_wanted(self) -> None:
+        """Count a loss of track."""
+        _FULL_RUNS.inc()
+
+    def downstream(self, *, is_away: bool) -> None:
+        """Show whether those who do the work are away."""
+        _AWAY.set(is_away)
+
+    def change_latency(self) -> LatencySummary:
+        """Return capture to applied over the latest people."""
+        return self._latencies.summary()
+
+
+def receive_failed() -> None:
+    """Count a poll that failed; from any thread."""
+    _RECEIVE_ERRORS.inc()
+
+
+def held(messages: int) -> None:
+    """Show how many messages are held; from any thread."""
+    _HELD.set(messages)
+
+
+def _seconds(start: datetime, end: datetime) -> float:
+    return max(0.0, (end - start).total_seconds())

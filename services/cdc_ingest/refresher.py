@@ -1,0 +1,124 @@
+"""Everything that happens to one batch between being taken up and being done."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+from opentelemetry.trace import SpanContext, TraceFlags
+
+from servicekit import telemetry
+from servicekit.clock import Clock
+from servicekit.telemetry import RemoteTrace
+from services.cdc_ingest.domain.backlog import Batch, Ticket
+from services.cdc_ingest.domain.messages import ChangeTimes, oldest
+from services.cdc_ingest.domain.people import Key, RowKey, place
+from services.cdc_ingest.metrics import Ledger
+from services.cdc_ingest.upstreams import Upstreams
+
+_MAX_LINKS = 32
+_SAMPLED = "01"
+
+
+class Refresher:
+    """Finds the people of a batch, has them read anew, and has the queue apply their facts."""
+
+    def __init__(
+        self, upstreams: Upstreams, ledger: Ledger, clock: Clock, *, batch_users: int
+    ) -> None:
+        self._upstreams = upstreams
+        self._ledger = ledger
+        self._clock = clock
+        self._batch_users = batch_users
+
+    async def refresh(self, batch: Batch) -> None:
+        """Refresh everybody in the batch; a failure may leave some of them done, which is harmless.
+
+        Raises:
+            ServiceError: what the other services answer.
+        """
+        with _span(batch):
+            await self._refresh(await self._people(batch))
+
+    async def probe(self) -> None:
+        """Raise what a call that does nearly nothing raises."""
+        await self._upstreams.probe()
+
+    async def ask_full_run(self, ticket: Ticket, reason: str) -> bool:
+        """Ask for a full run on behalf of a message; False when there is nobody to ask."""
+        with telemetry.span("full_run", parent=telemetry.extract(ticket.message.traceparent)):
+            return await self._upstreams.ask_full_run(reason)
+
+    async def _refresh(self, times: Mapping[int, ChangeTimes]) -> None:
+        people = sorted(times)
+        for start in range(0, len(people), self._batch_users):
+            part = people[start : start + self._batch_users]
+            refreshed = await self._upstreams.refresh(part)
+            part_times = {user_id: times[user_id] for user_id in part}
+            await self._upstreams.apply(refreshed, part_times)
+            applied_at = self._clock.now()
+            for each in part_times.values():
+                self._ledger.applied(each, refreshed.refreshed_at, applied_at)
+
+    async def _people(self, batch: Batch) -> dict[int, ChangeTimes]:
+        """Return the people of a batch, each with the times of the oldest change."""
+        causes: defaultdict[int, list[ChangeTimes]] = defaultdict(list)
+        rows: list[RowKey] = []
+        for key, tickets in batch.waiting.items():
+            if isinstance(key, RowKey):
+                rows.append(key)
+            else:
+                causes[key].extend(ticket.times for ticket in tickets)
+        if rows:
+            await self._add_people_of(rows, batch, causes)
+        return {user_id: oldest(each) for user_id, each in causes.items()}
+
+    async def _add_people_of(
+        self, rows: Iterable[RowKey], batch: Batch, causes: defaultdict[int, list[ChangeTimes]]
+    ) -> None:
+        owners = _owners(batch)
+        asked: dict[RowKey, list[ChangeTimes]] = {}
+        for row in rows:
+            times = [ticket.times for ticket in batch.waiting[row]]
+            users, unknown = place([row], owners)
+            for user_id in users:
+                causes[user_id].extend(times)
+            for each in unknown:
+                asked.setdefault(each, []).extend(times)
+        if asked:
+            # The answer does not say which row led to whom: the oldest time stands for all.
+            stand_in = oldest(each for times in asked.values() for each in times)
+            for user_id in await self._upstreams.resolve(asked):
+                causes[user_id].append(stand_in)
+
+
+def _owners(batch: Batch) -> Mapping[RowKey, set[Key]]:
+    owners: dict[RowKey, set[Key]] = {}
+    for ticket in batch.tickets():
+        for row, keys in ticket.owners.items():
+            owners.setdefault(row, set()).update(keys)
+    return owners
+
+
+@contextmanager
+def _span(batch: Batch) -> Iterator[None]:
+    """Continue the trace of the longest waiting message that has one; the others are linked."""
+    found = (telemetry.extract(ticket.message.traceparent) for ticket in batch.tickets())
+    traces = list(dict.fromkeys(trace for trace in found if trace is not None))
+    sampled = [trace for trace in traces if trace.traceparent.endswith(_SAMPLED)]
+    parent = next(iter(sampled or traces), None)
+    with telemetry.span(
+        "refresh", parent=parent, lane=batch.lane.value, keys=len(batch.waiting)
+    ) as span:
+        for other in [trace for trace in sampled if trace != parent][:_MAX_LINKS]:
+            span.add_link(_context(other))
+        yield
+
+
+def _context(trace: RemoteTrace) -> SpanContext:
+    _, trace_id, span_id, flags = trace.traceparent.split("-")
+    return SpanContext(
+        trace_id=int(trace_id, 16),
+        span_id=int(span_id, 16),
+        is_remote=True,
+        trace_flags=TraceFlags(int(flags, 16)),
+    )

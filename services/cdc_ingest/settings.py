@@ -1,0 +1,70 @@
+"""What the ingest can be told through its environment."""
+
+from pydantic import Field
+
+from servicekit.settings import ServiceSettings, settings_config
+
+
+class CdcIngestSettings(ServiceSettings):
+    """Variables with the prefix CDC_INGEST_. AWS credentials come the way boto3 finds them."""
+
+    model_config = settings_config("CDC_INGEST_")
+
+    sqs_queue_url: str = Field(description="URL of the queue of change messages.")
+    sqs_dlq_url: str = Field(description="URL of the dead-letter queue.")
+    sqs_endpoint_url: str | None = Field(
+        default=None, description="Address of SQS; unset: that of the region."
+    )
+    aws_region: str = Field(default="eu-west-2", description="AWS region of the queues.")
+    user_context_target: str = Field(description="gRPC address of user_context.")
+    queue_target: str = Field(description="gRPC address of queue.")
+    reconciler_target: str | None = Field(
+        default=None,
+        description="gRPC address of the reconciler, asked for a full run when changes cannot be "
+        "followed one by one. Unset: that is only logged and counted.",
+    )
+    receivers: int = Field(default=2, ge=1, le=32, description="Threads that poll SQS.")
+    receive_wait_seconds: int = Field(
+        default=20, ge=0, le=20, description="How long one poll waits for a message."
+    )
+    visibility_seconds: int = Field(
+        default=60,
+        ge=2,
+        le=43_200,
+        description="How long SQS hides a message from others; extended while work on it goes on.",
+    )
+    max_messages_in_flight: int = Field(
+        default=2_000, ge=10, description="Messages held at once; receiving waits above it."
+    )
+    max_bytes_in_flight: int = Field(
+        default=64 * 1024 * 1024, ge=1, description="The same limit by size of the bodies."
+    )
+    batch_users: int = Field(
+        default=500, ge=1, le=500, description="People refreshed in one call at most."
+    )
+    batches_in_flight: int = Field(
+        default=3, ge=1, le=32, description="Batches of people refreshed at the same time."
+    )
+    bulk_above_users: int = Field(
+        default=50,
+        ge=0,
+        description="Transactions that concern more people than this queue apart from the others.",
+    )
+    retry_first_seconds: float = Field(
+        default=1.0, gt=0, description="A message is hidden this long after its first failure."
+    )
+    retry_longest_seconds: float = Field(
+        default=300.0, gt=0, le=43_200, description="Doubling from there, never longer than this."
+    )
+    max_receives: int = Field(
+        default=10,
+        ge=1,
+        description="Receives after which a message whose people alone fail is given up. Keep the "
+        "queue's own maxReceiveCount above it, else messages end without a reason.",
+    )
+    refresh_timeout_seconds: float = Field(
+        default=10.0, gt=0, description="Deadline of a call to user_context."
+    )
+    apply_timeout_seconds: float = Field(
+        default=10.0, gt=0, description="Deadline of a call to queue."
+    )

@@ -1,0 +1,239 @@
+"""Messages in, people refreshed and applied, messages settled."""
+
+import asyncio
+import logging
+import random
+from collections import Counter
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import Any
+
+from servicekit.errors import (
+    AlreadyExists,
+    DeadlineExceeded,
+    Exhausted,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    ServiceError,
+    Unauthenticated,
+    Unavailable,
+)
+from services.cdc_ingest.custody import Custody
+from services.cdc_ingest.domain.backlog import Backlog, Batch, Lane, Ticket, lane_to_serve
+from services.cdc_ingest.domain.messages import Arrival
+from services.cdc_ingest.domain.retries import BackOff
+from services.cdc_ingest.intake import Intake
+from services.cdc_ingest.metrics import Ledger
+from services.cdc_ingest.refresher import Refresher
+
+AWAY = (Unavailable, DeadlineExceeded, Exhausted, Unauthenticated, PermissionDenied)
+"""Failures that say nothing about the people asked for: everybody else would fail alike."""
+
+HOPELESS = (InvalidArgument, FailedPrecondition, NotFound, AlreadyExists)
+"""Failures that another try will not cure."""
+
+_PROBE_BACK_OFF = BackOff(first_seconds=0.2, longest_seconds=10.0)
+
+_log = logging.getLogger(__name__)
+
+
+class Pipeline:
+    """Refreshes whom messages concern, in batches, and settles each message when all are done.
+
+    A lone change is begun at once; while batches are under way the next gathers. Everything runs
+    on one event loop.
+    """
+
+    def __init__(
+        self,
+        refresher: Refresher,
+        custody: Custody,
+        intake: Intake,
+        ledger: Ledger,
+        *,
+        batch_users: int,
+        batches_in_flight: int,
+        bulk_above_users: int,
+        max_receives: int,
+    ) -> None:
+        self._refresher = refresher
+        self._custody = custody
+        self._intake = intake
+        self._ledger = ledger
+        self._batch_users = batch_users
+        self._batches_in_flight = batches_in_flight
+        self._max_receives = max_receives
+        self._backlog = Backlog(bulk_above_users)
+        self._running: Counter[Lane] = Counter()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_away = False
+        self._setbacks = 0
+        self._is_stopping = False
+        self._waiting: asyncio.Task[None] | None = None
+
+    def accept(self, arrivals: Sequence[Arrival]) -> None:
+        """Take on messages just received."""
+        self._custody.hold(arrival.message for arrival in arrivals)
+        for arrival in arrivals:
+            self._ledger.arrived(arrival)
+            self._take_on(arrival)
+        self._pump()
+
+    async def stop(self, seconds: float) -> None:
+        """Finish the batches under way, within `seconds`; everything else goes back to SQS."""
+        self._is_stopping = True
+        if self._waiting is not None:
+            self._waiting.cancel()
+            await asyncio.wait((self._waiting,))
+        self._return(self._backlog.drain())
+        if self._tasks:
+            _, unfinished = await asyncio.wait(self._tasks, timeout=seconds)
+            for task in unfinished:
+                task.cancel()
+            if unfinished:
+                await asyncio.wait(unfinished)
+
+    def _take_on(self, arrival: Arrival) -> None:
+        demand = arrival.demand
+        ticket = Ticket(arrival.message, arrival.times, demand.owners, fault=demand.fault)
+        if self._is_stopping:
+            self._return([ticket])
+            return
+        if demand.lost_track is not None:
+            ticket.outstanding += 1
+            reason = f"cdc_ingest: {demand.lost_track.cause} {demand.lost_track.table}".strip()
+            self._spawn(self._want_full_run(ticket, reason))
+        self._backlog.add(ticket, demand.by_transaction)
+        if not ticket.outstanding:
+            self._settle(ticket)
+
+    def _pump(self) -> None:
+        while not self._is_away and not self._is_stopping:
+            lane = lane_to_serve(self._backlog, self._running, self._batches_in_flight)
+            if lane is None:
+                return
+            batch = self._backlog.take(lane, self._batch_users)
+            if batch.waiting:
+                self._running[lane] += 1
+                self._ledger.batch_started(lane.value, len(batch.waiting))
+                self._spawn(self._run(batch))
+
+    async def _run(self, batch: Batch) -> None:
+        try:
+            await self._process(batch)
+        except asyncio.CancelledError:
+            self._return(_open(batch))
+            raise
+        finally:
+            self._running[batch.lane] -= 1
+            self._pump()
+
+    async def _process(self, batch: Batch) -> None:
+        """Refresh a batch; when it is refused, find out by halves who is to blame."""
+        try:
+            await self._refresher.refresh(batch)
+        except AWAY as error:
+            self._set_back(error)
+            self._retry(_open(batch))
+        except Exception as error:
+            if len(batch.waiting) > 1:
+                for half in batch.halves():
+                    await self._process(half)
+            else:
+                self._failed_alone(batch, error)
+        else:
+            self._setbacks = 0
+            self._advance(batch)
+
+    async def _want_full_run(self, ticket: Ticket, reason: str) -> None:
+        self._ledger.full_run_wanted()
+        try:
+            asked = await self._refresher.ask_full_run(ticket, reason)
+        except ServiceError as error:
+            _log.warning("full_run_not_asked", extra={"error": str(error)})
+            self._retry([ticket])
+            return
+        except asyncio.CancelledError:
+            self._return([ticket])
+            raise
+        _log.warning("full_run_wanted", extra={"cause": reason, "asked": asked})
+        self._finish_one(ticket)
+
+    def _advance(self, batch: Batch) -> None:
+        for tickets in batch.waiting.values():
+            for ticket in tickets:
+                self._finish_one(ticket)
+
+    def _finish_one(self, ticket: Ticket) -> None:
+        ticket.outstanding -= 1
+        if not ticket.outstanding and not ticket.is_abandoned:
+            self._settle(ticket)
+
+    def _settle(self, ticket: Ticket) -> None:
+        if ticket.fault is None:
+            self._custody.delete(ticket.message)
+        else:
+            self._custody.bury(ticket.message, ticket.fault)
+
+    def _failed_alone(self, batch: Batch, error: Exception) -> None:
+        """Somebody fails by himself: give his messages up, or try again if that may help."""
+        reason = error.reason if isinstance(error, ServiceError) else "INGEST_FAILED"
+        cause = None if isinstance(error, ServiceError) else error
+        _log.warning("refresh_failed", exc_info=cause, extra={"error": reason})
+        for ticket in _open(batch):
+            spent = ticket.message.receive_count >= self._max_receives
+            if isinstance(error, HOPELESS) or spent:
+                ticket.fault = ticket.fault or reason
+                self._finish_one(ticket)
+            else:
+                self._retry([ticket])
+
+    def _retry(self, tickets: Iterable[Ticket]) -> None:
+        for ticket in tickets:
+            ticket.is_abandoned = True
+            self._custody.put_back(ticket.message)
+
+    def _return(self, tickets: Iterable[Ticket]) -> None:
+        for ticket in tickets:
+            ticket.is_abandoned = True
+            self._custody.put_back(ticket.message, 0)
+
+    def _set_back(self, error: ServiceError) -> None:
+        if self._is_away or self._is_stopping:
+            return
+        _log.warning("downstream_away", extra={"error": str(error)})
+        self._is_away = True
+        self._intake.hold()
+        self._ledger.downstream(is_away=True)
+        self._waiting = asyncio.create_task(self._wait_for_downstream())
+
+    async def _wait_for_downstream(self) -> None:
+        while True:
+            self._setbacks += 1
+            # Spreading retries needs no secrecy.
+            luck = random.random()  # noqa: S311
+            await asyncio.sleep(_PROBE_BACK_OFF.seconds(self._setbacks, luck))
+            try:
+                await self._refresher.probe()
+            except AWAY as error:
+                _log.debug("downstream_still_away", extra={"error": str(error)})
+            except ServiceError:
+                # An answer of any other kind is a sign of life.
+                break
+            else:
+                break
+        _log.info("downstream_back")
+        self._is_away = False
+        self._ledger.downstream(is_away=False)
+        self._intake.release()
+        self._pump()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _open(batch: Batch) -> list[Ticket]:
+    return [ticket for ticket in batch.tickets() if not ticket.is_abandoned]

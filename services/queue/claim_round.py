@@ -1,0 +1,298 @@
+"""One round of claims: reserve, check against the main app, hand out, put right what was wrong."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Protocol
+from uuid import UUID, uuid4
+
+from dialler.queue.v1 import queue_pb2
+
+from servicekit.clock import Clock
+from servicekit.errors import ServiceError, Unavailable
+from services.queue import messages, metrics
+from services.queue.domain.entries import Placement
+from services.queue.domain.facts import UserFacts
+from services.queue.domain.terms import Queue, UserId
+from services.queue.facts_application import FactsApplication
+from services.queue.main_app import MainApp
+from services.queue.messages import FactsUpdate
+from services.queue.store import assignments, entries
+from services.queue.store.assignments import Assignment, HandOut, Request
+from services.queue.store.database import Database
+from services.queue.store.entries import Candidate
+
+# People reserved beyond one for each agent, once a round has turned somebody down: doubled with
+# every further round, so that a head full of outdated people is got through in a few.
+_MOST_SPARE = 64
+
+_FAULTS_AT_MOST = 3
+
+
+class Claimant(Protocol):
+    """An agent who waits, as a round sees it."""
+
+    request: Request
+    traceparent: str | None
+    rejected: int
+
+    def hand_out(self, assignment: Assignment, *, already_held: bool) -> None:
+        """Answer with somebody."""
+        ...
+
+    def response(
+        self, assignment: Assignment, *, already_held: bool
+    ) -> queue_pb2.ClaimNextResponse:
+        """Return the answer that hands this assignment out."""
+        ...
+
+
+@dataclass(slots=True)
+class _Checked:
+    """Candidates by what the main app says of them, each list in the order of the queue."""
+
+    fit: list[Candidate] = field(default_factory=list)
+    unfit: list[Candidate] = field(default_factory=list)
+    # Their check failed for their own sake.
+    faulty: list[Candidate] = field(default_factory=list)
+
+
+class ClaimRound:
+    """Serves a group of agents; used again for those of them who are left.
+
+    Whoever it reserves it hands out, gives back, puts right or sets aside; after a crash the
+    reservation lapses.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        placement: Placement,
+        facts: FactsApplication,
+        main_app: MainApp,
+        clock: Clock,
+        posted: Callable[[], None],
+    ) -> None:
+        """`posted` is called after every commit that leaves something in an outbox."""
+        self._database = database
+        self._placement = placement
+        self._facts = facts
+        self._main_app = main_app
+        self._clock = clock
+        self._posted = posted
+        self._claim: UUID = uuid4()
+        self._spare = 0
+        self._turned_down = 0
+        self._faults_in_a_row = 0
+        self._rules = placement.rules.assignment
+
+    def may_go_on(self, claims: int) -> bool:
+        """Return False when too many candidates have been turned down for so many claims."""
+        return self._turned_down < self._rules.candidates_at_most * claims
+
+    async def run(self, queues: Sequence[Queue], claimants: Sequence[Claimant]) -> bool:
+        """Answer as many claimants as qualify; returns True if the queues have nobody more.
+
+        Raises Unavailable when nobody can be checked: then everybody reserved is given back.
+        """
+        candidates = await self._reserve(queues, len(claimants) + self._spare)
+        if not candidates:
+            return True
+        try:
+            checked = await self._check(candidates)
+        except BaseException:
+            await self._give_back(candidates)
+            raise
+        pairs = self._paired(candidates, checked, claimants)
+        # Answered when all of it is done: whoever hears of somebody turned down finds it recorded.
+        handed_out, put_right = await asyncio.gather(
+            self._hand_out(pairs), self._put_right(checked), return_exceptions=True
+        )
+        if isinstance(handed_out, BaseException):
+            raise handed_out
+        self._answer(pairs, handed_out)
+        left = [it for it in checked.fit if it.user_id not in handed_out]
+        if left:
+            await self._give_back(left)
+        if isinstance(put_right, BaseException):
+            raise put_right
+        self._note_faults(checked)
+        return False
+
+    async def _reserve(self, queues: Sequence[Queue], count: int) -> list[Candidate]:
+        now = self._clock.now()
+        until = now + timedelta(seconds=self._rules.reservation_seconds)
+        frozen_from = self._placement.ranking.frozen_from(now)
+        found: list[Candidate] = []
+        async with self._database.statements() as tx:
+            for queue in queues:
+                found += await entries.reserve(
+                    tx,
+                    queue,
+                    count - len(found),
+                    claim=self._claim,
+                    until=until,
+                    frozen_from=frozen_from,
+                )
+                if len(found) >= count:
+                    break
+        return found
+
+    async def _check(self, candidates: Sequence[Candidate]) -> _Checked:
+        """Sort the candidates by what the main app says of them now."""
+        try:
+            facts = await self._main_app.read([it.user_id for it in candidates])
+        except Unavailable:
+            raise
+        except ServiceError as error:
+            if len(candidates) == 1:
+                return _Checked(faulty=list(candidates))
+            return await self._check_singly(candidates, error)
+        return self._sorted(candidates, facts)
+
+    async def _check_singly(self, candidates: Sequence[Candidate], error: ServiceError) -> _Checked:
+        """Find out whose check fails; if everybody's does, it is not for their own sake."""
+        checked = _Checked()
+        for candidate in candidates:
+            one = await self._check([candidate])
+            checked.fit += one.fit
+            checked.unfit += one.unfit
+            checked.faulty += one.faulty
+        if len(checked.faulty) == len(candidates):
+            raise _cannot_check(error.reason)
+        return checked
+
+    def _sorted(self, candidates: Sequence[Candidate], facts: dict[UserId, UserFacts]) -> _Checked:
+        checked = _Checked()
+        for candidate in candidates:
+            found = facts.get(candidate.user_id)
+            if found is None:
+                checked.faulty.append(candidate)
+            elif self._placement.eligibility.judge(found).queue is candidate.queue:
+                checked.fit.append(candidate)
+            else:
+                checked.unfit.append(candidate)
+        return checked
+
+    def _paired(
+        self,
+        candidates: Sequence[Candidate],
+        checked: _Checked,
+        claimants: Sequence[Claimant],
+    ) -> list[tuple[Candidate, Claimant]]:
+        """Give each claimant, first come first served, the next candidate who qualifies.
+
+        Those turned down on the way count for the claimant who would have got them.
+        """
+        fit = {it.user_id for it in checked.fit}
+        unfit = {it.user_id for it in checked.unfit}
+        pairs: list[tuple[Candidate, Claimant]] = []
+        for candidate in candidates:
+            if len(pairs) == len(claimants):
+                break
+            claimant = claimants[len(pairs)]
+            if candidate.user_id in fit:
+                pairs.append((candidate, claimant))
+            elif candidate.user_id in unfit:
+                claimant.rejected += 1
+        return pairs
+
+    async def _hand_out(
+        self, pairs: Sequence[tuple[Candidate, Claimant]]
+    ) -> dict[UserId, Assignment]:
+        """Assign the people; returns the assignments that came about, by person."""
+        if not pairs:
+            return {}
+        made = [self._assignment(candidate, claimant) for candidate, claimant in pairs]
+        given = [
+            HandOut(
+                assignment=assignment,
+                request=claimant.request,
+                response=claimant.response(assignment, already_held=False).SerializeToString(),
+                event=messages.hand_out_event(assignment, claimant.traceparent),
+            )
+            for assignment, (_, claimant) in zip(made, pairs, strict=True)
+        ]
+        frozen_from = self._placement.ranking.frozen_from(self._clock.now())
+        async with self._database.statements() as tx:
+            handed_out = await assignments.hand_out(
+                tx, given, claim=self._claim, frozen_from=frozen_from
+            )
+        self._posted()
+        return {it.user_id: it for it in made if it.user_id in handed_out}
+
+    def _answer(
+        self,
+        pairs: Sequence[tuple[Candidate, Claimant]],
+        handed_out: dict[UserId, Assignment],
+    ) -> None:
+        for candidate, claimant in pairs:
+            if candidate.user_id in handed_out:
+                metrics.CLAIMS.labels("handed_out").inc()
+                claimant.hand_out(handed_out[candidate.user_id], already_held=False)
+
+    def _assignment(self, candidate: Candidate, claimant: Claimant) -> Assignment:
+        now = self._clock.now()
+        return Assignment(
+            assignment_id=uuid4(),
+            agent_id=claimant.request.agent_id,
+            user_id=candidate.user_id,
+            queue=candidate.queue,
+            reason=candidate.reason,
+            score=self._placement.ranking.score(candidate.rank_key, now),
+            fence=candidate.fence + 1,
+            started_at=now,
+            lease_expires_at=now + timedelta(seconds=self._rules.lease_seconds),
+        )
+
+    async def _give_back(self, candidates: Sequence[Candidate]) -> None:
+        async with self._database.statements() as tx:
+            await entries.give_back(tx, [it.user_id for it in candidates], self._claim)
+
+    async def _put_right(self, checked: _Checked) -> None:
+        """Bring those turned down in line with the main app and keep the rest from the head."""
+        turned_down = checked.unfit + checked.faulty
+        if not turned_down:
+            return
+        self._turned_down += len(turned_down)
+        self._spare = min(_MOST_SPARE, max(1, 2 * self._spare))
+        metrics.PREVENTED_CALLS.inc(len(checked.unfit))
+        metrics.SET_ASIDE.inc(len(checked.faulty))
+        now = self._clock.now()
+        until = now + timedelta(seconds=self._rules.set_aside_seconds)
+        async with self._database.statements() as tx:
+            if checked.unfit:
+                people = [(it.user_id, it.queue) for it in checked.unfit]
+                await entries.insert_prevented_calls(tx, people, now)
+            # First of all out of the way: nothing that follows may put them back to the head.
+            user_ids = [it.user_id for it in turned_down]
+            await entries.set_aside(tx, user_ids, self._claim, until)
+        if checked.unfit:
+            await self._refresh([it.user_id for it in checked.unfit])
+
+    def _note_faults(self, checked: _Checked) -> None:
+        """Raise Unavailable once check after check has failed: the fault is not in the people."""
+        if not checked.faulty or checked.fit or checked.unfit:
+            self._faults_in_a_row = 0
+            return
+        self._faults_in_a_row += 1
+        if self._faults_in_a_row == _FAULTS_AT_MOST:
+            raise _cannot_check("CHECKS_FAIL")
+
+    async def _refresh(self, user_ids: Sequence[UserId]) -> None:
+        try:
+            facts = await self._main_app.refresh(user_ids)
+            await self._facts.apply([FactsUpdate(it) for it in facts])
+        except ServiceError:
+            # They are set aside; a change event, or the next live check, puts them right.
+            return
+
+
+def _cannot_check(cause: str) -> Unavailable:
+    return Unavailable(
+        "MAIN_APP_UNAVAILABLE",
+        "nobody can be checked against the main app",
+        retry_after_seconds=1.0,
+        cause=cause,
+    )

@@ -1,0 +1,1 @@
+"""The rules of calling as pure functions; the time is an argument."""

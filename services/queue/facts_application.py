@@ -1,0 +1,137 @@
+"""Bringing people in line with their facts, many at a time."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from dialler.model.v1 import event_pb2
+
+from servicekit import telemetry
+from servicekit.clock import Clock
+from services.queue import messages, metrics
+from services.queue.domain.entries import Application, Entry, Placement
+from services.queue.domain.terms import Conversion, UserId
+from services.queue.messages import FactsUpdate
+from services.queue.store import entries, outbox
+from services.queue.store.database import Database, Transaction
+from services.queue.store.entries import ConversionRow
+
+
+@dataclass(frozen=True, slots=True)
+class FactsApplied:
+    """How many people were brought in line, had newer facts, moved, converted."""
+
+    applied: int
+    outdated: int
+    moved: int
+    conversions: int
+
+
+class FactsApplication:
+    """Applies facts; of two readings of a person the later wins, in whatever order they come."""
+
+    def __init__(
+        self, database: Database, placement: Placement, clock: Clock, posted: Callable[[], None]
+    ) -> None:
+        """`posted` is called after every commit that leaves something in an outbox."""
+        self._database = database
+        self._placement = placement
+        self._clock = clock
+        self._posted = posted
+
+    async def apply(self, updates: Sequence[FactsUpdate]) -> FactsApplied:
+        """Apply facts of different people in one transaction.
+
+        The number of statements does not depend on the number of people.
+        """
+        if not updates:
+            return FactsApplied(0, 0, 0, 0)
+        result = await self._in_transaction(updates, self._clock.now())
+        self._posted()
+        metrics.FACTS.labels("applied").inc(result.applied)
+        metrics.FACTS.labels("outdated").inc(result.outdated)
+        return result
+
+    async def _in_transaction(self, updates: Sequence[FactsUpdate], now: datetime) -> FactsApplied:
+        by_id = {update.facts.user_id: update for update in updates}
+        user_ids = sorted(by_id)
+        async with self._database.transaction() as tx:
+            await entries.guard_newcomers(tx, user_ids)
+            known = await entries.lock(tx, user_ids)
+            applications = [
+                self._placement.apply_facts(known.get(user_id), by_id[user_id].facts, now)
+                for user_id in user_ids
+                if user_id not in known
+                or known[user_id].facts_version < by_id[user_id].facts.version
+            ]
+            await self._write(tx, applications)
+            conversions = await self._convert(tx, applications, now)
+            await outbox.post(tx, _events(applications, by_id, conversions, now))
+        return FactsApplied(
+            applied=len(applications),
+            outdated=len(by_id) - len(applications),
+            moved=sum(it.is_moved for it in applications),
+            conversions=len(conversions),
+        )
+
+    async def _write(self, tx: Transaction, applications: Sequence[Application]) -> None:
+        new: list[Entry] = []
+        same: list[Entry] = []
+        changed: list[Entry] = []
+        for it in applications:
+            if it.before is None:
+                new.append(it.after)
+            elif entries.differ_in_facts_alone(it.before, it.after):
+                same.append(it.after)
+            else:
+                changed.append(it.after)
+        await entries.insert(tx, new)
+        await entries.update_facts(tx, same)
+        await entries.update(tx, changed)
+
+    async def _convert(
+        self, tx: Transaction, applications: Sequence[Application], now: datetime
+    ) -> dict[UserId, Conversion]:
+        rows = [row for it in applications if (row := _conversion_row(it)) is not None]
+        recorded = await entries.insert_conversions(tx, rows, now)
+        for row in rows:
+            if row.user_id in recorded:
+                metrics.CONVERSIONS.labels(row.conversion.name.lower()).inc()
+        return {row.user_id: row.conversion for row in rows if row.user_id in recorded}
+
+
+def _conversion_row(application: Application) -> ConversionRow | None:
+    before = application.before
+    if application.conversion is None or before is None or before.owes is None:
+        return None
+    # Whoever holds the person is speaking to them.
+    agent_id = before.agent_id or before.last_agent_id
+    return ConversionRow(before.user_id, before.stay, before.owes, application.conversion, agent_id)
+
+
+def _events(
+    applications: Sequence[Application],
+    updates: dict[UserId, FactsUpdate],
+    conversions: dict[UserId, Conversion],
+    now: datetime,
+) -> list[bytes]:
+    traceparent = telemetry.inject()
+    events: list[bytes] = []
+    for it in applications:
+        user_id = it.after.user_id
+        timeline = updates[user_id].timeline
+        events += messages.fact_events(it, timeline, traceparent, now)
+        if user_id in conversions and it.before is not None:
+            events.append(
+                messages.event(
+                    event_pb2.EVENT_TYPE_CONVERSION_RECORDED,
+                    it.before,
+                    it.after,
+                    now,
+                    traceparent,
+                    timeline,
+                    agent_id=it.before.agent_id or it.before.last_agent_id,
+                    conversion=conversions[user_id],
+                )
+            )
+    return events

@@ -1,0 +1,103 @@
+"""What others want to know of the queue: call states, figures, pages."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+from dialler.model.v1 import call_state_pb2
+from dialler.queue.v1 import queue_pb2
+
+from servicekit import deadline
+from servicekit.clock import Clock
+from services.queue import messages
+from services.queue.domain import pages
+from services.queue.domain.entries import Placement
+from services.queue.domain.terms import Queue, State, UserId
+from services.queue.store import reading
+from services.queue.store.database import Database, Transaction
+from services.queue.store.reading import QueueFigures
+
+
+class Figures:
+    """Reads; changes nothing."""
+
+    def __init__(self, database: Database, placement: Placement, clock: Clock) -> None:
+        self._database = database
+        self._placement = placement
+        self._clock = clock
+        self._zone = ZoneInfo(placement.rules.calls.company_time_zone)
+        self._under_way: asyncio.Task[list[QueueFigures]] | None = None
+
+    async def call_states(self, user_ids: Sequence[UserId]) -> list[call_state_pb2.CallState]:
+        """Return the call state of each person, in the order asked for."""
+        async with self._database.statements() as tx:
+            found = await self.states_within(tx, user_ids)
+        return [
+            found.get(user_id) or call_state_pb2.CallState(user_id=user_id) for user_id in user_ids
+        ]
+
+    async def states_within(
+        self, tx: Transaction, user_ids: Sequence[UserId]
+    ) -> dict[UserId, call_state_pb2.CallState]:
+        """Return the call states of those who are known, as the transaction sees them."""
+        now = self._clock.now()
+        people = await reading.people(tx, user_ids)
+        called = [it.entry.user_id for it in people if it.entry.attempts]
+        attempts = await reading.recent_attempts(tx, called) if called else {}
+        return {
+            it.entry.user_id: messages.call_state_message(
+                it,
+                self._placement.score(it.entry, now),
+                attempts.get(it.entry.user_id, ()),
+                now,
+            )
+            for it in people
+        }
+
+    async def stats(self) -> queue_pb2.GetQueueStatsResponse:
+        """Return how many people are where, and what has happened since midnight."""
+        async with self._database.statements() as tx:
+            day = await reading.day_figures(tx, self._midnight())
+        return messages.stats_message(await self._queue_figures(), day)
+
+    async def empty(self, queues: Sequence[Queue]) -> queue_pb2.EmptyQueue:
+        """Return why nobody of these queues can be called."""
+        return messages.empty_message(await self._queue_figures(), queues)
+
+    async def page(
+        self, queue: Queue, state: State, size: int, token: str
+    ) -> queue_pb2.ListEntriesResponse:
+        """Return a page; raises InvalidArgument (PAGE_TOKEN_INVALID)."""
+        after = pages.read(token, queue, state)
+        limit = pages.page_size(size)
+        async with self._database.statements() as tx:
+            found = await reading.page(tx, queue, state, after, limit + 1)
+        now = self._clock.now()
+        shown = found[:limit]
+        is_last = len(found) <= limit
+        position = None if is_last else pages.position_of(shown[-1], state)
+        return queue_pb2.ListEntriesResponse(
+            entries=[
+                messages.entry_message(it, queue, self._placement.score(it, now), now)
+                for it in shown
+            ],
+            next_page_token="" if position is None else pages.written(position, queue, state),
+        )
+
+    def _midnight(self) -> datetime:
+        today = self._clock.now().astimezone(self._zone)
+        return today.replace(hour=0, minute=0, second=0, microsecond=0)
+
+    async def _queue_figures(self) -> list[QueueFigures]:
+        """Count everybody once for all who ask at the same time."""
+        task = self._under_way
+        if task is None or task.done():
+            with deadline.detached():
+                task = self._under_way = asyncio.create_task(self._counted())
+        # Whoever gives up must not take the count away from the others.
+        return await asyncio.shield(task)
+
+    async def _counted(self) -> list[QueueFigures]:
+        async with self._database.statements() as tx:
+            return await reading.queue_figures(tx)

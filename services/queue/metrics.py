@@ -1,0 +1,21 @@
+"""The queue's own figures for operators."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+CLAIMS = Counter("dialler_queue_claims", "Claims by what they led to.", ("result",))
+CLAIM_BATCH = Histogram(
+    "dialler_queue_claim_batch_size",
+    "Claims that were served together.",
+    buckets=(1, 2, 4, 8, 16, 32, 64, 128),
+)
+PREVENTED_CALLS = Counter(
+    "dialler_queue_wrong_calls_prevented", "People the live check kept from being phoned."
+)
+SET_ASIDE = Counter(
+    "dialler_queue_set_aside", "People kept from the head because their check failed."
+)
+FACTS = Counter("dialler_queue_facts", "Facts by what became of them.", ("result",))
+CONVERSIONS = Counter("dialler_queue_conversions", "Conversions by kind.", ("conversion",))
+OUTCOMES = Counter("dialler_queue_outcomes", "Calls by outcome.", ("outcome",))
+ENDINGS = Counter("dialler_queue_assignments_ended", "Assignments by how they ended.", ("ending",))
+OUTBOX_LENGTH = Gauge("dialler_queue_outbox_length", "What waits to be delivered.", ("outbox",))

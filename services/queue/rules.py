@@ -1,0 +1,193 @@
+"""The validated form of rules.yaml: plain values, no behaviour."""
+
+from enum import IntEnum
+from pathlib import Path
+from typing import Annotated, Self, TypeVar
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
+
+from services.queue.domain.terms import Block, Outcome, Queue
+
+DEFAULT_PATH = Path(__file__).with_name("rules.yaml")
+
+E = TypeVar("E", bound=IntEnum)
+
+
+def _named(kind: type[E]) -> BeforeValidator:
+    """Read a member of `kind` by its name in lower case."""
+    members = {member.name.lower(): member for member in kind}
+
+    def read(name: object) -> object:
+        if name not in members:
+            raise ValueError(f"not one of: {', '.join(members)}")
+        return members[str(name)]
+
+    return BeforeValidator(read)
+
+
+QueueName = Annotated[Queue, _named(Queue)]
+OutcomeName = Annotated[Outcome, _named(Outcome)]
+BlockName = Annotated[Block, _named(Block)]
+Points = Annotated[float, Field(allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Words = Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ExcludedRequirement(_Section):
+    """A requirement type that does not count when its reason is exactly this."""
+
+    type: str
+    reason: str
+
+
+class EligibilityRules(_Section):
+    """What the words in the main app's columns mean."""
+
+    inactive_user_statuses: Words
+    ended_claim_statuses: Words
+    pending_requirement_statuses: Words
+    excluded_requirement_types: tuple[str, ...]
+    excluded_requirements: tuple[ExcludedRequirement, ...]
+
+
+class AttemptStep(_Section):
+    """Points each attempt with a number above `above` adds, up to the next step."""
+
+    above: int = Field(ge=0)
+    add: Points
+
+
+class ScoreRules(_Section):
+    """Points; 0 is hottest."""
+
+    fresh: Points
+    frozen: Points
+    ageing_per_week: float = Field(ge=0, allow_inf_nan=False)
+    attempts: tuple[AttemptStep, ...]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.fresh >= self.frozen:
+            raise ValueError("a fresh start would be frozen")
+        numbers = [step.above for step in self.attempts]
+        if numbers != sorted(set(numbers)):
+            raise ValueError("the steps for attempts must rise")
+        return self
+
+
+class ScoreEffect(_Section):
+    """What an outcome does to the score: exactly one of the two."""
+
+    set: Points | None = None
+    add: Points | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.set is None) == (self.add is None):
+            raise ValueError("give either set or add")
+        return self
+
+
+class OutcomeRules(_Section):
+    """What one outcome leads to. `block` ends calls until a supervisor lifts it."""
+
+    score: ScoreEffect
+    next_call_hours: float | None = Field(ge=0, allow_inf_nan=False)
+    callback: bool = False
+    notes_required: bool = False
+    until_phone_changes: bool = False
+    live_check_decides: bool = False
+    block: BlockName | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.next_call_hours is None) != (self.block is not None):
+            raise ValueError("an outcome blocks if and only if there is no next call")
+        return self
+
+
+class CallRules(_Section):
+    """When a person may be phoned, and what an agent may say about it."""
+
+    cooling_hours: float = Field(ge=0, allow_inf_nan=False)
+    callback_longest_days: float = Field(gt=0, le=3650)
+    notes_longest_characters: int = Field(gt=0, le=100_000)
+    company_time_zone: str
+
+    @field_validator("company_time_zone")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise ValueError("not a time zone of the IANA database") from error
+        return name
+
+
+class AssignmentRules(_Section):
+    """How long somebody is held, and whom a claim looks at."""
+
+    lease_seconds: Seconds
+    longest_seconds: Seconds
+    reservation_seconds: Seconds
+    set_aside_seconds: Seconds
+    default_queues: Annotated[tuple[QueueName, ...], Field(min_length=1)]
+    candidates_at_most: int = Field(ge=1, le=10_000)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.lease_seconds > self.longest_seconds:
+            raise ValueError("a lease is longer than the longest assignment")
+        if len(set(self.default_queues)) != len(self.default_queues):
+            raise ValueError("a default queue is named twice")
+        return self
+
+
+class RetentionRules(_Section):
+    """How long what is no longer needed is kept."""
+
+    request_hours: float = Field(gt=0)
+
+
+class Rules(_Section):
+    """Everything that decides who is called when."""
+
+    eligibility: EligibilityRules
+    score: ScoreRules
+    outcomes: dict[OutcomeName, OutcomeRules]
+    calls: CallRules
+    assignment: AssignmentRules
+    retention: RetentionRules
+
+    @field_validator("outcomes")
+    @classmethod
+    def _complete(cls, value: dict[Outcome, OutcomeRules]) -> dict[Outcome, OutcomeRules]:
+        missing = [outcome.name.lower() for outcome in Outcome if outcome not in value]
+        if missing:
+            raise ValueError(f"no rules for: {', '.join(missing)}")
+        return value
+
+
+def load_rules(path: Path | None = None) -> Rules:
+    """Read the rules from `path`, or those we ship.
+
+    Raises OSError when the file cannot be read and ValueError when it is not valid.
+    """
+    try:
+        content = yaml.safe_load((path or DEFAULT_PATH).read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"not YAML: {error}") from error
+    return Rules.model_validate(content)

@@ -1,0 +1,1 @@
+"""All SQL of the queue, one function per statement; the caller opens the transaction."""

@@ -1,0 +1,380 @@
+"""Statements on `queue.entries` and on what is written together with it."""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from operator import attrgetter
+from typing import Any
+from uuid import UUID
+
+from services.queue.domain.entries import Entry
+from services.queue.domain.terms import (
+    AgentId,
+    Block,
+    Conversion,
+    Outcome,
+    Queue,
+    Reason,
+    State,
+    UserId,
+)
+from services.queue.store.database import Transaction, arrays, names, statement, unnested
+
+COLUMNS = (
+    ("user_id", "bigint"),
+    ("facts_version", "bigint"),
+    ("fingerprint", "bigint"),
+    ("phone_e164", "text"),
+    ("eligible_queue", "smallint"),
+    ("eligible_reason", "text"),
+    ("owes", "smallint"),
+    ("stay", "integer"),
+    ("queue", "smallint"),
+    ("state", "smallint"),
+    ("reason", "text"),
+    ("rank_key", "double precision"),
+    ("entered_at", "timestamptz"),
+    ("ready_since", "timestamptz"),
+    ("due_at", "timestamptz"),
+    ("block", "smallint"),
+    ("attempts", "integer"),
+    ("attempts_in_stay", "integer"),
+    ("last_outcome", "smallint"),
+    ("last_contact_at", "timestamptz"),
+    ("last_agent_id", "text"),
+    ("fence", "bigint"),
+    ("agent_id", "text"),
+    ("assignment_id", "uuid"),
+    ("reserved_by", "uuid"),
+    ("reserved_until", "timestamptz"),
+)
+COLUMN_NAMES = names(COLUMNS)
+
+# What every later reading changes, whatever it says.
+_FACTS_COLUMNS = COLUMNS[:4]
+_FACTS = len(_FACTS_COLUMNS)
+
+
+@dataclass(frozen=True, slots=True)
+class ConversionRow:
+    """One matter that has ended; `agent_id` is who last spoke to the person, if anybody did."""
+
+    user_id: UserId
+    stay: int
+    queue: Queue
+    conversion: Conversion
+    agent_id: AgentId | None
+
+
+def entry_of(row: Sequence[Any]) -> Entry:
+    """Return the entry in a row that begins with `COLUMNS`."""
+    entry = Entry._make(row[: len(COLUMNS)])
+    last_outcome, block = entry.last_outcome, entry.block
+    return entry._replace(
+        eligible_queue=_QUEUES[entry.eligible_queue],
+        eligible_reason=_REASONS[entry.eligible_reason],
+        owes=_QUEUES[entry.owes],
+        queue=_QUEUES[entry.queue],
+        state=_STATES[entry.state],
+        reason=_REASONS[entry.reason],
+        block=None if block is None else Block(block),
+        last_outcome=None if last_outcome is None else Outcome(last_outcome),
+    )
+
+
+# Quicker than asking the enums.
+_QUEUES: dict[int | None, Queue | None] = {None: None, **{int(it): it for it in Queue}}
+_STATES = {int(it): it for it in State}
+_REASONS = {str(it): it for it in Reason}
+
+
+def differ_in_facts_alone(before: Entry, after: Entry) -> bool:
+    """Return whether nothing but the facts' version, fingerprint and number differs."""
+    return before[_FACTS:] == after[_FACTS:]
+
+
+async def lock(tx: Transaction, user_ids: Sequence[UserId]) -> dict[UserId, Entry]:
+    """Lock and return the entries of these people, in the order of their ids."""
+    rows = await tx.execute(_LOCK, {"user_ids": list(user_ids)})
+    entries = [entry_of(row) for row in rows.all()]
+    return {entry.user_id: entry for entry in entries}
+
+
+_LOCK = statement(
+    f"SELECT {COLUMN_NAMES} FROM queue.entries"  # noqa: S608 - our own column names
+    " WHERE user_id = ANY(CAST(:user_ids AS bigint[])) ORDER BY user_id FOR UPDATE"
+)
+
+
+async def guard_newcomers(tx: Transaction, user_ids: Sequence[UserId]) -> None:
+    """Wait until no other transaction is about to add any of these people, and keep others waiting.
+
+    Does nothing for people who are known. To be called before any of them is locked: those who
+    add people hold these guards, taken in one order, before any row, so none can wait in a circle.
+    """
+    await tx.execute(_GUARD, {"user_ids": list(user_ids)})
+
+
+# People who register together, and pages of a sweep, share a guard; strangers seldom do.
+_GUARD = statement(
+    """
+    SELECT pg_advisory_xact_lock(:class, bucket) FROM (
+        SELECT DISTINCT CAST(given.user_id / 1024 % 256 AS integer) AS bucket
+        FROM unnest(CAST(:user_ids AS bigint[])) AS given(user_id)
+        WHERE NOT EXISTS (
+            SELECT FROM queue.entries AS entry WHERE entry.user_id = given.user_id)
+        ORDER BY bucket
+    ) AS newcomers
+    """
+).bindparams(**{"class": zlib.crc32(b"queue.entries") - 2**31})
+
+
+async def insert(tx: Transaction, entries: Sequence[Entry]) -> None:
+    """Add people who are not known; the caller guards them."""
+    if entries:
+        await tx.execute(_INSERT, arrays(COLUMNS, entries))
+
+
+_INSERT = statement(
+    f"""
+    WITH written AS (
+        INSERT INTO queue.entries ({COLUMN_NAMES}, state_version)
+        SELECT {COLUMN_NAMES}, nextval('queue.state_version') FROM {unnested(COLUMNS, "given")}
+        RETURNING user_id, state_version
+    )
+    INSERT INTO queue.stale_call_states (user_id, state_version)
+    SELECT user_id, state_version FROM written
+    """  # noqa: S608 - our own column names
+)
+
+
+async def update(tx: Transaction, entries: Sequence[Entry]) -> None:
+    """Write locked entries as given, each with a new state version."""
+    if entries:
+        await tx.execute(_UPDATE, arrays(COLUMNS, entries))
+
+
+_UPDATE = statement(
+    f"""
+    WITH written AS (
+        UPDATE queue.entries AS entry
+        SET {", ".join(f"{name} = given.{name}" for name, _ in COLUMNS[1:])},
+            state_version = nextval('queue.state_version')
+        FROM {unnested(COLUMNS, "given")}
+        WHERE entry.user_id = given.user_id
+        RETURNING entry.user_id, entry.state_version
+    )
+    INSERT INTO queue.stale_call_states (user_id, state_version)
+    SELECT user_id, state_version FROM written
+    """  # noqa: S608 - our own column names
+)
+
+
+async def update_facts(tx: Transaction, entries: Sequence[Entry]) -> None:
+    """Note later facts of locked people that change nothing else; indexes stay untouched."""
+    if entries:
+        await tx.execute(_UPDATE_FACTS, arrays(_FACTS_COLUMNS, (it[:_FACTS] for it in entries)))
+
+
+_UPDATE_FACTS = statement(
+    f"""
+    UPDATE queue.entries AS entry
+    SET {", ".join(f"{name} = given.{name}" for name, _ in _FACTS_COLUMNS[1:])}
+    FROM {unnested(_FACTS_COLUMNS, "given")}
+    WHERE entry.user_id = given.user_id
+    """  # noqa: S608 - our own column names
+)
+
+
+async def insert_conversions(
+    tx: Transaction, conversions: Sequence[ConversionRow], now: datetime
+) -> set[UserId]:
+    """Record conversions; returns the people for whom this was the first record."""
+    if not conversions:
+        return set()
+    rows = await tx.execute(
+        _INSERT_CONVERSIONS,
+        {**arrays(_CONVERSION_COLUMNS, map(_conversion_values, conversions)), "now": now},
+    )
+    return {UserId(row[0]) for row in rows.all()}
+
+
+_CONVERSION_COLUMNS = (
+    ("user_id", "bigint"),
+    ("stay", "integer"),
+    ("queue", "smallint"),
+    ("conversion", "smallint"),
+    ("agent_id", "text"),
+)
+_conversion_values = attrgetter(*(name for name, _ in _CONVERSION_COLUMNS))
+_INSERT_CONVERSIONS = statement(
+    f"""
+    INSERT INTO queue.conversions ({names(_CONVERSION_COLUMNS)}, recorded_at)
+    SELECT {names(_CONVERSION_COLUMNS)}, :now FROM {unnested(_CONVERSION_COLUMNS, "given")}
+    ON CONFLICT (user_id, stay) DO NOTHING
+    RETURNING user_id
+    """  # noqa: S608 - our own column names
+)
+
+
+async def conversion_since(tx: Transaction, user_id: UserId, since: datetime) -> Conversion | None:
+    """Return the person's latest conversion recorded since then."""
+    rows = await tx.execute(_CONVERSION_SINCE, {"user_id": user_id, "since": since})
+    found = rows.scalar_one_or_none()
+    return None if found is None else Conversion(found)
+
+
+_CONVERSION_SINCE = statement(
+    "SELECT conversion FROM queue.conversions WHERE user_id = :user_id AND recorded_at >= :since"
+    " ORDER BY recorded_at DESC, stay DESC LIMIT 1"
+)
+
+
+async def lock_due(tx: Transaction, state: State, now: datetime, limit: int) -> list[Entry]:
+    """Lock and return people whose waiting or reservation has ended, longest ago first.
+
+    People whom another transaction holds at this moment are left out.
+    """
+    found = await tx.execute(_LOCK_DUE[state], {"now": now, "limit": limit})
+    return [entry_of(row) for row in found.all()]
+
+
+def _due(state: State, column: str) -> str:
+    return (
+        f"SELECT {COLUMN_NAMES} FROM queue.entries"  # noqa: S608 - our own column names
+        f" WHERE state = {int(state)} AND {column} <= :now"
+        f" ORDER BY {column} LIMIT :limit FOR UPDATE SKIP LOCKED"
+    )
+
+
+_LOCK_DUE = {
+    State.WAITING: statement(_due(State.WAITING, "due_at")),
+    State.RESERVED: statement(_due(State.RESERVED, "reserved_until")),
+}
+
+
+async def lock_frozen(tx: Transaction, queue: Queue, frozen_from: float, limit: int) -> list[Entry]:
+    """Lock and return people at the end of a queue whose key has reached `frozen_from`."""
+    found = await tx.execute(
+        _LOCK_FROZEN, {"queue": queue, "frozen_from": frozen_from, "limit": limit}
+    )
+    return [entry_of(row) for row in found.all()]
+
+
+_LOCK_FROZEN = statement(
+    f"SELECT {COLUMN_NAMES} FROM queue.entries"  # noqa: S608 - our own column names
+    f" WHERE queue = :queue AND state = {int(State.READY)} AND rank_key >= :frozen_from"
+    " ORDER BY rank_key DESC, user_id LIMIT :limit FOR UPDATE SKIP LOCKED"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A person taken from the head of a queue by one claim."""
+
+    user_id: UserId
+    queue: Queue
+    reason: Reason
+    rank_key: float
+    fence: int
+
+
+async def reserve(
+    tx: Transaction,
+    queue: Queue,
+    count: int,
+    *,
+    claim: UUID,
+    until: datetime,
+    frozen_from: float,
+) -> list[Candidate]:
+    """Take up to `count` people from the head of the queue for a claim, best first.
+
+    The commit is not waited for: a reservation lost in a crash leaves the person at the head.
+    """
+    rows = await tx.execute(
+        _RESERVE,
+        {
+            "queue": queue,
+            "count": count,
+            "claim": claim,
+            "until": until,
+            "frozen_from": frozen_from,
+        },
+    )
+    found = [Candidate(UserId(it[0]), queue, Reason(it[1]), it[2], it[3]) for it in rows.all()]
+    return sorted(found, key=lambda it: (it.rank_key, -it.user_id))
+
+
+_RESERVE = statement(
+    f"""
+    WITH head AS MATERIALIZED (
+        SELECT user_id FROM queue.entries
+        WHERE queue = :queue AND state = {int(State.READY)} AND rank_key < :frozen_from
+        ORDER BY rank_key, user_id DESC LIMIT :count FOR UPDATE SKIP LOCKED
+    )
+    UPDATE queue.entries AS entry
+    SET state = {int(State.RESERVED)}, reserved_by = :claim, reserved_until = :until
+    FROM head WHERE entry.user_id = head.user_id
+    RETURNING entry.user_id, entry.reason, entry.rank_key, entry.fence,
+        set_config('synchronous_commit', 'off', true)
+    """  # noqa: S608 - our own numbers
+)
+
+
+# Locked in the order of ids, as everybody who waits for rows does.
+_STILL_RESERVED = f"""reserved AS MATERIALIZED (
+        SELECT user_id FROM queue.entries
+        WHERE user_id = ANY(CAST(:user_ids AS bigint[])) AND state = {int(State.RESERVED)}
+            AND reserved_by = :claim
+        ORDER BY user_id FOR UPDATE
+    )"""  # noqa: S608 - our own numbers
+
+
+async def give_back(tx: Transaction, user_ids: Sequence[UserId], claim: UUID) -> None:
+    """Put people whom the claim still reserves back where they were; not waited for either."""
+    await tx.execute(_GIVE_BACK, {"user_ids": list(user_ids), "claim": claim})
+
+
+_GIVE_BACK = statement(
+    f"""
+    WITH {_STILL_RESERVED}
+    UPDATE queue.entries AS entry
+    SET state = {int(State.READY)}, reserved_by = NULL, reserved_until = NULL
+    FROM reserved WHERE entry.user_id = reserved.user_id
+    RETURNING set_config('synchronous_commit', 'off', true)
+    """  # noqa: S608 - our own numbers
+)
+
+
+async def set_aside(
+    tx: Transaction, user_ids: Sequence[UserId], claim: UUID, until: datetime
+) -> None:
+    """Keep people whom the claim still reserves from every claim until then."""
+    await tx.execute(_SET_ASIDE, {"user_ids": list(user_ids), "claim": claim, "until": until})
+
+
+_SET_ASIDE = statement(
+    f"""
+    WITH {_STILL_RESERVED}
+    UPDATE queue.entries AS entry SET reserved_by = NULL, reserved_until = :until
+    FROM reserved WHERE entry.user_id = reserved.user_id
+    """  # noqa: S608 - our own numbers
+)
+
+
+async def insert_prevented_calls(
+    tx: Transaction, people: Sequence[tuple[UserId, Queue]], now: datetime
+) -> None:
+    """Count people whom the live check kept from being phoned for nothing."""
+    await tx.execute(_INSERT_PREVENTED, {**arrays(_PREVENTED_COLUMNS, people), "now": now})
+
+
+_PREVENTED_COLUMNS = (("user_id", "bigint"), ("queue", "smallint"))
+_INSERT_PREVENTED = statement(
+    f"""
+    INSERT INTO queue.prevented_calls (user_id, queue, prevented_at)
+    SELECT user_id, queue, :now FROM {unnested(_PREVENTED_COLUMNS, "given")}
+    """  # noqa: S608 - our own column names
+)

@@ -1,0 +1,154 @@
+"""People of the main app as one reading found them, and what a request may ask for."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import NewType
+
+from servicekit.errors import InvalidArgument
+
+UserId = NewType("UserId", int)
+
+# One row by our names for its columns; the values are as `store` normalises them.
+Row = Mapping[str, object]
+
+BATCH_GET_LIMIT = 500
+REFRESH_LIMIT = 1_000
+RESOLVE_LIMIT = 10_000
+PAGE_LIMIT = 10_000
+DEFAULT_PAGE = 1_000
+
+_BEGINNING = datetime.min.replace(tzinfo=UTC)
+
+
+class Part(StrEnum):
+    """What is cached by itself: each part has its own source, fence and version."""
+
+    MAIN = "m"
+    CALL = "c"
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRecord:
+    """A claim with what hangs on it, oldest first."""
+
+    row: Row
+    requirements: Sequence[Row] = ()
+    vehicle_packages: Sequence[Row] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Everything one reading found of a person; claims newest first."""
+
+    user_id: UserId
+    user: Row
+    claims: Sequence[ClaimRecord] = ()
+    address: Row | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PeopleRows:
+    """The rows of one reading, table by table, in any order."""
+
+    users: Sequence[Row] = ()
+    claims: Sequence[Row] = ()
+    requirements: Sequence[Row] = ()
+    vehicle_packages: Sequence[Row] = ()
+    addresses: Sequence[Row] = ()
+
+
+@dataclass(slots=True)
+class _Hanging:
+    requirements: list[Row] = field(default_factory=list)
+    vehicle_packages: list[Row] = field(default_factory=list)
+
+
+def assemble(rows: PeopleRows) -> dict[UserId, Person]:
+    """Join the rows to people; the result does not depend on the order of the rows."""
+    hanging: dict[object, _Hanging] = {}
+    for row in rows.requirements:
+        hanging.setdefault(row["claim_id"], _Hanging()).requirements.append(row)
+    for row in rows.vehicle_packages:
+        hanging.setdefault(row["claim_id"], _Hanging()).vehicle_packages.append(row)
+    claims: dict[object, list[ClaimRecord]] = {}
+    for row in sorted(rows.claims, key=_claim_age, reverse=True):
+        claims.setdefault(row["user_id"], []).append(_claim(row, hanging.get(row["claim_id"])))
+    addresses = {row["address_id"]: row for row in rows.addresses}
+    return {
+        user_id: Person(
+            user_id, row, claims.get(user_id, ()), addresses.get(row.get("current_user_address_id"))
+        )
+        for row in rows.users
+        for user_id in (user_id_of(row),)
+    }
+
+
+def user_id_of(row: Row) -> UserId:
+    """Return the person a row of ``users`` is about."""
+    user_id = row["user_id"]
+    if not isinstance(user_id, int):
+        raise TypeError("users.id is not a number")
+    return UserId(user_id)
+
+
+def _claim(row: Row, hanging: _Hanging | None) -> ClaimRecord:
+    if hanging is None:
+        return ClaimRecord(row)
+    return ClaimRecord(
+        row,
+        sorted(hanging.requirements, key=_requirement_age),
+        sorted(hanging.vehicle_packages, key=_package_age),
+    )
+
+
+def _claim_age(row: Row) -> tuple[datetime, int]:
+    claim_id = row["claim_id"]
+    return _created(row), claim_id if isinstance(claim_id, int) else 0
+
+
+def _requirement_age(row: Row) -> tuple[datetime, str]:
+    return _created(row), str(row["requirement_id"])
+
+
+def _package_age(row: Row) -> tuple[datetime, str]:
+    return _created(row), str(row["vehicle_package_id"])
+
+
+def _created(row: Row) -> datetime:
+    created = row.get("created_at")
+    return created if isinstance(created, datetime) else _BEGINNING
+
+
+def distinct_users(user_ids: Iterable[int], limit: int) -> list[UserId]:
+    """Return each person once, in the order asked for.
+
+    Raises:
+        InvalidArgument: more than ``limit`` people, or an id of 0, which nobody has.
+    """
+    distinct = [UserId(user_id) for user_id in dict.fromkeys(user_ids)]
+    if len(distinct) > limit:
+        raise InvalidArgument(
+            "TOO_MANY_USERS",
+            f"at most {limit} people may be asked for at once",
+            limit=str(limit),
+            asked=str(len(distinct)),
+        )
+    if 0 in distinct:
+        raise InvalidArgument("USER_ID_MISSING", "a user id is 0, or was not given")
+    return distinct
+
+
+def page_size(asked: int) -> int:
+    """Return how many ids a page holds: 0 means the default, too many are coerced."""
+    return min(asked, PAGE_LIMIT) if asked else DEFAULT_PAGE
+
+
+def numeric_key(key: str) -> int | None:
+    """Return the unsigned 64-bit number that ``key`` spells in decimal; None if it spells none."""
+    # isdecimal() alone would let other scripts' digits through.
+    if not (key.isascii() and key.isdecimal()) or len(key) > 20:
+        return None
+    number = int(key)
+    return number if number < 2**64 else None

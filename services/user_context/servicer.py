@@ -1,0 +1,174 @@
+"""The service's methods: requests to our terms, and answers back."""
+
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+from dialler.model.v1.facts_pb2 import UserFacts
+from dialler.user_context.v1 import user_context_pb2 as pb
+from google.protobuf.message_factory import GetMessageClass
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from servicekit.errors import InvalidArgument
+from services.user_context import domain
+from services.user_context.coalescing import Coalescer
+from services.user_context.contexts import Contexts
+from services.user_context.domain import UserId, distinct_users
+from services.user_context.fragments import batched
+from services.user_context.invalidations import Invalidations
+from services.user_context.metrics import CacheStats, Result
+from services.user_context.readings import Refreshed
+from services.user_context.store import MainAppStore
+
+SERVICE_NAME = "dialler.user_context.v1.UserContextService"
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class UserContextServicer:
+    """Each method answers as its contract promises.
+
+    The two that return contexts return encoded messages: a context in the cache is passed through
+    without being parsed.
+    """
+
+    def __init__(
+        self,
+        *,
+        contexts: Contexts,
+        facts: Coalescer[UserId, UserFacts],
+        refreshes: Coalescer[UserId, Refreshed],
+        invalidations: Invalidations,
+        main_app: MainAppStore,
+        stats: CacheStats,
+    ) -> None:
+        self._contexts = contexts
+        self._facts = facts
+        self._refreshes = refreshes
+        self._invalidations = invalidations
+        self._main_app = main_app
+        self._stats = stats
+
+    async def GetUserContext(self, request: pb.GetUserContextRequest, context: _Context) -> bytes:
+        """One person's context."""
+        if not request.user_id:
+            distinct_users((0,), 1)
+        as_json = request.view == pb.CONTEXT_VIEW_JSON
+        return await self._contexts.get(UserId(request.user_id), as_json=as_json)
+
+    async def BatchGetUserContexts(
+        self, request: pb.BatchGetUserContextsRequest, context: _Context
+    ) -> bytes:
+        """The contexts of many people."""
+        user_ids = distinct_users(request.user_ids, domain.BATCH_GET_LIMIT)
+        as_json = request.view == pb.CONTEXT_VIEW_JSON
+        answers = await self._contexts.get_many(user_ids, as_json=as_json)
+        missing = [
+            user_id for user_id, answer in zip(user_ids, answers, strict=True) if answer is None
+        ]
+        found = b"".join(batched(answer) for answer in answers if answer is not None)
+        if not missing:
+            return found
+        return found + pb.BatchGetUserContextsResponse(missing_user_ids=missing).SerializeToString()
+
+    async def RefreshUsers(
+        self, request: pb.RefreshUsersRequest, context: _Context
+    ) -> pb.RefreshUsersResponse:
+        """Read anew, cache, return facts."""
+        user_ids = distinct_users(request.user_ids, domain.REFRESH_LIMIT)
+        found = await self._refreshes.get(user_ids)
+        response = pb.RefreshUsersResponse(facts=[found[user_id].facts for user_id in user_ids])
+        if user_ids:
+            response.refreshed_at.CopyFrom(_timestamp(found[user_ids[0]]))
+        return response
+
+    async def ReadUserFacts(
+        self, request: pb.ReadUserFactsRequest, context: _Context
+    ) -> pb.ReadUserFactsResponse:
+        """Facts as of now."""
+        user_ids = distinct_users(request.user_ids, domain.REFRESH_LIMIT)
+        found = await self._facts.get(user_ids)
+        return pb.ReadUserFactsResponse(facts=[found[user_id] for user_id in user_ids])
+
+    async def ResolveUsers(
+        self, request: pb.ResolveUsersRequest, context: _Context
+    ) -> pb.ResolveUsersResponse:
+        """The people rows belong to."""
+        if len(request.rows) > domain.RESOLVE_LIMIT:
+            raise InvalidArgument(
+                "TOO_MANY_ROWS",
+                f"at most {domain.RESOLVE_LIMIT} rows may be asked for at once",
+                limit=str(domain.RESOLVE_LIMIT),
+                asked=str(len(request.rows)),
+            )
+        keys: dict[str, dict[str, None]] = {}
+        for row in request.rows:
+            keys.setdefault(row.table, {})[row.key] = None
+        people: set[UserId] = set()
+        for table, of_table in keys.items():
+            people |= await self._main_app.users_of(table, list(of_table))
+        return pb.ResolveUsersResponse(user_ids=sorted(people))
+
+    async def ListUserIds(
+        self, request: pb.ListUserIdsRequest, context: _Context
+    ) -> pb.ListUserIdsResponse:
+        """A page of ids."""
+        limit = domain.page_size(request.page_size)
+        ids, highest = await self._main_app.list_ids(request.after_user_id, limit)
+        return pb.ListUserIdsResponse(user_ids=ids, max_user_id=highest)
+
+    async def InvalidateCallStates(
+        self, request: pb.InvalidateCallStatesRequest, context: _Context
+    ) -> pb.InvalidateCallStatesResponse:
+        """Distrust cached call states."""
+        versions: dict[UserId, int] = {}
+        for one in request.versions:
+            user_id = UserId(one.user_id)
+            versions[user_id] = max(one.version, versions.get(user_id, 0))
+        await self._invalidations.invalidate_call_states(versions)
+        return pb.InvalidateCallStatesResponse()
+
+    async def GetCacheStats(
+        self, request: pb.GetCacheStatsRequest, context: _Context
+    ) -> pb.GetCacheStatsResponse:
+        """Counts since the start."""
+        reads = self._stats.reads
+        return pb.GetCacheStatsResponse(
+            hits=reads[Result.HIT],
+            misses=reads[Result.MISS],
+            stale_serves=reads[Result.STALE],
+            errors=reads[Result.ERROR],
+            fenced_fills=self._stats.fenced_fills,
+        )
+
+
+_ENCODED_ALREADY = frozenset({"GetUserContext", "BatchGetUserContexts"})
+
+
+def registering(servicer: UserContextServicer) -> Callable[[grpc.aio.Server], None]:
+    """Return what adds the servicer to a server, its encoded answers passed through."""
+    service = pb.DESCRIPTOR.services_by_name["UserContextService"]
+    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+        method.name: grpc.unary_unary_rpc_method_handler(
+            getattr(servicer, method.name),
+            request_deserializer=GetMessageClass(method.input_type).FromString,
+            response_serializer=None
+            if method.name in _ENCODED_ALREADY
+            else GetMessageClass(method.output_type).SerializeToString,
+        )
+        for method in service.methods
+    }
+
+    def register(server: grpc.aio.Server) -> None:
+        server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(SERVICE_NAME, handlers),)
+        )
+
+    return register
+
+
+def _timestamp(refreshed: Refreshed) -> Timestamp:
+    made = Timestamp()
+    made.FromDatetime(refreshed.read_at)
+    return made

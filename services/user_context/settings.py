@@ -1,0 +1,76 @@
+"""What the service can be told through its environment."""
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+
+from servicekit.settings import ServiceSettings, settings_config
+
+
+class UserContextSettings(ServiceSettings):
+    """Variables of the user context service, each with the prefix ``USER_CONTEXT_``."""
+
+    model_config = settings_config("USER_CONTEXT_")
+
+    mysql_url: SecretStr = Field(
+        description="The main app's database, mysql://user:password@host:port/database; the user "
+        "needs SELECT on the described tables and nothing else."
+    )
+    postgres_url: SecretStr = Field(
+        description="The dialler's database, postgresql://user:password@host:port/database."
+    )
+    redis_url: SecretStr = Field(
+        description="The cache: redis:// or rediss:// for one server, redis+cluster:// or "
+        "rediss+cluster:// for a cluster."
+    )
+    queue_target: str = Field(description="The queue service, host:port or dns:///host:port.")
+    description_path: Path | None = Field(
+        default=None, description="Description of the main app's tables; unset: the one built in."
+    )
+    mysql_tls_ca_file: Path | None = Field(
+        default=None, description="Certificates to trust for MySQL; unset: no TLS."
+    )
+    mysql_live_connections: int = Field(
+        default=4, ge=1, description="Connections to MySQL for live checks."
+    )
+    mysql_bulk_connections: int = Field(
+        default=4, ge=1, description="Connections to MySQL for contexts and refreshes."
+    )
+    mysql_live_seconds: float = Field(
+        default=1.0, gt=0.0, description="Time allowed to a live check's reading."
+    )
+    mysql_bulk_seconds: float = Field(
+        default=3.0, gt=0.0, description="Time allowed to the reading of a batch of contexts."
+    )
+    postgres_connections: int = Field(default=4, ge=1, description="Connections to PostgreSQL.")
+    postgres_seconds: float = Field(
+        default=0.5, gt=0.0, description="Time allowed to a statement in PostgreSQL."
+    )
+    redis_seconds: float = Field(
+        default=0.25, gt=0.0, description="Time after which Redis is taken to be away."
+    )
+    queue_seconds: float = Field(
+        default=0.5, gt=0.0, description="Time allowed to ask the queue for call states."
+    )
+    context_fresh_seconds: float = Field(
+        default=900.0, gt=0.0, description="How long the main app's part is served unconfirmed."
+    )
+    call_state_fresh_seconds: float = Field(
+        default=300.0, gt=0.0, description="How long the queue's part is served unconfirmed."
+    )
+    absent_fresh_seconds: float = Field(
+        default=30.0,
+        gt=0.0,
+        description="How long it is remembered that there is no such person, or that the queue "
+        "does not know the person.",
+    )
+    context_kept_seconds: float = Field(
+        default=86_400.0,
+        gt=0.0,
+        description="How long a context is kept to be served, marked stale, while MySQL is away.",
+    )
+    unraised_interval_seconds: float = Field(
+        default=1.0,
+        gt=0.0,
+        description="Pause between attempts to tell the cache of invalidations it has missed.",
+    )

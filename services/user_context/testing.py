@@ -1,0 +1,192 @@
+"""The service in the test's own process, and a queue service that says what it is told to."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import grpc.aio
+from dialler.model.v1.call_state_pb2 import CallState
+from dialler.queue.v1 import queue_pb2
+from dialler.user_context.v1 import user_context_pb2_grpc
+from pydantic import SecretStr
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from mainapp import description
+from mainapp.description import Description
+from servicekit import client
+from servicekit.clock import SystemClock
+from servicekit.database import mysql_engine, postgres_engine
+from servicekit.errors import Unavailable
+from servicekit.migrations import upgrade
+from servicekit.server import GrpcServer
+from servicekit.settings import ServiceSettings
+from services.user_context.app import build
+from services.user_context.breaker import Breaker
+from services.user_context.cache import ContextCache, Lifetimes
+from services.user_context.domain import Person, UserId
+from services.user_context.metrics import CacheStats
+from services.user_context.pipelined_redis import PipelinedLink
+from services.user_context.readings import MainAppReadings
+from services.user_context.settings import UserContextSettings
+from services.user_context.store import MainAppStore, OwnStore
+
+QUEUE_SERVICE = "dialler.queue.v1.QueueService"
+
+
+def insertion(table: str, **values: object) -> tuple[str, list[object]]:
+    """Return the statement that puts a row into a table of the main app, and its arguments."""
+    columns = ", ".join(f"`{name}`" for name in values)
+    places = ", ".join(["%s"] * len(values))
+    # Names are the test's own.
+    return f"INSERT INTO `{table}` ({columns}) VALUES ({places})", list(values.values())  # noqa: S608
+
+
+@dataclass
+class QueueDouble:
+    """Answers BatchGetCallStates from ``states``; people not in there are unknown to it."""
+
+    states: dict[int, CallState] = field(default_factory=dict)
+    is_away: bool = False
+    asked: list[tuple[int, ...]] = field(default_factory=list)
+
+    async def answer(
+        self, request: queue_pb2.BatchGetCallStatesRequest, context: Any
+    ) -> queue_pb2.BatchGetCallStatesResponse:
+        """Answer BatchGetCallStates."""
+        self.asked.append(tuple(request.user_ids))
+        if self.is_away:
+            raise Unavailable("QUEUE_AWAY", "away, as the test wants it")
+        return queue_pb2.BatchGetCallStatesResponse(
+            call_states=[
+                self.states.get(user_id, CallState(user_id=user_id)) for user_id in request.user_ids
+            ]
+        )
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Add the one method that is asked for to a server."""
+        handler = grpc.unary_unary_rpc_method_handler(
+            self.answer,
+            request_deserializer=queue_pb2.BatchGetCallStatesRequest.FromString,
+            response_serializer=queue_pb2.BatchGetCallStatesResponse.SerializeToString,
+        )
+        server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(QUEUE_SERVICE, {"BatchGetCallStates": handler}),)
+        )
+
+
+@dataclass
+class RunningUserContext:
+    """The service and a stub that raises ServiceError."""
+
+    stub: "user_context_pb2_grpc.UserContextServiceAsyncStub"
+    channel: grpc.aio.Channel
+    queue: QueueDouble
+    settings: UserContextSettings
+    address: str
+
+
+@asynccontextmanager
+async def running_user_context(
+    *, mysql_url: str, postgres_url: str, redis_url: str, **settings: Any
+) -> AsyncIterator[RunningUserContext]:
+    """Migrate, start the service beside a queue double, and stop both at the end.
+
+    ``settings`` are fields of UserContextSettings by name.
+    """
+    await upgrade(postgres_url, package="services.user_context", schema="user_context")
+    queue = QueueDouble()
+    queue_server = GrpcServer(
+        ServiceSettings(drain_seconds=0.0),
+        "queue",
+        queue.register,
+        (QUEUE_SERVICE,),
+    )
+    await queue_server.start()
+    chosen = UserContextSettings(
+        mysql_url=SecretStr(mysql_url),
+        postgres_url=SecretStr(postgres_url),
+        redis_url=SecretStr(redis_url),
+        queue_target=queue_server.address,
+        **{"drain_seconds": 0.0, "default_deadline_seconds": 10.0, **settings},
+    )
+    service = build(chosen)
+    await service.start()
+    try:
+        async with client.connect(
+            service.address, name="user_context", default_timeout_seconds=10.0, attempts=1
+        ) as channel:
+            stub = user_context_pb2_grpc.UserContextServiceStub(channel)
+            yield RunningUserContext(stub, channel, queue, chosen, service.address)
+    finally:
+        await service.stop()
+        await queue_server.stop()
+
+
+class PausableStore(MainAppStore):
+    """Readings that have read and then, once ``pauses`` is set, wait until they are let go."""
+
+    pauses = False
+
+    def __init__(self, engine: AsyncEngine, described: Description) -> None:
+        super().__init__(engine, described)
+        self.has_read = asyncio.Event()
+        self.let_go = asyncio.Event()
+
+    async def read_people(self, user_ids: Sequence[UserId]) -> dict[UserId, Person]:
+        """Read, then wait if told to."""
+        people = await super().read_people(user_ids)
+        if self.pauses:
+            self.has_read.set()
+            await self.let_go.wait()
+        return people
+
+
+@dataclass
+class TakenApart:
+    """The parts of another process of the service that fill the cache."""
+
+    readings: MainAppReadings
+    store: PausableStore
+    cache: ContextCache
+    own: OwnStore
+    stats: CacheStats
+
+
+@asynccontextmanager
+async def taken_apart(
+    *, mysql_url: str, postgres_url: str, redis_url: str
+) -> AsyncIterator[TakenApart]:
+    """Yield parts that work on the same servers as a running service."""
+    clock, stats = SystemClock(), CacheStats()
+    mysql = mysql_engine(mysql_url, pool_size=2, statement_timeout_seconds=5.0)
+    postgres = postgres_engine(
+        postgres_url, pool_size=2, application_name="test", statement_timeout_seconds=5.0
+    )
+    link = PipelinedLink(redis_url, timeout_seconds=2.0)
+    cache = ContextCache(
+        link,
+        breaker=Breaker(clock),
+        clock=clock,
+        lifetimes=Lifetimes(main_fresh=900.0, call_fresh=300.0, absent_fresh=30.0, kept=3_600.0),
+        stats=stats,
+    )
+    store, own = PausableStore(mysql, description.load()), OwnStore(postgres)
+    readings = MainAppReadings(
+        live=store,
+        bulk=store,
+        own=own,
+        cache=cache,
+        clock=clock,
+        live_seconds=60.0,
+        bulk_seconds=60.0,
+    )
+    await link.start()
+    try:
+        yield TakenApart(readings, store, cache, own, stats)
+    finally:
+        await link.stop()
+        await mysql.dispose()
+        await postgres.dispose()

@@ -1,0 +1,124 @@
+"""Private servers for the tests, once for each worker; fresh databases on them for each test."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from devstack.mainapp_database import MainAppDatabase
+from devstack.postgres_database import PostgresDatabase
+from devstack.queues import SqsEndpoint, SqsQueue, running_sqs_endpoint
+from devstack.seed import seed
+from devstack.servers import MariaDB, PostgreSQL, Redis
+
+SEEDED_USERS = 300
+
+
+@pytest.fixture(scope="session")
+def servers_folder() -> Iterator[Path]:
+    """Not pytest's own: the account postgres may not enter that when root runs the tests."""
+    folder = Path(tempfile.mkdtemp(prefix="dialler-tests-"))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def mariadb(servers_folder: Path) -> Iterator[MariaDB]:
+    server = MariaDB(servers_folder / "mariadb", durable=False)
+    server.start()
+    yield server
+    server.discard()
+
+
+@pytest.fixture(scope="session")
+def postgres(servers_folder: Path) -> Iterator[PostgreSQL]:
+    server = PostgreSQL(servers_folder / "postgresql", durable=False)
+    server.start()
+    yield server
+    server.discard()
+
+
+@pytest.fixture(scope="session")
+def redis_server(servers_folder: Path) -> Iterator[Redis]:
+    server = Redis(servers_folder / "redis")
+    server.start()
+    yield server
+    server.discard()
+
+
+@pytest.fixture(scope="session")
+def sqs_endpoint() -> Iterator[SqsEndpoint]:
+    with running_sqs_endpoint() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def own_mariadb(servers_folder: Path) -> Iterator[MariaDB]:
+    """A started server for one test, which may stop, kill and restart it."""
+    server = MariaDB(Path(tempfile.mkdtemp(dir=servers_folder)), durable=False)
+    server.start()
+    yield server
+    server.discard()
+
+
+@pytest.fixture
+def own_postgres(servers_folder: Path) -> Iterator[PostgreSQL]:
+    """A started server for one test, which may stop, kill and restart it."""
+    folder = Path(tempfile.mkdtemp(dir=servers_folder))
+    folder.chmod(0o711)
+    server = PostgreSQL(folder, durable=False)
+    server.start()
+    yield server
+    server.discard()
+
+
+@pytest.fixture
+def own_redis(servers_folder: Path) -> Iterator[Redis]:
+    """A started server for one test, which may stop, kill and restart it."""
+    server = Redis(Path(tempfile.mkdtemp(dir=servers_folder)))
+    server.start()
+    yield server
+    server.discard()
+
+
+@pytest.fixture
+def mainapp_database(mariadb: MariaDB) -> Iterator[MainAppDatabase]:
+    """A fresh main app without people."""
+    database = MainAppDatabase.create(mariadb)
+    yield database
+    database.drop()
+
+
+@pytest.fixture
+def seeded_mainapp(mainapp_database: MainAppDatabase) -> MainAppDatabase:
+    """A fresh main app with `SEEDED_USERS` people, the same in every test."""
+    seed(mainapp_database.writer_url, SEEDED_USERS)
+    return mainapp_database
+
+
+@pytest.fixture
+def postgres_database(postgres: PostgreSQL) -> Iterator[PostgresDatabase]:
+    """A fresh, empty database."""
+    database = PostgresDatabase.create(postgres)
+    yield database
+    database.drop()
+
+
+@pytest.fixture
+def redis_url(redis_server: Redis) -> str:
+    """An empty Redis."""
+    redis_server.ask("FLUSHALL")
+    return redis_server.url()
+
+
+@pytest.fixture
+def sqs_queue(sqs_endpoint: SqsEndpoint) -> Iterator[SqsQueue]:
+    """A fresh queue with its dead-letter queue."""
+    client = sqs_endpoint.client()
+    queue = SqsQueue.create(sqs_endpoint, client)
+    yield queue
+    queue.delete()
+    client.close()

@@ -1,0 +1,41 @@
+"""The whole suite running on private servers, once for all end-to-end tests of a worker."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from devstack.desk import Desk
+from devstack.stack import Stack
+
+USERS = 400
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    """Every service, with everybody in the queues."""
+    folder = Path(tempfile.mkdtemp(prefix="dialler-e2e-"))
+    folder.chmod(0o711)
+    with Stack(folder, users=USERS, durable=False, report=lambda _: None) as running:
+        with Desk(running.addresses, "supervisor", "supervisor-setup") as desk:
+            desk.await_reconciled()
+        yield running
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def supervisor(stack: Stack) -> Iterator[Desk]:
+    with Desk(stack.addresses, "supervisor", "supervisor-1") as desk:
+        yield desk
+
+
+@pytest.fixture
+def agent(stack: Stack) -> Iterator[Desk]:
+    """An agent nobody else is; whoever is still held at the end is given back."""
+    with Desk(stack.addresses, "agent") as desk:
+        yield desk
+        desk.give_back()

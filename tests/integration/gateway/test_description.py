@@ -1,0 +1,186 @@
+"""The API description is valid, complete and true; its page needs nothing from elsewhere."""
+
+import re
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+from dialler.user_context.v1 import user_context_pb2
+from openapi_schema_validator import OAS31Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator, validate
+
+from gateway.testing import RunningGateway
+
+pytestmark = pytest.mark.integration
+
+GUARDED = {"401", "403", "429", "500", "503", "504"}
+
+
+@pytest.fixture
+async def document(http: httpx.AsyncClient) -> dict[str, Any]:
+    response = await http.get("/openapi.json")
+    assert response.headers["content-type"] == "application/json"
+    return dict(response.json())
+
+
+def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            yield method.upper(), path, operation
+
+
+async def test_description_is_valid(document: dict[str, Any]) -> None:
+    assert document["openapi"].startswith("3.1.")
+    validate(document, cls=OpenAPIV31SpecValidator)
+    assert {(method, path) for method, path, _ in operations(document)} == {
+        ("GET", "/v1/people/{user_id}/context"),
+        ("GET", "/v1/queues"),
+        ("GET", "/v1/queues/{queue}/entries"),
+        ("POST", "/v1/assignments"),
+        ("GET", "/v1/assignments/current"),
+        ("POST", "/v1/assignments/{assignment_id}/heartbeat"),
+        ("POST", "/v1/assignments/{assignment_id}/release"),
+        ("POST", "/v1/assignments/{assignment_id}/outcome"),
+        ("GET", "/v1/pipeline"),
+        ("GET", "/v1/reconciliations"),
+        ("POST", "/v1/reconciliations"),
+        ("GET", "/v1/events"),
+        ("POST", "/v1/events/tickets"),
+        ("GET", "/healthz"),
+        ("GET", "/readyz"),
+    }
+
+
+async def test_every_error_is_described(document: dict[str, Any]) -> None:
+    for method, path, operation in operations(document):
+        responses = operation["responses"]
+        if path.startswith("/v1/"):
+            assert operation["security"][0] == {"bearer": []}, path
+            assert set(responses) >= GUARDED, (method, path)
+            if method == "POST" and "requestBody" in operation:
+                assert set(responses) >= {"413", "422"}, path
+        for status, response in responses.items():
+            if int(status) >= 400 and path != "/readyz":
+                assert set(response["content"]) == {"application/problem+json"}, (path, status)
+        names = [each["name"] for each in operation.get("parameters", [])]
+        assert len(names) == len(set(names)), path
+        if "Idempotency-Key" in names:
+            assert set(responses) >= {"400", "409", "422"}, path
+    assert "HTTPValidationError" not in document["components"]["schemas"]
+
+
+def schema_of(document: dict[str, Any], name: str) -> dict[str, Any]:
+    found = document["components"]["schemas"][name]
+    return {**found, "components": document["components"]}
+
+
+async def test_problems_are_as_described(
+    gateway: RunningGateway, agent: httpx.AsyncClient, document: dict[str, Any]
+) -> None:
+    validator = OAS31Validator(schema_of(document, "Problem"))
+    for response in (
+        await agent.get("/v1/people/7/context"),
+        await agent.get("/v1/people/x/context"),
+        await agent.post("/v1/assignments", json={"queues": 7}),
+        await agent.get("/v1/pipeline"),
+    ):
+        validator.validate(response.json())
+
+
+async def test_answers_are_as_described(
+    gateway: RunningGateway,
+    agent: httpx.AsyncClient,
+    supervisor: httpx.AsyncClient,
+    document: dict[str, Any],
+) -> None:
+    gateway.services.queue.ready = [1, 2, 3]
+    entries = "/v1/queues/{queue}/entries"
+    key = {"Idempotency-Key": str(uuid.uuid4())}
+    for method, path, response in (
+        ("get", "/v1/queues", await agent.get("/v1/queues")),
+        ("get", entries, await agent.get("/v1/queues/callbacks/entries")),
+        ("post", "/v1/assignments", await agent.post("/v1/assignments", headers=key)),
+        ("get", "/v1/assignments/current", await agent.get("/v1/assignments/current")),
+        ("get", "/v1/pipeline", await supervisor.get("/v1/pipeline")),
+        ("post", "/v1/reconciliations", await supervisor.post("/v1/reconciliations")),
+        ("get", "/v1/reconciliations", await supervisor.get("/v1/reconciliations")),
+        ("post", "/v1/events/tickets", await agent.post("/v1/events/tickets")),
+        ("get", "/readyz", await agent.get("/readyz")),
+    ):
+        described = document["paths"][path][method]["responses"][str(response.status_code)]
+        schema = described["content"]["application/json"]["schema"]
+        whole = {**schema, "components": document["components"]}
+        OAS31Validator(whole).validate(response.json())
+
+
+async def test_context_is_described_from_the_contract(document: dict[str, Any]) -> None:
+    context = document["components"]["schemas"]["Context"]["properties"]
+    assert set(context) == set(user_context_pb2.UserContext.DESCRIPTOR.fields_by_name)
+    claim = context["claims"]["items"]["properties"]
+    assert claim["claim_id"] == {"type": "string", "pattern": "^[0-9]+$"}
+    assert claim["created_at"]["anyOf"][0] == {"type": "string", "format": "date-time"}
+    state = context["call_state"]["anyOf"][0]["properties"]
+    assert "unsigned_users" in state["queue"]["anyOf"][0]["enum"]
+
+
+async def test_page_uses_only_what_is_served_here(http: httpx.AsyncClient) -> None:
+    page = await http.get("/docs")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "script-src 'self';" in policy
+    assert "http" not in policy
+    assert "http" not in page.text
+    # The policy allows no script in the page itself.
+    assert not re.search(r"<script>|\son\w+=", page.text)
+    sources = re.findall(r'(?:src|href)="(?!data:)([^"]+)"', page.text)
+    assert len(sources) == 3
+    for source in sources:
+        asset = await http.get(str(page.url.join(source).path))
+        assert asset.status_code == 200
+        assert asset.headers["content-type"].partition(";")[0] in ("text/css", "text/javascript")
+        assert len(asset.content) > 50
+    assert (await http.get("/docs/redoc.standalone.js")).status_code == 404
+    assert (await http.get("/docs/..%2fcore.py")).status_code == 404
+
+
+async def test_page_knows_openapi_31(http: httpx.AsyncClient) -> None:
+    bundle = (await http.get("/docs/swagger-ui-bundle.js")).text
+    assert "spec.openapis.org/oas/3.1" in bundle
+
+
+def run_token(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "gateway.token", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+async def test_token_of_the_command_line_opens_the_api(
+    gateway: RunningGateway, http: httpx.AsyncClient
+) -> None:
+    environment = {"GATEWAY_JWT_SECRET": gateway.secret, "PATH": "/usr/bin"}
+    arguments = ("--role", "agent", "--sub", "agent-9", "--ttl", "60", "--queues", "callbacks")
+    made = run_token(environment, *arguments)
+    token = made.stdout.strip()
+    assert made.returncode == 0, made.stderr
+    response = await http.get("/v1/queues", headers={"Authorization": f"Bearer {token}"})
+    assert response.status_code == 200
+    claims = jwt.decode(token, options={"verify_signature": False})
+    assert claims["sub"] == "agent-9"
+    assert claims["queues"] == ["callbacks"]
+
+
+def test_no_token_without_a_secret() -> None:
+    made = run_token({"PATH": "/usr/bin"}, "--role", "agent", "--sub", "agent-9")
+    assert made.returncode == 78
+    assert "GATEWAY_JWT_SECRET" in made.stderr
+    assert made.stdout == ""

@@ -1,0 +1,354 @@
+"""What every request meets: tokens, roles, limits, headers, problems, the log."""
+
+import asyncio
+import io
+import json
+import logging
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from devstack.servers import Redis
+from gateway.testing import RunningGateway
+from servicekit.logs import JsonFormatter
+
+pytestmark = pytest.mark.integration
+
+ANY = "b83bf13c-60f4-4166-ad09-736910c6b1cc"
+# Every guarded endpoint, and who may use it.
+ROUTES = [
+    ("GET", "/v1/people/7/context", {"agent", "supervisor", "service"}),
+    ("GET", "/v1/queues", {"agent", "supervisor", "service"}),
+    ("GET", "/v1/queues/callbacks/entries", {"agent", "supervisor"}),
+    ("POST", "/v1/assignments", {"agent"}),
+    ("GET", "/v1/assignments/current", {"agent"}),
+    ("POST", f"/v1/assignments/{ANY}/heartbeat", {"agent"}),
+    ("POST", f"/v1/assignments/{ANY}/release", {"agent"}),
+    ("POST", f"/v1/assignments/{ANY}/outcome", {"agent"}),
+    ("GET", "/v1/pipeline", {"supervisor", "service"}),
+    ("GET", "/v1/reconciliations", {"supervisor", "service"}),
+    ("POST", "/v1/reconciliations", {"supervisor", "service"}),
+    ("POST", "/v1/events/tickets", {"agent", "supervisor", "service"}),
+]
+
+
+def problem(response: httpx.Response, status: int) -> dict[str, Any]:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    body = response.json()
+    assert set(body) >= {"type", "title", "status", "detail", "instance", "reason", "trace_id"}
+    assert body["status"] == status
+    assert body["trace_id"] == response.headers["trace-id"]
+    return dict(body)
+
+
+@pytest.fixture
+def log_lines() -> Iterator[io.StringIO]:
+    """What the process would write to its log."""
+    written = io.StringIO()
+    handler = logging.StreamHandler(written)
+    handler.setFormatter(JsonFormatter("gateway", lambda: None))
+    root = logging.getLogger()
+    before = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    yield written
+    root.removeHandler(handler)
+    root.setLevel(before)
+
+
+@pytest.mark.parametrize(("method", "path", "roles"), ROUTES)
+async def test_who_may_do_what(
+    gateway: RunningGateway, http: httpx.AsyncClient, method: str, path: str, roles: set[str]
+) -> None:
+    response = await http.request(method, path)
+    assert problem(response, 401)["reason"] == "TOKEN_MISSING"
+    assert response.headers["www-authenticate"] == 'Bearer realm="dialler"'
+    for role in ("agent", "supervisor", "service"):
+        response = await http.request(method, path, headers=gateway.headers(role, "somebody"))
+        if role not in roles:
+            assert problem(response, 403)["reason"] == "ROLE_NOT_ALLOWED"
+        else:
+            assert response.status_code not in (401, 403, 500)
+
+
+async def test_stream_needs_a_token(http: httpx.AsyncClient) -> None:
+    assert problem(await http.get("/v1/events"), 401)["reason"] == "TOKEN_MISSING"
+    response = await http.get("/v1/events", params={"access_token": "x"})
+    assert problem(response, 401)["reason"] == "TOKEN_MISSING"
+
+
+async def test_expired_token(gateway: RunningGateway, http: httpx.AsyncClient) -> None:
+    headers = gateway.headers("agent", "agent-1", ttl_seconds=-120)
+    response = await http.get("/v1/queues", headers=headers)
+    assert problem(response, 401)["reason"] == "TOKEN_EXPIRED"
+    assert 'error="invalid_token"' in response.headers["www-authenticate"]
+
+
+@pytest.mark.parametrize("value", ["Bearer", "Bearer a.b.c", "Basic YTpi", "a.b.c"])
+async def test_malformed_token(http: httpx.AsyncClient, value: str) -> None:
+    response = await http.get("/v1/queues", headers={"Authorization": value})
+    assert problem(response, 401)["reason"] == "TOKEN_INVALID"
+
+
+async def test_two_tokens(gateway: RunningGateway, http: httpx.AsyncClient) -> None:
+    both = [
+        ("Authorization", f"Bearer {gateway.token('agent', 'agent-1')}"),
+        ("Authorization", f"Bearer {gateway.token('supervisor', 'boss')}"),
+    ]
+    response = await http.get("/v1/queues", headers=both)
+    assert problem(response, 401)["reason"] == "TOKEN_INVALID"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("", {}), (f"/{ANY}/release", {}), (f"/{ANY}/outcome", {"outcome": "no_answer"})],
+)
+async def test_writes_need_a_key(
+    gateway: RunningGateway, agent: httpx.AsyncClient, path: str, body: dict[str, str]
+) -> None:
+    response = await agent.post(f"/v1/assignments{path}", json=body)
+    assert problem(response, 400)["reason"] == "IDEMPOTENCY_KEY_MISSING"
+    headers = {"Idempotency-Key": "once"}
+    response = await agent.post(f"/v1/assignments{path}", json=body, headers=headers)
+    assert problem(response, 400)["reason"] == "IDEMPOTENCY_KEY_INVALID"
+    assert gateway.services.queue.calls == []
+
+
+PERSONAL = "jane.doe+07700900123@example.com"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        json.dumps({"outcome": PERSONAL}),
+        json.dumps({"outcome": "no_answer", PERSONAL: 1}),
+        json.dumps({"outcome": "no_answer", "callback_at": PERSONAL}),
+        json.dumps({"outcome": "call_back", "callback_at": "2030-01-01T09:00:00"}),
+        json.dumps({"outcome": "call_back", "callback_at": 1893488400}),
+        json.dumps({"outcome": "no_answer", "notes": [PERSONAL]}),
+        json.dumps({"outcome": "no_answer", "notes": "x" * 10_001}),
+        json.dumps({"outcome": "no_answer", "notes": "\x00"}),
+        '{"outcome": "no_answer", "notes": "\\ud800"}',
+        json.dumps({"notes": PERSONAL}),
+        json.dumps([PERSONAL]),
+        json.dumps(PERSONAL),
+        f'{{"outcome": "{PERSONAL}',
+        "",
+    ],
+)
+async def test_bad_bodies_are_not_echoed(
+    gateway: RunningGateway, agent: httpx.AsyncClient, content: str
+) -> None:
+    response = await agent.post(
+        f"/v1/assignments/{ANY}/outcome",
+        content=content,
+        headers={"Idempotency-Key": ANY, "Content-Type": "application/json"},
+    )
+    body = problem(response, 422)
+    assert body["reason"] == "INVALID_REQUEST"
+    assert body["errors"]
+    assert all(set(each) == {"location", "code", "message"} for each in body["errors"])
+    assert PERSONAL not in response.text
+    assert "07700900123" not in response.text
+    assert gateway.services.queue.calls == []
+
+
+async def test_no_such_resource_or_method(agent: httpx.AsyncClient) -> None:
+    response = await agent.get(f"/v1/people/{PERSONAL}")
+    assert problem(response, 404)["reason"] == "NO_SUCH_RESOURCE"
+    assert PERSONAL not in response.text
+    response = await agent.delete("/v1/queues")
+    assert problem(response, 405)["reason"] == "METHOD_NOT_ALLOWED"
+    assert response.headers["allow"] == "GET"
+    assert problem(await agent.get("/v1/queues/"), 404)["reason"] == "NO_SUCH_RESOURCE"
+
+
+async def test_body_too_large(gateway: RunningGateway, agent: httpx.AsyncClient) -> None:
+    headers = {"Idempotency-Key": ANY, "Content-Type": "application/json"}
+    too_much = b'{"queues": [' + b" " * 70_000 + b"]}"
+    response = await agent.post("/v1/assignments", content=too_much, headers=headers)
+    assert problem(response, 413)["reason"] == "BODY_TOO_LARGE"
+
+    async def pieces() -> Any:
+        for _ in range(70):
+            yield b" " * 1000
+
+    response = await agent.post("/v1/assignments", content=pieces(), headers=headers)
+    assert problem(response, 413)["reason"] == "BODY_TOO_LARGE"
+    assert gateway.services.queue.calls == []
+
+
+async def test_every_answer_has_the_headers(
+    gateway: RunningGateway, agent: httpx.AsyncClient, http: httpx.AsyncClient
+) -> None:
+    for response in (await agent.get("/v1/queues"), await http.get("/v1/queues")):
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert response.headers["x-frame-options"] == "DENY"
+        assert response.headers["referrer-policy"] == "no-referrer"
+        assert response.headers["cache-control"] == "no-store"
+        assert response.headers["content-security-policy"].startswith("default-src 'none'")
+        assert len(response.headers["trace-id"]) == 32
+        assert "server" not in response.headers
+
+
+async def test_service_that_is_away(gateway: RunningGateway, agent: httpx.AsyncClient) -> None:
+    await gateway.services.stop("queue")
+    response = await agent.get("/v1/queues")
+    assert problem(response, 503)["reason"] == "UPSTREAM_UNAVAILABLE"
+    assert response.headers["retry-after"] == "1"
+
+
+async def test_deadline(start: Any) -> None:
+    gateway = await start(request_deadline_seconds=0.3)
+    gateway.services.queue.gates["GetQueueStats"] = asyncio.Event()
+    async with httpx.AsyncClient(base_url=gateway.url) as client:
+        response = await client.get("/v1/queues", headers=gateway.headers("agent", "agent-1"))
+    assert problem(response, 504)["reason"].endswith("DEADLINE_EXCEEDED")
+
+
+async def test_slow_body_does_not_hold_on(start: Any) -> None:
+    gateway = await start(request_deadline_seconds=0.3)
+    host, port = gateway.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"POST /v1/assignments HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{")
+    answer = await asyncio.wait_for(reader.readuntil(b"\r\n"), 5)
+    assert b"504" in answer
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_defect_is_told_without_details_and_logged_once(
+    gateway: RunningGateway, agent: httpx.AsyncClient, log_lines: io.StringIO
+) -> None:
+    gateway.services.queue.failures["GetQueueStats"] = ValueError(PERSONAL)
+    response = await agent.get("/v1/queues")
+    assert problem(response, 500)["reason"] == "INTERNAL"
+    # A time that has no date: the gateway itself fails on it.
+    gateway.services.user_context.contexts[7] = b"{}"
+    gateway.services.user_context.read_at_seconds = 10**15
+    log_lines.truncate(0)
+    response = await agent.get("/v1/people/7/context")
+    assert problem(response, 500)["reason"] == "INTERNAL"
+    assert log_lines.getvalue().count("unexpected_error") == 1
+
+
+async def test_log_has_ids_only(
+    gateway: RunningGateway, agent: httpx.AsyncClient, log_lines: io.StringIO
+) -> None:
+    gateway.services.user_context.contexts[7] = PERSONAL.encode()
+    await agent.get("/v1/people/7/context", params={"why": PERSONAL})
+    await agent.get(f"/v1/people/{PERSONAL}/context")
+    await agent.get(f"/{PERSONAL}")
+    await agent.post(
+        f"/v1/assignments/{ANY}/outcome",
+        json={"outcome": "no_answer", "notes": PERSONAL},
+        headers={"Idempotency-Key": ANY},
+    )
+    lines = [json.loads(line) for line in log_lines.getvalue().splitlines()]
+    seen = [line for line in lines if line["event"] == "request"]
+    assert [(line["route"], line["status"]) for line in seen] == [
+        ("/v1/people/{user_id}/context", 200),
+        ("/v1/people/{user_id}/context", 422),
+        ("none", 404),
+        ("/v1/assignments/{assignment_id}/outcome", 409),
+    ]
+    assert seen[0]["user_id"] == "7"
+    assert seen[0]["caller"] == "agent-1"
+    assert seen[0]["role"] == "agent"
+    assert "user_id" not in seen[1]
+    assert seen[3]["assignment_id"] == ANY
+    # The client here logs too, and does not know better.
+    ours = json.dumps([line for line in lines if line["logger"] != "httpx"])
+    assert "jane.doe" not in ours
+    assert "07700900123" not in ours
+
+
+async def test_rate_limit_is_one_callers_at_all_copies(start: Any) -> None:
+    copies = [await start(rate_limit_per_second=20) for _ in range(2)]
+    began, found = time.monotonic(), list[httpx.Response]()
+    async with httpx.AsyncClient() as client:
+        for number in range(80):
+            copy = copies[number % 2]
+            headers = copy.headers("agent", "agent-1")
+            found.append(await client.get(f"{copy.url}/v1/queues", headers=headers))
+        seconds = time.monotonic() - began
+        headers = copies[0].headers("agent", "agent-2")
+        other = await client.get(f"{copies[0].url}/v1/queues", headers=headers)
+    statuses = [each.status_code for each in found]
+    refused = next(each for each in found if each.status_code == 429)
+    assert statuses[:10] == [200] * 10
+    assert statuses.count(200) <= 20 * (1 + seconds)
+    assert set(statuses) == {200, 429}
+    assert problem(refused, 429)["reason"] == "RATE_LIMITED"
+    assert refused.headers["retry-after"] == "1"
+    assert other.status_code == 200
+
+
+async def test_rate_limit_fails_open(start: Any, own_redis: Redis) -> None:
+    gateway = await start(redis_url=own_redis.url(), rate_limit_per_second=1)
+    own_redis.kill()
+    headers = gateway.headers("agent", "agent-1")
+    async with httpx.AsyncClient(base_url=gateway.url, headers=headers) as client:
+        for _ in range(5):
+            assert (await client.get("/v1/queues")).status_code == 200
+
+
+async def test_cors(start: Any) -> None:
+    gateway = await start(cors_origins=("https://desk.example",))
+    async with httpx.AsyncClient(base_url=gateway.url) as client:
+        preflight = {
+            "Origin": "https://desk.example",
+            "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": "authorization,idempotency-key",
+        }
+        response = await client.options("/v1/assignments", headers=preflight)
+        assert response.status_code == 200
+        assert response.headers["access-control-allow-origin"] == "https://desk.example"
+        response = await client.get("/v1/queues", headers={"Origin": "https://desk.example"})
+        assert problem(response, 401)
+        assert response.headers["access-control-allow-origin"] == "https://desk.example"
+        assert "Trace-Id" in response.headers["access-control-expose-headers"]
+        response = await client.get("/v1/queues", headers={"Origin": "https://evil.example"})
+        assert "access-control-allow-origin" not in response.headers
+
+
+async def test_health(gateway: RunningGateway, http: httpx.AsyncClient) -> None:
+    assert (await http.get("/healthz")).json() == {"status": "live"}
+    response = await http.get("/readyz")
+    assert response.status_code == 200
+    body = response.json()
+    assert body["ready"] is True
+    assert set(body["dependencies"]) == {"user_context", "queue", "redis"}
+    assert body["dependencies"]["queue"] == {
+        "reachable": True,
+        "required": True,
+        "state": "serving",
+    }
+    await gateway.services.stop("queue")
+    response = await http.get("/readyz")
+    assert response.status_code == 503
+    assert response.json()["dependencies"]["queue"]["reachable"] is False
+    assert response.json()["dependencies"]["user_context"]["reachable"] is True
+    assert (await http.get("/healthz")).status_code == 200
+
+
+async def test_ready_without_redis_but_says_so(start: Any, own_redis: Redis) -> None:
+    gateway = await start(redis_url=own_redis.url())
+    own_redis.kill()
+    async with httpx.AsyncClient(base_url=gateway.url) as client:
+        response = await client.get("/readyz")
+    assert response.status_code == 200
+    assert response.json()["dependencies"]["redis"]["reachable"] is False
+
+
+async def test_taken_port_is_an_error(start: Any) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(OSError, match="in use"):
+            await start(http_port=taken.getsockname()[1])

@@ -1,0 +1,320 @@
+"""Each resource through a real connection: what is answered, and what the services were asked."""
+
+import uuid
+from typing import Any
+
+import httpx
+import pytest
+from dialler.model.v1 import call_state_pb2
+from dialler.queue.v1 import queue_pb2
+
+from gateway.testing import RunningGateway
+from servicekit.errors import Unavailable
+
+pytestmark = pytest.mark.integration
+
+CONTEXT = '{"user":{"user_id":"18446744073709551615","first_name":"Zoë"},  "claims":[] }'.encode()
+
+
+def key() -> dict[str, str]:
+    return {"Idempotency-Key": str(uuid.uuid4())}
+
+
+def reason(response: httpx.Response, status: int) -> str:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    body = response.json()
+    assert body["status"] == status
+    assert body["trace_id"] == response.headers["trace-id"]
+    return str(body["reason"])
+
+
+async def test_context_passes_bytes_through(
+    gateway: RunningGateway, agent: httpx.AsyncClient
+) -> None:
+    gateway.services.user_context.contexts[2**64 - 1] = CONTEXT
+    response = await agent.get(f"/v1/people/{2**64 - 1}/context")
+    assert response.status_code == 200
+    assert response.content == CONTEXT
+    assert response.headers["content-type"] == "application/json"
+    assert response.headers["etag"] == '"e1"'
+    assert response.headers["dialler-stale"] == "false"
+    assert response.headers["dialler-cached"] == "true"
+    assert response.headers["dialler-read-at"] == "2025-06-02T09:00:00.000000Z"
+    assert response.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("role", ["agent", "supervisor", "service"])
+async def test_every_role_reads_a_context(
+    gateway: RunningGateway, http: httpx.AsyncClient, role: str
+) -> None:
+    gateway.services.user_context.contexts[7] = CONTEXT
+    response = await http.get("/v1/people/7/context", headers=gateway.headers(role, "somebody"))
+    assert response.content == CONTEXT
+
+
+@pytest.mark.parametrize("sent", ['"e1"', 'W/"e1"', '"old", "e1"', "*"])
+async def test_context_the_client_holds_is_not_sent_again(
+    gateway: RunningGateway, agent: httpx.AsyncClient, sent: str
+) -> None:
+    gateway.services.user_context.contexts[7] = CONTEXT
+    response = await agent.get("/v1/people/7/context", headers={"If-None-Match": sent})
+    assert response.status_code == 304
+    assert response.content == b""
+    assert response.headers["etag"] == '"e1"'
+
+
+async def test_context_that_changed_is_sent(
+    gateway: RunningGateway, agent: httpx.AsyncClient
+) -> None:
+    gateway.services.user_context.contexts[7] = CONTEXT
+    gateway.services.user_context.etag = "e2"
+    response = await agent.get("/v1/people/7/context", headers={"If-None-Match": '"e1"'})
+    assert response.status_code == 200
+
+
+async def test_stale_context_says_so(gateway: RunningGateway, agent: httpx.AsyncClient) -> None:
+    gateway.services.user_context.contexts[7] = CONTEXT
+    gateway.services.user_context.stale = True
+    response = await agent.get("/v1/people/7/context")
+    assert response.content == CONTEXT
+    assert response.headers["dialler-stale"] == "true"
+
+
+async def test_unknown_person(agent: httpx.AsyncClient) -> None:
+    assert reason(await agent.get("/v1/people/7/context"), 404) == "USER_NOT_FOUND"
+
+
+@pytest.mark.parametrize("text", ["0", "007", "-1", "1.5", str(2**64), "jo@example.com", "٣"])
+async def test_what_is_no_id_is_not_echoed(agent: httpx.AsyncClient, text: str) -> None:
+    response = await agent.get(f"/v1/people/{text}/context")
+    assert reason(response, 422) == "INVALID_REQUEST"
+    assert response.json()["instance"] == "/v1/people/{user_id}/context"
+
+
+async def test_queue_stats(gateway: RunningGateway, agent: httpx.AsyncClient) -> None:
+    gateway.services.queue.ready = [1, 2]
+    body = (await agent.get("/v1/queues")).json()
+    assert body["calls_today"] == 7
+    (queue,) = body["queues"]
+    assert queue == {
+        "queue": "unsigned_users",
+        "ready": 2,
+        "waiting": 3,
+        "assigned": 0,
+        "oldest_ready_since": None,
+    }
+
+
+async def test_entries_page_by_page(gateway: RunningGateway, supervisor: httpx.AsyncClient) -> None:
+    gateway.services.queue.ready = [2**60 + n for n in range(5)]
+    path, seen, token = "/v1/queues/callbacks/entries", list[str](), ""
+    while True:
+        parameters: dict[str, str | int] = {"page_size": 2, "page_token": token, "state": "waiting"}
+        page = (await supervisor.get(path, params=parameters)).json()
+        seen += [entry["user_id"] for entry in page["entries"]]
+        assert all(entry["queue"] == "callbacks" for entry in page["entries"])
+        if page["next_page_token"] is None:
+            break
+        token = page["next_page_token"]
+    assert seen == [str(2**60 + n) for n in range(5)]
+    requests = gateway.services.queue.requests("ListEntries")
+    assert {each.state for each in requests} == {call_state_pb2.ENTRY_STATE_WAITING}
+
+
+async def test_entries_refuse_what_they_do_not_know(supervisor: httpx.AsyncClient) -> None:
+    path = "/v1/queues/callbacks/entries"
+    response = await supervisor.get(path, params={"page_token": "mine"})
+    assert reason(response, 400) == "PAGE_TOKEN_INVALID"
+    assert reason(await supervisor.get("/v1/queues/everybody/entries"), 422) == "INVALID_REQUEST"
+    response = await supervisor.get(path, params={"state": "asleep"})
+    assert reason(response, 422) == "INVALID_REQUEST"
+
+
+async def test_claim_hands_out_and_repeats(
+    gateway: RunningGateway, agent: httpx.AsyncClient
+) -> None:
+    gateway.services.queue.ready = [2**63, 9]
+    headers = key()
+    first = await agent.post("/v1/assignments", json={}, headers=headers)
+    assert first.status_code == 201
+    body = first.json()
+    assert body["assignment"]["user_id"] == str(2**63)
+    assert body["assignment"]["agent_id"] == "agent-1"
+    assert body["assignment"]["started_at"] == "2025-06-02T09:00:00.000000Z"
+    assert body["already_held"] is False
+    assert body["empty"] is None
+    again = await agent.post("/v1/assignments", json={}, headers=headers)
+    assert again.content == first.content
+    held = await agent.post("/v1/assignments", headers=key())
+    assert held.status_code == 200
+    assert held.json()["already_held"] is True
+    assert held.json()["assignment"] == body["assignment"]
+
+
+async def test_claim_asks_for_the_queues_named(
+    gateway: RunningGateway, agent: httpx.AsyncClient
+) -> None:
+    body = {"queues": ["callbacks", "unsigned_users"]}
+    response = await agent.post("/v1/assignments", json=body, headers=key())
+    assert response.status_code == 200
+    assert response.json()["assignment"] is None
+    assert response.json()["empty"] == {"waiting": 3, "assigned": 2, "next_due_at": None}
+    assert response.json()["rejected_by_live_check"] == 1
+    (request,) = gateway.services.queue.requests("ClaimNext")
+    assert list(request.queues) == [
+        call_state_pb2.QUEUE_CALLBACKS,
+        call_state_pb2.QUEUE_UNSIGNED_USERS,
+    ]
+
+
+async def test_token_limits_the_queues(gateway: RunningGateway, http: httpx.AsyncClient) -> None:
+    headers = gateway.headers("agent", "agent-2", queues=["callbacks"])
+    response = await http.post("/v1/assignments", json={}, headers=headers | key())
+    assert response.status_code == 200
+    (request,) = gateway.services.queue.requests("ClaimNext")
+    assert list(request.queues) == [call_state_pb2.QUEUE_CALLBACKS]
+    body = {"queues": ["unsigned_users"]}
+    response = await http.post("/v1/assignments", json=body, headers=headers | key())
+    assert reason(response, 403) == "QUEUE_NOT_ALLOWED"
+    response = await http.get("/v1/queues/unsigned_users/entries", headers=headers)
+    assert reason(response, 403) == "QUEUE_NOT_ALLOWED"
+
+
+async def test_agent_comes_from_the_token_only(
+    gateway: RunningGateway, agent: httpx.AsyncClient
+) -> None:
+    body = {"agent_id": "agent-2"}
+    response = await agent.post("/v1/assignments", json=body, headers=key())
+    assert reason(response, 422) == "INVALID_REQUEST"
+    assert gateway.services.queue.calls == []
+
+
+async def test_claim_while_the_main_app_is_away(
+    gateway: RunningGateway, agent: httpx.AsyncClient
+) -> None:
+    gateway.services.queue.failures["ClaimNext"] = Unavailable(
+        "MAIN_APP_UNAVAILABLE", "MySQL cannot be asked", retry_after_seconds=1.2
+    )
+    response = await agent.post("/v1/assignments", json={}, headers=key())
+    assert reason(response, 503) == "MAIN_APP_UNAVAILABLE"
+    assert response.headers["retry-after"] == "2"
+
+
+async def test_current_assignment(gateway: RunningGateway, agent: httpx.AsyncClient) -> None:
+    assert reason(await agent.get("/v1/assignments/current"), 404) == "NO_LIVE_ASSIGNMENT"
+    held = gateway.services.queue.hold("agent-1", 7)
+    response = await agent.get("/v1/assignments/current")
+    assert response.json()["assignment_id"] == held.assignment_id
+
+
+async def test_heartbeat_needs_no_key(gateway: RunningGateway, agent: httpx.AsyncClient) -> None:
+    held = gateway.services.queue.hold("agent-1", 7)
+    response = await agent.post(f"/v1/assignments/{held.assignment_id}/heartbeat")
+    assert response.status_code == 200
+    assert response.json()["lease_expires_at"] == "2025-06-02T09:02:00.000000Z"
+
+
+async def test_release(gateway: RunningGateway, agent: httpx.AsyncClient) -> None:
+    held = gateway.services.queue.hold("agent-1", 7)
+    path, headers = f"/v1/assignments/{held.assignment_id}/release", key()
+    response = await agent.post(path, json={"reason": "skipped"}, headers=headers)
+    assert response.json()["call_state"]["state"] == "waiting"
+    (request,) = gateway.services.queue.requests("ReleaseAssignment")
+    assert request.reason == queue_pb2.RELEASE_REASON_SKIPPED
+    assert request.request_id == headers["Idempotency-Key"]
+
+
+async def test_outcome_is_recorded_once(gateway: RunningGateway, agent: httpx.AsyncClient) -> None:
+    held = gateway.services.queue.hold("agent-1", 7)
+    path, headers = f"/v1/assignments/{held.assignment_id}/outcome", key()
+    body: dict[str, Any] = {
+        "outcome": "call_back",
+        "notes": "after work",
+        "callback_at": "2030-06-02T18:00:00+01:00",
+    }
+    first = await agent.post(path, json=body, headers=headers)
+    assert first.status_code == 200
+    assert first.json()["call_state"]["last_outcome"] == "call_back"
+    assert first.json()["conversion"] is None
+    again = await agent.post(path, json=body, headers=headers)
+    assert again.content == first.content
+    other = await agent.post(path, json=body | {"outcome": "no_answer"}, headers=headers)
+    assert reason(other, 422) == "REQUEST_ID_REUSED"
+    request = gateway.services.queue.requests("RecordOutcome")[0]
+    assert request.callback_at.ToJsonString() == "2030-06-02T17:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("action", "body"),
+    [("outcome", {"outcome": "no_answer"}), ("release", {}), ("heartbeat", None)],
+)
+async def test_somebody_elses_or_ended_assignment(
+    gateway: RunningGateway, agent: httpx.AsyncClient, action: str, body: dict[str, str] | None
+) -> None:
+    theirs = gateway.services.queue.hold("agent-2", 7).assignment_id
+    response = await agent.post(f"/v1/assignments/{theirs}/{action}", json=body, headers=key())
+    assert reason(response, 409) == "ASSIGNMENT_NOT_YOURS"
+    path = f"/v1/assignments/{uuid.uuid4()}/{action}"
+    response = await agent.post(path, json=body, headers=key())
+    assert reason(response, 409) == "ASSIGNMENT_NOT_LIVE"
+
+
+async def test_pipeline(gateway: RunningGateway, supervisor: httpx.AsyncClient) -> None:
+    body = (await supervisor.get("/v1/pipeline")).json()
+    assert body["ingest"]["backlog_messages"] == 5
+    assert body["ingest"]["change_latency"] == {
+        "count": 10,
+        "p50_seconds": 0.05,
+        "p99_seconds": 0.0,
+    }
+    assert body["relay"]["offset"] == "4711"
+    assert body["cache"]["hits"] == 9
+    assert body["reconciliation"] is None
+    assert body["unavailable"] == {}
+    await gateway.services.stop("binlog_relay", "cdc_ingest")
+    body = (await supervisor.get("/v1/pipeline")).json()
+    assert body["ingest"] is None
+    assert body["relay"] is None
+    assert body["cache"]["hits"] == 9
+    assert body["unavailable"] == {
+        "ingest": "UPSTREAM_UNAVAILABLE",
+        "relay": "UPSTREAM_UNAVAILABLE",
+    }
+
+
+async def test_pipeline_of_services_that_are_not_there(start: Any) -> None:
+    lone = await start(cdc_ingest_target=None, binlog_relay_target=None, reconciler_target=None)
+    headers = lone.headers("service", "make-run")
+    async with httpx.AsyncClient(base_url=lone.url, headers=headers) as client:
+        body = (await client.get("/v1/pipeline")).json()
+        assert set(body["unavailable"].values()) == {"NOT_CONFIGURED"}
+        assert reason(await client.post("/v1/reconciliations"), 503) == "NOT_CONFIGURED"
+
+
+async def test_reconciliations(gateway: RunningGateway, supervisor: httpx.AsyncClient) -> None:
+    assert (await supervisor.get("/v1/reconciliations")).json() == {"reconciliations": []}
+    response = await supervisor.post("/v1/reconciliations", json={"reason": "after the deploy"})
+    assert response.status_code == 202
+    run = response.json()
+    assert run["state"] == "pending"
+    assert run["kind"] == "full"
+    assert run["max_user_id"] == str(2**60)
+    assert run["reason"] == "supervisor supervisor-1: after the deploy"
+    again = await supervisor.post("/v1/reconciliations")
+    assert again.json() == run
+    listed = (await supervisor.get("/v1/reconciliations", params={"page_size": 1})).json()
+    assert listed == {"reconciliations": [run]}
+
+
+async def test_deadline_and_trace_travel(
+    gateway: RunningGateway, supervisor: httpx.AsyncClient
+) -> None:
+    trace_id = uuid.uuid4().hex
+    headers = {"traceparent": f"00-{trace_id}-00f067aa0ba902b7-00"}
+    response = await supervisor.get("/v1/queues", headers=headers)
+    assert response.headers["trace-id"] == trace_id
+    (call,) = gateway.services.queue.calls
+    assert call.trace_id == trace_id
+    assert call.remaining_seconds is not None
+    assert 3.0 < call.remaining_seconds <= gateway.settings.request_deadline_seconds

@@ -1,0 +1,10 @@
+"""The queue's bench for the tests of this folder."""
+
+from tests.integration.queue.bench import (  # noqa: F401 - fixtures
+    clock,
+    desk,
+    queue,
+    queue_url,
+    stream,
+    tables,
+)

@@ -1,0 +1,274 @@
+"""Ways to Redis: one shared socket, and a cluster."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devstack.processes import free_port, wait_until
+from devstack.servers import Redis
+from servicekit.testing.clock import FakeClock
+from services.user_context.breaker import Breaker
+from services.user_context.cache import ContextCache, Filling, Grant, Lifetimes
+from services.user_context.cluster_redis import ClusterLink, is_cluster
+from services.user_context.domain import Part, UserId
+from services.user_context.metrics import CacheStats
+from services.user_context.pipelined_redis import PipelinedLink
+from services.user_context.redis_link import RedisAway, ReplyError
+from services.user_context.rendering import RenderedPart
+
+pytestmark = pytest.mark.integration
+
+
+async def test_concurrent_requests_get_their_own_replies(redis_url: str) -> None:
+    link = PipelinedLink(redis_url, timeout_seconds=5.0)
+
+    async def ask(number: int) -> list[Any]:
+        return await link.execute([("ECHO", f"{number}-{part}") for part in range(number % 5 + 1)])
+
+    replies = await asyncio.gather(*(ask(number) for number in range(500)))
+    await link.stop()
+
+    assert replies == [
+        [f"{number}-{part}".encode() for part in range(number % 5 + 1)] for number in range(500)
+    ]
+
+
+async def test_a_refused_command_spoils_nothing_around_it(redis_url: str) -> None:
+    link = PipelinedLink(redis_url, timeout_seconds=5.0)
+    replies = await link.execute([("SET", "k", "v"), ("LPUSH", "k", "x"), ("GET", "k")])
+    await link.stop()
+
+    assert replies[0] == b"OK"
+    assert isinstance(replies[1], ReplyError)
+    assert str(replies[1]).startswith("WRONGTYPE")
+    assert replies[2] == b"v"
+
+
+async def test_values_of_any_bytes_and_sizes_pass(redis_url: str) -> None:
+    link = PipelinedLink(redis_url, timeout_seconds=5.0)
+    value = os.urandom(3_000_000)
+    replies = await link.execute([("SET", b"\x00\r\n", value), ("GET", b"\x00\r\n")])
+    await link.stop()
+
+    assert replies[1] == value
+
+
+async def test_the_logical_database_of_the_address_is_used(redis_server: Redis) -> None:
+    first = PipelinedLink(redis_server.url(0), timeout_seconds=5.0)
+    second = PipelinedLink(redis_server.url(3), timeout_seconds=5.0)
+    await second.execute([("SET", "only in three", "1")])
+    (reply,) = await first.execute([("GET", "only in three")])
+    await second.execute([("DEL", "only in three")])
+    await first.stop()
+    await second.stop()
+
+    assert reply is None
+
+
+async def test_cancelling_one_request_leaves_the_others_their_replies(redis_url: str) -> None:
+    link = PipelinedLink(redis_url, timeout_seconds=5.0)
+    await link.start()
+    given_up = asyncio.create_task(link.execute([("ECHO", "one"), ("ECHO", "two")]))
+    patient = asyncio.create_task(link.execute([("ECHO", "three")]))
+    await asyncio.sleep(0)
+    given_up.cancel()
+
+    assert await patient == [b"three"]
+    with pytest.raises(asyncio.CancelledError):
+        await given_up
+    assert await link.execute([("ECHO", "four")]) == [b"four"]
+    await link.stop()
+
+
+async def test_it_comes_back_after_a_restart_and_notices_it(own_redis: Redis) -> None:
+    link = PipelinedLink(own_redis.url(), timeout_seconds=2.0)
+    await link.start()
+    before = link.run
+    own_redis.kill()
+    with pytest.raises(RedisAway):
+        await link.execute([("PING",)])
+    own_redis.start()
+
+    assert await link.execute([("PING",)]) == [b"PONG"]
+    assert link.run != before
+    assert len(link.run) == len(before) == 8
+    await link.stop()
+
+
+async def test_flushing_is_no_restart(redis_url: str) -> None:
+    link = PipelinedLink(redis_url, timeout_seconds=2.0)
+    await link.start()
+    before = link.run
+    await link.execute([("FLUSHALL",)])
+
+    assert link.run == before
+    await link.stop()
+
+
+async def test_a_server_that_hangs_is_given_up_in_time_and_taken_up_again(own_redis: Redis) -> None:
+    link = PipelinedLink(own_redis.url(), timeout_seconds=0.2)
+    await link.start()
+    os.kill(own_redis.pid, signal.SIGSTOP)
+    try:
+        async with asyncio.timeout(5):
+            results = await asyncio.gather(
+                *(link.execute([("PING",)]) for _ in range(20)), return_exceptions=True
+            )
+            with pytest.raises(RedisAway):
+                await link.execute([("PING",)])
+    finally:
+        os.kill(own_redis.pid, signal.SIGCONT)
+
+    assert [type(result) for result in results] == [RedisAway] * 20
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                assert await link.execute([("PING",)]) == [b"PONG"]
+                break
+            except RedisAway:
+                continue
+    await link.stop()
+
+
+async def test_a_stopped_link_is_away(redis_url: str) -> None:
+    link = PipelinedLink(redis_url, timeout_seconds=1.0)
+    await link.start()
+    await link.stop()
+
+    with pytest.raises(RedisAway):
+        await link.execute([("PING",)])
+
+
+async def test_nobody_listening_is_away(redis_url: str) -> None:
+    link = PipelinedLink(f"redis://127.0.0.1:{free_port()}", timeout_seconds=1.0)
+    await link.start()
+
+    with pytest.raises(RedisAway):
+        await link.execute([("PING",)])
+    await link.stop()
+
+
+async def test_a_password_is_sent_and_a_wrong_one_is_refused(own_redis: Redis) -> None:
+    own_redis.ask("CONFIG", "SET", "requirepass", "s3cret")
+    address = own_redis.url().removeprefix("redis://")
+    right = PipelinedLink(f"redis://:s3cret@{address}", timeout_seconds=1.0)
+    wrong = PipelinedLink(f"redis://:guess@{address}", timeout_seconds=1.0)
+
+    assert await right.execute([("PING",)]) == [b"PONG"]
+    with pytest.raises(RedisAway) as refused:
+        await wrong.execute([("PING",)])
+    assert "guess" not in str(refused.value)
+    await right.stop()
+    await wrong.stop()
+
+
+class _ClusterNode(Redis):
+    """A Redis that is part of a cluster."""
+
+    bus_port = 0
+
+    def _command(self) -> list[str]:
+        self.bus_port = self.bus_port or free_port()
+        cluster = {
+            "cluster-enabled": "yes",
+            "cluster-port": str(self.bus_port),
+            "cluster-config-file": "nodes.conf",
+        }
+        return [*super()._command(), *(w for k, v in cluster.items() for w in (f"--{k}", v))]
+
+
+@pytest.fixture(scope="module")
+def cluster_url(servers_folder: Path) -> Iterator[str]:
+    nodes = [_ClusterNode(servers_folder / f"cluster-{number}") for number in range(3)]
+    for node in nodes:
+        node.start()
+    for number, node in enumerate(nodes):
+        first, last = number * 5_462, min(number * 5_462 + 5_461, 16_383)
+        node.ask("CLUSTER", "ADDSLOTSRANGE", str(first), str(last))
+        node.ask("CLUSTER", "MEET", "127.0.0.1", str(nodes[0].port), str(nodes[0].bus_port))
+    for node in nodes:
+        wait_until(
+            lambda node=node: (
+                "cluster_state:ok" in node.ask("CLUSTER", "INFO")  # type: ignore[misc]
+                and "cluster_known_nodes:3" in node.ask("CLUSTER", "INFO")
+            ),
+            seconds=30,
+            what="the cluster to form",
+        )
+    yield f"redis+cluster://127.0.0.1:{nodes[0].port}"
+    for node in nodes:
+        node.discard()
+
+
+async def test_a_cluster_answers_for_keys_of_every_node(cluster_url: str) -> None:
+    assert is_cluster(cluster_url)
+    link = ClusterLink(cluster_url, timeout_seconds=2.0)
+    await link.start()
+    keys = [b"ctx:{%d}" % number for number in range(100)]
+
+    stored = await link.execute([("HSET", key, "f", key) for key in keys])
+    found = await link.execute([("HMGET", key, "f", "g") for key in keys])
+    await link.stop()
+
+    assert stored == [1] * 100
+    assert found == [[key, None] for key in keys]
+
+
+async def test_a_cluster_says_in_place_which_scripts_it_lacks(cluster_url: str) -> None:
+    link = ClusterLink(cluster_url, timeout_seconds=2.0)
+    script = "return ARGV[1]"
+    replies = await link.execute(
+        [("EVALSHA", "0" * 40, 1, "a", "x"), ("EVAL", script, 1, "b", "y")]
+    )
+    await link.stop()
+
+    assert isinstance(replies[0], ReplyError)
+    assert str(replies[0]).startswith("NOSCRIPT")
+    assert replies[1] == b"y"
+
+
+async def test_contexts_are_fenced_in_a_cluster_as_anywhere(cluster_url: str) -> None:
+    link = ClusterLink(cluster_url, timeout_seconds=2.0)
+    clock, stats = FakeClock(), CacheStats()
+    cache = ContextCache(
+        link,
+        breaker=Breaker(clock),
+        clock=clock,
+        lifetimes=Lifetimes(main_fresh=900, call_fresh=300, absent_fresh=30, kept=3_600),
+        stats=stats,
+    )
+    people = [UserId(number) for number in range(1, 121)]
+    rendered = RenderedPart(b"message", b"json", 1)
+
+    async def fill(version: int, grants: dict[UserId, Grant]) -> int:
+        forms = {
+            one: cache.form(Part.MAIN, Filling(one, version, rendered), grants[one].run, 0)
+            for one in people
+        }
+        await cache.fill(Part.MAIN, forms, grants)
+        held = await cache.read_many(people, as_json=True)
+        return sum(one.is_main_fresh for one in held)
+
+    early = await cache.begin(Part.MAIN, people, 5)
+    assert len(early) == len(people)
+    assert await fill(5, early) == len(people)
+    late = await cache.invalidate(Part.MAIN, people, 6)
+    assert await fill(5, early) == 0
+    assert await fill(6, late) == len(people)
+    await cache.raise_fences(Part.MAIN, dict.fromkeys(people[:20], 7))
+    assert await fill(6, late) == len(people) - 20
+    assert stats.fenced_fills == len(people) + 20
+    await link.stop()
+
+
+async def test_a_cluster_that_is_not_there_is_away() -> None:
+    link = ClusterLink(f"redis+cluster://127.0.0.1:{free_port()}", timeout_seconds=1.0)
+
+    with pytest.raises(RedisAway):
+        await link.execute([("GET", "a")])
+    await link.stop()

@@ -1,0 +1,82 @@
+"""What must never leave MySQL is in nothing that does."""
+
+import logging
+
+import orjson
+import pytest
+from dialler.user_context.v1 import user_context_pb2 as pb
+
+from devstack.mainapp_database import MainAppDatabase
+from devstack.people import CANARY
+from mainapp import description
+from services.user_context.pipelined_redis import PipelinedLink
+from services.user_context.testing import RunningUserContext
+
+pytestmark = pytest.mark.integration
+
+EVERYBODY = range(1, 301)
+
+
+async def _everything_said(service: RunningUserContext) -> bytes:
+    """The bytes of every kind of answer about everybody."""
+    stub = service.stub
+    batch = pb.BatchGetUserContextsRequest(user_ids=EVERYBODY)
+    answers = [
+        await stub.RefreshUsers(pb.RefreshUsersRequest(user_ids=EVERYBODY)),
+        await stub.ReadUserFacts(pb.ReadUserFactsRequest(user_ids=EVERYBODY)),
+        await stub.BatchGetUserContexts(batch),
+        await stub.GetUserContext(pb.GetUserContextRequest(user_id=1)),
+        await stub.ListUserIds(pb.ListUserIdsRequest()),
+    ]
+    batch.view = pb.CONTEXT_VIEW_JSON
+    answers.append(await stub.BatchGetUserContexts(batch))
+    return b"\n".join(answer.SerializeToString() for answer in answers)
+
+
+async def _everything_cached(redis_url: str) -> bytes:
+    link = PipelinedLink(redis_url, timeout_seconds=5.0)
+    (keys,) = await link.execute([("KEYS", "*")])
+    hashes = await link.execute([("HGETALL", key) for key in keys])
+    await link.stop()
+    assert len(keys) == len(EVERYBODY)
+    return b"\n".join(b"\n".join(one) for one in hashes)
+
+
+async def test_no_canary_is_said_cached_or_logged(
+    seeded_user_context: RunningUserContext,
+    seeded_mainapp: MainAppDatabase,
+    redis_url: str,
+    mysql_statements: list[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    planted = seeded_mainapp.rows(
+        "SELECT COUNT(*) FROM users WHERE password LIKE %s", [f"%{CANARY}%"]
+    )
+    assert planted[0][0] > 0
+
+    said = await _everything_said(seeded_user_context)
+    cached = await _everything_cached(redis_url)
+    logged = "\n".join(str(vars(record)) for record in caplog.records)
+
+    assert len(said) > 100_000
+    for where in (said, cached, logged.encode(), "\n".join(mysql_statements).encode()):
+        assert CANARY.encode() not in where
+        for column in description.load().secret_columns - {"password"}:
+            assert column.encode() not in where
+
+
+async def test_nothing_personal_is_logged(
+    seeded_user_context: RunningUserContext,
+    seeded_mainapp: MainAppDatabase,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    await _everything_said(seeded_user_context)
+    logged = orjson.dumps([str(vars(record)) for record in caplog.records]).decode()
+
+    people = seeded_mainapp.rows("SELECT email_address, last_name, phone_number FROM users")
+    for email, last_name, phone in people:
+        assert email not in logged
+        assert not phone or phone not in logged
+        assert not last_name or f"{last_name}'" not in logged

@@ -1,0 +1,89 @@
+"""Records as DMS writes them."""
+
+import json
+import re
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from services.binlog_relay.dms import (
+    MAX_RECORD_BYTES,
+    Origin,
+    RecordWriter,
+    control_record,
+    iso_moment,
+)
+
+ORIGIN = Origin("app", "users", 1_700_000_000_000_000, 42, "binlog.1:10:0:10:42:binlog.1:10")
+values = st.one_of(
+    st.none(),
+    st.integers(-(2**63), 2**64 - 1),
+    st.text(st.characters(exclude_categories=["Cs"])),
+)
+images = st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), values, max_size=8)
+
+
+def written(data: Any, before: Any = None, operation: str = "update") -> Any:
+    return json.loads(RecordWriter(ORIGIN, operation, 1).write(data, before, {"id"}))
+
+
+@given(images, st.one_of(st.none(), images))
+def test_values_survive(data: Any, before: Any) -> None:
+    record = written(data, before)
+    assert record["data"] == data
+    assert record.get("before-image") == before
+    assert list(record) == (["data", "metadata"] if before is None else
+                            ["data", "before-image", "metadata"])  # fmt: skip
+
+
+@given(images)
+@example({"name": "\ufffe\uffff"})
+def test_sqs_accepts_every_character(data: Any) -> None:
+    body = RecordWriter(ORIGIN, "insert", 1).write(data, None, set()).decode()
+    refused = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+    assert refused.search(body) is None
+
+
+def test_metadata_are_those_of_dms() -> None:
+    assert written({"id": 1}, operation="insert")["metadata"] == {
+        "timestamp": "1970-01-01T00:00:00.000001Z",
+        "record-type": "data",
+        "operation": "insert",
+        "partition-key-type": "schema-table",
+        "schema-name": "app",
+        "table-name": "users",
+        "transaction-id": 42,
+        "commit-timestamp": "2023-11-14T22:13:20.000000Z",
+        "stream-position": "binlog.1:10:0:10:42:binlog.1:10",
+    }
+
+
+def test_a_control_record_has_no_data() -> None:
+    record = json.loads(control_record(ORIGIN, "truncate-table", 1))
+    assert record["metadata"]["record-type"] == "control"
+    assert record["metadata"]["operation"] == "truncate-table"
+    assert record["metadata"]["table-name"] == "users"
+    assert "data" not in record
+
+
+def test_a_very_long_record_keeps_what_leads_to_the_person() -> None:
+    long_text = "x" * MAX_RECORD_BYTES
+    record = written({"id": 1, "note": long_text}, {"id": 2, "note": "short"})
+    assert record["data"] == {"id": 1}
+    assert record["before-image"] == {"id": 2}
+
+
+def test_decimals_keep_their_digits() -> None:
+    body = RecordWriter(ORIGIN, "insert", 1).write({"d": orjson.Fragment("10.50")}, None, set())
+    assert b'"d":10.50' in body
+
+
+@pytest.mark.parametrize(
+    ("microseconds", "expected"),
+    [(0, "1970-01-01T00:00:00.000000Z"), (951_782_400_000_001, "2000-02-29T00:00:00.000001Z")],
+)
+def test_moments(microseconds: int, expected: str) -> None:
+    assert iso_moment(microseconds) == expected

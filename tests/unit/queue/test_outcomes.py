@@ -1,0 +1,140 @@
+"""The table of outcomes: score, next call, effect; and what nobody may report."""
+
+from datetime import datetime, timedelta
+
+import pytest
+
+from servicekit.errors import InvalidArgument
+from servicekit.testing.clock import FakeClock
+from services.queue.domain.entries import Entry, Placement
+from services.queue.domain.facts import ClaimFacts, UserFacts
+from services.queue.domain.outcomes import CallReport, applied, check, skipped
+from services.queue.domain.terms import AgentId, Outcome, Queue, Reason, State, UserId
+from services.queue.rules import load_rules
+
+PLACEMENT = Placement(load_rules())
+NOW = FakeClock().now()
+AGENT = AgentId("agent")
+
+
+def _held(score: float = 0.0) -> Entry:
+    facts = UserFacts(
+        UserId(7),
+        True,
+        1,
+        is_enabled=True,
+        claims=(ClaimFacts(None, NOW - timedelta(days=9)),),
+        created_at=NOW - timedelta(days=9),
+    )
+    entry = PLACEMENT.apply_facts(None, facts, NOW).after
+    return entry._replace(
+        state=State.ASSIGNED, agent_id=AGENT, rank_key=PLACEMENT.ranking.key(score, NOW)
+    )
+
+
+# The domain's own table: score before 10, hours to the next call (None: at once), then the state.
+@pytest.mark.parametrize(
+    ("outcome", "score", "hours", "state"),
+    [
+        (Outcome.COMPLETED_FORM, 0, 1, State.WAITING),
+        (Outcome.GOING_TO_COMPLETE, 0, 72, State.WAITING),
+        (Outcome.MIGHT_COMPLETE, 12, 24, State.WAITING),
+        (Outcome.CALL_BACK, 0, 24, State.WAITING),
+        (Outcome.NO_ANSWER, 11, 4, State.WAITING),
+        (Outcome.MISSED_CALL, 0, None, State.READY),
+        (Outcome.HUNG_UP, 12, 4, State.WAITING),
+        (Outcome.BAD_NUMBER, 60, 28 * 24, State.WAITING),
+        (Outcome.NO_CLAIM, 210, None, State.OUT),
+        (Outcome.NOT_INTERESTED, 110, 28 * 24, State.WAITING),
+        (Outcome.DO_NOT_CONTACT, 210, None, State.SUPPRESSED),
+    ],
+)
+def test_every_outcome_of_the_table(
+    outcome: Outcome, score: float, hours: int | None, state: State
+) -> None:
+    after = applied(CallReport(outcome, "asked us to"), _held(10), AGENT, PLACEMENT, NOW)
+    assert PLACEMENT.score(after, NOW) == score
+    assert after.due_at == (None if hours is None else NOW + timedelta(hours=hours))
+    assert after.state is state
+    assert (after.attempts, after.last_outcome, after.last_agent_id) == (1, outcome, AGENT)
+    assert (after.last_contact_at, after.agent_id) == (NOW, None)
+    assert after.queue is (None if state in (State.OUT, State.SUPPRESSED) else Queue.UNSIGNED_USERS)
+
+
+def test_what_ends_calls_is_not_undone_by_facts() -> None:
+    for outcome, reason in (
+        (Outcome.NO_CLAIM, Reason.NO_CLAIM_REPORTED),
+        (Outcome.DO_NOT_CONTACT, Reason.DO_NOT_CONTACT),
+    ):
+        after = applied(CallReport(outcome, "notes"), _held(), AGENT, PLACEMENT, NOW)
+        facts = UserFacts(
+            UserId(7), True, 2, is_enabled=True, has_signature=False, claims=(ClaimFacts(None),)
+        )
+        later = PLACEMENT.apply_facts(after, facts, NOW + timedelta(days=99)).after
+        assert (later.queue, later.reason) == (None, reason)
+
+
+def test_attempts_add_points_from_the_sixth_and_more_from_the_eleventh() -> None:
+    entry = _held()
+    scores = []
+    for _ in range(12):
+        entry = applied(CallReport(Outcome.NO_ANSWER), entry, AGENT, PLACEMENT, NOW)
+        scores.append(PLACEMENT.score(entry, NOW))
+    # Each call adds 1 for nobody answering; see the rules for the rest.
+    assert scores == [1, 2, 3, 4, 5, 7, 9, 11, 13, 15, 19, 23]
+
+
+def test_a_score_that_is_set_is_exactly_that_whatever_the_attempts() -> None:
+    entry = _held(80)._replace(attempts_in_stay=14, attempts=14)
+    after = applied(CallReport(Outcome.GOING_TO_COMPLETE), entry, AGENT, PLACEMENT, NOW)
+    assert PLACEMENT.score(after, NOW) == 0.0
+
+
+def test_a_score_at_the_limit_freezes() -> None:
+    after = applied(CallReport(Outcome.NOT_INTERESTED), _held(100), AGENT, PLACEMENT, NOW)
+    assert (after.state, after.reason, after.queue) == (State.OUT, Reason.FROZEN, None)
+
+
+@pytest.mark.parametrize(
+    "outcome", [Outcome.CALL_BACK, Outcome.GOING_TO_COMPLETE, Outcome.MIGHT_COMPLETE]
+)
+def test_a_time_the_person_gave_replaces_the_default(outcome: Outcome) -> None:
+    at = NOW + timedelta(hours=30)
+    report = CallReport(outcome, callback_at=at)
+    check(report, PLACEMENT, NOW)
+    assert applied(report, _held(), AGENT, PLACEMENT, NOW).due_at == at
+
+
+@pytest.mark.parametrize(
+    ("outcome", "notes", "callback_at", "reason"),
+    [
+        (Outcome.DO_NOT_CONTACT, "", None, "NOTES_REQUIRED"),
+        (Outcome.DO_NOT_CONTACT, "  \n", None, "NOTES_REQUIRED"),
+        (Outcome.NO_ANSWER, "x" * 10_001, None, "NOTES_TOO_LONG"),
+        (Outcome.NO_ANSWER, "a\0b", None, "NOTES_INVALID"),
+        (Outcome.NO_ANSWER, "", NOW + timedelta(hours=1), "CALLBACK_NOT_ALLOWED"),
+        (Outcome.CALL_BACK, "", NOW, "CALLBACK_NOT_IN_FUTURE"),
+        (Outcome.CALL_BACK, "", NOW - timedelta(seconds=1), "CALLBACK_NOT_IN_FUTURE"),
+        (Outcome.CALL_BACK, "", NOW + timedelta(days=366), "CALLBACK_TOO_FAR"),
+    ],
+)
+def test_what_nobody_may_report(
+    outcome: Outcome, notes: str, callback_at: datetime | None, reason: str
+) -> None:
+    with pytest.raises(InvalidArgument) as raised:
+        check(CallReport(outcome, notes, callback_at), PLACEMENT, NOW)
+    assert raised.value.reason == reason
+
+
+def test_longest_notes_and_absent_notes_are_allowed() -> None:
+    check(CallReport(Outcome.DO_NOT_CONTACT, "x" * 10_000), PLACEMENT, NOW)
+    check(CallReport(Outcome.CALL_BACK), PLACEMENT, NOW)
+
+
+@pytest.mark.parametrize(("score", "after"), [(0, 1), (3.5, 4), (198.2, 199), (199.5, 199.5)])
+def test_a_skip_goes_to_the_back_of_its_score_and_freezes_nobody(
+    score: float, after: float
+) -> None:
+    entry = skipped(_held(score), PLACEMENT, NOW)
+    assert PLACEMENT.score(entry, NOW) == after
+    assert (entry.state, entry.attempts) == (State.READY, 0)

@@ -1,0 +1,66 @@
+"""The rules file: what we ship is valid, and what is wrong is refused with a reason."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from services.queue.domain.terms import Outcome, Queue
+from services.queue.rules import DEFAULT_PATH, load_rules
+
+
+def test_the_shipped_rules_say_what_the_domain_says() -> None:
+    rules = load_rules()
+    assert (rules.score.fresh, rules.score.frozen, rules.score.ageing_per_week) == (0, 200, 5)
+    assert rules.calls.cooling_hours == 2
+    assert set(rules.outcomes) == set(Outcome)
+    assert rules.assignment.default_queues == (Queue.UNSIGNED_USERS, Queue.OUTSTANDING_REQUESTS)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "complaint"),
+    [
+        (("score", "frozen"), 0, "frozen"),
+        (("score", "ageing_per_week"), -1, "ageing_per_week"),
+        (("score", "attempts"), [{"above": 5, "add": 1}, {"above": 5, "add": 3}], "rise"),
+        (("outcomes", "hung_up"), None, "hung_up"),
+        (("outcomes", "shouted"), {"score": {"set": 0}, "next_call_hours": 1}, "not one of"),
+        (("outcomes", "hung_up", "score"), {"set": 0, "add": 1}, "either set or add"),
+        (("outcomes", "hung_up", "score"), {}, "either set or add"),
+        (("outcomes", "hung_up", "next_call_hours"), None, "blocks"),
+        (("outcomes", "no_claim", "next_call_hours"), 3, "blocks"),
+        (("calls", "company_time_zone"), "Europe/Atlantis", "time zone"),
+        (("assignment", "lease_seconds"), 9e9, "longer than"),
+        (("assignment", "default_queues"), ["callbacks"], "not one of"),
+        (("assignment", "default_queues"), [], "default_queues"),
+        (("assignment", "leese_seconds"), 5, "leese_seconds"),
+        (("eligibility", "ended_claim_statuses"), [], "ended_claim_statuses"),
+    ],
+)
+def test_wrong_rules_are_refused(
+    tmp_path: Path, path: tuple[str, ...], value: Any, complaint: str
+) -> None:
+    content = yaml.safe_load(DEFAULT_PATH.read_text())
+    section = content
+    for name in path[:-1]:
+        section = section[name]
+    section[path[-1]] = value
+    changed = tmp_path / "rules.yaml"
+    changed.write_text(yaml.safe_dump(content))
+    with pytest.raises(ValueError, match=complaint):
+        load_rules(changed)
+
+
+def test_a_missing_outcome_is_named(tmp_path: Path) -> None:
+    content = yaml.safe_load(DEFAULT_PATH.read_text())
+    del content["outcomes"]["bad_number"]
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(ValueError, match="bad_number"):
+        load_rules(tmp_path / "rules.yaml")
+
+
+def test_a_file_that_is_no_yaml_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "rules.yaml").write_text("a: [")
+    with pytest.raises(ValueError, match="not YAML"):
+        load_rules(tmp_path / "rules.yaml")
