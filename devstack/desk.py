@@ -20,6 +20,7 @@ from gateway.token import development_token
 
 WAIT_SECONDS = 20.0
 TOKEN_SECONDS = 30 * 86_400
+_PATIENCE_WITH_LIMITS = 5
 
 
 @dataclass(frozen=True)
@@ -123,12 +124,24 @@ class Desk:
 
     def get(self, path: str, **parameters: str | int) -> Any:
         """Return the JSON of a resource; `httpx.HTTPStatusError` when it is an error."""
-        return self.client.get(path, params=parameters).raise_for_status().json()
+        request = self.client.build_request("GET", path, params=parameters)
+        return self._send(request).raise_for_status().json()
 
     def post(self, path: str, body: object | None = None) -> httpx.Response:
         """Post under a new idempotency key and return whatever is answered."""
         key = str(uuid.uuid4())
-        return self.client.post(path, json=body or {}, headers={"Idempotency-Key": key})
+        headers = {"Idempotency-Key": key}
+        return self._send(self.client.build_request("POST", path, json=body or {}, headers=headers))
+
+    def _send(self, request: httpx.Request) -> httpx.Response:
+        """Send, and come again as late as it says when the gateway is asked too often."""
+        response = self.client.send(request)
+        for _ in range(_PATIENCE_WITH_LIMITS):
+            if response.status_code != httpx.codes.TOO_MANY_REQUESTS:
+                break
+            time.sleep(float(response.headers["Retry-After"]))
+            response = self.client.send(request)
+        return response
 
     def events(self) -> EventStream:
         """Open the event stream."""

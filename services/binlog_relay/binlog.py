@@ -18,6 +18,7 @@ from pymysqlreplication import BinLogStreamReader
 from pymysqlreplication.event import (
     GtidEvent,
     HeartbeatLogEvent,
+    MariadbBinLogCheckPointEvent,
     MariadbGtidEvent,
     NotImplementedEvent,
     QueryEvent,
@@ -46,6 +47,7 @@ _EVENTS = (
     DeleteRowsEvent,
     GtidEvent,
     HeartbeatLogEvent,
+    MariadbBinLogCheckPointEvent,
     MariadbGtidEvent,
     NotImplementedEvent,
     PartialUpdateRowsEvent,
@@ -248,6 +250,10 @@ class _Translator:
         elif isinstance(event, RotateEvent):
             # A rotation the server makes up to name the file says nothing new.
             if event.timestamp and not self._boundary.is_inside:
+                return [self._end(file, offset)]
+        elif isinstance(event, MariadbBinLogCheckPointEvent):
+            # Written between transactions, some time after a rotation.
+            if not self._boundary.is_inside:
                 return [self._end(file, offset)]
         elif isinstance(event, NotImplementedEvent):
             return self._unknown(event)
