@@ -22,6 +22,7 @@ from devstack.mainapp_database import MainAppDatabase
 from devstack.postgres_database import PostgresDatabase
 from devstack.processes import ChildProcess, free_port
 from devstack.queues import REGION, SqsEndpoint, SqsQueue
+from devstack.rules import write_rules
 from devstack.seed import seed
 from devstack.servers import MariaDB, PostgreSQL, Redis
 from servicekit.migrations import upgrade
@@ -191,8 +192,10 @@ class Stack:
 
     def _start_services(self) -> None:
         self.report("Starting the services ...")
+        rules = {"QUEUE_RULES_PATH": str(write_rules(self.folder / "queue_rules.yaml"))}
         for name in SERVICES:
-            environment = service_environment(name, self.addresses) | dict(self.extra_environment)
+            environment = service_environment(name, self.addresses) | rules
+            environment |= self.extra_environment
             self.services[name] = ChildProcess(
                 name, f"services.{name}", self.logs / f"{name}.log", environment=environment
             )

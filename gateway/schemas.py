@@ -237,6 +237,9 @@ class EmptyQueue(BaseModel):
     waiting: int = Field(description="People who may not be called yet.")
     assigned: int = Field(description="People whom other agents hold.")
     next_due_at: Moment | None
+    calling_hours_begin_at: Moment | None = Field(
+        description="When calling hours begin; null within them."
+    )
 
     @classmethod
     def of(cls, message: queue_pb2.EmptyQueue) -> Self:
@@ -245,6 +248,7 @@ class EmptyQueue(BaseModel):
             waiting=message.waiting,
             assigned=message.assigned,
             next_due_at=moment_in(message, "next_due_at"),
+            calling_hours_begin_at=moment_in(message, "calling_hours_begin_at"),
         )
 
 

@@ -92,10 +92,12 @@ class ClaimRound:
         return self._turned_down < self._rules.candidates_at_most * claims
 
     async def run(self, queues: Sequence[Queue], claimants: Sequence[Claimant]) -> bool:
-        """Answer as many claimants as qualify; returns True if the queues have nobody more.
+        """Answer as many claimants as qualify; returns True if nobody more can be called now.
 
         Raises Unavailable when nobody can be checked: then everybody reserved is given back.
         """
+        if not self._may_call():
+            return True
         candidates = await self._reserve(queues, len(claimants) + self._spare)
         if not candidates:
             return True
@@ -104,7 +106,8 @@ class ClaimRound:
         except BaseException:
             await self._give_back(candidates)
             raise
-        pairs = self._paired(candidates, checked, claimants)
+        # Calling hours may have ended while the main app was asked.
+        pairs = self._paired(candidates, checked, claimants) if self._may_call() else []
         # Answered when all of it is done: whoever hears of somebody turned down finds it recorded.
         handed_out, put_right = await asyncio.gather(
             self._hand_out(pairs), self._put_right(checked), return_exceptions=True
@@ -119,6 +122,9 @@ class ClaimRound:
             raise put_right
         self._note_faults(checked)
         return False
+
+    def _may_call(self) -> bool:
+        return self._placement.calling_hours.are_open(self._clock.now())
 
     async def _reserve(self, queues: Sequence[Queue], count: int) -> list[Candidate]:
         now = self._clock.now()

@@ -63,7 +63,10 @@ class Figures:
 
     async def empty(self, queues: Sequence[Queue]) -> queue_pb2.EmptyQueue:
         """Return why nobody of these queues can be called."""
-        return messages.empty_message(await self._queue_figures(), queues)
+        now = self._clock.now()
+        open_at = self._placement.calling_hours.open_at(now)
+        begin_at = open_at if open_at != now else None
+        return messages.empty_message(await self._queue_figures(), queues, begin_at)
 
     async def page(
         self, queue: Queue, state: State, size: int, token: str

@@ -261,8 +261,10 @@ def stats_message(
     )
 
 
-def empty_message(figures: Sequence[QueueFigures], queues: Sequence[Queue]) -> queue_pb2.EmptyQueue:
-    """Return why nobody of these queues can be called now."""
+def empty_message(
+    figures: Sequence[QueueFigures], queues: Sequence[Queue], begin_at: datetime | None
+) -> queue_pb2.EmptyQueue:
+    """Return why nobody of these queues can be called now; `begin_at` unless hours are open."""
     asked = [it for it in figures if it.queue in queues]
     waiting = [it for it in asked if it.state is State.WAITING]
     due = [it.due_at for it in waiting if it.due_at is not None]
@@ -270,6 +272,7 @@ def empty_message(figures: Sequence[QueueFigures], queues: Sequence[Queue]) -> q
         waiting=sum(it.people for it in waiting),
         assigned=sum(it.people for it in asked if it.state is State.ASSIGNED),
         next_due_at=timestamp(min(due, default=None)),
+        calling_hours_begin_at=timestamp(begin_at),
     )
 
 

@@ -1,12 +1,15 @@
 """The validated form of rules.yaml: plain values, no behaviour."""
 
-from enum import IntEnum
+import re
+from enum import IntEnum, StrEnum
 from pathlib import Path
 from typing import Annotated, Self, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+import holidays
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -40,6 +43,30 @@ BlockName = Annotated[Block, _named(Block)]
 Points = Annotated[float, Field(allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Words = Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+def _zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise ValueError("not a time zone of the IANA database") from error
+    return name
+
+
+ZoneName = Annotated[str, AfterValidator(_zone)]
+
+
+def _minute(text: object) -> object:
+    """Read a time of day as minutes since midnight; 24:00 is the day's end."""
+    found = re.fullmatch(r"([01][0-9]|2[0-4]):([0-5][0-9])", str(text))
+    minute = int(found[1]) * 60 + int(found[2]) if found else None
+    if minute is None or minute > _DAY_MINUTES:
+        raise ValueError("not a time of day such as 08:00")
+    return minute
+
+
+_DAY_MINUTES = 24 * 60
+MinuteOfDay = Annotated[int, BeforeValidator(_minute)]
 
 
 class _Section(BaseModel):
@@ -125,16 +152,55 @@ class CallRules(_Section):
     cooling_hours: float = Field(ge=0, allow_inf_nan=False)
     callback_longest_days: float = Field(gt=0, le=3650)
     notes_longest_characters: int = Field(gt=0, le=100_000)
-    company_time_zone: str
+    company_time_zone: ZoneName
 
-    @field_validator("company_time_zone")
-    @classmethod
-    def _known(cls, name: str) -> str:
+
+class Day(StrEnum):
+    """A day of the week, in the order of `date.weekday`."""
+
+    MONDAY = "monday"
+    TUESDAY = "tuesday"
+    WEDNESDAY = "wednesday"
+    THURSDAY = "thursday"
+    FRIDAY = "friday"
+    SATURDAY = "saturday"
+    SUNDAY = "sunday"
+
+
+class DayHours(_Section):
+    """From when until when people are phoned, in minutes since midnight."""
+
+    begins_minute: MinuteOfDay = Field(alias="from")
+    ends_minute: MinuteOfDay = Field(alias="until")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.begins_minute >= self.ends_minute:
+            raise ValueError("calling hours end before they begin")
+        return self
+
+
+class HolidayRules(_Section):
+    """Whose public holidays are kept."""
+
+    country: str
+    subdivision: str | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
         try:
-            ZoneInfo(name)
-        except (ZoneInfoNotFoundError, ValueError) as error:
-            raise ValueError("not a time zone of the IANA database") from error
-        return name
+            holidays.country_holidays(self.country, subdiv=self.subdivision)
+        except NotImplementedError as error:
+            raise ValueError("no holidays are known of this country or part") from error
+        return self
+
+
+class CallingHoursRules(_Section):
+    """When people are phoned at all."""
+
+    time_zone: ZoneName
+    days: Annotated[dict[Day, DayHours], Field(min_length=1)]
+    holidays: HolidayRules | None
 
 
 class AssignmentRules(_Section):
@@ -169,6 +235,7 @@ class Rules(_Section):
     score: ScoreRules
     outcomes: dict[OutcomeName, OutcomeRules]
     calls: CallRules
+    calling_hours: CallingHoursRules
     assignment: AssignmentRules
     retention: RetentionRules
 

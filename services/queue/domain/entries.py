@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
+from services.queue.domain.calling_hours import CallingHours
 from services.queue.domain.eligibility import Eligibility, Verdict, conversion
 from services.queue.domain.facts import UserFacts
 from services.queue.domain.ranking import Ranking
@@ -92,6 +93,7 @@ class Placement:
         self.rules = rules
         self.eligibility = Eligibility(rules.eligibility)
         self.ranking = Ranking(rules.score)
+        self.calling_hours = CallingHours(rules.calling_hours)
         self._cooling = timedelta(hours=rules.calls.cooling_hours)
 
     def apply_facts(self, before: Entry | None, facts: UserFacts, now: datetime) -> Application:

@@ -14,12 +14,12 @@ from dialler.queue.v1.queue_pb2_grpc import QueueServiceStub
 from redis.asyncio import Redis as RedisClient
 
 from devstack.postgres_database import PostgresDatabase
+from devstack.rules import write_rules
 from devstack.servers import PostgreSQL, Redis
 from servicekit.client import connect
 from servicekit.errors import ServiceError, Unavailable
 from servicekit.event_stream import EventStream, StreamPosition
 from servicekit.migrations import upgrade
-from services.queue.rules import DEFAULT_PATH
 from services.queue.testing import (
     FakeUserContext,
     RunningQueue,
@@ -36,9 +36,17 @@ READY = call_state_pb2.ENTRY_STATE_READY
 
 
 @pytest.fixture
-async def on_own_redis(queue_url: str, own_redis: Redis) -> AsyncIterator[RunningQueue]:
+def all_hours(tmp_path: Path) -> Path:
+    """Rules under which the hour of the test does not matter."""
+    return write_rules(tmp_path / "all_hours.yaml")
+
+
+@pytest.fixture
+async def on_own_redis(
+    queue_url: str, own_redis: Redis, all_hours: Path
+) -> AsyncIterator[RunningQueue]:
     """A queue whose Redis may be killed; on the machine's clock, which its pauses go by."""
-    async with running_queue(queue_url, own_redis.url()) as running:
+    async with running_queue(queue_url, own_redis.url(), rules_path=all_hours) as running:
         yield running
 
 
@@ -79,10 +87,10 @@ async def _until_version(invalidated: dict[int, int], user_id: int, version: int
 
 
 async def test_a_user_context_that_is_away_holds_up_no_event(
-    queue_url: str, redis_url: str, stream: EventStream, tables: Tables
+    queue_url: str, redis_url: str, stream: EventStream, tables: Tables, all_hours: Path
 ) -> None:
     fake = FakeUserContext()
-    async with running_queue(queue_url, redis_url, main_app=fake) as running:
+    async with running_queue(queue_url, redis_url, main_app=fake, rules_path=all_hours) as running:
         desk = Desk(running)
         await desk.fill(unsigned(1))
         start = await stream.position()
@@ -125,12 +133,10 @@ async def _process(**variables: str) -> AsyncIterator[tuple[asyncio.subprocess.P
 
 
 async def test_a_claim_killed_between_reserving_and_handing_out_loses_nobody(
-    queue_url: str, redis_url: str, tables: Tables, tmp_path: Path
+    queue_url: str, redis_url: str, tables: Tables, all_hours: Path, tmp_path: Path
 ) -> None:
     """Nobody is left to give the reservation back; it lapses."""
-    rules = tmp_path / "rules.yaml"
-    shipped = DEFAULT_PATH.read_text()
-    rules.write_text(shipped.replace("reservation_seconds: 5", "reservation_seconds: 1.5"))
+    rules = write_rules(tmp_path / "rules.yaml", reservation_seconds=1.5)
     fake = FakeUserContext()
     checking, may_answer = asyncio.Event(), asyncio.Event()
 
@@ -141,7 +147,7 @@ async def test_a_claim_killed_between_reserving_and_handing_out_loses_nobody(
     fake.before_read = hold
     variables = {"POSTGRES_URL": queue_url, "REDIS_URL": redis_url, "RULES_PATH": str(rules)}
     async with (
-        running_queue(queue_url, redis_url, main_app=fake) as living,
+        running_queue(queue_url, redis_url, main_app=fake, rules_path=all_hours) as living,
         serving_user_context(fake) as target,
         _process(**variables, USER_CONTEXT_TARGET=target) as (process, address),
         connect(address, name="queue", default_timeout_seconds=10, retry_codes=()) as channel,
@@ -164,11 +170,11 @@ async def test_a_claim_killed_between_reserving_and_handing_out_loses_nobody(
 
 
 async def test_postgres_restarted_in_mid_work_loses_nothing_answered(
-    own_postgres: PostgreSQL, redis_url: str
+    own_postgres: PostgreSQL, redis_url: str, all_hours: Path
 ) -> None:
     database = PostgresDatabase.create(own_postgres)
     await upgrade(database.url, package="services.queue", schema="queue")
-    async with running_queue(database.url, redis_url) as running:
+    async with running_queue(database.url, redis_url, rules_path=all_hours) as running:
         desk = Desk(running)
         await desk.fill(*(unsigned(user_id) for user_id in range(1, 101)))
         answered: list[int] = []
@@ -211,9 +217,11 @@ async def _stats_or_none(desk: Desk) -> bool:
 
 
 async def test_a_main_app_that_dies_while_many_claim_hands_nobody_out(
-    queue_url: str, redis_url: str, tables: Tables
+    queue_url: str, redis_url: str, tables: Tables, all_hours: Path
 ) -> None:
-    async with running_queue(queue_url, redis_url, live_check_seconds=0.2) as running:
+    async with running_queue(
+        queue_url, redis_url, live_check_seconds=0.2, rules_path=all_hours
+    ) as running:
         desk = Desk(running)
         await desk.fill(*(unsigned(user_id) for user_id in range(1, 21)))
         # All have signed; MySQL is away, so nobody can know.

@@ -159,7 +159,12 @@ async def test_claim_asks_for_the_queues_named(
     response = await agent.post("/v1/assignments", json=body, headers=key())
     assert response.status_code == 200
     assert response.json()["assignment"] is None
-    assert response.json()["empty"] == {"waiting": 3, "assigned": 2, "next_due_at": None}
+    assert response.json()["empty"] == {
+        "waiting": 3,
+        "assigned": 2,
+        "next_due_at": None,
+        "calling_hours_begin_at": None,
+    }
     assert response.json()["rejected_by_live_check"] == 1
     (request,) = gateway.services.queue.requests("ClaimNext")
     assert list(request.queues) == [

@@ -1,7 +1,7 @@
 """Handing out: the right person, checked now, to one agent only."""
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
@@ -131,6 +131,53 @@ async def test_more_outdated_people_than_one_request_may_check_are_put_right_mea
             await desk.claim("agent")
         assert raised.value.reason == "CANDIDATES_OUTDATED"
         assert (await _claimed_at_last(desk)).assignment.user_id == 1
+
+
+async def test_nobody_is_handed_out_outside_calling_hours(
+    desk: Desk, queue: RunningQueue, clock: FakeClock
+) -> None:
+    await desk.fill(unsigned(1), unsigned(2))
+    held = (await desk.claim("early")).assignment
+    # Saturday at 17:00 in London, where Monday's hours begin at 08:00.
+    clock.move_wall_to(datetime(2025, 6, 7, 16, tzinfo=UTC))
+    empty = (await desk.claim("late")).empty
+    assert empty.calling_hours_begin_at.ToDatetime(UTC) == datetime(2025, 6, 9, 7, tzinfo=UTC)
+    assert queue.main_app.reads == [[held.user_id]]
+    clock.move_wall_to(datetime(2025, 6, 9, 7, tzinfo=UTC))
+    claimed = await desk.claim("late")
+    assert claimed.assignment.user_id in (1, 2)
+    assert not claimed.HasField("empty")
+
+
+async def test_who_holds_somebody_keeps_them_when_calling_hours_end(
+    desk: Desk, clock: FakeClock
+) -> None:
+    await desk.fill(unsigned(1))
+    clock.move_wall_to(datetime(2025, 6, 2, 18, 59, 30, tzinfo=UTC))
+    held = (await desk.claim("agent")).assignment
+    clock.advance(60)
+    again = await desk.claim("agent")
+    assert (again.already_held, again.assignment.user_id) == (True, 1)
+    await desk.record(held, call_state_pb2.OUTCOME_MISSED_CALL)
+    # Due at once, and yet for nobody tonight.
+    await desk.becomes(1, READY)
+    assert not (await desk.claim("agent")).HasField("assignment")
+
+
+async def test_calling_hours_that_end_during_the_live_check_hand_nobody_out(
+    desk: Desk, queue: RunningQueue, clock: FakeClock
+) -> None:
+    await desk.fill(unsigned(1))
+    clock.move_wall_to(datetime(2025, 6, 2, 18, 59, 59, tzinfo=UTC))
+
+    async def past_the_hour(_: object) -> None:
+        clock.advance(2)
+
+    queue.main_app.after_read = past_the_hour
+    answer = await desk.claim("agent")
+    assert answer.empty.HasField("calling_hours_begin_at")
+    assert answer.rejected_by_live_check == 0
+    assert (await desk.state(1)).state == READY
 
 
 async def _claimed_at_last(desk: Desk) -> queue_pb2.ClaimNextResponse:

@@ -55,12 +55,12 @@ async def test_the_figures_say_where_everybody_is(
 
 async def test_a_day_begins_at_the_companys_midnight(desk: Desk, clock: FakeClock) -> None:
     """In June that is 23:00 UTC of the day before."""
-    clock.move_wall_to(datetime(2025, 6, 2, 22, 30, tzinfo=UTC))
     await desk.fill(unsigned(1))
     held = (await desk.claim("agent")).assignment
     await desk.record(held, call_state_pb2.OUTCOME_NO_ANSWER)
+    clock.move_wall_to(datetime(2025, 6, 2, 22, 59, tzinfo=UTC))
     assert (await desk.stats()).calls_today == 1
-    clock.advance(timedelta(minutes=31))
+    clock.advance(timedelta(minutes=1))
     assert (await desk.stats()).calls_today == 0
 
 

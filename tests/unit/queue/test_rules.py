@@ -7,13 +7,18 @@ import pytest
 import yaml
 
 from services.queue.domain.terms import Outcome, Queue
-from services.queue.rules import DEFAULT_PATH, load_rules
+from services.queue.rules import DEFAULT_PATH, Day, load_rules
 
 
 def test_the_shipped_rules_say_what_the_domain_says() -> None:
     rules = load_rules()
     assert (rules.score.fresh, rules.score.frozen, rules.score.ageing_per_week) == (0, 200, 5)
     assert rules.calls.cooling_hours == 2
+    weekday, saturday = (8 * 60, 20 * 60), (9 * 60, 17 * 60)
+    hours = {
+        day: (it.begins_minute, it.ends_minute) for day, it in rules.calling_hours.days.items()
+    }
+    assert hours == {**dict.fromkeys(list(Day)[:5], weekday), Day.SATURDAY: saturday}
     assert set(rules.outcomes) == set(Outcome)
     assert rules.assignment.default_queues == (Queue.UNSIGNED_USERS, Queue.OUTSTANDING_REQUESTS)
 
@@ -31,6 +36,13 @@ def test_the_shipped_rules_say_what_the_domain_says() -> None:
         (("outcomes", "hung_up", "next_call_hours"), None, "blocks"),
         (("outcomes", "no_claim", "next_call_hours"), 3, "blocks"),
         (("calls", "company_time_zone"), "Europe/Atlantis", "time zone"),
+        (("calling_hours", "time_zone"), "Europe/Atlantis", "time zone"),
+        (("calling_hours", "days"), {}, "days"),
+        (("calling_hours", "days", "monday"), {"from": "20:00", "until": "08:00"}, "before they"),
+        (("calling_hours", "days", "monday"), {"from": "8", "until": "20:00"}, "time of day"),
+        (("calling_hours", "days", "monday"), {"from": "08:00", "until": "24:01"}, "time of day"),
+        (("calling_hours", "days", "caturday"), {"from": "08:00", "until": "20:00"}, "caturday"),
+        (("calling_hours", "holidays"), {"country": "GB", "subdivision": "XYZ"}, "no holidays"),
         (("assignment", "lease_seconds"), 9e9, "longer than"),
         (("assignment", "default_queues"), ["callbacks"], "not one of"),
         (("assignment", "default_queues"), [], "default_queues"),

@@ -29,7 +29,7 @@ from dialler.model.v1 import facts_pb2 as dialler_dot_model_dot_v1_dot_facts__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x64ialler/queue/v1/queue.proto\x12\x10\x64ialler.queue.v1\x1a!dialler/model/v1/call_state.proto\x1a\x1d\x64ialler/model/v1/change.proto\x1a\x1c\x64ialler/model/v1/event.proto\x1a\x1c\x64ialler/model/v1/facts.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe2\x01\n\x15\x41pplyUserFactsRequest\x12*\n\x05\x66\x61\x63ts\x18\x01 \x03(\x0b\x32\x1b.dialler.model.v1.UserFacts\x12I\n\ttimelines\x18\x02 \x03(\x0b\x32\x36.dialler.queue.v1.ApplyUserFactsRequest.TimelinesEntry\x1aR\n\x0eTimelinesEntry\x12\x0b\n\x03key\x18\x01 \x01(\x04\x12/\n\x05value\x18\x02 \x01(\x0b\x32 .dialler.model.v1.ChangeTimeline:\x02\x38\x01\"_\n\x16\x41pplyUserFactsResponse\x12\x0f\n\x07\x61pplied\x18\x01 \x01(\r\x12\x10\n\x08outdated\x18\x02 \x01(\r\x12\r\n\x05moved\x18\x03 \x01(\r\x12\x13\n\x0b\x63onversions\x18\x04 \x01(\r\"-\n\x19\x42\x61tchGetCallStatesRequest\x12\x10\n\x08user_ids\x18\x01 \x03(\x04\"N\n\x1a\x42\x61tchGetCallStatesResponse\x12\x30\n\x0b\x63\x61ll_states\x18\x01 \x03(\x0b\x32\x1b.dialler.model.v1.CallState\"\x82\x02\n\nAssignment\x12\x15\n\rassignment_id\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\x04\x12&\n\x05queue\x18\x04 \x01(\x0e\x32\x17.dialler.model.v1.Queue\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\r\n\x05score\x18\x06 \x01(\x01\x12.\n\nstarted_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x10lease_expires_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x66\x65nce\x18\t \x01(\x04\"a\n\x10\x43laimNextRequest\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\'\n\x06queues\x18\x02 \x03(\x0e\x32\x17.dialler.model.v1.Queue\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\xa8\x01\n\x11\x43laimNextResponse\x12\x30\n\nassignment\x18\x01 \x01(\x0b\x32\x1c.dialler.queue.v1.Assignment\x12\x14\n\x0c\x61lready_held\x18\x02 \x01(\x08\x12+\n\x05\x65mpty\x18\x03 \x01(\x0b\x32\x1c.dialler.queue.v1.EmptyQueue\x12\x1e\n\x16rejected_by_live_check\x18\x04 \x01(\r\"`\n\nEmptyQueue\x12\x0f\n\x07waiting\x18\x01 \x01(\x04\x12\x10\n\x08\x61ssigned\x18\x02 \x01(\x04\x12/\n\x0bnext_due_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"/\n\x1bGetCurrentAssignmentRequest\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\"P\n\x1cGetCurrentAssignmentResponse\x12\x30\n\nassignment\x18\x01 \x01(\x0b\x32\x1c.dialler.queue.v1.Assignment\"E\n\x1aHeartbeatAssignmentRequest\x12\x15\n\rassignment_id\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\"O\n\x1bHeartbeatAssignmentResponse\x12\x30\n\nassignment\x18\x01 \x01(\x0b\x32\x1c.dialler.queue.v1.Assignment\"\x88\x01\n\x18ReleaseAssignmentRequest\x12\x15\n\rassignment_id\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12/\n\x06reason\x18\x03 \x01(\x0e\x32\x1f.dialler.queue.v1.ReleaseReason\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"L\n\x19ReleaseAssignmentResponse\x12/\n\ncall_state\x18\x01 \x01(\x0b\x32\x1b.dialler.model.v1.CallState\"\xbf\x01\n\x14RecordOutcomeRequest\x12\x15\n\rassignment_id\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12*\n\x07outcome\x18\x03 \x01(\x0e\x32\x19.dialler.model.v1.Outcome\x12\r\n\x05notes\x18\x04 \x01(\t\x12/\n\x0b\x63\x61llback_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrequest_id\x18\x06 \x01(\t\"z\n\x15RecordOutcomeResponse\x12/\n\ncall_state\x18\x01 \x01(\x0b\x32\x1b.dialler.model.v1.CallState\x12\x30\n\nconversion\x18\x02 \x01(\x0e\x32\x1c.dialler.model.v1.Conversion\"\x16\n\x14GetQueueStatsRequest\"\xb8\x01\n\x15GetQueueStatsResponse\x12,\n\x06queues\x18\x01 \x03(\x0b\x32\x1c.dialler.queue.v1.QueueStats\x12\x1c\n\x14\x61gents_on_assignment\x18\x02 \x01(\r\x12\x13\n\x0b\x63\x61lls_today\x18\x03 \x01(\x04\x12\x19\n\x11\x63onversions_today\x18\x04 \x01(\x04\x12#\n\x1bwrong_calls_prevented_today\x18\x05 \x01(\x04\"\x9e\x01\n\nQueueStats\x12&\n\x05queue\x18\x01 \x01(\x0e\x32\x17.dialler.model.v1.Queue\x12\r\n\x05ready\x18\x02 \x01(\x04\x12\x0f\n\x07waiting\x18\x03 \x01(\x04\x12\x10\n\x08\x61ssigned\x18\x04 \x01(\x04\x12\x36\n\x12oldest_ready_since\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x90\x01\n\x12ListEntriesRequest\x12&\n\x05queue\x18\x01 \x01(\x0e\x32\x17.dialler.model.v1.Queue\x12+\n\x05state\x18\x02 \x01(\x0e\x32\x1c.dialler.model.v1.EntryState\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\"]\n\x13ListEntriesResponse\x12-\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1c.dialler.queue.v1.QueueEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xd1\x02\n\nQueueEntry\x12\x0f\n\x07user_id\x18\x01 \x01(\x04\x12&\n\x05queue\x18\x02 \x01(\x0e\x32\x17.dialler.model.v1.Queue\x12+\n\x05state\x18\x03 \x01(\x0e\x32\x1c.dialler.model.v1.EntryState\x12\r\n\x05score\x18\x04 \x01(\x01\x12\x10\n\x08\x61ttempts\x18\x05 \x01(\r\x12/\n\x0clast_outcome\x18\x06 \x01(\x0e\x32\x19.dialler.model.v1.Outcome\x12\x30\n\x0cnext_call_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nentered_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\t \x01(\t\x12\x19\n\x11\x61ssigned_agent_id\x18\n \x01(\t*m\n\rReleaseReason\x12\x1e\n\x1aRELEASE_REASON_UNSPECIFIED\x10\x00\x12\x1a\n\x16RELEASE_REASON_SKIPPED\x10\x01\x12 \n\x1cRELEASE_REASON_AGENT_LEAVING\x10\x02\x32\xb3\x07\n\x0cQueueService\x12\x63\n\x0e\x41pplyUserFacts\x12\'.dialler.queue.v1.ApplyUserFactsRequest\x1a(.dialler.queue.v1.ApplyUserFactsResponse\x12o\n\x12\x42\x61tchGetCallStates\x12+.dialler.queue.v1.BatchGetCallStatesRequest\x1a,.dialler.queue.v1.BatchGetCallStatesResponse\x12T\n\tClaimNext\x12\".dialler.queue.v1.ClaimNextRequest\x1a#.dialler.queue.v1.ClaimNextResponse\x12u\n\x14GetCurrentAssignment\x12-.dialler.queue.v1.GetCurrentAssignmentRequest\x1a..dialler.queue.v1.GetCurrentAssignmentResponse\x12r\n\x13HeartbeatAssignment\x12,.dialler.queue.v1.HeartbeatAssignmentRequest\x1a-.dialler.queue.v1.HeartbeatAssignmentResponse\x12l\n\x11ReleaseAssignment\x12*.dialler.queue.v1.ReleaseAssignmentRequest\x1a+.dialler.queue.v1.ReleaseAssignmentResponse\x12`\n\rRecordOutcome\x12&.dialler.queue.v1.RecordOutcomeRequest\x1a\'.dialler.queue.v1.RecordOutcomeResponse\x12`\n\rGetQueueStats\x12&.dialler.queue.v1.GetQueueStatsRequest\x1a\'.dialler.queue.v1.GetQueueStatsResponse\x12Z\n\x0bListEntries\x12$.dialler.queue.v1.ListEntriesRequest\x1a%.dialler.queue.v1.ListEntriesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x64ialler/queue/v1/queue.proto\x12\x10\x64ialler.queue.v1\x1a!dialler/model/v1/call_state.proto\x1a\x1d\x64ialler/model/v1/change.proto\x1a\x1c\x64ialler/model/v1/event.proto\x1a\x1c\x64ialler/model/v1/facts.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe2\x01\n\x15\x41pplyUserFactsRequest\x12*\n\x05\x66\x61\x63ts\x18\x01 \x03(\x0b\x32\x1b.dialler.model.v1.UserFacts\x12I\n\ttimelines\x18\x02 \x03(\x0b\x32\x36.dialler.queue.v1.ApplyUserFactsRequest.TimelinesEntry\x1aR\n\x0eTimelinesEntry\x12\x0b\n\x03key\x18\x01 \x01(\x04\x12/\n\x05value\x18\x02 \x01(\x0b\x32 .dialler.model.v1.ChangeTimeline:\x02\x38\x01\"_\n\x16\x41pplyUserFactsResponse\x12\x0f\n\x07\x61pplied\x18\x01 \x01(\r\x12\x10\n\x08outdated\x18\x02 \x01(\r\x12\r\n\x05moved\x18\x03 \x01(\r\x12\x13\n\x0b\x63onversions\x18\x04 \x01(\r\"-\n\x19\x42\x61tchGetCallStatesRequest\x12\x10\n\x08user_ids\x18\x01 \x03(\x04\"N\n\x1a\x42\x61tchGetCallStatesResponse\x12\x30\n\x0b\x63\x61ll_states\x18\x01 \x03(\x0b\x32\x1b.dialler.model.v1.CallState\"\x82\x02\n\nAssignment\x12\x15\n\rassignment_id\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\x04\x12&\n\x05queue\x18\x04 \x01(\x0e\x32\x17.dialler.model.v1.Queue\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\r\n\x05score\x18\x06 \x01(\x01\x12.\n\nstarted_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x10lease_expires_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x66\x65nce\x18\t \x01(\x04\"a\n\x10\x43laimNextRequest\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\'\n\x06queues\x18\x02 \x03(\x0e\x32\x17.dialler.model.v1.Queue\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\xa8\x01\n\x11\x43laimNextResponse\x12\x30\n\nassignment\x18\x01 \x01(\x0b\x32\x1c.dialler.queue.v1.Assignment\x12\x14\n\x0c\x61lready_held\x18\x02 \x01(\x08\x12+\n\x05\x65mpty\x18\x03 \x01(\x0b\x32\x1c.dialler.queue.v1.EmptyQueue\x12\x1e\n\x16rejected_by_live_check\x18\x04 \x01(\r\"\x9c\x01\n\nEmptyQueue\x12\x0f\n\x07waiting\x18\x01 \x01(\x04\x12\x10\n\x08\x61ssigned\x18\x02 \x01(\x04\x12/\n\x0bnext_due_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12:\n\x16\x63\x61lling_hours_begin_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"/\n\x1bGetCurrentAssignmentRequest\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\"P\n\x1cGetCurrentAssignmentResponse\x12\x30\n\nassignment\x18\x01 \x01(\x0b\x32\x1c.dialler.queue.v1.Assignment\"E\n\x1aHeartbeatAssignmentRequest\x12\x15\n\rassignment_id\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\"O\n\x1bHeartbeatAssignmentResponse\x12\x30\n\nassignment\x18\x01 \x01(\x0b\x32\x1c.dialler.queue.v1.Assignment\"\x88\x01\n\x18ReleaseAssignmentRequest\x12\x15\n\rassignment_id\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12/\n\x06reason\x18\x03 \x01(\x0e\x32\x1f.dialler.queue.v1.ReleaseReason\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"L\n\x19ReleaseAssignmentResponse\x12/\n\ncall_state\x18\x01 \x01(\x0b\x32\x1b.dialler.model.v1.CallState\"\xbf\x01\n\x14RecordOutcomeRequest\x12\x15\n\rassignment_id\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12*\n\x07outcome\x18\x03 \x01(\x0e\x32\x19.dialler.model.v1.Outcome\x12\r\n\x05notes\x18\x04 \x01(\t\x12/\n\x0b\x63\x61llback_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrequest_id\x18\x06 \x01(\t\"z\n\x15RecordOutcomeResponse\x12/\n\ncall_state\x18\x01 \x01(\x0b\x32\x1b.dialler.model.v1.CallState\x12\x30\n\nconversion\x18\x02 \x01(\x0e\x32\x1c.dialler.model.v1.Conversion\"\x16\n\x14GetQueueStatsRequest\"\xb8\x01\n\x15GetQueueStatsResponse\x12,\n\x06queues\x18\x01 \x03(\x0b\x32\x1c.dialler.queue.v1.QueueStats\x12\x1c\n\x14\x61gents_on_assignment\x18\x02 \x01(\r\x12\x13\n\x0b\x63\x61lls_today\x18\x03 \x01(\x04\x12\x19\n\x11\x63onversions_today\x18\x04 \x01(\x04\x12#\n\x1bwrong_calls_prevented_today\x18\x05 \x01(\x04\"\x9e\x01\n\nQueueStats\x12&\n\x05queue\x18\x01 \x01(\x0e\x32\x17.dialler.model.v1.Queue\x12\r\n\x05ready\x18\x02 \x01(\x04\x12\x0f\n\x07waiting\x18\x03 \x01(\x04\x12\x10\n\x08\x61ssigned\x18\x04 \x01(\x04\x12\x36\n\x12oldest_ready_since\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x90\x01\n\x12ListEntriesRequest\x12&\n\x05queue\x18\x01 \x01(\x0e\x32\x17.dialler.model.v1.Queue\x12+\n\x05state\x18\x02 \x01(\x0e\x32\x1c.dialler.model.v1.EntryState\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\"]\n\x13ListEntriesResponse\x12-\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1c.dialler.queue.v1.QueueEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xd1\x02\n\nQueueEntry\x12\x0f\n\x07user_id\x18\x01 \x01(\x04\x12&\n\x05queue\x18\x02 \x01(\x0e\x32\x17.dialler.model.v1.Queue\x12+\n\x05state\x18\x03 \x01(\x0e\x32\x1c.dialler.model.v1.EntryState\x12\r\n\x05score\x18\x04 \x01(\x01\x12\x10\n\x08\x61ttempts\x18\x05 \x01(\r\x12/\n\x0clast_outcome\x18\x06 \x01(\x0e\x32\x19.dialler.model.v1.Outcome\x12\x30\n\x0cnext_call_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nentered_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\t \x01(\t\x12\x19\n\x11\x61ssigned_agent_id\x18\n \x01(\t*m\n\rReleaseReason\x12\x1e\n\x1aRELEASE_REASON_UNSPECIFIED\x10\x00\x12\x1a\n\x16RELEASE_REASON_SKIPPED\x10\x01\x12 \n\x1cRELEASE_REASON_AGENT_LEAVING\x10\x02\x32\xb3\x07\n\x0cQueueService\x12\x63\n\x0e\x41pplyUserFacts\x12\'.dialler.queue.v1.ApplyUserFactsRequest\x1a(.dialler.queue.v1.ApplyUserFactsResponse\x12o\n\x12\x42\x61tchGetCallStates\x12+.dialler.queue.v1.BatchGetCallStatesRequest\x1a,.dialler.queue.v1.BatchGetCallStatesResponse\x12T\n\tClaimNext\x12\".dialler.queue.v1.ClaimNextRequest\x1a#.dialler.queue.v1.ClaimNextResponse\x12u\n\x14GetCurrentAssignment\x12-.dialler.queue.v1.GetCurrentAssignmentRequest\x1a..dialler.queue.v1.GetCurrentAssignmentResponse\x12r\n\x13HeartbeatAssignment\x12,.dialler.queue.v1.HeartbeatAssignmentRequest\x1a-.dialler.queue.v1.HeartbeatAssignmentResponse\x12l\n\x11ReleaseAssignment\x12*.dialler.queue.v1.ReleaseAssignmentRequest\x1a+.dialler.queue.v1.ReleaseAssignmentResponse\x12`\n\rRecordOutcome\x12&.dialler.queue.v1.RecordOutcomeRequest\x1a\'.dialler.queue.v1.RecordOutcomeResponse\x12`\n\rGetQueueStats\x12&.dialler.queue.v1.GetQueueStatsRequest\x1a\'.dialler.queue.v1.GetQueueStatsResponse\x12Z\n\x0bListEntries\x12$.dialler.queue.v1.ListEntriesRequest\x1a%.dialler.queue.v1.ListEntriesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,8 +38,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_APPLYUSERFACTSREQUEST_TIMELINESENTRY']._loaded_options = None
   _globals['_APPLYUSERFACTSREQUEST_TIMELINESENTRY']._serialized_options = b'8\001'
-  _globals['_RELEASEREASON']._serialized_start=3063
-  _globals['_RELEASEREASON']._serialized_end=3172
+  _globals['_RELEASEREASON']._serialized_start=3124
+  _globals['_RELEASEREASON']._serialized_end=3233
   _globals['_APPLYUSERFACTSREQUEST']._serialized_start=210
   _globals['_APPLYUSERFACTSREQUEST']._serialized_end=436
   _globals['_APPLYUSERFACTSREQUEST_TIMELINESENTRY']._serialized_start=354
@@ -56,36 +56,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CLAIMNEXTREQUEST']._serialized_end=1020
   _globals['_CLAIMNEXTRESPONSE']._serialized_start=1023
   _globals['_CLAIMNEXTRESPONSE']._serialized_end=1191
-  _globals['_EMPTYQUEUE']._serialized_start=1193
-  _globals['_EMPTYQUEUE']._serialized_end=1289
-  _globals['_GETCURRENTASSIGNMENTREQUEST']._serialized_start=1291
-  _globals['_GETCURRENTASSIGNMENTREQUEST']._serialized_end=1338
-  _globals['_GETCURRENTASSIGNMENTRESPONSE']._serialized_start=1340
-  _globals['_GETCURRENTASSIGNMENTRESPONSE']._serialized_end=1420
-  _globals['_HEARTBEATASSIGNMENTREQUEST']._serialized_start=1422
-  _globals['_HEARTBEATASSIGNMENTREQUEST']._serialized_end=1491
-  _globals['_HEARTBEATASSIGNMENTRESPONSE']._serialized_start=1493
-  _globals['_HEARTBEATASSIGNMENTRESPONSE']._serialized_end=1572
-  _globals['_RELEASEASSIGNMENTREQUEST']._serialized_start=1575
-  _globals['_RELEASEASSIGNMENTREQUEST']._serialized_end=1711
-  _globals['_RELEASEASSIGNMENTRESPONSE']._serialized_start=1713
-  _globals['_RELEASEASSIGNMENTRESPONSE']._serialized_end=1789
-  _globals['_RECORDOUTCOMEREQUEST']._serialized_start=1792
-  _globals['_RECORDOUTCOMEREQUEST']._serialized_end=1983
-  _globals['_RECORDOUTCOMERESPONSE']._serialized_start=1985
-  _globals['_RECORDOUTCOMERESPONSE']._serialized_end=2107
-  _globals['_GETQUEUESTATSREQUEST']._serialized_start=2109
-  _globals['_GETQUEUESTATSREQUEST']._serialized_end=2131
-  _globals['_GETQUEUESTATSRESPONSE']._serialized_start=2134
-  _globals['_GETQUEUESTATSRESPONSE']._serialized_end=2318
-  _globals['_QUEUESTATS']._serialized_start=2321
-  _globals['_QUEUESTATS']._serialized_end=2479
-  _globals['_LISTENTRIESREQUEST']._serialized_start=2482
-  _globals['_LISTENTRIESREQUEST']._serialized_end=2626
-  _globals['_LISTENTRIESRESPONSE']._serialized_start=2628
-  _globals['_LISTENTRIESRESPONSE']._serialized_end=2721
-  _globals['_QUEUEENTRY']._serialized_start=2724
-  _globals['_QUEUEENTRY']._serialized_end=3061
-  _globals['_QUEUESERVICE']._serialized_start=3175
-  _globals['_QUEUESERVICE']._serialized_end=4122
+  _globals['_EMPTYQUEUE']._serialized_start=1194
+  _globals['_EMPTYQUEUE']._serialized_end=1350
+  _globals['_GETCURRENTASSIGNMENTREQUEST']._serialized_start=1352
+  _globals['_GETCURRENTASSIGNMENTREQUEST']._serialized_end=1399
+  _globals['_GETCURRENTASSIGNMENTRESPONSE']._serialized_start=1401
+  _globals['_GETCURRENTASSIGNMENTRESPONSE']._serialized_end=1481
+  _globals['_HEARTBEATASSIGNMENTREQUEST']._serialized_start=1483
+  _globals['_HEARTBEATASSIGNMENTREQUEST']._serialized_end=1552
+  _globals['_HEARTBEATASSIGNMENTRESPONSE']._serialized_start=1554
+  _globals['_HEARTBEATASSIGNMENTRESPONSE']._serialized_end=1633
+  _globals['_RELEASEASSIGNMENTREQUEST']._serialized_start=1636
+  _globals['_RELEASEASSIGNMENTREQUEST']._serialized_end=1772
+  _globals['_RELEASEASSIGNMENTRESPONSE']._serialized_start=1774
+  _globals['_RELEASEASSIGNMENTRESPONSE']._serialized_end=1850
+  _globals['_RECORDOUTCOMEREQUEST']._serialized_start=1853
+  _globals['_RECORDOUTCOMEREQUEST']._serialized_end=2044
+  _globals['_RECORDOUTCOMERESPONSE']._serialized_start=2046
+  _globals['_RECORDOUTCOMERESPONSE']._serialized_end=2168
+  _globals['_GETQUEUESTATSREQUEST']._serialized_start=2170
+  _globals['_GETQUEUESTATSREQUEST']._serialized_end=2192
+  _globals['_GETQUEUESTATSRESPONSE']._serialized_start=2195
+  _globals['_GETQUEUESTATSRESPONSE']._serialized_end=2379
+  _globals['_QUEUESTATS']._serialized_start=2382
+  _globals['_QUEUESTATS']._serialized_end=2540
+  _globals['_LISTENTRIESREQUEST']._serialized_start=2543
+  _globals['_LISTENTRIESREQUEST']._serialized_end=2687
+  _globals['_LISTENTRIESRESPONSE']._serialized_start=2689
+  _globals['_LISTENTRIESRESPONSE']._serialized_end=2782
+  _globals['_QUEUEENTRY']._serialized_start=2785
+  _globals['_QUEUEENTRY']._serialized_end=3122
+  _globals['_QUEUESERVICE']._serialized_start=3236
+  _globals['_QUEUESERVICE']._serialized_end=4183
 # @@protoc_insertion_point(module_scope)

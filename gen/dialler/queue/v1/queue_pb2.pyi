@@ -318,6 +318,7 @@ class EmptyQueue(_message.Message):
     WAITING_FIELD_NUMBER: _builtins.int
     ASSIGNED_FIELD_NUMBER: _builtins.int
     NEXT_DUE_AT_FIELD_NUMBER: _builtins.int
+    CALLING_HOURS_BEGIN_AT_FIELD_NUMBER: _builtins.int
     waiting: _builtins.int
     """People in the queues asked for who may not be called yet."""
     assigned: _builtins.int
@@ -326,16 +327,21 @@ class EmptyQueue(_message.Message):
     def next_due_at(self) -> _timestamp_pb2.Timestamp:
         """When the next one falls due; unset when nobody waits."""
 
+    @_builtins.property
+    def calling_hours_begin_at(self) -> _timestamp_pb2.Timestamp:
+        """When calling hours begin; unset within them. Until then nobody is handed out."""
+
     def __init__(
         self,
         *,
         waiting: _builtins.int = ...,
         assigned: _builtins.int = ...,
         next_due_at: _timestamp_pb2.Timestamp | None = ...,
+        calling_hours_begin_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["next_due_at", b"next_due_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["calling_hours_begin_at", b"calling_hours_begin_at", "next_due_at", b"next_due_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned", b"assigned", "next_due_at", b"next_due_at", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned", b"assigned", "calling_hours_begin_at", b"calling_hours_begin_at", "next_due_at", b"next_due_at", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
