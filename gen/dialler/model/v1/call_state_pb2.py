@@ -25,21 +25,27 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!dialler/model/v1/call_state.proto\x12\x10\x64ialler.model.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9a\x03\n\tCallState\x12\x0f\n\x07user_id\x18\x01 \x01(\x04\x12&\n\x05queue\x18\x02 \x01(\x0e\x32\x17.dialler.model.v1.Queue\x12+\n\x05state\x18\x03 \x01(\x0e\x32\x1c.dialler.model.v1.EntryState\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\r\n\x05score\x18\x05 \x01(\x01\x12\x10\n\x08\x61ttempts\x18\x06 \x01(\r\x12/\n\x0clast_outcome\x18\x07 \x01(\x0e\x32\x19.dialler.model.v1.Outcome\x12\x33\n\x0flast_contact_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0cnext_call_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11\x61ssigned_agent_id\x18\n \x01(\t\x12\x32\n\x0frecent_attempts\x18\x0b \x03(\x0b\x32\x19.dialler.model.v1.Attempt\x12\x0f\n\x07version\x18\x0c \x01(\x04\"\x84\x01\n\x07\x41ttempt\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12*\n\x07outcome\x18\x02 \x01(\x0e\x32\x19.dialler.model.v1.Outcome\x12,\n\x08\x65nded_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05notes\x18\x04 \x01(\t*m\n\x05Queue\x12\x15\n\x11QUEUE_UNSPECIFIED\x10\x00\x12\x18\n\x14QUEUE_UNSIGNED_USERS\x10\x01\x12\x1e\n\x1aQUEUE_OUTSTANDING_REQUESTS\x10\x02\x12\x13\n\x0fQUEUE_CALLBACKS\x10\x03*\xa4\x01\n\nEntryState\x12\x1b\n\x17\x45NTRY_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x45NTRY_STATE_READY\x10\x01\x12\x17\n\x13\x45NTRY_STATE_WAITING\x10\x02\x12\x18\n\x14\x45NTRY_STATE_ASSIGNED\x10\x03\x12\x1a\n\x16\x45NTRY_STATE_SUPPRESSED\x10\x04\x12\x13\n\x0f\x45NTRY_STATE_OUT\x10\x05*\xbb\x02\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n\x16OUTCOME_COMPLETED_FORM\x10\x01\x12\x1d\n\x19OUTCOME_GOING_TO_COMPLETE\x10\x02\x12\x1a\n\x16OUTCOME_MIGHT_COMPLETE\x10\x03\x12\x15\n\x11OUTCOME_CALL_BACK\x10\x04\x12\x15\n\x11OUTCOME_NO_ANSWER\x10\x05\x12\x17\n\x13OUTCOME_MISSED_CALL\x10\x06\x12\x13\n\x0fOUTCOME_HUNG_UP\x10\x07\x12\x16\n\x12OUTCOME_BAD_NUMBER\x10\x08\x12\x14\n\x10OUTCOME_NO_CLAIM\x10\t\x12\x1a\n\x16OUTCOME_NOT_INTERESTED\x10\n\x12\x1a\n\x16OUTCOME_DO_NOT_CONTACT\x10\x0b\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!dialler/model/v1/call_state.proto\x12\x10\x64ialler.model.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd8\x02\n\x08\x43\x61llback\x12\x13\n\x0b\x63\x61llback_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\x04\x12\x31\n\rscheduled_for\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\x12preferred_agent_id\x18\x04 \x01(\t\x12.\n\x05state\x18\x05 \x01(\x0e\x32\x1f.dialler.model.v1.CallbackState\x12\x0e\n\x06misses\x18\x06 \x01(\r\x12\x12\n\ncreated_by\x18\x07 \x01(\t\x12.\n\ncreated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tclosed_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rclosed_reason\x18\n \x01(\t\x12\r\n\x05notes\x18\x0b \x01(\t\"\xf3\x03\n\tCallState\x12\x0f\n\x07user_id\x18\x01 \x01(\x04\x12&\n\x05queue\x18\x02 \x01(\x0e\x32\x17.dialler.model.v1.Queue\x12+\n\x05state\x18\x03 \x01(\x0e\x32\x1c.dialler.model.v1.EntryState\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\r\n\x05score\x18\x05 \x01(\x01\x12\x10\n\x08\x61ttempts\x18\x06 \x01(\r\x12/\n\x0clast_outcome\x18\x07 \x01(\x0e\x32\x19.dialler.model.v1.Outcome\x12\x33\n\x0flast_contact_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0cnext_call_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11\x61ssigned_agent_id\x18\n \x01(\t\x12\x32\n\x0frecent_attempts\x18\x0b \x03(\x0b\x32\x19.dialler.model.v1.Attempt\x12\x0f\n\x07version\x18\x0c \x01(\x04\x12$\n\x04hold\x18\r \x01(\x0e\x32\x16.dialler.model.v1.Hold\x12\x31\n\ropen_callback\x18\x0e \x01(\x0b\x32\x1a.dialler.model.v1.Callback\"\x84\x01\n\x07\x41ttempt\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12*\n\x07outcome\x18\x02 \x01(\x0e\x32\x19.dialler.model.v1.Outcome\x12,\n\x08\x65nded_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05notes\x18\x04 \x01(\t*m\n\x05Queue\x12\x15\n\x11QUEUE_UNSPECIFIED\x10\x00\x12\x18\n\x14QUEUE_UNSIGNED_USERS\x10\x01\x12\x1e\n\x1aQUEUE_OUTSTANDING_REQUESTS\x10\x02\x12\x13\n\x0fQUEUE_CALLBACKS\x10\x03*\xa4\x01\n\nEntryState\x12\x1b\n\x17\x45NTRY_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x45NTRY_STATE_READY\x10\x01\x12\x17\n\x13\x45NTRY_STATE_WAITING\x10\x02\x12\x18\n\x14\x45NTRY_STATE_ASSIGNED\x10\x03\x12\x1a\n\x16\x45NTRY_STATE_SUPPRESSED\x10\x04\x12\x13\n\x0f\x45NTRY_STATE_OUT\x10\x05*\xbb\x02\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n\x16OUTCOME_COMPLETED_FORM\x10\x01\x12\x1d\n\x19OUTCOME_GOING_TO_COMPLETE\x10\x02\x12\x1a\n\x16OUTCOME_MIGHT_COMPLETE\x10\x03\x12\x15\n\x11OUTCOME_CALL_BACK\x10\x04\x12\x15\n\x11OUTCOME_NO_ANSWER\x10\x05\x12\x17\n\x13OUTCOME_MISSED_CALL\x10\x06\x12\x13\n\x0fOUTCOME_HUNG_UP\x10\x07\x12\x16\n\x12OUTCOME_BAD_NUMBER\x10\x08\x12\x14\n\x10OUTCOME_NO_CLAIM\x10\t\x12\x1a\n\x16OUTCOME_NOT_INTERESTED\x10\n\x12\x1a\n\x16OUTCOME_DO_NOT_CONTACT\x10\x0b*\x95\x01\n\x04Hold\x12\x14\n\x10HOLD_UNSPECIFIED\x10\x00\x12\x10\n\x0cHOLD_COOLING\x10\x01\x12\x12\n\x0eHOLD_NEXT_CALL\x10\x02\x12\x11\n\rHOLD_CALLBACK\x10\x03\x12\x12\n\x0eHOLD_DAILY_CAP\x10\x04\x12\x13\n\x0fHOLD_PERIOD_CAP\x10\x05\x12\x15\n\x11HOLD_SHARED_PHONE\x10\x06*\xd2\x01\n\rCallbackState\x12\x1e\n\x1a\x43\x41LLBACK_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43\x41LLBACK_STATE_OPEN\x10\x01\x12\x17\n\x13\x43\x41LLBACK_STATE_DONE\x10\x02\x12\x19\n\x15\x43\x41LLBACK_STATE_MISSED\x10\x03\x12\x1c\n\x18\x43\x41LLBACK_STATE_CANCELLED\x10\x04\x12\x19\n\x15\x43\x41LLBACK_STATE_CLOSED\x10\x05\x12\x1b\n\x17\x43\x41LLBACK_STATE_REPLACED\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'dialler.model.v1.call_state_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_QUEUE']._serialized_start=636
-  _globals['_QUEUE']._serialized_end=745
-  _globals['_ENTRYSTATE']._serialized_start=748
-  _globals['_ENTRYSTATE']._serialized_end=912
-  _globals['_OUTCOME']._serialized_start=915
-  _globals['_OUTCOME']._serialized_end=1230
-  _globals['_CALLSTATE']._serialized_start=89
-  _globals['_CALLSTATE']._serialized_end=499
-  _globals['_ATTEMPT']._serialized_start=502
-  _globals['_ATTEMPT']._serialized_end=634
+  _globals['_QUEUE']._serialized_start=1072
+  _globals['_QUEUE']._serialized_end=1181
+  _globals['_ENTRYSTATE']._serialized_start=1184
+  _globals['_ENTRYSTATE']._serialized_end=1348
+  _globals['_OUTCOME']._serialized_start=1351
+  _globals['_OUTCOME']._serialized_end=1666
+  _globals['_HOLD']._serialized_start=1669
+  _globals['_HOLD']._serialized_end=1818
+  _globals['_CALLBACKSTATE']._serialized_start=1821
+  _globals['_CALLBACKSTATE']._serialized_end=2031
+  _globals['_CALLBACK']._serialized_start=89
+  _globals['_CALLBACK']._serialized_end=433
+  _globals['_CALLSTATE']._serialized_start=436
+  _globals['_CALLSTATE']._serialized_end=935
+  _globals['_ATTEMPT']._serialized_start=938
+  _globals['_ATTEMPT']._serialized_end=1070
 # @@protoc_insertion_point(module_scope)

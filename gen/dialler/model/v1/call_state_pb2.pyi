@@ -144,6 +144,154 @@ OUTCOME_DO_NOT_CONTACT: Outcome.ValueType  # 11
 """Never to be contacted again."""
 Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
 
+class _Hold:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _HoldEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Hold.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    HOLD_UNSPECIFIED: _Hold.ValueType  # 0
+    """Nothing holds the person."""
+    HOLD_COOLING: _Hold.ValueType  # 1
+    """Newly discovered: the first call waits."""
+    HOLD_NEXT_CALL: _Hold.ValueType  # 2
+    """The last outcome says when the next call may be."""
+    HOLD_CALLBACK: _Hold.ValueType  # 3
+    """A callback is agreed for later."""
+    HOLD_DAILY_CAP: _Hold.ValueType  # 4
+    """As many attempts today as a day may have."""
+    HOLD_PERIOD_CAP: _Hold.ValueType  # 5
+    """As many attempts as the longer period may have."""
+    HOLD_SHARED_PHONE: _Hold.ValueType  # 6
+    """Somebody else with the same phone number was called a short while ago."""
+
+class Hold(_Hold, metaclass=_HoldEnumTypeWrapper):
+    """Why somebody in a queue may not be called yet."""
+
+HOLD_UNSPECIFIED: Hold.ValueType  # 0
+"""Nothing holds the person."""
+HOLD_COOLING: Hold.ValueType  # 1
+"""Newly discovered: the first call waits."""
+HOLD_NEXT_CALL: Hold.ValueType  # 2
+"""The last outcome says when the next call may be."""
+HOLD_CALLBACK: Hold.ValueType  # 3
+"""A callback is agreed for later."""
+HOLD_DAILY_CAP: Hold.ValueType  # 4
+"""As many attempts today as a day may have."""
+HOLD_PERIOD_CAP: Hold.ValueType  # 5
+"""As many attempts as the longer period may have."""
+HOLD_SHARED_PHONE: Hold.ValueType  # 6
+"""Somebody else with the same phone number was called a short while ago."""
+Global___Hold: _TypeAlias = Hold  # noqa: Y015
+
+class _CallbackState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CallbackStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CallbackState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CALLBACK_STATE_UNSPECIFIED: _CallbackState.ValueType  # 0
+    """None."""
+    CALLBACK_STATE_OPEN: _CallbackState.ValueType  # 1
+    """To be called at `scheduled_for`, or due."""
+    CALLBACK_STATE_DONE: _CallbackState.ValueType  # 2
+    """The call was made."""
+    CALLBACK_STATE_MISSED: _CallbackState.ValueType  # 3
+    """Missed twice: on the supervisors' list."""
+    CALLBACK_STATE_CANCELLED: _CallbackState.ValueType  # 4
+    """Called off by somebody."""
+    CALLBACK_STATE_CLOSED: _CallbackState.ValueType  # 5
+    """No longer valid when due, see `closed_reason`."""
+    CALLBACK_STATE_REPLACED: _CallbackState.ValueType  # 6
+    """A later agreement took its place."""
+
+class CallbackState(_CallbackState, metaclass=_CallbackStateEnumTypeWrapper):
+    """Where a callback stands."""
+
+CALLBACK_STATE_UNSPECIFIED: CallbackState.ValueType  # 0
+"""None."""
+CALLBACK_STATE_OPEN: CallbackState.ValueType  # 1
+"""To be called at `scheduled_for`, or due."""
+CALLBACK_STATE_DONE: CallbackState.ValueType  # 2
+"""The call was made."""
+CALLBACK_STATE_MISSED: CallbackState.ValueType  # 3
+"""Missed twice: on the supervisors' list."""
+CALLBACK_STATE_CANCELLED: CallbackState.ValueType  # 4
+"""Called off by somebody."""
+CALLBACK_STATE_CLOSED: CallbackState.ValueType  # 5
+"""No longer valid when due, see `closed_reason`."""
+CALLBACK_STATE_REPLACED: CallbackState.ValueType  # 6
+"""A later agreement took its place."""
+Global___CallbackState: _TypeAlias = CallbackState  # noqa: Y015
+
+@_typing.final
+class Callback(_message.Message):
+    """An agreement to call somebody at a given time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALLBACK_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    SCHEDULED_FOR_FIELD_NUMBER: _builtins.int
+    PREFERRED_AGENT_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    MISSES_FIELD_NUMBER: _builtins.int
+    CREATED_BY_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
+    CLOSED_AT_FIELD_NUMBER: _builtins.int
+    CLOSED_REASON_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
+    callback_id: _builtins.str
+    """UUID."""
+    user_id: _builtins.int
+    """`users.id`."""
+    preferred_agent_id: _builtins.str
+    """The agent who is offered it first, empty for anyone."""
+    state: Global___CallbackState.ValueType
+    """Where it stands."""
+    misses: _builtins.int
+    """How often it was missed."""
+    created_by: _builtins.str
+    """Who made it."""
+    closed_reason: _builtins.str
+    """Why it came to its end; UPPER_SNAKE, empty while it is open."""
+    notes: _builtins.str
+    """What was noted down with it."""
+    @_builtins.property
+    def scheduled_for(self) -> _timestamp_pb2.Timestamp:
+        """When the person is to be called."""
+
+    @_builtins.property
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was made."""
+
+    @_builtins.property
+    def closed_at(self) -> _timestamp_pb2.Timestamp:
+        """When it came to its end, unset while it is open."""
+
+    def __init__(
+        self,
+        *,
+        callback_id: _builtins.str = ...,
+        user_id: _builtins.int = ...,
+        scheduled_for: _timestamp_pb2.Timestamp | None = ...,
+        preferred_agent_id: _builtins.str = ...,
+        state: Global___CallbackState.ValueType = ...,
+        misses: _builtins.int = ...,
+        created_by: _builtins.str = ...,
+        created_at: _timestamp_pb2.Timestamp | None = ...,
+        closed_at: _timestamp_pb2.Timestamp | None = ...,
+        closed_reason: _builtins.str = ...,
+        notes: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["closed_at", b"closed_at", "created_at", b"created_at", "scheduled_for", b"scheduled_for"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["callback_id", b"callback_id", "closed_at", b"closed_at", "closed_reason", b"closed_reason", "created_at", b"created_at", "created_by", b"created_by", "misses", b"misses", "notes", b"notes", "preferred_agent_id", b"preferred_agent_id", "scheduled_for", b"scheduled_for", "state", b"state", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Callback: _TypeAlias = Callback  # noqa: Y015
+
 @_typing.final
 class CallState(_message.Message):
     """The dialler's own side of a person's context."""
@@ -162,6 +310,8 @@ class CallState(_message.Message):
     ASSIGNED_AGENT_ID_FIELD_NUMBER: _builtins.int
     RECENT_ATTEMPTS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    HOLD_FIELD_NUMBER: _builtins.int
+    OPEN_CALLBACK_FIELD_NUMBER: _builtins.int
     user_id: _builtins.int
     """`users.id` of the main app."""
     queue: Global___Queue.ValueType
@@ -180,6 +330,8 @@ class CallState(_message.Message):
     """The agent who holds the person, empty when nobody does."""
     version: _builtins.int
     """Rises with every change of this state; of two the higher is the later."""
+    hold: Global___Hold.ValueType
+    """What keeps the person from being called now, while WAITING."""
     @_builtins.property
     def last_contact_at(self) -> _timestamp_pb2.Timestamp:
         """When the last call ended."""
@@ -191,6 +343,10 @@ class CallState(_message.Message):
     @_builtins.property
     def recent_attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attempt]:
         """The latest calls, newest first, 10 at most."""
+
+    @_builtins.property
+    def open_callback(self) -> Global___Callback:
+        """The person's open callback, unset when there is none."""
 
     def __init__(
         self,
@@ -207,10 +363,12 @@ class CallState(_message.Message):
         assigned_agent_id: _builtins.str = ...,
         recent_attempts: _abc.Iterable[Global___Attempt] | None = ...,
         version: _builtins.int = ...,
+        hold: Global___Hold.ValueType = ...,
+        open_callback: Global___Callback | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["last_contact_at", b"last_contact_at", "next_call_at", b"next_call_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_contact_at", b"last_contact_at", "next_call_at", b"next_call_at", "open_callback", b"open_callback"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned_agent_id", b"assigned_agent_id", "attempts", b"attempts", "last_contact_at", b"last_contact_at", "last_outcome", b"last_outcome", "next_call_at", b"next_call_at", "queue", b"queue", "reason", b"reason", "recent_attempts", b"recent_attempts", "score", b"score", "state", b"state", "user_id", b"user_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned_agent_id", b"assigned_agent_id", "attempts", b"attempts", "hold", b"hold", "last_contact_at", b"last_contact_at", "last_outcome", b"last_outcome", "next_call_at", b"next_call_at", "open_callback", b"open_callback", "queue", b"queue", "reason", b"reason", "recent_attempts", b"recent_attempts", "score", b"score", "state", b"state", "user_id", b"user_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -48,6 +48,70 @@ RELEASE_REASON_AGENT_LEAVING: ReleaseReason.ValueType  # 2
 """The agent stops working."""
 Global___ReleaseReason: _TypeAlias = ReleaseReason  # noqa: Y015
 
+class _Presence:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PresenceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Presence.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PRESENCE_UNSPECIFIED: _Presence.ValueType  # 0
+    """Never said."""
+    PRESENCE_AVAILABLE: _Presence.ValueType  # 1
+    """Ready for the next person."""
+    PRESENCE_ON_CALL: _Presence.ValueType  # 2
+    """Holds somebody; follows from an assignment, or is said by the desk."""
+    PRESENCE_WRAP_UP: _Presence.ValueType  # 3
+    """Finishing the last call."""
+    PRESENCE_BREAK: _Presence.ValueType  # 4
+    """Away for a while; is handed nobody."""
+    PRESENCE_OFFLINE: _Presence.ValueType  # 5
+    """Gone, or not heard of for too long; is handed nobody."""
+
+class Presence(_Presence, metaclass=_PresenceEnumTypeWrapper):
+    """Whether an agent takes calls."""
+
+PRESENCE_UNSPECIFIED: Presence.ValueType  # 0
+"""Never said."""
+PRESENCE_AVAILABLE: Presence.ValueType  # 1
+"""Ready for the next person."""
+PRESENCE_ON_CALL: Presence.ValueType  # 2
+"""Holds somebody; follows from an assignment, or is said by the desk."""
+PRESENCE_WRAP_UP: Presence.ValueType  # 3
+"""Finishing the last call."""
+PRESENCE_BREAK: Presence.ValueType  # 4
+"""Away for a while; is handed nobody."""
+PRESENCE_OFFLINE: Presence.ValueType  # 5
+"""Gone, or not heard of for too long; is handed nobody."""
+Global___Presence: _TypeAlias = Presence  # noqa: Y015
+
+class _RebuildPhase:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RebuildPhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RebuildPhase.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REBUILD_PHASE_UNSPECIFIED: _RebuildPhase.ValueType  # 0
+    """Not said."""
+    REBUILD_PHASE_READING: _RebuildPhase.ValueType  # 1
+    """Reading the main app and working out where everybody belongs."""
+    REBUILD_PHASE_WRITING: _RebuildPhase.ValueType  # 2
+    """Writing what differs."""
+    REBUILD_PHASE_DONE: _RebuildPhase.ValueType  # 3
+    """Done; the figures are final."""
+
+class RebuildPhase(_RebuildPhase, metaclass=_RebuildPhaseEnumTypeWrapper):
+    """What a rebuild is doing."""
+
+REBUILD_PHASE_UNSPECIFIED: RebuildPhase.ValueType  # 0
+"""Not said."""
+REBUILD_PHASE_READING: RebuildPhase.ValueType  # 1
+"""Reading the main app and working out where everybody belongs."""
+REBUILD_PHASE_WRITING: RebuildPhase.ValueType  # 2
+"""Writing what differs."""
+REBUILD_PHASE_DONE: RebuildPhase.ValueType  # 3
+"""Done; the figures are final."""
+Global___RebuildPhase: _TypeAlias = RebuildPhase  # noqa: Y015
+
 @_typing.final
 class ApplyUserFactsRequest(_message.Message):
     """Request of ApplyUserFacts."""
@@ -605,6 +669,9 @@ class GetQueueStatsResponse(_message.Message):
     CALLS_TODAY_FIELD_NUMBER: _builtins.int
     CONVERSIONS_TODAY_FIELD_NUMBER: _builtins.int
     WRONG_CALLS_PREVENTED_TODAY_FIELD_NUMBER: _builtins.int
+    OUTCOMES_TODAY_FIELD_NUMBER: _builtins.int
+    AGENTS_TODAY_FIELD_NUMBER: _builtins.int
+    CALLBACKS_MISSED_FIELD_NUMBER: _builtins.int
     agents_on_assignment: _builtins.int
     """Agents with a live assignment."""
     calls_today: _builtins.int
@@ -613,9 +680,19 @@ class GetQueueStatsResponse(_message.Message):
     """Conversions since midnight in the company's time zone."""
     wrong_calls_prevented_today: _builtins.int
     """People handed to nobody because the live check found that they no longer qualify, since midnight."""
+    callbacks_missed: _builtins.int
+    """Callbacks on the supervisors' list."""
     @_builtins.property
     def queues(self) -> _containers.RepeatedCompositeFieldContainer[Global___QueueStats]:
         """One for each queue."""
+
+    @_builtins.property
+    def outcomes_today(self) -> _containers.RepeatedCompositeFieldContainer[Global___OutcomeCount]:
+        """Calls since midnight by outcome."""
+
+    @_builtins.property
+    def agents_today(self) -> _containers.RepeatedCompositeFieldContainer[Global___AgentDay]:
+        """The same by agent, those with a call or a conversion, by id."""
 
     def __init__(
         self,
@@ -625,10 +702,13 @@ class GetQueueStatsResponse(_message.Message):
         calls_today: _builtins.int = ...,
         conversions_today: _builtins.int = ...,
         wrong_calls_prevented_today: _builtins.int = ...,
+        outcomes_today: _abc.Iterable[Global___OutcomeCount] | None = ...,
+        agents_today: _abc.Iterable[Global___AgentDay] | None = ...,
+        callbacks_missed: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents_on_assignment", b"agents_on_assignment", "calls_today", b"calls_today", "conversions_today", b"conversions_today", "queues", b"queues", "wrong_calls_prevented_today", b"wrong_calls_prevented_today"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents_on_assignment", b"agents_on_assignment", "agents_today", b"agents_today", "callbacks_missed", b"callbacks_missed", "calls_today", b"calls_today", "conversions_today", b"conversions_today", "outcomes_today", b"outcomes_today", "queues", b"queues", "wrong_calls_prevented_today", b"wrong_calls_prevented_today"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -645,6 +725,8 @@ class QueueStats(_message.Message):
     WAITING_FIELD_NUMBER: _builtins.int
     ASSIGNED_FIELD_NUMBER: _builtins.int
     OLDEST_READY_SINCE_FIELD_NUMBER: _builtins.int
+    HOLDS_FIELD_NUMBER: _builtins.int
+    BLOCKED_FIELD_NUMBER: _builtins.int
     queue: _call_state_pb2.Queue.ValueType
     """Which queue."""
     ready: _builtins.int
@@ -657,6 +739,14 @@ class QueueStats(_message.Message):
     def oldest_ready_since(self) -> _timestamp_pb2.Timestamp:
         """Since when the longest-waiting READY person has been ready; unset when nobody is."""
 
+    @_builtins.property
+    def holds(self) -> _containers.RepeatedCompositeFieldContainer[Global___HoldCount]:
+        """Those who wait, by what holds them."""
+
+    @_builtins.property
+    def blocked(self) -> _containers.RepeatedCompositeFieldContainer[Global___BlockCount]:
+        """Those whose matter is open and who are kept from being called, by reason."""
+
     def __init__(
         self,
         *,
@@ -665,14 +755,126 @@ class QueueStats(_message.Message):
         waiting: _builtins.int = ...,
         assigned: _builtins.int = ...,
         oldest_ready_since: _timestamp_pb2.Timestamp | None = ...,
+        holds: _abc.Iterable[Global___HoldCount] | None = ...,
+        blocked: _abc.Iterable[Global___BlockCount] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_ready_since", b"oldest_ready_since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned", b"assigned", "oldest_ready_since", b"oldest_ready_since", "queue", b"queue", "ready", b"ready", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned", b"assigned", "blocked", b"blocked", "holds", b"holds", "oldest_ready_since", b"oldest_ready_since", "queue", b"queue", "ready", b"ready", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___QueueStats: _TypeAlias = QueueStats  # noqa: Y015
+
+@_typing.final
+class HoldCount(_message.Message):
+    """How many people are held by one thing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOLD_FIELD_NUMBER: _builtins.int
+    PEOPLE_FIELD_NUMBER: _builtins.int
+    hold: _call_state_pb2.Hold.ValueType
+    """What holds them."""
+    people: _builtins.int
+    """How many."""
+    def __init__(
+        self,
+        *,
+        hold: _call_state_pb2.Hold.ValueType = ...,
+        people: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hold", b"hold", "people", b"people"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HoldCount: _TypeAlias = HoldCount  # noqa: Y015
+
+@_typing.final
+class BlockCount(_message.Message):
+    """How many people are kept out by one thing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    PEOPLE_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """Why; UPPER_SNAKE."""
+    people: _builtins.int
+    """How many."""
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        people: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["people", b"people", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BlockCount: _TypeAlias = BlockCount  # noqa: Y015
+
+@_typing.final
+class OutcomeCount(_message.Message):
+    """How many calls ended one way."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    CALLS_FIELD_NUMBER: _builtins.int
+    outcome: _call_state_pb2.Outcome.ValueType
+    """How they ended."""
+    calls: _builtins.int
+    """How many."""
+    def __init__(
+        self,
+        *,
+        outcome: _call_state_pb2.Outcome.ValueType = ...,
+        calls: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "outcome", b"outcome"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OutcomeCount: _TypeAlias = OutcomeCount  # noqa: Y015
+
+@_typing.final
+class AgentDay(_message.Message):
+    """What one agent has done since midnight in the company's time zone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    OUTCOMES_FIELD_NUMBER: _builtins.int
+    CONVERSIONS_FIELD_NUMBER: _builtins.int
+    agent_id: _builtins.str
+    """Who."""
+    conversions: _builtins.int
+    """Conversions credited to the agent."""
+    @_builtins.property
+    def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___OutcomeCount]:
+        """Calls with an outcome, by outcome."""
+
+    def __init__(
+        self,
+        *,
+        agent_id: _builtins.str = ...,
+        outcomes: _abc.Iterable[Global___OutcomeCount] | None = ...,
+        conversions: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "conversions", b"conversions", "outcomes", b"outcomes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AgentDay: _TypeAlias = AgentDay  # noqa: Y015
 
 @_typing.final
 class ListEntriesRequest(_message.Message):
@@ -684,6 +886,11 @@ class ListEntriesRequest(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    HOLD_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    LAST_OUTCOME_FIELD_NUMBER: _builtins.int
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_AT_LEAST_FIELD_NUMBER: _builtins.int
     queue: _call_state_pb2.Queue.ValueType
     """Which queue."""
     state: _call_state_pb2.EntryState.ValueType
@@ -692,6 +899,16 @@ class ListEntriesRequest(_message.Message):
     """At most so many, 1 to 200; 0 means 50; more is coerced."""
     page_token: _builtins.str
     """From a former answer; empty starts at the head. AIP-158."""
+    hold: _call_state_pb2.Hold.ValueType
+    """Only people whom this holds; unspecified for any."""
+    reason: _builtins.str
+    """Only people in the queue, or kept out, for this reason; empty for any."""
+    last_outcome: _call_state_pb2.Outcome.ValueType
+    """Only people whose last call ended so; unspecified for any."""
+    agent_id: _builtins.str
+    """Only people whom this agent holds, or spoke to last; empty for any."""
+    attempts_at_least: _builtins.int
+    """Only people with at least so many attempts."""
     def __init__(
         self,
         *,
@@ -699,10 +916,15 @@ class ListEntriesRequest(_message.Message):
         state: _call_state_pb2.EntryState.ValueType = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        hold: _call_state_pb2.Hold.ValueType = ...,
+        reason: _builtins.str = ...,
+        last_outcome: _call_state_pb2.Outcome.ValueType = ...,
+        agent_id: _builtins.str = ...,
+        attempts_at_least: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "queue", b"queue", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "attempts_at_least", b"attempts_at_least", "hold", b"hold", "last_outcome", b"last_outcome", "page_size", b"page_size", "page_token", b"page_token", "queue", b"queue", "reason", b"reason", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -752,6 +974,7 @@ class QueueEntry(_message.Message):
     ENTERED_AT_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     ASSIGNED_AGENT_ID_FIELD_NUMBER: _builtins.int
+    HOLD_FIELD_NUMBER: _builtins.int
     user_id: _builtins.int
     """`users.id`."""
     queue: _call_state_pb2.Queue.ValueType
@@ -768,6 +991,8 @@ class QueueEntry(_message.Message):
     """Why the person is in this queue; UPPER_SNAKE."""
     assigned_agent_id: _builtins.str
     """The agent who holds the person, empty when nobody does."""
+    hold: _call_state_pb2.Hold.ValueType
+    """What keeps the person from being called now, while WAITING."""
     @_builtins.property
     def next_call_at(self) -> _timestamp_pb2.Timestamp:
         """Not to be called before; unset means now."""
@@ -789,11 +1014,1291 @@ class QueueEntry(_message.Message):
         entered_at: _timestamp_pb2.Timestamp | None = ...,
         reason: _builtins.str = ...,
         assigned_agent_id: _builtins.str = ...,
+        hold: _call_state_pb2.Hold.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["entered_at", b"entered_at", "next_call_at", b"next_call_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned_agent_id", b"assigned_agent_id", "attempts", b"attempts", "entered_at", b"entered_at", "last_outcome", b"last_outcome", "next_call_at", b"next_call_at", "queue", b"queue", "reason", b"reason", "score", b"score", "state", b"state", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned_agent_id", b"assigned_agent_id", "attempts", b"attempts", "entered_at", b"entered_at", "hold", b"hold", "last_outcome", b"last_outcome", "next_call_at", b"next_call_at", "queue", b"queue", "reason", b"reason", "score", b"score", "state", b"state", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___QueueEntry: _TypeAlias = QueueEntry  # noqa: Y015
+
+@_typing.final
+class ExplainUserRequest(_message.Message):
+    """Request of ExplainUser."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.int
+    """`users.id`."""
+    agent_id: _builtins.str
+    """Also say whether this agent would be handed the person; empty for no agent in particular."""
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.int = ...,
+        agent_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainUserRequest: _TypeAlias = ExplainUserRequest  # noqa: Y015
+
+@_typing.final
+class ExplainUserResponse(_message.Message):
+    """Response of ExplainUser."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
+    IS_CALLABLE_NOW_FIELD_NUMBER: _builtins.int
+    IS_LIVE_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
+    FACTORS_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    PEOPLE_AHEAD_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.int
+    """`users.id`."""
+    summary: _builtins.str
+    """Where the person stands, in one sentence."""
+    state: _call_state_pb2.EntryState.ValueType
+    """Where the rules put the person at this moment."""
+    queue: _call_state_pb2.Queue.ValueType
+    """The queue that is, unspecified for none."""
+    is_callable_now: _builtins.bool
+    """Whether the person would be handed out now if they came to the head."""
+    is_live: _builtins.bool
+    """Whether the main app was asked now; otherwise the facts are the last ones applied."""
+    score: _builtins.float
+    """Present score."""
+    people_ahead: _builtins.int
+    """People of the same queue who would be handed out before, when the person is READY."""
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___RuleResult]:
+        """Every rule, in the order in which they decide."""
+
+    @_builtins.property
+    def factors(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScoreFactor]:
+        """What the score is made of; the points add up to it."""
+
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.int = ...,
+        summary: _builtins.str = ...,
+        state: _call_state_pb2.EntryState.ValueType = ...,
+        queue: _call_state_pb2.Queue.ValueType = ...,
+        is_callable_now: _builtins.bool = ...,
+        is_live: _builtins.bool = ...,
+        rules: _abc.Iterable[Global___RuleResult] | None = ...,
+        factors: _abc.Iterable[Global___ScoreFactor] | None = ...,
+        score: _builtins.float = ...,
+        people_ahead: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["factors", b"factors", "is_callable_now", b"is_callable_now", "is_live", b"is_live", "people_ahead", b"people_ahead", "queue", b"queue", "rules", b"rules", "score", b"score", "state", b"state", "summary", b"summary", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainUserResponse: _TypeAlias = ExplainUserResponse  # noqa: Y015
+
+@_typing.final
+class RuleResult(_message.Message):
+    """What one rule says of a person."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class InputsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    RULE_FIELD_NUMBER: _builtins.int
+    IS_PASSED_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    WORDS_FIELD_NUMBER: _builtins.int
+    WHAT_WOULD_CHANGE_IT_FIELD_NUMBER: _builtins.int
+    rule: _builtins.str
+    """Which rule; UPPER_SNAKE."""
+    is_passed: _builtins.bool
+    """Whether it lets the person be called."""
+    words: _builtins.str
+    """The result in words."""
+    what_would_change_it: _builtins.str
+    """What would have to change for it to let the person be called; empty when it does."""
+    @_builtins.property
+    def inputs(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What it looked at, by name. Ids, states and times; no personal data."""
+
+    def __init__(
+        self,
+        *,
+        rule: _builtins.str = ...,
+        is_passed: _builtins.bool = ...,
+        inputs: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        words: _builtins.str = ...,
+        what_would_change_it: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs", "is_passed", b"is_passed", "rule", b"rule", "what_would_change_it", b"what_would_change_it", "words", b"words"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RuleResult: _TypeAlias = RuleResult  # noqa: Y015
+
+@_typing.final
+class ScoreFactor(_message.Message):
+    """One part of a score."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FACTOR_FIELD_NUMBER: _builtins.int
+    POINTS_FIELD_NUMBER: _builtins.int
+    WORDS_FIELD_NUMBER: _builtins.int
+    factor: _builtins.str
+    """Which; UPPER_SNAKE."""
+    points: _builtins.float
+    """Points it adds at this moment."""
+    words: _builtins.str
+    """How they come about, in words."""
+    def __init__(
+        self,
+        *,
+        factor: _builtins.str = ...,
+        points: _builtins.float = ...,
+        words: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["factor", b"factor", "points", b"points", "words", b"words"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScoreFactor: _TypeAlias = ScoreFactor  # noqa: Y015
+
+@_typing.final
+class ForceReleaseAssignmentRequest(_message.Message):
+    """Request of ForceReleaseAssignment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ASSIGNMENT_ID_FIELD_NUMBER: _builtins.int
+    ACTOR_ID_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    assignment_id: _builtins.str
+    """Which."""
+    actor_id: _builtins.str
+    """The supervisor."""
+    notes: _builtins.str
+    """Why, in words."""
+    request_id: _builtins.str
+    """Chosen by the caller, UUID; a repeat returns the first answer."""
+    def __init__(
+        self,
+        *,
+        assignment_id: _builtins.str = ...,
+        actor_id: _builtins.str = ...,
+        notes: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_id", b"actor_id", "assignment_id", b"assignment_id", "notes", b"notes", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForceReleaseAssignmentRequest: _TypeAlias = ForceReleaseAssignmentRequest  # noqa: Y015
+
+@_typing.final
+class ForceReleaseAssignmentResponse(_message.Message):
+    """Response of ForceReleaseAssignment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALL_STATE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def call_state(self) -> _call_state_pb2.CallState:
+        """The person's state now."""
+
+    def __init__(
+        self,
+        *,
+        call_state: _call_state_pb2.CallState | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["call_state", b"call_state"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_state", b"call_state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForceReleaseAssignmentResponse: _TypeAlias = ForceReleaseAssignmentResponse  # noqa: Y015
+
+@_typing.final
+class ScheduleCallbackRequest(_message.Message):
+    """Request of ScheduleCallback."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    SCHEDULED_FOR_FIELD_NUMBER: _builtins.int
+    PREFERRED_AGENT_ID_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
+    ACTOR_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.int
+    """`users.id` of somebody the dialler knows."""
+    preferred_agent_id: _builtins.str
+    """Who is offered it first, empty for anyone."""
+    notes: _builtins.str
+    """What there is to know."""
+    actor_id: _builtins.str
+    """Who agrees it."""
+    request_id: _builtins.str
+    """Chosen by the caller, UUID; a repeat returns the first answer."""
+    @_builtins.property
+    def scheduled_for(self) -> _timestamp_pb2.Timestamp:
+        """When the person is to be called; in the future."""
+
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.int = ...,
+        scheduled_for: _timestamp_pb2.Timestamp | None = ...,
+        preferred_agent_id: _builtins.str = ...,
+        notes: _builtins.str = ...,
+        actor_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["scheduled_for", b"scheduled_for"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_id", b"actor_id", "notes", b"notes", "preferred_agent_id", b"preferred_agent_id", "request_id", b"request_id", "scheduled_for", b"scheduled_for", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScheduleCallbackRequest: _TypeAlias = ScheduleCallbackRequest  # noqa: Y015
+
+@_typing.final
+class ScheduleCallbackResponse(_message.Message):
+    """Response of ScheduleCallback."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALLBACK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def callback(self) -> _call_state_pb2.Callback:
+        """As agreed."""
+
+    def __init__(
+        self,
+        *,
+        callback: _call_state_pb2.Callback | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["callback", b"callback"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["callback", b"callback"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScheduleCallbackResponse: _TypeAlias = ScheduleCallbackResponse  # noqa: Y015
+
+@_typing.final
+class RescheduleCallbackRequest(_message.Message):
+    """Request of RescheduleCallback."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALLBACK_ID_FIELD_NUMBER: _builtins.int
+    SCHEDULED_FOR_FIELD_NUMBER: _builtins.int
+    PREFERRED_AGENT_ID_FIELD_NUMBER: _builtins.int
+    ACTOR_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    callback_id: _builtins.str
+    """Which."""
+    preferred_agent_id: _builtins.str
+    """Who is offered it first from now on; absent leaves that as it is, empty means anyone."""
+    actor_id: _builtins.str
+    """Who moves it."""
+    request_id: _builtins.str
+    """Chosen by the caller, UUID; a repeat returns the first answer."""
+    @_builtins.property
+    def scheduled_for(self) -> _timestamp_pb2.Timestamp:
+        """The new time; in the future."""
+
+    def __init__(
+        self,
+        *,
+        callback_id: _builtins.str = ...,
+        scheduled_for: _timestamp_pb2.Timestamp | None = ...,
+        preferred_agent_id: _builtins.str | None = ...,
+        actor_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_preferred_agent_id", b"_preferred_agent_id", "preferred_agent_id", b"preferred_agent_id", "scheduled_for", b"scheduled_for"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_preferred_agent_id", b"_preferred_agent_id", "actor_id", b"actor_id", "callback_id", b"callback_id", "preferred_agent_id", b"preferred_agent_id", "request_id", b"request_id", "scheduled_for", b"scheduled_for"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__preferred_agent_id: _TypeAlias = _typing.Literal["preferred_agent_id"]  # noqa: Y015
+    _WhichOneofArgType__preferred_agent_id: _TypeAlias = _typing.Literal["_preferred_agent_id", b"_preferred_agent_id"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__preferred_agent_id) -> _WhichOneofReturnType__preferred_agent_id | None: ...
+
+Global___RescheduleCallbackRequest: _TypeAlias = RescheduleCallbackRequest  # noqa: Y015
+
+@_typing.final
+class RescheduleCallbackResponse(_message.Message):
+    """Response of RescheduleCallback."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALLBACK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def callback(self) -> _call_state_pb2.Callback:
+        """As it is now."""
+
+    def __init__(
+        self,
+        *,
+        callback: _call_state_pb2.Callback | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["callback", b"callback"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["callback", b"callback"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RescheduleCallbackResponse: _TypeAlias = RescheduleCallbackResponse  # noqa: Y015
+
+@_typing.final
+class CancelCallbackRequest(_message.Message):
+    """Request of CancelCallback."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALLBACK_ID_FIELD_NUMBER: _builtins.int
+    ACTOR_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    callback_id: _builtins.str
+    """Which."""
+    actor_id: _builtins.str
+    """Who calls it off."""
+    request_id: _builtins.str
+    """Chosen by the caller, UUID; a repeat returns the first answer."""
+    def __init__(
+        self,
+        *,
+        callback_id: _builtins.str = ...,
+        actor_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_id", b"actor_id", "callback_id", b"callback_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelCallbackRequest: _TypeAlias = CancelCallbackRequest  # noqa: Y015
+
+@_typing.final
+class CancelCallbackResponse(_message.Message):
+    """Response of CancelCallback."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALLBACK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def callback(self) -> _call_state_pb2.Callback:
+        """As it is now."""
+
+    def __init__(
+        self,
+        *,
+        callback: _call_state_pb2.Callback | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["callback", b"callback"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["callback", b"callback"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelCallbackResponse: _TypeAlias = CancelCallbackResponse  # noqa: Y015
+
+@_typing.final
+class ListCallbacksRequest(_message.Message):
+    """Request of ListCallbacks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PREFERRED_AGENT_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    preferred_agent_id: _builtins.str
+    """Only those that prefer this agent; empty for any."""
+    user_id: _builtins.int
+    """Only this person's; 0 for any."""
+    state: _call_state_pb2.CallbackState.ValueType
+    """Only those in this state; unspecified means OPEN."""
+    page_size: _builtins.int
+    """At most so many, 1 to 200; 0 means 50; more is coerced."""
+    page_token: _builtins.str
+    """From a former answer; empty starts with the earliest. AIP-158."""
+    def __init__(
+        self,
+        *,
+        preferred_agent_id: _builtins.str = ...,
+        user_id: _builtins.int = ...,
+        state: _call_state_pb2.CallbackState.ValueType = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "preferred_agent_id", b"preferred_agent_id", "state", b"state", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCallbacksRequest: _TypeAlias = ListCallbacksRequest  # noqa: Y015
+
+@_typing.final
+class ListCallbacksResponse(_message.Message):
+    """Response of ListCallbacks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALLBACKS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty at the end."""
+    @_builtins.property
+    def callbacks(self) -> _containers.RepeatedCompositeFieldContainer[_call_state_pb2.Callback]:
+        """The earliest first."""
+
+    def __init__(
+        self,
+        *,
+        callbacks: _abc.Iterable[_call_state_pb2.Callback] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["callbacks", b"callbacks", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCallbacksResponse: _TypeAlias = ListCallbacksResponse  # noqa: Y015
+
+@_typing.final
+class Agent(_message.Message):
+    """An agent as the queue knows them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    PRESENCE_FIELD_NUMBER: _builtins.int
+    PRESENCE_SINCE_FIELD_NUMBER: _builtins.int
+    LAST_SEEN_AT_FIELD_NUMBER: _builtins.int
+    ALLOWED_QUEUES_FIELD_NUMBER: _builtins.int
+    ASSIGNMENT_FIELD_NUMBER: _builtins.int
+    TODAY_FIELD_NUMBER: _builtins.int
+    agent_id: _builtins.str
+    """Who."""
+    presence: Global___Presence.ValueType
+    """What they are doing now; OFFLINE when they have not been heard of for too long."""
+    @_builtins.property
+    def presence_since(self) -> _timestamp_pb2.Timestamp:
+        """Since when they have said so."""
+
+    @_builtins.property
+    def last_seen_at(self) -> _timestamp_pb2.Timestamp:
+        """The last sign of life."""
+
+    @_builtins.property
+    def allowed_queues(self) -> _containers.RepeatedScalarFieldContainer[_call_state_pb2.Queue.ValueType]:
+        """Queues the agent is limited to; empty for no limit."""
+
+    @_builtins.property
+    def assignment(self) -> Global___Assignment:
+        """The live assignment, unset for none."""
+
+    @_builtins.property
+    def today(self) -> Global___AgentDay:
+        """Since midnight."""
+
+    def __init__(
+        self,
+        *,
+        agent_id: _builtins.str = ...,
+        presence: Global___Presence.ValueType = ...,
+        presence_since: _timestamp_pb2.Timestamp | None = ...,
+        last_seen_at: _timestamp_pb2.Timestamp | None = ...,
+        allowed_queues: _abc.Iterable[_call_state_pb2.Queue.ValueType] | None = ...,
+        assignment: Global___Assignment | None = ...,
+        today: Global___AgentDay | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "last_seen_at", b"last_seen_at", "presence_since", b"presence_since", "today", b"today"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "allowed_queues", b"allowed_queues", "assignment", b"assignment", "last_seen_at", b"last_seen_at", "presence", b"presence", "presence_since", b"presence_since", "today", b"today"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Agent: _TypeAlias = Agent  # noqa: Y015
+
+@_typing.final
+class SetAgentPresenceRequest(_message.Message):
+    """Request of SetAgentPresence."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    PRESENCE_FIELD_NUMBER: _builtins.int
+    agent_id: _builtins.str
+    """Who."""
+    presence: Global___Presence.ValueType
+    """What they are doing."""
+    def __init__(
+        self,
+        *,
+        agent_id: _builtins.str = ...,
+        presence: Global___Presence.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "presence", b"presence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetAgentPresenceRequest: _TypeAlias = SetAgentPresenceRequest  # noqa: Y015
+
+@_typing.final
+class SetAgentPresenceResponse(_message.Message):
+    """Response of SetAgentPresence."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def agent(self) -> Global___Agent:
+        """As they are now."""
+
+    def __init__(
+        self,
+        *,
+        agent: Global___Agent | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetAgentPresenceResponse: _TypeAlias = SetAgentPresenceResponse  # noqa: Y015
+
+@_typing.final
+class SetAgentQueuesRequest(_message.Message):
+    """Request of SetAgentQueues."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    ALLOWED_QUEUES_FIELD_NUMBER: _builtins.int
+    ACTOR_ID_FIELD_NUMBER: _builtins.int
+    agent_id: _builtins.str
+    """Who."""
+    actor_id: _builtins.str
+    """The supervisor."""
+    @_builtins.property
+    def allowed_queues(self) -> _containers.RepeatedScalarFieldContainer[_call_state_pb2.Queue.ValueType]:
+        """Queues to be limited to; empty lifts the limit."""
+
+    def __init__(
+        self,
+        *,
+        agent_id: _builtins.str = ...,
+        allowed_queues: _abc.Iterable[_call_state_pb2.Queue.ValueType] | None = ...,
+        actor_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_id", b"actor_id", "agent_id", b"agent_id", "allowed_queues", b"allowed_queues"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetAgentQueuesRequest: _TypeAlias = SetAgentQueuesRequest  # noqa: Y015
+
+@_typing.final
+class SetAgentQueuesResponse(_message.Message):
+    """Response of SetAgentQueues."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def agent(self) -> Global___Agent:
+        """As they are now."""
+
+    def __init__(
+        self,
+        *,
+        agent: Global___Agent | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetAgentQueuesResponse: _TypeAlias = SetAgentQueuesResponse  # noqa: Y015
+
+@_typing.final
+class ListAgentsRequest(_message.Message):
+    """Request of ListAgents."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRESENCE_FIELD_NUMBER: _builtins.int
+    presence: Global___Presence.ValueType
+    """Only agents of this presence; unspecified for all."""
+    def __init__(
+        self,
+        *,
+        presence: Global___Presence.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["presence", b"presence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAgentsRequest: _TypeAlias = ListAgentsRequest  # noqa: Y015
+
+@_typing.final
+class ListAgentsResponse(_message.Message):
+    """Response of ListAgents."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def agents(self) -> _containers.RepeatedCompositeFieldContainer[Global___Agent]:
+        """By id."""
+
+    def __init__(
+        self,
+        *,
+        agents: _abc.Iterable[Global___Agent] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAgentsResponse: _TypeAlias = ListAgentsResponse  # noqa: Y015
+
+@_typing.final
+class SuppressUserRequest(_message.Message):
+    """Request of SuppressUser."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    ACTOR_ID_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.int
+    """`users.id` of somebody the dialler knows."""
+    actor_id: _builtins.str
+    """Who says so."""
+    notes: _builtins.str
+    """Why; required."""
+    request_id: _builtins.str
+    """Chosen by the caller, UUID; a repeat returns the first answer."""
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.int = ...,
+        actor_id: _builtins.str = ...,
+        notes: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_id", b"actor_id", "notes", b"notes", "request_id", b"request_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SuppressUserRequest: _TypeAlias = SuppressUserRequest  # noqa: Y015
+
+@_typing.final
+class SuppressUserResponse(_message.Message):
+    """Response of SuppressUser."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALL_STATE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def call_state(self) -> _call_state_pb2.CallState:
+        """The person's state now."""
+
+    def __init__(
+        self,
+        *,
+        call_state: _call_state_pb2.CallState | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["call_state", b"call_state"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_state", b"call_state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SuppressUserResponse: _TypeAlias = SuppressUserResponse  # noqa: Y015
+
+@_typing.final
+class LiftSuppressionRequest(_message.Message):
+    """Request of LiftSuppression."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    ACTOR_ID_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.int
+    """`users.id`."""
+    actor_id: _builtins.str
+    """The supervisor."""
+    notes: _builtins.str
+    """Why; required."""
+    request_id: _builtins.str
+    """Chosen by the caller, UUID; a repeat returns the first answer."""
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.int = ...,
+        actor_id: _builtins.str = ...,
+        notes: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_id", b"actor_id", "notes", b"notes", "request_id", b"request_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LiftSuppressionRequest: _TypeAlias = LiftSuppressionRequest  # noqa: Y015
+
+@_typing.final
+class LiftSuppressionResponse(_message.Message):
+    """Response of LiftSuppression."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALL_STATE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def call_state(self) -> _call_state_pb2.CallState:
+        """The person's state now."""
+
+    def __init__(
+        self,
+        *,
+        call_state: _call_state_pb2.CallState | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["call_state", b"call_state"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_state", b"call_state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LiftSuppressionResponse: _TypeAlias = LiftSuppressionResponse  # noqa: Y015
+
+@_typing.final
+class Suppression(_message.Message):
+    """A person whom nobody calls."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUPPRESSION_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    CREATED_BY_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
+    LIFTED_AT_FIELD_NUMBER: _builtins.int
+    LIFTED_BY_FIELD_NUMBER: _builtins.int
+    LIFT_NOTES_FIELD_NUMBER: _builtins.int
+    suppression_id: _builtins.str
+    """UUID."""
+    user_id: _builtins.int
+    """`users.id`."""
+    created_by: _builtins.str
+    """Who said so."""
+    notes: _builtins.str
+    """Why."""
+    lifted_by: _builtins.str
+    """Who lifted it."""
+    lift_notes: _builtins.str
+    """Why it was lifted."""
+    @_builtins.property
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    @_builtins.property
+    def lifted_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was lifted; unset while it stands."""
+
+    def __init__(
+        self,
+        *,
+        suppression_id: _builtins.str = ...,
+        user_id: _builtins.int = ...,
+        created_by: _builtins.str = ...,
+        created_at: _timestamp_pb2.Timestamp | None = ...,
+        notes: _builtins.str = ...,
+        lifted_at: _timestamp_pb2.Timestamp | None = ...,
+        lifted_by: _builtins.str = ...,
+        lift_notes: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "lifted_at", b"lifted_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "lift_notes", b"lift_notes", "lifted_at", b"lifted_at", "lifted_by", b"lifted_by", "notes", b"notes", "suppression_id", b"suppression_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Suppression: _TypeAlias = Suppression  # noqa: Y015
+
+@_typing.final
+class ListSuppressionsRequest(_message.Message):
+    """Request of ListSuppressions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    INCLUDE_LIFTED_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.int
+    """Only this person's; 0 for any."""
+    include_lifted: _builtins.bool
+    """Also those that were lifted."""
+    page_size: _builtins.int
+    """At most so many, 1 to 200; 0 means 50; more is coerced."""
+    page_token: _builtins.str
+    """From a former answer; empty starts with the latest. AIP-158."""
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.int = ...,
+        include_lifted: _builtins.bool = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_lifted", b"include_lifted", "page_size", b"page_size", "page_token", b"page_token", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSuppressionsRequest: _TypeAlias = ListSuppressionsRequest  # noqa: Y015
+
+@_typing.final
+class ListSuppressionsResponse(_message.Message):
+    """Response of ListSuppressions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUPPRESSIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty at the end."""
+    @_builtins.property
+    def suppressions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Suppression]:
+        """The latest first."""
+
+    def __init__(
+        self,
+        *,
+        suppressions: _abc.Iterable[Global___Suppression] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "suppressions", b"suppressions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSuppressionsResponse: _TypeAlias = ListSuppressionsResponse  # noqa: Y015
+
+@_typing.final
+class ImportSuppressedPhonesRequest(_message.Message):
+    """Part of a list of phone numbers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIST_NAME_FIELD_NUMBER: _builtins.int
+    ACTOR_ID_FIELD_NUMBER: _builtins.int
+    IS_COMPLETE_FIELD_NUMBER: _builtins.int
+    CSV_FIELD_NUMBER: _builtins.int
+    list_name: _builtins.str
+    """What the list is called, such as `tps`; in the first message."""
+    actor_id: _builtins.str
+    """Who brings it; in the first message."""
+    is_complete: _builtins.bool
+    """Whether numbers of that list that are missing here are taken off it; in the first message."""
+    csv: _builtins.bytes
+    """The next bytes of a CSV file in UTF-8: one number a line, or in the column headed `phone`,
+    `number`, `telephone` or `phone_number`. Cut anywhere.
+    """
+    def __init__(
+        self,
+        *,
+        list_name: _builtins.str = ...,
+        actor_id: _builtins.str = ...,
+        is_complete: _builtins.bool = ...,
+        csv: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_id", b"actor_id", "csv", b"csv", "is_complete", b"is_complete", "list_name", b"list_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportSuppressedPhonesRequest: _TypeAlias = ImportSuppressedPhonesRequest  # noqa: Y015
+
+@_typing.final
+class ImportSuppressedPhonesResponse(_message.Message):
+    """Response of ImportSuppressedPhones."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINES_FIELD_NUMBER: _builtins.int
+    ADDED_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
+    INVALID_FIELD_NUMBER: _builtins.int
+    INVALID_LINES_FIELD_NUMBER: _builtins.int
+    PEOPLE_SUPPRESSED_FIELD_NUMBER: _builtins.int
+    PEOPLE_RELEASED_FIELD_NUMBER: _builtins.int
+    lines: _builtins.int
+    """Lines with something in them, the heading apart."""
+    added: _builtins.int
+    """Numbers new on the list."""
+    removed: _builtins.int
+    """Numbers taken off the list."""
+    invalid: _builtins.int
+    """Lines that are no phone number."""
+    people_suppressed: _builtins.int
+    """People who may no longer be called because of it."""
+    people_released: _builtins.int
+    """People who may be called again because of it."""
+    @_builtins.property
+    def invalid_lines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The first 100 of those, by line number from 1."""
+
+    def __init__(
+        self,
+        *,
+        lines: _builtins.int = ...,
+        added: _builtins.int = ...,
+        removed: _builtins.int = ...,
+        invalid: _builtins.int = ...,
+        invalid_lines: _abc.Iterable[_builtins.int] | None = ...,
+        people_suppressed: _builtins.int = ...,
+        people_released: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added", b"added", "invalid", b"invalid", "invalid_lines", b"invalid_lines", "lines", b"lines", "people_released", b"people_released", "people_suppressed", b"people_suppressed", "removed", b"removed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportSuppressedPhonesResponse: _TypeAlias = ImportSuppressedPhonesResponse  # noqa: Y015
+
+@_typing.final
+class RebuildRequest(_message.Message):
+    """Request of Rebuild."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTOR_ID_FIELD_NUMBER: _builtins.int
+    actor_id: _builtins.str
+    """Who asks for it."""
+    def __init__(
+        self,
+        *,
+        actor_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_id", b"actor_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RebuildRequest: _TypeAlias = RebuildRequest  # noqa: Y015
+
+@_typing.final
+class RebuildResponse(_message.Message):
+    """How far a rebuild is. The last message of the stream has phase DONE."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PHASE_FIELD_NUMBER: _builtins.int
+    PEOPLE_READ_FIELD_NUMBER: _builtins.int
+    PEOPLE_NEW_FIELD_NUMBER: _builtins.int
+    PEOPLE_DIFFERENT_FIELD_NUMBER: _builtins.int
+    PEOPLE_WRITTEN_FIELD_NUMBER: _builtins.int
+    CONVERSIONS_FIELD_NUMBER: _builtins.int
+    THROUGH_USER_ID_FIELD_NUMBER: _builtins.int
+    LAST_USER_ID_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    phase: Global___RebuildPhase.ValueType
+    """What it is doing."""
+    people_read: _builtins.int
+    """People read."""
+    people_new: _builtins.int
+    """People found to be new."""
+    people_different: _builtins.int
+    """People found to differ."""
+    people_written: _builtins.int
+    """Of the new and different, how many have been written."""
+    conversions: _builtins.int
+    """Conversions recorded."""
+    through_user_id: _builtins.int
+    """Highest person id read; with `last_user_id` a measure of progress."""
+    last_user_id: _builtins.int
+    """Highest person id there is."""
+    seconds: _builtins.float
+    """Seconds since it began."""
+    def __init__(
+        self,
+        *,
+        phase: Global___RebuildPhase.ValueType = ...,
+        people_read: _builtins.int = ...,
+        people_new: _builtins.int = ...,
+        people_different: _builtins.int = ...,
+        people_written: _builtins.int = ...,
+        conversions: _builtins.int = ...,
+        through_user_id: _builtins.int = ...,
+        last_user_id: _builtins.int = ...,
+        seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversions", b"conversions", "last_user_id", b"last_user_id", "people_different", b"people_different", "people_new", b"people_new", "people_read", b"people_read", "people_written", b"people_written", "phase", b"phase", "seconds", b"seconds", "through_user_id", b"through_user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RebuildResponse: _TypeAlias = RebuildResponse  # noqa: Y015
+
+@_typing.final
+class RecordAccessRequest(_message.Message):
+    """Request of RecordAccess."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTOR_ID_FIELD_NUMBER: _builtins.int
+    USER_IDS_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    actor_id: _builtins.str
+    """Who looked."""
+    action: _builtins.str
+    """What they did; UPPER_SNAKE, such as VIEWED_CONTEXT or FOUND_BY_SEARCH."""
+    @_builtins.property
+    def user_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """At whom; up to 1,000 people."""
+
+    def __init__(
+        self,
+        *,
+        actor_id: _builtins.str = ...,
+        user_ids: _abc.Iterable[_builtins.int] | None = ...,
+        action: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor_id", b"actor_id", "user_ids", b"user_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordAccessRequest: _TypeAlias = RecordAccessRequest  # noqa: Y015
+
+@_typing.final
+class RecordAccessResponse(_message.Message):
+    """Response of RecordAccess."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordAccessResponse: _TypeAlias = RecordAccessResponse  # noqa: Y015
+
+@_typing.final
+class ListAuditEntriesRequest(_message.Message):
+    """Request of ListAuditEntries."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    ACTOR_ID_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.int
+    """Only what concerns this person; 0 for any."""
+    actor_id: _builtins.str
+    """Only what this one did; empty for any."""
+    action: _builtins.str
+    """Only this action; empty for any."""
+    page_size: _builtins.int
+    """At most so many, 1 to 200; 0 means 50; more is coerced."""
+    page_token: _builtins.str
+    """From a former answer; empty starts with the latest. AIP-158."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Only from this moment on; unset for any."""
+
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """Only before this moment; unset for any."""
+
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.int = ...,
+        actor_id: _builtins.str = ...,
+        action: _builtins.str = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since", "until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor_id", b"actor_id", "page_size", b"page_size", "page_token", b"page_token", "since", b"since", "until", b"until", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAuditEntriesRequest: _TypeAlias = ListAuditEntriesRequest  # noqa: Y015
+
+@_typing.final
+class ListAuditEntriesResponse(_message.Message):
+    """Response of ListAuditEntries."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty at the end."""
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuditEntry]:
+        """The latest first."""
+
+    def __init__(
+        self,
+        *,
+        entries: _abc.Iterable[Global___AuditEntry] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAuditEntriesResponse: _TypeAlias = ListAuditEntriesResponse  # noqa: Y015
+
+@_typing.final
+class AuditEntry(_message.Message):
+    """Somebody saw or changed somebody."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class DetailsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    AT_FIELD_NUMBER: _builtins.int
+    ACTOR_ID_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    DETAILS_FIELD_NUMBER: _builtins.int
+    actor_id: _builtins.str
+    """Who."""
+    action: _builtins.str
+    """What; UPPER_SNAKE."""
+    user_id: _builtins.int
+    """`users.id`; 0 when no single person is concerned."""
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    @_builtins.property
+    def details(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What else there is to know: ids, states and times, by name. No personal data."""
+
+    def __init__(
+        self,
+        *,
+        at: _timestamp_pb2.Timestamp | None = ...,
+        actor_id: _builtins.str = ...,
+        action: _builtins.str = ...,
+        user_id: _builtins.int = ...,
+        details: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor_id", b"actor_id", "at", b"at", "details", b"details", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditEntry: _TypeAlias = AuditEntry  # noqa: Y015

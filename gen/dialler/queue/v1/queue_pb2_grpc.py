@@ -81,6 +81,86 @@ class QueueServiceStub:
                 request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListEntriesRequest.SerializeToString,
                 response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListEntriesResponse.FromString,
                 _registered_method=True)
+        self.ExplainUser = channel.unary_unary(
+                '/dialler.queue.v1.QueueService/ExplainUser',
+                request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ExplainUserRequest.SerializeToString,
+                response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ExplainUserResponse.FromString,
+                _registered_method=True)
+        self.ForceReleaseAssignment = channel.unary_unary(
+                '/dialler.queue.v1.QueueService/ForceReleaseAssignment',
+                request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ForceReleaseAssignmentRequest.SerializeToString,
+                response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ForceReleaseAssignmentResponse.FromString,
+                _registered_method=True)
+        self.ScheduleCallback = channel.unary_unary(
+                '/dialler.queue.v1.QueueService/ScheduleCallback',
+                request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ScheduleCallbackRequest.SerializeToString,
+                response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ScheduleCallbackResponse.FromString,
+                _registered_method=True)
+        self.RescheduleCallback = channel.unary_unary(
+                '/dialler.queue.v1.QueueService/RescheduleCallback',
+                request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.RescheduleCallbackRequest.SerializeToString,
+                response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.RescheduleCallbackResponse.FromString,
+                _registered_method=True)
+        self.CancelCallback = channel.unary_unary(
+                '/dialler.queue.v1.QueueService/CancelCallback',
+                request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.CancelCallbackRequest.SerializeToString,
+                response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.CancelCallbackResponse.FromString,
+                _registered_method=True)
+        self.ListCallbacks = channel.unary_unary(
+                '/dialler.queue.v1.QueueService/ListCallbacks',
+                request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListCallbacksRequest.SerializeToString,
+                response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListCallbacksResponse.FromString,
+                _registered_method=True)
+        self.SetAgentPresence = channel.unary_unary(
+                '/dialler.queue.v1.QueueService/SetAgentPresence',
+                request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.SetAgentPresenceRequest.SerializeToString,
+                response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.SetAgentPresenceResponse.FromString,
+                _registered_method=True)
+        self.SetAgentQueues = channel.unary_unary(
+                '/dialler.queue.v1.QueueService/SetAgentQueues',
+                request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.SetAgentQueuesRequest.SerializeToString,
+                response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.SetAgentQueuesResponse.FromString,
+                _registered_method=True)
+        self.ListAgents = channel.unary_unary(
+                '/dialler.queue.v1.QueueService/ListAgents',
+                request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListAgentsRequest.SerializeToString,
+                response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListAgentsResponse.FromString,
+                _registered_method=True)
+        self.SuppressUser = channel.unary_unary(
+                '/dialler.queue.v1.QueueService/SuppressUser',
+                request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.SuppressUserRequest.SerializeToString,
+                response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.SuppressUserResponse.FromString,
+                _registered_method=True)
+        self.LiftSuppression = channel.unary_unary(
+                '/dialler.queue.v1.QueueService/LiftSuppression',
+                request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.LiftSuppressionRequest.SerializeToString,
+                response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.LiftSuppressionResponse.FromString,
+                _registered_method=True)
+        self.ListSuppressions = channel.unary_unary(
+                '/dialler.queue.v1.QueueService/ListSuppressions',
+                request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListSuppressionsRequest.SerializeToString,
+                response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListSuppressionsResponse.FromString,
+                _registered_method=True)
+        self.ImportSuppressedPhones = channel.stream_unary(
+                '/dialler.queue.v1.QueueService/ImportSuppressedPhones',
+                request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ImportSuppressedPhonesRequest.SerializeToString,
+                response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ImportSuppressedPhonesResponse.FromString,
+                _registered_method=True)
+        self.Rebuild = channel.unary_stream(
+                '/dialler.queue.v1.QueueService/Rebuild',
+                request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.RebuildRequest.SerializeToString,
+                response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.RebuildResponse.FromString,
+                _registered_method=True)
+        self.RecordAccess = channel.unary_unary(
+                '/dialler.queue.v1.QueueService/RecordAccess',
+                request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.RecordAccessRequest.SerializeToString,
+                response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.RecordAccessResponse.FromString,
+                _registered_method=True)
+        self.ListAuditEntries = channel.unary_unary(
+                '/dialler.queue.v1.QueueService/ListAuditEntries',
+                request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListAuditEntriesRequest.SerializeToString,
+                response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListAuditEntriesResponse.FromString,
+                _registered_method=True)
 
 
 class QueueServiceServicer:
@@ -157,6 +237,123 @@ class QueueServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExplainUser(self, request, context):
+        """Every rule about one person with its inputs and result, read live; works for people in no queue
+        and for those never heard of.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ForceReleaseAssignment(self, request, context):
+        """Ends somebody's assignment by a supervisor's word; the person goes back to the queue. ABORTED
+        (ASSIGNMENT_NOT_LIVE) when it has ended already.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ScheduleCallback(self, request, context):
+        """Agrees a callback with a person. ALREADY_EXISTS (CALLBACK_OPEN) when one is open.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RescheduleCallback(self, request, context):
+        """Moves an open or missed callback. FAILED_PRECONDITION (CALLBACK_ENDED) when it has ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelCallback(self, request, context):
+        """Calls off an open or missed callback. Errors as for RescheduleCallback.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCallbacks(self, request, context):
+        """Callbacks by agent, person or state, the earliest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetAgentPresence(self, request, context):
+        """Says whether an agent takes calls. Counts as a sign of life.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetAgentQueues(self, request, context):
+        """Limits an agent to some queues, or lifts the limit.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAgents(self, request, context):
+        """Every agent known, by id, with today's figures.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SuppressUser(self, request, context):
+        """Stops every call to a person and to the person's number.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LiftSuppression(self, request, context):
+        """Lifts what stops calls to a person: a suppression, or a "no claim" that was reviewed.
+        FAILED_PRECONDITION (NOT_SUPPRESSED) when nothing does.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSuppressions(self, request, context):
+        """Suppressions of people, the latest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportSuppressedPhones(self, request_iterator, context):
+        """Takes over a list of phone numbers that must not be called, such as the TPS's, from CSV in any
+        format of numbers. All of it takes effect at once, or nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rebuild(self, request, context):
+        """Brings everybody in line with the main app and the present rules, and tells how far it is.
+        ABORTED (REBUILD_UNDER_WAY) while another one runs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecordAccess(self, request, context):
+        """Notes who looked at whom. Changes note themselves.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAuditEntries(self, request, context):
+        """Who saw and changed whom, the latest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_QueueServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -204,6 +401,86 @@ def add_QueueServiceServicer_to_server(servicer, server):
                     servicer.ListEntries,
                     request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListEntriesRequest.FromString,
                     response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListEntriesResponse.SerializeToString,
+            ),
+            'ExplainUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainUser,
+                    request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ExplainUserRequest.FromString,
+                    response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ExplainUserResponse.SerializeToString,
+            ),
+            'ForceReleaseAssignment': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForceReleaseAssignment,
+                    request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ForceReleaseAssignmentRequest.FromString,
+                    response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ForceReleaseAssignmentResponse.SerializeToString,
+            ),
+            'ScheduleCallback': grpc.unary_unary_rpc_method_handler(
+                    servicer.ScheduleCallback,
+                    request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ScheduleCallbackRequest.FromString,
+                    response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ScheduleCallbackResponse.SerializeToString,
+            ),
+            'RescheduleCallback': grpc.unary_unary_rpc_method_handler(
+                    servicer.RescheduleCallback,
+                    request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.RescheduleCallbackRequest.FromString,
+                    response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.RescheduleCallbackResponse.SerializeToString,
+            ),
+            'CancelCallback': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelCallback,
+                    request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.CancelCallbackRequest.FromString,
+                    response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.CancelCallbackResponse.SerializeToString,
+            ),
+            'ListCallbacks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCallbacks,
+                    request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListCallbacksRequest.FromString,
+                    response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListCallbacksResponse.SerializeToString,
+            ),
+            'SetAgentPresence': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetAgentPresence,
+                    request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.SetAgentPresenceRequest.FromString,
+                    response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.SetAgentPresenceResponse.SerializeToString,
+            ),
+            'SetAgentQueues': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetAgentQueues,
+                    request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.SetAgentQueuesRequest.FromString,
+                    response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.SetAgentQueuesResponse.SerializeToString,
+            ),
+            'ListAgents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAgents,
+                    request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListAgentsRequest.FromString,
+                    response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListAgentsResponse.SerializeToString,
+            ),
+            'SuppressUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.SuppressUser,
+                    request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.SuppressUserRequest.FromString,
+                    response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.SuppressUserResponse.SerializeToString,
+            ),
+            'LiftSuppression': grpc.unary_unary_rpc_method_handler(
+                    servicer.LiftSuppression,
+                    request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.LiftSuppressionRequest.FromString,
+                    response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.LiftSuppressionResponse.SerializeToString,
+            ),
+            'ListSuppressions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSuppressions,
+                    request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListSuppressionsRequest.FromString,
+                    response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListSuppressionsResponse.SerializeToString,
+            ),
+            'ImportSuppressedPhones': grpc.stream_unary_rpc_method_handler(
+                    servicer.ImportSuppressedPhones,
+                    request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ImportSuppressedPhonesRequest.FromString,
+                    response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ImportSuppressedPhonesResponse.SerializeToString,
+            ),
+            'Rebuild': grpc.unary_stream_rpc_method_handler(
+                    servicer.Rebuild,
+                    request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.RebuildRequest.FromString,
+                    response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.RebuildResponse.SerializeToString,
+            ),
+            'RecordAccess': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordAccess,
+                    request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.RecordAccessRequest.FromString,
+                    response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.RecordAccessResponse.SerializeToString,
+            ),
+            'ListAuditEntries': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAuditEntries,
+                    request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListAuditEntriesRequest.FromString,
+                    response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListAuditEntriesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -451,6 +728,438 @@ class QueueService:
             '/dialler.queue.v1.QueueService/ListEntries',
             dialler_dot_queue_dot_v1_dot_queue__pb2.ListEntriesRequest.SerializeToString,
             dialler_dot_queue_dot_v1_dot_queue__pb2.ListEntriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dialler.queue.v1.QueueService/ExplainUser',
+            dialler_dot_queue_dot_v1_dot_queue__pb2.ExplainUserRequest.SerializeToString,
+            dialler_dot_queue_dot_v1_dot_queue__pb2.ExplainUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForceReleaseAssignment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dialler.queue.v1.QueueService/ForceReleaseAssignment',
+            dialler_dot_queue_dot_v1_dot_queue__pb2.ForceReleaseAssignmentRequest.SerializeToString,
+            dialler_dot_queue_dot_v1_dot_queue__pb2.ForceReleaseAssignmentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ScheduleCallback(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dialler.queue.v1.QueueService/ScheduleCallback',
+            dialler_dot_queue_dot_v1_dot_queue__pb2.ScheduleCallbackRequest.SerializeToString,
+            dialler_dot_queue_dot_v1_dot_queue__pb2.ScheduleCallbackResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RescheduleCallback(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dialler.queue.v1.QueueService/RescheduleCallback',
+            dialler_dot_queue_dot_v1_dot_queue__pb2.RescheduleCallbackRequest.SerializeToString,
+            dialler_dot_queue_dot_v1_dot_queue__pb2.RescheduleCallbackResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelCallback(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dialler.queue.v1.QueueService/CancelCallback',
+            dialler_dot_queue_dot_v1_dot_queue__pb2.CancelCallbackRequest.SerializeToString,
+            dialler_dot_queue_dot_v1_dot_queue__pb2.CancelCallbackResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCallbacks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dialler.queue.v1.QueueService/ListCallbacks',
+            dialler_dot_queue_dot_v1_dot_queue__pb2.ListCallbacksRequest.SerializeToString,
+            dialler_dot_queue_dot_v1_dot_queue__pb2.ListCallbacksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetAgentPresence(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dialler.queue.v1.QueueService/SetAgentPresence',
+            dialler_dot_queue_dot_v1_dot_queue__pb2.SetAgentPresenceRequest.SerializeToString,
+            dialler_dot_queue_dot_v1_dot_queue__pb2.SetAgentPresenceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetAgentQueues(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dialler.queue.v1.QueueService/SetAgentQueues',
+            dialler_dot_queue_dot_v1_dot_queue__pb2.SetAgentQueuesRequest.SerializeToString,
+            dialler_dot_queue_dot_v1_dot_queue__pb2.SetAgentQueuesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAgents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dialler.queue.v1.QueueService/ListAgents',
+            dialler_dot_queue_dot_v1_dot_queue__pb2.ListAgentsRequest.SerializeToString,
+            dialler_dot_queue_dot_v1_dot_queue__pb2.ListAgentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SuppressUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dialler.queue.v1.QueueService/SuppressUser',
+            dialler_dot_queue_dot_v1_dot_queue__pb2.SuppressUserRequest.SerializeToString,
+            dialler_dot_queue_dot_v1_dot_queue__pb2.SuppressUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LiftSuppression(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dialler.queue.v1.QueueService/LiftSuppression',
+            dialler_dot_queue_dot_v1_dot_queue__pb2.LiftSuppressionRequest.SerializeToString,
+            dialler_dot_queue_dot_v1_dot_queue__pb2.LiftSuppressionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSuppressions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dialler.queue.v1.QueueService/ListSuppressions',
+            dialler_dot_queue_dot_v1_dot_queue__pb2.ListSuppressionsRequest.SerializeToString,
+            dialler_dot_queue_dot_v1_dot_queue__pb2.ListSuppressionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportSuppressedPhones(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/dialler.queue.v1.QueueService/ImportSuppressedPhones',
+            dialler_dot_queue_dot_v1_dot_queue__pb2.ImportSuppressedPhonesRequest.SerializeToString,
+            dialler_dot_queue_dot_v1_dot_queue__pb2.ImportSuppressedPhonesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rebuild(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/dialler.queue.v1.QueueService/Rebuild',
+            dialler_dot_queue_dot_v1_dot_queue__pb2.RebuildRequest.SerializeToString,
+            dialler_dot_queue_dot_v1_dot_queue__pb2.RebuildResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordAccess(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dialler.queue.v1.QueueService/RecordAccess',
+            dialler_dot_queue_dot_v1_dot_queue__pb2.RecordAccessRequest.SerializeToString,
+            dialler_dot_queue_dot_v1_dot_queue__pb2.RecordAccessResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAuditEntries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dialler.queue.v1.QueueService/ListAuditEntries',
+            dialler_dot_queue_dot_v1_dot_queue__pb2.ListAuditEntriesRequest.SerializeToString,
+            dialler_dot_queue_dot_v1_dot_queue__pb2.ListAuditEntriesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -64,6 +64,48 @@ class QueueServiceStub:
     """How many people are where, at this moment."""
     ListEntries: _grpc.UnaryUnaryMultiCallable[_queue_pb2.ListEntriesRequest, _queue_pb2.ListEntriesResponse]
     """The entries of one queue in the order in which they would be handed out."""
+    ExplainUser: _grpc.UnaryUnaryMultiCallable[_queue_pb2.ExplainUserRequest, _queue_pb2.ExplainUserResponse]
+    """Every rule about one person with its inputs and result, read live; works for people in no queue
+    and for those never heard of.
+    """
+    ForceReleaseAssignment: _grpc.UnaryUnaryMultiCallable[_queue_pb2.ForceReleaseAssignmentRequest, _queue_pb2.ForceReleaseAssignmentResponse]
+    """Ends somebody's assignment by a supervisor's word; the person goes back to the queue. ABORTED
+    (ASSIGNMENT_NOT_LIVE) when it has ended already.
+    """
+    ScheduleCallback: _grpc.UnaryUnaryMultiCallable[_queue_pb2.ScheduleCallbackRequest, _queue_pb2.ScheduleCallbackResponse]
+    """Agrees a callback with a person. ALREADY_EXISTS (CALLBACK_OPEN) when one is open."""
+    RescheduleCallback: _grpc.UnaryUnaryMultiCallable[_queue_pb2.RescheduleCallbackRequest, _queue_pb2.RescheduleCallbackResponse]
+    """Moves an open or missed callback. FAILED_PRECONDITION (CALLBACK_ENDED) when it has ended."""
+    CancelCallback: _grpc.UnaryUnaryMultiCallable[_queue_pb2.CancelCallbackRequest, _queue_pb2.CancelCallbackResponse]
+    """Calls off an open or missed callback. Errors as for RescheduleCallback."""
+    ListCallbacks: _grpc.UnaryUnaryMultiCallable[_queue_pb2.ListCallbacksRequest, _queue_pb2.ListCallbacksResponse]
+    """Callbacks by agent, person or state, the earliest first."""
+    SetAgentPresence: _grpc.UnaryUnaryMultiCallable[_queue_pb2.SetAgentPresenceRequest, _queue_pb2.SetAgentPresenceResponse]
+    """Says whether an agent takes calls. Counts as a sign of life."""
+    SetAgentQueues: _grpc.UnaryUnaryMultiCallable[_queue_pb2.SetAgentQueuesRequest, _queue_pb2.SetAgentQueuesResponse]
+    """Limits an agent to some queues, or lifts the limit."""
+    ListAgents: _grpc.UnaryUnaryMultiCallable[_queue_pb2.ListAgentsRequest, _queue_pb2.ListAgentsResponse]
+    """Every agent known, by id, with today's figures."""
+    SuppressUser: _grpc.UnaryUnaryMultiCallable[_queue_pb2.SuppressUserRequest, _queue_pb2.SuppressUserResponse]
+    """Stops every call to a person and to the person's number."""
+    LiftSuppression: _grpc.UnaryUnaryMultiCallable[_queue_pb2.LiftSuppressionRequest, _queue_pb2.LiftSuppressionResponse]
+    """Lifts what stops calls to a person: a suppression, or a "no claim" that was reviewed.
+    FAILED_PRECONDITION (NOT_SUPPRESSED) when nothing does.
+    """
+    ListSuppressions: _grpc.UnaryUnaryMultiCallable[_queue_pb2.ListSuppressionsRequest, _queue_pb2.ListSuppressionsResponse]
+    """Suppressions of people, the latest first."""
+    ImportSuppressedPhones: _grpc.StreamUnaryMultiCallable[_queue_pb2.ImportSuppressedPhonesRequest, _queue_pb2.ImportSuppressedPhonesResponse]
+    """Takes over a list of phone numbers that must not be called, such as the TPS's, from CSV in any
+    format of numbers. All of it takes effect at once, or nothing.
+    """
+    Rebuild: _grpc.UnaryStreamMultiCallable[_queue_pb2.RebuildRequest, _queue_pb2.RebuildResponse]
+    """Brings everybody in line with the main app and the present rules, and tells how far it is.
+    ABORTED (REBUILD_UNDER_WAY) while another one runs.
+    """
+    RecordAccess: _grpc.UnaryUnaryMultiCallable[_queue_pb2.RecordAccessRequest, _queue_pb2.RecordAccessResponse]
+    """Notes who looked at whom. Changes note themselves."""
+    ListAuditEntries: _grpc.UnaryUnaryMultiCallable[_queue_pb2.ListAuditEntriesRequest, _queue_pb2.ListAuditEntriesResponse]
+    """Who saw and changed whom, the latest first."""
 
 @_typing.type_check_only
 class QueueServiceAsyncStub(QueueServiceStub):
@@ -101,6 +143,48 @@ class QueueServiceAsyncStub(QueueServiceStub):
     """How many people are where, at this moment."""
     ListEntries: _aio.UnaryUnaryMultiCallable[_queue_pb2.ListEntriesRequest, _queue_pb2.ListEntriesResponse]  # type: ignore[assignment]
     """The entries of one queue in the order in which they would be handed out."""
+    ExplainUser: _aio.UnaryUnaryMultiCallable[_queue_pb2.ExplainUserRequest, _queue_pb2.ExplainUserResponse]  # type: ignore[assignment]
+    """Every rule about one person with its inputs and result, read live; works for people in no queue
+    and for those never heard of.
+    """
+    ForceReleaseAssignment: _aio.UnaryUnaryMultiCallable[_queue_pb2.ForceReleaseAssignmentRequest, _queue_pb2.ForceReleaseAssignmentResponse]  # type: ignore[assignment]
+    """Ends somebody's assignment by a supervisor's word; the person goes back to the queue. ABORTED
+    (ASSIGNMENT_NOT_LIVE) when it has ended already.
+    """
+    ScheduleCallback: _aio.UnaryUnaryMultiCallable[_queue_pb2.ScheduleCallbackRequest, _queue_pb2.ScheduleCallbackResponse]  # type: ignore[assignment]
+    """Agrees a callback with a person. ALREADY_EXISTS (CALLBACK_OPEN) when one is open."""
+    RescheduleCallback: _aio.UnaryUnaryMultiCallable[_queue_pb2.RescheduleCallbackRequest, _queue_pb2.RescheduleCallbackResponse]  # type: ignore[assignment]
+    """Moves an open or missed callback. FAILED_PRECONDITION (CALLBACK_ENDED) when it has ended."""
+    CancelCallback: _aio.UnaryUnaryMultiCallable[_queue_pb2.CancelCallbackRequest, _queue_pb2.CancelCallbackResponse]  # type: ignore[assignment]
+    """Calls off an open or missed callback. Errors as for RescheduleCallback."""
+    ListCallbacks: _aio.UnaryUnaryMultiCallable[_queue_pb2.ListCallbacksRequest, _queue_pb2.ListCallbacksResponse]  # type: ignore[assignment]
+    """Callbacks by agent, person or state, the earliest first."""
+    SetAgentPresence: _aio.UnaryUnaryMultiCallable[_queue_pb2.SetAgentPresenceRequest, _queue_pb2.SetAgentPresenceResponse]  # type: ignore[assignment]
+    """Says whether an agent takes calls. Counts as a sign of life."""
+    SetAgentQueues: _aio.UnaryUnaryMultiCallable[_queue_pb2.SetAgentQueuesRequest, _queue_pb2.SetAgentQueuesResponse]  # type: ignore[assignment]
+    """Limits an agent to some queues, or lifts the limit."""
+    ListAgents: _aio.UnaryUnaryMultiCallable[_queue_pb2.ListAgentsRequest, _queue_pb2.ListAgentsResponse]  # type: ignore[assignment]
+    """Every agent known, by id, with today's figures."""
+    SuppressUser: _aio.UnaryUnaryMultiCallable[_queue_pb2.SuppressUserRequest, _queue_pb2.SuppressUserResponse]  # type: ignore[assignment]
+    """Stops every call to a person and to the person's number."""
+    LiftSuppression: _aio.UnaryUnaryMultiCallable[_queue_pb2.LiftSuppressionRequest, _queue_pb2.LiftSuppressionResponse]  # type: ignore[assignment]
+    """Lifts what stops calls to a person: a suppression, or a "no claim" that was reviewed.
+    FAILED_PRECONDITION (NOT_SUPPRESSED) when nothing does.
+    """
+    ListSuppressions: _aio.UnaryUnaryMultiCallable[_queue_pb2.ListSuppressionsRequest, _queue_pb2.ListSuppressionsResponse]  # type: ignore[assignment]
+    """Suppressions of people, the latest first."""
+    ImportSuppressedPhones: _aio.StreamUnaryMultiCallable[_queue_pb2.ImportSuppressedPhonesRequest, _queue_pb2.ImportSuppressedPhonesResponse]  # type: ignore[assignment]
+    """Takes over a list of phone numbers that must not be called, such as the TPS's, from CSV in any
+    format of numbers. All of it takes effect at once, or nothing.
+    """
+    Rebuild: _aio.UnaryStreamMultiCallable[_queue_pb2.RebuildRequest, _queue_pb2.RebuildResponse]  # type: ignore[assignment]
+    """Brings everybody in line with the main app and the present rules, and tells how far it is.
+    ABORTED (REBUILD_UNDER_WAY) while another one runs.
+    """
+    RecordAccess: _aio.UnaryUnaryMultiCallable[_queue_pb2.RecordAccessRequest, _queue_pb2.RecordAccessResponse]  # type: ignore[assignment]
+    """Notes who looked at whom. Changes note themselves."""
+    ListAuditEntries: _aio.UnaryUnaryMultiCallable[_queue_pb2.ListAuditEntriesRequest, _queue_pb2.ListAuditEntriesResponse]  # type: ignore[assignment]
+    """Who saw and changed whom, the latest first."""
 
 class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
     """Owns queue entries, assignments, attempts and outcomes in PostgreSQL, and every rule about who is
@@ -189,5 +273,143 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_queue_pb2.ListEntriesResponse, _abc.Awaitable[_queue_pb2.ListEntriesResponse]]:
         """The entries of one queue in the order in which they would be handed out."""
+
+    @_abc_1.abstractmethod
+    def ExplainUser(
+        self,
+        request: _queue_pb2.ExplainUserRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_pb2.ExplainUserResponse, _abc.Awaitable[_queue_pb2.ExplainUserResponse]]:
+        """Every rule about one person with its inputs and result, read live; works for people in no queue
+        and for those never heard of.
+        """
+
+    @_abc_1.abstractmethod
+    def ForceReleaseAssignment(
+        self,
+        request: _queue_pb2.ForceReleaseAssignmentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_pb2.ForceReleaseAssignmentResponse, _abc.Awaitable[_queue_pb2.ForceReleaseAssignmentResponse]]:
+        """Ends somebody's assignment by a supervisor's word; the person goes back to the queue. ABORTED
+        (ASSIGNMENT_NOT_LIVE) when it has ended already.
+        """
+
+    @_abc_1.abstractmethod
+    def ScheduleCallback(
+        self,
+        request: _queue_pb2.ScheduleCallbackRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_pb2.ScheduleCallbackResponse, _abc.Awaitable[_queue_pb2.ScheduleCallbackResponse]]:
+        """Agrees a callback with a person. ALREADY_EXISTS (CALLBACK_OPEN) when one is open."""
+
+    @_abc_1.abstractmethod
+    def RescheduleCallback(
+        self,
+        request: _queue_pb2.RescheduleCallbackRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_pb2.RescheduleCallbackResponse, _abc.Awaitable[_queue_pb2.RescheduleCallbackResponse]]:
+        """Moves an open or missed callback. FAILED_PRECONDITION (CALLBACK_ENDED) when it has ended."""
+
+    @_abc_1.abstractmethod
+    def CancelCallback(
+        self,
+        request: _queue_pb2.CancelCallbackRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_pb2.CancelCallbackResponse, _abc.Awaitable[_queue_pb2.CancelCallbackResponse]]:
+        """Calls off an open or missed callback. Errors as for RescheduleCallback."""
+
+    @_abc_1.abstractmethod
+    def ListCallbacks(
+        self,
+        request: _queue_pb2.ListCallbacksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_pb2.ListCallbacksResponse, _abc.Awaitable[_queue_pb2.ListCallbacksResponse]]:
+        """Callbacks by agent, person or state, the earliest first."""
+
+    @_abc_1.abstractmethod
+    def SetAgentPresence(
+        self,
+        request: _queue_pb2.SetAgentPresenceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_pb2.SetAgentPresenceResponse, _abc.Awaitable[_queue_pb2.SetAgentPresenceResponse]]:
+        """Says whether an agent takes calls. Counts as a sign of life."""
+
+    @_abc_1.abstractmethod
+    def SetAgentQueues(
+        self,
+        request: _queue_pb2.SetAgentQueuesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_pb2.SetAgentQueuesResponse, _abc.Awaitable[_queue_pb2.SetAgentQueuesResponse]]:
+        """Limits an agent to some queues, or lifts the limit."""
+
+    @_abc_1.abstractmethod
+    def ListAgents(
+        self,
+        request: _queue_pb2.ListAgentsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_pb2.ListAgentsResponse, _abc.Awaitable[_queue_pb2.ListAgentsResponse]]:
+        """Every agent known, by id, with today's figures."""
+
+    @_abc_1.abstractmethod
+    def SuppressUser(
+        self,
+        request: _queue_pb2.SuppressUserRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_pb2.SuppressUserResponse, _abc.Awaitable[_queue_pb2.SuppressUserResponse]]:
+        """Stops every call to a person and to the person's number."""
+
+    @_abc_1.abstractmethod
+    def LiftSuppression(
+        self,
+        request: _queue_pb2.LiftSuppressionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_pb2.LiftSuppressionResponse, _abc.Awaitable[_queue_pb2.LiftSuppressionResponse]]:
+        """Lifts what stops calls to a person: a suppression, or a "no claim" that was reviewed.
+        FAILED_PRECONDITION (NOT_SUPPRESSED) when nothing does.
+        """
+
+    @_abc_1.abstractmethod
+    def ListSuppressions(
+        self,
+        request: _queue_pb2.ListSuppressionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_pb2.ListSuppressionsResponse, _abc.Awaitable[_queue_pb2.ListSuppressionsResponse]]:
+        """Suppressions of people, the latest first."""
+
+    @_abc_1.abstractmethod
+    def ImportSuppressedPhones(
+        self,
+        request_iterator: _MaybeAsyncIterator[_queue_pb2.ImportSuppressedPhonesRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_pb2.ImportSuppressedPhonesResponse, _abc.Awaitable[_queue_pb2.ImportSuppressedPhonesResponse]]:
+        """Takes over a list of phone numbers that must not be called, such as the TPS's, from CSV in any
+        format of numbers. All of it takes effect at once, or nothing.
+        """
+
+    @_abc_1.abstractmethod
+    def Rebuild(
+        self,
+        request: _queue_pb2.RebuildRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_queue_pb2.RebuildResponse], _abc.AsyncIterator[_queue_pb2.RebuildResponse]]:
+        """Brings everybody in line with the main app and the present rules, and tells how far it is.
+        ABORTED (REBUILD_UNDER_WAY) while another one runs.
+        """
+
+    @_abc_1.abstractmethod
+    def RecordAccess(
+        self,
+        request: _queue_pb2.RecordAccessRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_pb2.RecordAccessResponse, _abc.Awaitable[_queue_pb2.RecordAccessResponse]]:
+        """Notes who looked at whom. Changes note themselves."""
+
+    @_abc_1.abstractmethod
+    def ListAuditEntries(
+        self,
+        request: _queue_pb2.ListAuditEntriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_pb2.ListAuditEntriesResponse, _abc.Awaitable[_queue_pb2.ListAuditEntriesResponse]]:
+        """Who saw and changed whom, the latest first."""
 
 def add_QueueServiceServicer_to_server(servicer: QueueServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -308,6 +308,162 @@ class ReadUserFactsResponse(_message.Message):
 Global___ReadUserFactsResponse: _TypeAlias = ReadUserFactsResponse  # noqa: Y015
 
 @_typing.final
+class StreamUserFactsRequest(_message.Message):
+    """Request of StreamUserFacts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AFTER_USER_ID_FIELD_NUMBER: _builtins.int
+    BLOCK_SIZE_FIELD_NUMBER: _builtins.int
+    after_user_id: _builtins.int
+    """People above this id; 0 for everybody."""
+    block_size: _builtins.int
+    """People in a block, 1 to 10,000; 0 means 5,000."""
+    def __init__(
+        self,
+        *,
+        after_user_id: _builtins.int = ...,
+        block_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_user_id", b"after_user_id", "block_size", b"block_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamUserFactsRequest: _TypeAlias = StreamUserFactsRequest  # noqa: Y015
+
+@_typing.final
+class StreamUserFactsResponse(_message.Message):
+    """What decides who is called of many people, in columns that run side by side: entry i of each
+    column belongs to person i. The same matter, or lender, is sent once in a stream.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    USER_IDS_FIELD_NUMBER: _builtins.int
+    THROUGH_USER_ID_FIELD_NUMBER: _builtins.int
+    LAST_USER_ID_FIELD_NUMBER: _builtins.int
+    NEW_MATTERS_FIELD_NUMBER: _builtins.int
+    MATTERS_FIELD_NUMBER: _builtins.int
+    PHONE_E164_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
+    DATE_OF_BIRTH_FIELD_NUMBER: _builtins.int
+    CLAIM_CREATED_AT_FIELD_NUMBER: _builtins.int
+    CLAIM_LENDERS_FIELD_NUMBER: _builtins.int
+    NEW_LENDERS_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """Drawn from the same PostgreSQL sequence as UserFacts.version, before this block was read."""
+    through_user_id: _builtins.int
+    """Everybody up to this id who exists is in this block or an earlier one. In the last block it is
+    2^64 - 1.
+    """
+    last_user_id: _builtins.int
+    """Highest id in the main app when the stream began, for progress."""
+    @_builtins.property
+    def user_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """`users.id`, rising."""
+
+    @_builtins.property
+    def new_matters(self) -> _containers.RepeatedCompositeFieldContainer[Global___Matter]:
+        """Matters not sent before; numbered from 0 through the whole stream."""
+
+    @_builtins.property
+    def matters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """For each person, the number of their matter."""
+
+    @_builtins.property
+    def phone_e164(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """For each person, the phone number in E.164; empty when there is none or it is not valid."""
+
+    @_builtins.property
+    def created_at(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """For each person, `users.created_at` in seconds since 1970; -2^63 for NULL."""
+
+    @_builtins.property
+    def date_of_birth(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """For each person, `users.date_of_birth` as YYYY-MM-DD; empty for NULL."""
+
+    @_builtins.property
+    def claim_created_at(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """For each person and each claim of their matter, in its order, `claims.created_at` in seconds
+        since 1970; -2^63 for NULL.
+        """
+
+    @_builtins.property
+    def claim_lenders(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """For each person and each claim of their matter, in its order, the number of the lender; 0 for
+        NULL.
+        """
+
+    @_builtins.property
+    def new_lenders(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Lenders not sent before, as the main app spells them; numbered from 1 through the whole stream."""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        user_ids: _abc.Iterable[_builtins.int] | None = ...,
+        through_user_id: _builtins.int = ...,
+        last_user_id: _builtins.int = ...,
+        new_matters: _abc.Iterable[Global___Matter] | None = ...,
+        matters: _abc.Iterable[_builtins.int] | None = ...,
+        phone_e164: _abc.Iterable[_builtins.str] | None = ...,
+        created_at: _abc.Iterable[_builtins.int] | None = ...,
+        date_of_birth: _abc.Iterable[_builtins.str] | None = ...,
+        claim_created_at: _abc.Iterable[_builtins.int] | None = ...,
+        claim_lenders: _abc.Iterable[_builtins.int] | None = ...,
+        new_lenders: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["claim_created_at", b"claim_created_at", "claim_lenders", b"claim_lenders", "created_at", b"created_at", "date_of_birth", b"date_of_birth", "last_user_id", b"last_user_id", "matters", b"matters", "new_lenders", b"new_lenders", "new_matters", b"new_matters", "phone_e164", b"phone_e164", "through_user_id", b"through_user_id", "user_ids", b"user_ids", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamUserFactsResponse: _TypeAlias = StreamUserFactsResponse  # noqa: Y015
+
+@_typing.final
+class Matter(_message.Message):
+    """What a person owes, without what tells one person from the next."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IS_ENABLED_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    HAS_SIGNATURE_FIELD_NUMBER: _builtins.int
+    CLAIMS_FIELD_NUMBER: _builtins.int
+    is_enabled: _builtins.bool
+    """`users.is_enabled`."""
+    status: _builtins.str
+    """`users.status`; absent for NULL."""
+    has_signature: _builtins.bool
+    """`users.current_signature_file_id IS NOT NULL`."""
+    @_builtins.property
+    def claims(self) -> _containers.RepeatedCompositeFieldContainer[_facts_pb2.ClaimFacts]:
+        """The claims with status and requirements alone; requirements with type, status and reason alone."""
+
+    def __init__(
+        self,
+        *,
+        is_enabled: _builtins.bool = ...,
+        status: _builtins.str | None = ...,
+        has_signature: _builtins.bool = ...,
+        claims: _abc.Iterable[_facts_pb2.ClaimFacts] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_status", b"_status", "status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_status", b"_status", "claims", b"claims", "has_signature", b"has_signature", "is_enabled", b"is_enabled", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__status: _TypeAlias = _typing.Literal["status"]  # noqa: Y015
+    _WhichOneofArgType__status: _TypeAlias = _typing.Literal["_status", b"_status"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__status) -> _WhichOneofReturnType__status | None: ...
+
+Global___Matter: _TypeAlias = Matter  # noqa: Y015
+
+@_typing.final
 class ResolveUsersRequest(_message.Message):
     """Request of ResolveUsers."""
 

@@ -56,6 +56,11 @@ class UserContextServiceStub:
                 request_serializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.ReadUserFactsRequest.SerializeToString,
                 response_deserializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.ReadUserFactsResponse.FromString,
                 _registered_method=True)
+        self.StreamUserFacts = channel.unary_stream(
+                '/dialler.user_context.v1.UserContextService/StreamUserFacts',
+                request_serializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.StreamUserFactsRequest.SerializeToString,
+                response_deserializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.StreamUserFactsResponse.FromString,
+                _registered_method=True)
         self.ResolveUsers = channel.unary_unary(
                 '/dialler.user_context.v1.UserContextService/ResolveUsers',
                 request_serializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.ResolveUsersRequest.SerializeToString,
@@ -116,6 +121,14 @@ class UserContextServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StreamUserFacts(self, request, context):
+        """Everybody's facts read from MySQL, in rising order of id, block by block in columns: for
+        rebuilding the queue. No cache is asked and none is filled.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ResolveUsers(self, request, context):
         """The people that rows of other tables belong to. A row that no longer exists resolves to nobody.
         """
@@ -167,6 +180,11 @@ def add_UserContextServiceServicer_to_server(servicer, server):
                     servicer.ReadUserFacts,
                     request_deserializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.ReadUserFactsRequest.FromString,
                     response_serializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.ReadUserFactsResponse.SerializeToString,
+            ),
+            'StreamUserFacts': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamUserFacts,
+                    request_deserializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.StreamUserFactsRequest.FromString,
+                    response_serializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.StreamUserFactsResponse.SerializeToString,
             ),
             'ResolveUsers': grpc.unary_unary_rpc_method_handler(
                     servicer.ResolveUsers,
@@ -299,6 +317,33 @@ class UserContextService:
             '/dialler.user_context.v1.UserContextService/ReadUserFacts',
             dialler_dot_user__context_dot_v1_dot_user__context__pb2.ReadUserFactsRequest.SerializeToString,
             dialler_dot_user__context_dot_v1_dot_user__context__pb2.ReadUserFactsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamUserFacts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/dialler.user_context.v1.UserContextService/StreamUserFacts',
+            dialler_dot_user__context_dot_v1_dot_user__context__pb2.StreamUserFactsRequest.SerializeToString,
+            dialler_dot_user__context_dot_v1_dot_user__context__pb2.StreamUserFactsResponse.FromString,
             options,
             channel_credentials,
             insecure,

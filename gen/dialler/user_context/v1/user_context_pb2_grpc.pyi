@@ -52,6 +52,10 @@ class UserContextServiceStub:
     """The facts of up to 1,000 people read from MySQL within this call: no cache is asked and none
     is filled. UNAVAILABLE (MAIN_APP_UNAVAILABLE) when MySQL cannot answer.
     """
+    StreamUserFacts: _grpc.UnaryStreamMultiCallable[_user_context_pb2.StreamUserFactsRequest, _user_context_pb2.StreamUserFactsResponse]
+    """Everybody's facts read from MySQL, in rising order of id, block by block in columns: for
+    rebuilding the queue. No cache is asked and none is filled.
+    """
     ResolveUsers: _grpc.UnaryUnaryMultiCallable[_user_context_pb2.ResolveUsersRequest, _user_context_pb2.ResolveUsersResponse]
     """The people that rows of other tables belong to. A row that no longer exists resolves to nobody."""
     ListUserIds: _grpc.UnaryUnaryMultiCallable[_user_context_pb2.ListUserIdsRequest, _user_context_pb2.ListUserIdsResponse]
@@ -86,6 +90,10 @@ class UserContextServiceAsyncStub(UserContextServiceStub):
     ReadUserFacts: _aio.UnaryUnaryMultiCallable[_user_context_pb2.ReadUserFactsRequest, _user_context_pb2.ReadUserFactsResponse]  # type: ignore[assignment]
     """The facts of up to 1,000 people read from MySQL within this call: no cache is asked and none
     is filled. UNAVAILABLE (MAIN_APP_UNAVAILABLE) when MySQL cannot answer.
+    """
+    StreamUserFacts: _aio.UnaryStreamMultiCallable[_user_context_pb2.StreamUserFactsRequest, _user_context_pb2.StreamUserFactsResponse]  # type: ignore[assignment]
+    """Everybody's facts read from MySQL, in rising order of id, block by block in columns: for
+    rebuilding the queue. No cache is asked and none is filled.
     """
     ResolveUsers: _aio.UnaryUnaryMultiCallable[_user_context_pb2.ResolveUsersRequest, _user_context_pb2.ResolveUsersResponse]  # type: ignore[assignment]
     """The people that rows of other tables belong to. A row that no longer exists resolves to nobody."""
@@ -142,6 +150,16 @@ class UserContextServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_user_context_pb2.ReadUserFactsResponse, _abc.Awaitable[_user_context_pb2.ReadUserFactsResponse]]:
         """The facts of up to 1,000 people read from MySQL within this call: no cache is asked and none
         is filled. UNAVAILABLE (MAIN_APP_UNAVAILABLE) when MySQL cannot answer.
+        """
+
+    @_abc_1.abstractmethod
+    def StreamUserFacts(
+        self,
+        request: _user_context_pb2.StreamUserFactsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_user_context_pb2.StreamUserFactsResponse], _abc.AsyncIterator[_user_context_pb2.StreamUserFactsResponse]]:
+        """Everybody's facts read from MySQL, in rising order of id, block by block in columns: for
+        rebuilding the queue. No cache is asked and none is filled.
         """
 
     @_abc_1.abstractmethod
