@@ -11,8 +11,13 @@ from dialler.user_context.v1 import user_context_pb2 as pb
 
 from devstack.mainapp_database import MainAppDatabase
 from devstack.postgres_database import PostgresDatabase
+from mainapp import description
+from servicekit.database import mysql_engine, postgres_engine
 from servicekit.errors import DeadlineExceeded, Unavailable
 from services.user_context import facts_stream
+from services.user_context.facts_stream import FactsStreams
+from services.user_context.scan import TableScans
+from services.user_context.store import OwnStore
 from services.user_context.testing import (
     FactsDecoder,
     RunningUserContext,
@@ -204,6 +209,46 @@ async def test_versions_are_of_the_same_sequence_as_those_of_refreshes(
     after = await refreshed()
 
     assert all(before < version < after for version in versions)
+
+
+class _ChangedAfterTheVersion(OwnStore):
+    """Gives a version, and then the main app changes before whoever asked can go on."""
+
+    change: Callable[[], object]
+
+    async def draw_version(self) -> int:
+        version = await super().draw_version()
+        self.change()
+        return version
+
+
+async def test_what_changed_after_the_version_was_drawn_is_in_the_blocks(
+    seeded_user_context: RunningUserContext, seeded_mainapp: MainAppDatabase
+) -> None:
+    """Else a block could carry a later version than a refresh that has seen more."""
+    settings = seeded_user_context.settings
+    mysql = mysql_engine(
+        settings.mysql_url.get_secret_value(), pool_size=1, statement_timeout_seconds=5.0
+    )
+    postgres = postgres_engine(
+        settings.postgres_url.get_secret_value(),
+        pool_size=1,
+        application_name="test",
+        statement_timeout_seconds=5.0,
+    )
+    own = _ChangedAfterTheVersion(postgres)
+    own.change = lambda: seeded_mainapp.execute("UPDATE users SET status = 'after' WHERE id = 7")
+    streams = FactsStreams(TableScans(mysql, description.load()), own, most_seconds=30.0)
+    decoder = FactsDecoder()
+    people = [
+        facts
+        async for block in streams.blocks(0, 100)
+        for facts in decoder.people(pb.StreamUserFactsResponse.FromString(block))
+    ]
+    await mysql.dispose()
+    await postgres.dispose()
+
+    assert people[6].status == "after"
 
 
 async def test_a_stream_is_of_one_moment(
