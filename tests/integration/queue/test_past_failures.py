@@ -11,12 +11,11 @@ from uuid import uuid4
 
 import pytest
 from dialler.model.v1 import call_state_pb2
-from dialler.queue.v1 import queue_pb2
 
 from servicekit.errors import Conflict, Unavailable
 from servicekit.testing.clock import FakeClock
 from services.queue.testing import RunningQueue, done, outstanding, unsigned
-from tests.integration.queue.bench import Desk, Tables
+from tests.integration.queue.bench import Desk, Tables, until
 
 pytestmark = pytest.mark.integration
 
@@ -111,12 +110,7 @@ async def test_a_due_callback_that_no_longer_validates_does_not_block_the_head(
     assert (answer.assignment.user_id, answer.rejected_by_live_check) == (2, 1)
     assert (await desk.state(1)).reason == "USER_DISABLED"
 
-    async def closed() -> list[call_state_pb2.Callback]:
-        return await desk.callbacks(call_state_pb2.CALLBACK_STATE_CLOSED)
-
-    async with asyncio.timeout(10):
-        while not (found := await closed()):
-            await asyncio.sleep(0.01)
+    found = await until(lambda: desk.callbacks(call_state_pb2.CALLBACK_STATE_CLOSED), bool)
     assert [it.closed_reason for it in found] == ["USER_DISABLED"]
     # Enabled again, the person has their turn, and nothing of the callback is left.
     queue.main_app.put(unsigned(1))
