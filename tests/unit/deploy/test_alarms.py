@@ -1,12 +1,13 @@
 """Whatever stops changes on their way raises an alarm, and so does silence where it is one."""
 
 import json
+import re
 from typing import Any
 
 import pytest
 from moto.events.models import EventPattern
 
-from devstack.aws_templates import exported, functions, imports, load, resources
+from devstack.aws_templates import FOLDER, exported, functions, imports, load, resources
 
 TASK = "arn:aws:dms:eu-west-2:123456789012:task:dialler-changes"
 
@@ -67,6 +68,14 @@ def test_every_alarm_tells_the_topic_and_says_what_it_means() -> None:
         for actions in (each["AlarmActions"], each["OKActions"]):
             assert "AlarmTopic" in str(actions)
         assert len(each["AlarmDescription"]) > 40
+
+
+def test_the_runbook_speaks_of_every_alarm_and_of_no_other() -> None:
+    names = {each["AlarmName"]["Fn::Sub"] for each in _alarms()}
+    names |= {each["Name"]["Fn::Sub"] for each in resources("AWS::Events::Rule").values()}
+    runbook = (FOLDER.parent.parent / "docs/runbooks/change-capture-aws.md").read_text("utf-8")
+    spoken_of = set(re.findall(r"dialler-[a-z-]+", runbook)) - {"dialler-changes"}
+    assert spoken_of == {name.replace("${SuiteName}", "dialler") for name in names}
 
 
 def test_dms_alarms_are_on_our_task_by_the_name_that_ends_its_arn() -> None:

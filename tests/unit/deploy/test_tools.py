@@ -18,7 +18,8 @@ CHECKOV = ROOT / ".venv-checkov" / "bin" / "checkov"
     [
         ("queues", "MessageRetentionPeriod:", "MessageRetention:", "E3002"),
         ("stream", "BatchSize: 10", "BatchSize: 10001", "E3034"),
-        ("replication", "EndpointType: source", "EndpointType: origin", "E3030"),
+        ("stream", "TRIM_HORIZON", "EARLIEST", "E3030"),
+        ("replication", "IncludeNullAndEmpty:", "IncludeNulls:", "E3002"),
         ("alarms", "!Ref AlarmTopic\n", "!Ref AlarmTopics\n", "E1020"),
         ("task", "ReplicationInstanceArn:", "InstanceArn:", "E3003"),
     ],
