@@ -22,7 +22,8 @@ EVERYBODY = (*SERVICES, "gateway")
 # Where an asterisk stands, and only there; each has its reason in a comment above it.
 EXPLAINED = {
     ("queues", "AccountDecidesByIam"),
-    ("queues", "AlarmsAndRulesPublish"),
+    ("queues", "AlarmsPublish"),
+    ("queues", "RulesPublish"),
     ("queues", "LogsOfThePipe"),
     ("queues", "DenyPlainHttp"),
     ("stream", "DenyPlainHttp"),
@@ -82,11 +83,29 @@ def test_statements_for_everybody_only_deny() -> None:
     assert {each.effect for each in for_everybody} == {"Deny"}
 
 
+def _trusted(statement: Statement) -> list[str]:
+    if not isinstance(statement.principal, dict):
+        return []
+    service = statement.principal.get("Service", [])
+    return [str(each) for each in (service if isinstance(service, list) else [service])]
+
+
 def test_every_service_of_aws_that_is_trusted_is_tied_to_this_account() -> None:
-    for each in statements():
-        if isinstance(each.principal, dict) and "Service" in each.principal:
-            tied = str(each.condition)
-            assert "AWS::AccountId" in tied, each
+    trusting = [each for each in statements() if _trusted(each)]
+    assert trusting
+    for each in trusting:
+        if _trusted(each) != ["events.amazonaws.com"]:
+            assert "AWS::AccountId" in str(each.condition), each
+
+
+def test_rules_publish_without_a_condition_which_would_drop_their_messages() -> None:
+    """EventBridge fills in no condition on its way to SNS and its key, as AWS documents."""
+    rules = [each for each in statements() if "events.amazonaws.com" in _trusted(each)]
+    assert {(each.template, each.kind) for each in rules} == {
+        ("queues", "KeyPolicy"),
+        ("alarms", "PolicyDocument"),
+    }
+    assert all(each.condition == {} for each in rules)
 
 
 def test_every_service_has_a_role_for_its_own_service_account() -> None:
