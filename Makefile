@@ -1,6 +1,7 @@
 SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
+CHECKOV := .venv-checkov
 PY := $(BIN)/python
 USERS ?= 50000
 CHANGES ?= 1
@@ -9,7 +10,7 @@ SOURCES := servicekit services gateway mainapp devstack bench tests
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run demo test check fmt fmt-check lint types imports proto proto-check proto-release docs docs-check \
-	unit contract integration migrations-check fault e2e bench lock clean metrics
+	aws aws-check unit contract integration migrations-check fault e2e bench lock clean metrics
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -28,7 +29,7 @@ demo: setup ## With `make run` going: follow one signature from MySQL to the des
 test: setup check contract integration migrations-check fault e2e ## All checks and all tests
 	@echo "All checks and tests have passed."
 
-check: setup fmt-check lint types imports proto-check docs-check unit ## What needs no servers
+check: setup fmt-check lint types imports proto-check docs-check aws-check unit ## What needs no servers
 
 fmt: setup ## Format the code
 	@$(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix .
@@ -67,7 +68,22 @@ docs: setup ## Write docs/configuration.md from the settings classes
 docs-check: setup
 	@$(PY) -m devstack.configuration_page --check
 
-unit: setup ## Tests that need no servers
+aws: setup ## Write deploy/aws/task.yaml from the main app's description
+	@$(PY) -m devstack.dms_task
+
+aws-check: setup $(CHECKOV)/.ready ## deploy/aws: current, linted, scanned against policies
+	@$(PY) -m devstack.dms_task --check
+	@$(BIN)/cfn-lint --regions eu-west-2 -- deploy/aws/*.yaml
+	@$(CHECKOV)/bin/checkov --directory deploy/aws --framework cloudformation --skip-download --quiet --compact
+
+# An environment of its own: checkov's pins would set boto3 back by years.
+$(CHECKOV)/.ready: requirements-checkov.lock | setup
+	@echo "Making checkov's environment in $(CHECKOV) (half a minute the first time) ..."
+	@[ -x $(CHECKOV)/bin/python ] || $(PY) -m venv $(CHECKOV)
+	@$(CHECKOV)/bin/pip install -qq --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+unit: setup $(CHECKOV)/.ready ## Tests that need no servers
 	@$(BIN)/pytest -q -n $(JOBS) tests/unit
 
 contract: setup ## Our SQS endpoint and moto answer alike
@@ -86,11 +102,13 @@ e2e: setup ## The whole suite, from a row in MySQL to an event in the desk
 	@$(BIN)/pytest -q tests/e2e
 
 bench: setup ## Speed beside the bare engines'; ONLY=name for one
-	@$(PY) -m bench $(if $(ONLY),--only $(ONLY))
+	@$(PY) -m bench $(if $(ONLY),--only $(ONLY)) $(if $(filter command line,$(origin USERS)),--users $(USERS))
 
 lock: ## Pin the dependencies anew (needs uv)
 	@uv pip compile pyproject.toml --all-extras --group dev --python-version 3.11 --upgrade \
 		--generate-hashes --no-emit-index-url --no-header -q -o requirements.lock
+	@echo checkov | uv pip compile - --python-version 3.11 --upgrade \
+		--generate-hashes --no-emit-index-url --no-header -q -o requirements-checkov.lock
 
 metrics: setup ## Lengths of functions and files (house style, rule 11)
 	@$(PY) -m devstack.code_metrics $(SOURCES)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import change_latency, claim_next, context_read
+from bench import change_latency, claim_next, context_read, mysql_load
 from bench.measurement import Result, save, show
 from devstack.desk import Desk
 from devstack.stack import Stack
@@ -19,6 +19,7 @@ BENCHMARKS: dict[str, Callable[[Stack], Awaitable[list[Result]]]] = {
     "context_read": context_read.measure,
     "change_latency": change_latency.measure,
     "claim_next": claim_next.measure,
+    "mysql_load": mysql_load.measure,
 }
 USERS = 5_000
 
@@ -27,12 +28,14 @@ def main() -> int:
     """Print a table, write ``bench/results.json``; 2 for a name nobody knows."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--only", choices=sorted(BENCHMARKS))
-    names = [parser.parse_args().only or ""]
+    parser.add_argument("--users", type=int, default=USERS, help="people of the main app")
+    arguments = parser.parse_args()
+    names = [arguments.only or ""]
     if names == [""]:
         names = list(BENCHMARKS)
     console = Console(width=160)
     folder = Path(__file__).parent.parent / ".stack" / "bench"
-    with Stack(folder, users=USERS, report=console.print) as stack:
+    with Stack(folder, users=arguments.users, report=console.print) as stack:
         # The first fill of the queues is not what is measured.
         with Desk(stack.addresses, "supervisor", "bench") as desk:
             desk.await_reconciled()

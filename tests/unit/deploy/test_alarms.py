@@ -1,0 +1,137 @@
+"""Whatever stops changes on their way raises an alarm, and so does silence where it is one."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+from moto.events.models import EventPattern
+
+from devstack.aws_templates import FOLDER, exported, functions, imports, load, resources
+
+TASK = "arn:aws:dms:eu-west-2:123456789012:task:dialler-changes"
+
+# Namespace, metric, whether silence is the worst value, the statistic.
+EXPECTED = [
+    ("AWS/DMS", "CDCLatencySource", "breaching", "Maximum"),
+    ("AWS/DMS", "CDCLatencyTarget", "breaching", "Maximum"),
+    ("AWS/Kinesis", "GetRecords.IteratorAgeMilliseconds", "breaching", "Maximum"),
+    ("AWS/Kinesis", "WriteProvisionedThroughputExceeded", "notBreaching", "Sum"),
+    ("AWS/EventBridge/Pipes", "ExecutionFailed", "notBreaching", "Sum"),
+    ("AWS/EventBridge/Pipes", "ExecutionPartiallyFailed", "notBreaching", "Sum"),
+    ("AWS/EventBridge/Pipes", "ExecutionThrottled", "notBreaching", "Sum"),
+    ("AWS/SQS", "ApproximateAgeOfOldestMessage", "notBreaching", "Maximum"),
+    ("AWS/Events", "FailedInvocations", "notBreaching", "Sum"),
+]
+
+
+def _alarms() -> list[dict[str, Any]]:
+    return list(resources("AWS::CloudWatch::Alarm").values())
+
+
+def _of(namespace: str, metric: str) -> list[dict[str, Any]]:
+    return [
+        each
+        for each in _alarms()
+        if (each.get("Namespace"), each.get("MetricName")) == (namespace, metric)
+    ]
+
+
+@pytest.mark.parametrize(("namespace", "metric", "missing", "statistic"), EXPECTED)
+def test_there_is_an_alarm(namespace: str, metric: str, missing: str, statistic: str) -> None:
+    [alarm] = _of(namespace, metric)
+    assert alarm["TreatMissingData"] == missing
+    assert alarm["Statistic"] == statistic
+    assert alarm["ComparisonOperator"] == "GreaterThanThreshold"
+
+
+def test_one_dead_letter_is_enough_in_either_queue() -> None:
+    alarms = _of("AWS/SQS", "ApproximateNumberOfMessagesVisible")
+    assert {name for each in alarms for name in imports(each["Dimensions"])} == {
+        "DeadLettersName",
+        "PipeDeadLettersName",
+    }
+    for each in alarms:
+        assert (each["Threshold"], each["EvaluationPeriods"]) == (0, 1)
+
+
+def test_nobody_receiving_is_noticed_while_nothing_is_sent() -> None:
+    alarm = resources("AWS::CloudWatch::Alarm")["alarms", "NobodyReceives"]
+    metrics = {each["MetricStat"]["Metric"]["MetricName"] for each in alarm["Metrics"][1:]}
+    assert metrics == {"NumberOfMessagesReceived", "NumberOfEmptyReceives"}
+    assert alarm["ComparisonOperator"] == "LessThanThreshold"
+    assert alarm["TreatMissingData"] == "breaching"
+
+
+def test_every_alarm_tells_the_topic_and_says_what_it_means() -> None:
+    assert len(_alarms()) >= len(EXPECTED)
+    for each in _alarms():
+        for actions in (each["AlarmActions"], each["OKActions"]):
+            assert "AlarmTopic" in str(actions)
+        assert len(each["AlarmDescription"]) > 40
+
+
+def test_the_runbook_speaks_of_every_alarm_and_of_no_other() -> None:
+    names = {each["AlarmName"]["Fn::Sub"] for each in _alarms()}
+    names |= {each["Name"]["Fn::Sub"] for each in resources("AWS::Events::Rule").values()}
+    runbook = (FOLDER.parent.parent / "docs/runbooks/change-capture-aws.md").read_text("utf-8")
+    spoken_of = set(re.findall(r"dialler-[a-z-]+", runbook)) - {"dialler-changes"}
+    assert spoken_of == {name.replace("${SuiteName}", "dialler") for name in names}
+
+
+def test_dms_alarms_are_on_our_task_by_the_name_that_ends_its_arn() -> None:
+    task = load("task")["Resources"]["ChangesTask"]["Properties"]
+    instance = load("replication")["Resources"]["Instance"]["Properties"]
+    for metric in ("CDCLatencySource", "CDCLatencyTarget"):
+        [alarm] = _of("AWS/DMS", metric)
+        dimensions = {each["Name"]: each["Value"] for each in alarm["Dimensions"]}
+        assert dimensions == {
+            "ReplicationInstanceIdentifier": instance["ReplicationInstanceIdentifier"],
+            "ReplicationTaskIdentifier": task["ResourceIdentifier"],
+        }
+    assert task["ResourceIdentifier"] == task["ReplicationTaskIdentifier"]
+    assert instance["ResourceIdentifier"] == instance["ReplicationInstanceIdentifier"]
+
+
+@pytest.mark.parametrize(
+    ("event_type", "task", "is_told"),
+    [
+        ("REPLICATION_TASK_STOPPED", TASK, True),
+        ("REPLICATION_TASK_FAILED", TASK, True),
+        ("REPLICATION_TASK_DELETED", TASK, True),
+        ("REPLICATION_TASK_STARTED", TASK, False),
+        ("REPLICATION_TASK_STOPPED", TASK + "-of-others", False),
+    ],
+)
+def test_the_rule_tells_of_a_task_that_stops(event_type: str, task: str, is_told: bool) -> None:
+    assert (
+        _pattern("TaskChangedState", TASK).matches_event(
+            {
+                "source": "aws.dms",
+                "detail-type": "DMS Replication Task State Change",
+                "resources": [task],
+                "detail": {
+                    "type": "ReplicationTask",
+                    "category": "StateChange",
+                    "eventType": event_type,
+                },
+            }
+        )
+        is is_told
+    )
+
+
+def _pattern(rule: str, arn: str) -> Any:
+    pattern = load("replication-alarms")["Resources"][rule]["Properties"]["EventPattern"]
+    [imported] = functions("Fn::ImportValue", pattern)
+    assert exported(imported) == "TaskArn"
+    text = json.dumps(pattern).replace(json.dumps({"Fn::ImportValue": imported}), json.dumps(arn))
+    return EventPattern.load(text)
+
+
+def test_rules_tell_the_topic_and_may() -> None:
+    for rule in resources("AWS::Events::Rule").values():
+        assert "AlarmTopicArn" in set(imports(rule["Targets"]))
+    [topic] = resources("AWS::SNS::TopicPolicy").values()
+    allowed = {each["Principal"]["Service"] for each in topic["PolicyDocument"]["Statement"]}
+    assert allowed == {"cloudwatch.amazonaws.com", "events.amazonaws.com"}
