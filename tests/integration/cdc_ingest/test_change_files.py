@@ -4,7 +4,7 @@ import asyncio
 import gzip
 import io
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,8 @@ import boto3
 import pyarrow as arrow
 import pyarrow.parquet
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from moto.server import ThreadedMotoServer
 
 from devstack.processes import free_port
@@ -175,17 +177,21 @@ async def test_the_good_rows_of_a_bad_file_count(bench: "Bench", bucket: Bucket)
     assert bench.fakes.reconciler.reasons == []
 
 
-@pytest.mark.parametrize("told", [None, 10_000])
-async def test_a_file_too_large_asks_for_a_full_run(
-    bench: "Bench", bucket: Bucket, told: int | None
-) -> None:
+async def test_a_file_too_large_asks_for_a_full_run(bench: "Bench", bucket: Bucket) -> None:
     key = bucket.put("mainapp/users/LOAD00000001.csv", "id\n" + "1\n" * 4_000)
-    await bench.send(_notification(key, told))
-    async with _running(bench, bucket, s3_max_object_bytes=1_000) as parts:
+    await bench.send(_notification(key))
+    # One that is known to be too large is not even asked for: it would not be found.
+    await bench.send(_notification("mainapp/claims/LOAD00000001.csv", size=10_000))
+    async with (
+        _running(bench, bucket, s3_max_object_bytes=1_000) as parts,
+        bench.operator(parts) as operator,
+    ):
         await bench.emptied()
-        async with bench.operator(parts) as operator:
-            assert (await operator.status()).messages_dead == 0
-    assert bench.fakes.reconciler.reasons == ["cdc_ingest: file-too-large users"]
+        assert (await operator.status()).messages_dead == 0
+    assert sorted(bench.fakes.reconciler.reasons) == [
+        "cdc_ingest: file-too-large claims",
+        "cdc_ingest: file-too-large users",
+    ]
     assert bench.fakes.queue.user_ids() == []
 
 
@@ -230,10 +236,27 @@ async def test_a_file_that_s3_never_gives_is_given_up(bench: "Bench", bucket: Bu
     assert (dead["dead_reason"], dead["receive_count"]) == ("S3_UNAVAILABLE", "2")
 
 
+async def test_a_file_we_may_not_read_says_so(bench: "Bench", bucket: Bucket) -> None:
+    async def refuse(_: web.Request) -> web.Response:
+        text = "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+        return web.Response(status=403, text=text, content_type="application/xml")
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", refuse)
+    async with TestServer(app) as server:
+        await bench.send(_notification("mainapp/users/a.csv"))
+        url = str(server.make_url("/"))
+        async with _running(bench, bucket, s3_endpoint_url=url, max_receives=2):
+            await bench.emptied()
+            (dead,) = await bench.dead_letters()
+    assert (dead["dead_reason"], dead["receive_count"]) == ("S3_ACCESS_DENIED", "2")
+
+
 async def test_a_stop_while_files_are_read_gives_the_message_back(
     bench: "Bench", bucket: Bucket
 ) -> None:
-    silent = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
+    writers: list[asyncio.StreamWriter] = []
+    silent = await asyncio.start_server(lambda _, writer: writers.append(writer), "127.0.0.1", 0)
     host, port = silent.sockets[0].getsockname()[:2]
     await bench.send(_notification("mainapp/users/a.csv"))
     overrides = {"s3_endpoint_url": f"http://{host}:{port}", "visibility_seconds": 600}
@@ -249,3 +272,7 @@ async def test_a_stop_while_files_are_read_gives_the_message_back(
     await bench.seen_by_others()
     silent.close()
     await silent.wait_closed()
+    for writer in writers:
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()

@@ -103,7 +103,7 @@ def test_a_rounded_number_costs_its_neighbours_nothing() -> None:
 
 
 def test_the_slower_parser_is_not_asked_for_depth_it_does_not_have() -> None:
-    deep = "[" * 900 + "]" * 900
+    deep = "[" * 1_010 + "]" * 1_010
     body = _with_number("1e16").replace('"id": 1', f'"id": 1, "deep": {deep}')
     found = demand(f"[{body},{json.dumps(dms(data={'id': 5}))}]")
     assert (found.keys, found.fault) == ({5}, "KEY_NOT_EXACT")
