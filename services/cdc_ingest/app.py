@@ -72,9 +72,7 @@ async def build(settings: CdcIngestSettings) -> Parts:
         max_receives=settings.max_receives,
     )
     files = ChangeFiles(
-        FileReader(
-            s3, people, buckets=settings.allowed_buckets, max_bytes=settings.s3_max_object_bytes
-        ),
+        _file_reader(settings, s3, people),
         custody,
         ledger,
         pipeline.accept,
@@ -98,6 +96,12 @@ async def build(settings: CdcIngestSettings) -> Parts:
     closing = [Closing(partial(channel.close, None)) for channel in channels if channel is not None]
     closing += [Closing(partial(asyncio.to_thread, each.close)) for each in (sqs, s3)]
     return Parts(*closing, server, ingest)
+
+
+def _file_reader(settings: CdcIngestSettings, s3: ObjectStore, people: PersonMap) -> FileReader:
+    return FileReader(
+        s3, people, buckets=settings.allowed_buckets, max_bytes=settings.s3_max_object_bytes
+    )
 
 
 def _s3(settings: CdcIngestSettings) -> ObjectStore:

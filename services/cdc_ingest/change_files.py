@@ -50,9 +50,7 @@ class ChangeFiles:
         for arrival in arrivals:
             if arrival.files:
                 self._custody.hold((arrival.message,))
-                task = asyncio.create_task(self._complete(arrival))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._begin(arrival)
 
     async def stop(self) -> None:
         """Give every message whose files have not been read back to SQS."""
@@ -63,12 +61,18 @@ class ChangeFiles:
             await asyncio.wait(self._tasks)
         self._threads.shutdown(wait=False, cancel_futures=True)
 
+    def _begin(self, arrival: Arrival) -> None:
+        if self._is_stopping:
+            self._custody.put_back(arrival.message, 0)
+            return
+        task = asyncio.create_task(self._complete(arrival))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     async def _complete(self, arrival: Arrival) -> None:
         loop = asyncio.get_running_loop()
         parent = telemetry.extract(arrival.message.traceparent)
         try:
-            if self._is_stopping:
-                raise asyncio.CancelledError
             with telemetry.span("change_files", parent=parent, files=len(arrival.files)):
                 complete = await loop.run_in_executor(self._threads, self._reader.read, arrival)
         except asyncio.CancelledError:

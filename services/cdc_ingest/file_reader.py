@@ -80,7 +80,7 @@ class FileReader:
 
 
 def _lose(demand: Demand, file: ChangeFile, cause: str) -> None:
-    demand.lost_track = LostTrack(file.table, cause)
+    demand.lose(LostTrack(file.table, cause))
     demand.counts[file.format, Kind.LOST_TRACK] += 1
 
 

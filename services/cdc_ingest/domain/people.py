@@ -59,13 +59,23 @@ class Demand:
         """How many of them concern nobody."""
         return sum(n for (_, kind), n in self.counts.items() if kind not in _NOT_IGNORED)
 
+    def lose(self, record: LostTrack) -> None:
+        """Want a full run, for the tables of all records like this one."""
+        if self.lost_track is None:
+            self.lost_track = record
+            return
+        tables = [*self.lost_track.table.split(", "), record.table]
+        named = ", ".join(dict.fromkeys(tables)) if all(tables) else ""
+        self.lost_track = LostTrack(named, self.lost_track.cause, self.lost_track.format)
+
     def absorb(self, other: "Demand") -> None:
         """Add what another part of the same message demands."""
         for transaction, keys in other.by_transaction.items():
             self.by_transaction.setdefault(transaction, set()).update(keys)
         for row, keys in other.owners.items():
             self.owners.setdefault(row, set()).update(keys)
-        self.lost_track = self.lost_track or other.lost_track
+        if other.lost_track is not None:
+            self.lose(other.lost_track)
         self.fault = self.fault or other.fault
         self.is_inexact = self.is_inexact or other.is_inexact
         self.counts.update(other.counts)
@@ -126,7 +136,7 @@ class PersonMap:
     def _lose(self, record: LostTrack, demand: Demand) -> Kind:
         if record.table and not self.is_ours(record.table):
             return Kind.FOREIGN
-        demand.lost_track = demand.lost_track or record
+        demand.lose(record)
         return Kind.LOST_TRACK
 
     def _add(self, change: RowChange, demand: Demand) -> Kind:

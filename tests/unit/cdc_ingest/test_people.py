@@ -134,20 +134,34 @@ def test_a_deleted_row_of_nobody_is_no_loss() -> None:
     assert found.lost_track is None
 
 
-@pytest.mark.parametrize("table", ["claims", ""])
-def test_lost_track_names_the_table(table: str) -> None:
-    lost = LostTrack(table, "truncate-table")
-    assert PEOPLE.demand([lost, LostTrack("users", "later")]).lost_track == lost
+@pytest.mark.parametrize(
+    ("tables", "named"),
+    [
+        (["claims"], "claims"),
+        (["claims", "users", "claims"], "claims, users"),
+        (["claims", "jobs"], "claims"),
+        ([""], ""),
+        (["claims", "", "users"], ""),
+        (["", "claims"], ""),
+    ],
+)
+def test_lost_track_names_the_tables(tables: list[str], named: str) -> None:
+    """No name at all is any table."""
+    found = PEOPLE.demand(LostTrack(table, "truncate-table") for table in tables)
+    assert found.lost_track == LostTrack(named, "truncate-table")
 
 
 def test_what_is_absorbed_is_demanded() -> None:
     first = demand(("claims", None, {"id": 8, "user_id": 4}), ("claims", None, {"id": "x"}))
     second = demand(("claims", None, {"id": 9, "user_id": 5}), ("jobs", None, {}))
+    third = PEOPLE.demand([LostTrack("claims", "gap")])
     second.absorb(first)
+    second.absorb(third)
+    assert second.lost_track == LostTrack("claims", "gap")
     assert second.keys == {4, 5}
     assert set(second.owners) == {RowKey("claims", "8"), RowKey("claims", "9")}
     assert second.fault == "KEY_NOT_A_NUMBER"
-    assert (second.records, second.ignored) == (3, 1)
+    assert (second.records, second.ignored) == (4, 1)
 
 
 def test_a_way_round_in_circles_ends() -> None:
