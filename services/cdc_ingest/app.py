@@ -11,13 +11,16 @@ from servicekit.client import connect
 from servicekit.clock import Clock, SystemClock
 from servicekit.lifecycle import Closing, Loop, Parts
 from servicekit.server import GrpcServer
-from services.cdc_ingest import store
+from services.cdc_ingest import object_store, store
+from services.cdc_ingest.change_files import ChangeFiles
 from services.cdc_ingest.custody import Custody
 from services.cdc_ingest.domain.people import PersonMap
 from services.cdc_ingest.domain.retries import BackOff
+from services.cdc_ingest.file_reader import FileReader
 from services.cdc_ingest.ingest import Ingest
 from services.cdc_ingest.intake import Intake
 from services.cdc_ingest.metrics import Ledger
+from services.cdc_ingest.object_store import ObjectStore
 from services.cdc_ingest.receivers import Receivers
 from services.cdc_ingest.refresher import Refresher
 from services.cdc_ingest.servicer import CdcIngestServicer
@@ -30,6 +33,7 @@ SERVICE_NAME = "dialler.cdc_ingest.v1.CdcIngestService"
 # Threads other than the receivers that talk to SQS at the same time.
 _OTHER_CONNECTIONS = 8
 _RECONCILER_TIMEOUT_SECONDS = 5.0
+_FILE_THREADS = 2
 
 
 async def build(settings: CdcIngestSettings) -> Parts:
@@ -47,10 +51,12 @@ async def build(settings: CdcIngestSettings) -> Parts:
         visibility_seconds=settings.visibility_seconds,
         back_off=BackOff(settings.retry_first_seconds, settings.retry_longest_seconds),
     )
+    s3 = await asyncio.to_thread(_s3, settings)
+    people = PersonMap(description.load())
     receivers = Receivers(
         sqs,
         intake,
-        PersonMap(description.load()),
+        people,
         threads=settings.receivers,
         wait_seconds=settings.receive_wait_seconds,
     )
@@ -65,8 +71,18 @@ async def build(settings: CdcIngestSettings) -> Parts:
         bulk_above_users=settings.bulk_above_users,
         max_receives=settings.max_receives,
     )
+    files = ChangeFiles(
+        _file_reader(settings, s3, people),
+        custody,
+        ledger,
+        pipeline.accept,
+        threads=_FILE_THREADS,
+        max_receives=settings.max_receives,
+    )
     keeper = Loop("custody", custody.run_once, settings.visibility_seconds / 6, clock)
-    ingest = Ingest(receivers, pipeline, custody, keeper, drain_seconds=settings.drain_seconds)
+    ingest = Ingest(
+        receivers, files, pipeline, custody, keeper, drain_seconds=settings.drain_seconds
+    )
     servicer = CdcIngestServicer(sqs, intake, ledger)
     server = GrpcServer(
         settings,
@@ -78,7 +94,22 @@ async def build(settings: CdcIngestSettings) -> Parts:
         {"sqs": receivers.check},
     )
     closing = [Closing(partial(channel.close, None)) for channel in channels if channel is not None]
-    return Parts(Closing(lambda: asyncio.to_thread(sqs.close)), *closing, server, ingest)
+    closing += [Closing(partial(asyncio.to_thread, each.close)) for each in (sqs, s3)]
+    return Parts(*closing, server, ingest)
+
+
+def _file_reader(settings: CdcIngestSettings, s3: ObjectStore, people: PersonMap) -> FileReader:
+    return FileReader(
+        s3, people, buckets=settings.allowed_buckets, max_bytes=settings.s3_max_object_bytes
+    )
+
+
+def _s3(settings: CdcIngestSettings) -> ObjectStore:
+    return object_store.connect(
+        endpoint_url=settings.s3_endpoint_url,
+        region=settings.aws_region,
+        connections=_FILE_THREADS,
+    )
 
 
 def _sqs(settings: CdcIngestSettings, clock: Clock) -> SqsStore:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 
 from servicekit.lifecycle import Loop
+from services.cdc_ingest.change_files import ChangeFiles
 from services.cdc_ingest.custody import Custody
 from services.cdc_ingest.receivers import Receivers
 from services.cdc_ingest.worker import Pipeline
@@ -23,6 +24,7 @@ class Ingest:
     def __init__(
         self,
         receivers: Receivers,
+        files: ChangeFiles,
         pipeline: Pipeline,
         custody: Custody,
         keeper: Loop,
@@ -30,6 +32,7 @@ class Ingest:
         drain_seconds: float,
     ) -> None:
         self._receivers = receivers
+        self._files = files
         self._pipeline = pipeline
         self._custody = custody
         self._keeper = keeper
@@ -38,11 +41,12 @@ class Ingest:
     async def start(self) -> None:
         """Begin to receive."""
         await self._keeper.start()
-        self._receivers.start(self._pipeline.accept)
+        self._receivers.start(self._files.accept)
 
     async def stop(self) -> None:
         """Receive no more, finish what is under way, give the rest back to SQS."""
         self._receivers.close()
+        await self._files.stop()
         await self._pipeline.stop(self._drain_seconds * _FINISH_SHARE)
         await self._receivers.ended(min(_POLL_SECONDS, self._drain_seconds * _SETTLE_SHARE))
         await self._keeper.stop()

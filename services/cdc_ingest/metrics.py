@@ -13,7 +13,10 @@ _MESSAGES = Counter(
     ("result",),
 )
 _RECORDS = Counter(
-    "dialler_cdc_ingest_records", "Change records decoded, by concern: row, ignored.", ("concern",)
+    "dialler_cdc_ingest_records",
+    "What was found in messages, by format and kind: row, foreign (of a table not followed), "
+    "lost_track, unreadable, envelope (what others came in), and kinds that concern nobody.",
+    ("format", "kind"),
 )
 _USERS = Counter("dialler_cdc_ingest_users_refreshed", "People refreshed and applied.")
 _BATCH = Histogram(
@@ -58,11 +61,12 @@ class Ledger:
     def arrived(self, arrival: Arrival) -> None:
         """Count a message received and the records in it."""
         self.received += 1
-        self.records += arrival.records
-        self.records_ignored += arrival.demand.ignored
+        demand = arrival.demand
+        self.records += demand.records
+        self.records_ignored += demand.ignored
         _MESSAGES.labels("received").inc()
-        _RECORDS.labels("ignored").inc(arrival.demand.ignored)
-        _RECORDS.labels("row").inc(arrival.records - arrival.demand.ignored)
+        for (name, kind), count in demand.counts.items():
+            _RECORDS.labels(name, kind.value).inc(count)
 
     def deleted(self) -> None:
         """Count a message done with."""

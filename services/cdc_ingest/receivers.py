@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 
 from servicekit.errors import Unavailable
 from services.cdc_ingest import metrics
-from services.cdc_ingest.domain.decoding import Decoded, decode_body
-from services.cdc_ingest.domain.messages import Arrival, Message, times_of
-from services.cdc_ingest.domain.people import Demand, PersonMap
+from services.cdc_ingest.domain.messages import Arrival, Message
+from services.cdc_ingest.domain.people import PersonMap
 from services.cdc_ingest.domain.retries import BackOff
 from services.cdc_ingest.intake import Intake
+from services.cdc_ingest.reading import read
 from services.cdc_ingest.store import SqsStore
 
 _BACK_OFF = BackOff(first_seconds=0.2, longest_seconds=10.0)
@@ -20,20 +20,6 @@ _BACK_OFF = BackOff(first_seconds=0.2, longest_seconds=10.0)
 _log = logging.getLogger(__name__)
 
 Deliver = Callable[[Sequence[Arrival]], None]
-
-
-def read(message: Message, people: PersonMap) -> Arrival:
-    """Return whom the message concerns. Raises nothing, whatever the body holds."""
-    try:
-        decoded = decode_body(message.body)
-        demand = people.demand(decoded.records)
-    except Exception:
-        # A defect of ours must not keep the message's neighbours waiting.
-        _log.exception("decoder_failed", extra={"message_id": message.message_id})
-        decoded, demand = Decoded((), "DECODER_FAILED"), Demand()
-    demand.fault = decoded.fault or demand.fault
-    times = times_of(message, decoded.records)
-    return Arrival(message, demand, times, records=len(decoded.records))
 
 
 class Receivers:

@@ -16,6 +16,19 @@ class CdcIngestSettings(ServiceSettings):
         default=None, description="Address of SQS; unset: that of the region."
     )
     aws_region: str = Field(default="eu-west-2", description="AWS region of the queues.")
+    s3_buckets: str = Field(
+        default="",
+        description="Buckets whose files of changes may be read, separated by commas; messages "
+        "that point elsewhere are refused.",
+    )
+    s3_endpoint_url: str | None = Field(
+        default=None, description="Address of S3; unset: that of the region."
+    )
+    s3_max_object_bytes: int = Field(
+        default=64 * 1024 * 1024,
+        ge=1,
+        description="Larger files are not read: a full run of the reconciler is asked for instead.",
+    )
     user_context_target: str = Field(description="gRPC address of user_context.")
     queue_target: str = Field(description="gRPC address of queue.")
     reconciler_target: str | None = Field(
@@ -68,3 +81,8 @@ class CdcIngestSettings(ServiceSettings):
     apply_timeout_seconds: float = Field(
         default=10.0, gt=0, description="Deadline of a call to queue."
     )
+
+    @property
+    def allowed_buckets(self) -> frozenset[str]:
+        """The names in `s3_buckets`."""
+        return frozenset(name.strip() for name in self.s3_buckets.split(",")) - {""}

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from services.cdc_ingest.domain.people import Demand
-from services.cdc_ingest.domain.records import Record, RowChange
+from services.cdc_ingest.domain.records import ChangeFile, Record, RowChange
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -48,12 +48,15 @@ class ChangeTimes:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A message that has been read: whom it concerns, and since when."""
+    """A message that has been read: whom it concerns, and since when.
+
+    `files` are those it points at; what is in them is yet to be read.
+    """
 
     message: Message
     demand: Demand
     times: ChangeTimes
-    records: int
+    files: tuple[ChangeFile, ...] = ()
 
 
 def times_of(message: Message, records: Iterable[Record]) -> ChangeTimes:

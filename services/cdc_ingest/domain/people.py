@@ -1,16 +1,20 @@
 """From a changed row to the people it concerns, by the description of the main app."""
 
-import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
 from typing import NamedTuple, TypeAlias
 
-from mainapp.description import ColumnType, Description, Table
-from services.cdc_ingest.domain.records import Image, LostTrack, Record, RowChange, UnreadableError
-
-MAX_UINT64 = 2**64 - 1
-MAX_KEY_CHARACTERS = 64
+from mainapp.description import ColumnType, Description
+from services.cdc_ingest.domain.keys import NOT_EXACT, key_text
+from services.cdc_ingest.domain.records import (
+    Kind,
+    LostTrack,
+    Operation,
+    Record,
+    RowChange,
+    UnreadableError,
+)
 
 
 class RowKey(NamedTuple):
@@ -30,76 +34,162 @@ class Demand:
 
     `by_transaction` tells a lone change from the bulk it was packed with. `owners` says where the
     rows in the message lead, so that a child need not ask for a parent that came along with it.
+    `is_inexact` says that a key was refused which the body may yet show to the last digit.
     """
 
     by_transaction: dict[str, set[Key]] = field(default_factory=dict)
     owners: dict[RowKey, set[Key]] = field(default_factory=dict)
     lost_track: LostTrack | None = None
-    ignored: int = 0
     fault: str | None = None
+    is_inexact: bool = False
+    counts: Counter[tuple[str, Kind]] = field(default_factory=Counter)
 
     @property
     def keys(self) -> set[Key]:
         """Everybody concerned."""
         return set().union(*self.by_transaction.values())
 
+    @property
+    def records(self) -> int:
+        """How many records there were that could be read."""
+        return sum(n for (_, kind), n in self.counts.items() if kind not in _NO_RECORDS)
+
+    @property
+    def ignored(self) -> int:
+        """How many of them concern nobody."""
+        return sum(n for (_, kind), n in self.counts.items() if kind not in _NOT_IGNORED)
+
+    def lose(self, record: LostTrack) -> None:
+        """Want a full run, for the tables of all records like this one."""
+        if self.lost_track is None:
+            self.lost_track = record
+            return
+        tables = [*self.lost_track.table.split(", "), record.table]
+        named = ", ".join(dict.fromkeys(tables)) if all(tables) else ""
+        self.lost_track = LostTrack(named, self.lost_track.cause, self.lost_track.format)
+
+    def absorb(self, other: "Demand") -> None:
+        """Add what another part of the same message demands."""
+        for transaction, keys in other.by_transaction.items():
+            self.by_transaction.setdefault(transaction, set()).update(keys)
+        for row, keys in other.owners.items():
+            self.owners.setdefault(row, set()).update(keys)
+        if other.lost_track is not None:
+            self.lose(other.lost_track)
+        self.fault = self.fault or other.fault
+        self.is_inexact = self.is_inexact or other.is_inexact
+        self.counts.update(other.counts)
+
+
+_NO_RECORDS = frozenset({Kind.ENVELOPE, Kind.UNREADABLE})
+_NOT_IGNORED = _NO_RECORDS | {Kind.ROW, Kind.LOST_TRACK}
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """The way from a row of one table to its person, and what is written on the signposts.
+
+    `owner_table` is empty when `owner` holds the person; `is_person` when that is the key itself.
+    """
+
+    key: str
+    key_type: ColumnType
+    owner: str
+    owner_type: ColumnType
+    owner_table: str
+    is_person: bool
+    is_parent: bool
+
 
 class PersonMap:
     """Tells whom a changed row concerns; every image of a row counts, so a move finds both."""
 
     def __init__(self, description: Description) -> None:
-        self._tables = description.tables
-        self._parents = {step.table for step in (t.user for t in description.tables.values())}
+        self._routes = {name: _route(description, name) for name in description.tables}
+
+    def is_ours(self, table: str) -> bool:
+        """Tell whether changes of the table concern anybody."""
+        return table in self._routes
+
+    def columns(self, table: str) -> tuple[str, ...]:
+        """Return the columns of one of our tables that lead to the person, its key first."""
+        route = self._routes[table]
+        return tuple(dict.fromkeys((route.key, route.owner)))
 
     def demand(self, records: Iterable[Record]) -> Demand:
         """Return whom `records` concern; a record with a nonsensical key sets `fault`."""
         demand = Demand()
-        for record in records:
-            if isinstance(record, RowChange) and record.table in self._tables:
-                self._add(record, self._tables[record.table], demand)
-            elif isinstance(record, LostTrack) and self._is_ours(record):
-                demand.lost_track = demand.lost_track or record
-            else:
-                demand.ignored += 1
+        self.add(records, demand)
         return demand
 
-    def _is_ours(self, record: LostTrack) -> bool:
-        return not record.table or record.table in self._tables
+    def add(self, records: Iterable[Record], demand: Demand) -> None:
+        """Add whom `records` concern; what stops `records` leaves those before it added."""
+        for record in records:
+            if isinstance(record, RowChange):
+                kind = self._add(record, demand)
+            elif isinstance(record, LostTrack):
+                kind = self._lose(record, demand)
+            else:
+                kind = record.kind
+            demand.counts[record.format, kind] += 1
 
-    def _add(self, change: RowChange, table: Table, demand: Demand) -> None:
+    def _lose(self, record: LostTrack, demand: Demand) -> Kind:
+        if record.table and not self.is_ours(record.table):
+            return Kind.FOREIGN
+        demand.lose(record)
+        return Kind.LOST_TRACK
+
+    def _add(self, change: RowChange, demand: Demand) -> Kind:
+        route = self._routes.get(change.table)
+        if route is None:
+            return Kind.FOREIGN
         try:
-            rows = set(self._row_keys(change, table))
-            owners = set(self._owners(change, table))
+            rows = set(_row_keys(change, route))
+            owners = set(_owners(change, route))
+            if not owners and not rows:
+                raise UnreadableError("ROW_NOT_IDENTIFIED")
         except UnreadableError as error:
             demand.fault = demand.fault or error.reason
-            return
-        for row in rows if owners and change.table in self._parents else ():
-            demand.owners.setdefault(row, set()).update(owners)
-        keys = owners or rows
-        if keys:
-            demand.by_transaction.setdefault(change.transaction, set()).update(keys)
-        else:
-            demand.ignored += 1
+            demand.is_inexact = demand.is_inexact or error.reason == NOT_EXACT
+            return Kind.UNREADABLE
+        if not owners and _is_gone_without_trace(change, route):
+            return self._lose(LostTrack(change.table, "delete-of-key-alone"), demand)
+        if owners and route.is_parent:
+            for row in rows:
+                demand.owners.setdefault(row, set()).update(owners)
+        demand.by_transaction.setdefault(change.transaction, set()).update(owners or rows)
+        return Kind.ROW
 
-    def _owners(self, change: RowChange, table: Table) -> Iterator[Key]:
-        step = table.user
-        for image in change.images:
-            if step.table is not None:
-                key = _key_text(image, step.column, self._key_type(step.table))
-                if key is not None:
-                    yield RowKey(step.table, key)
-            elif user_id := _uint64(image.get(step.column)):
-                yield user_id
 
-    def _row_keys(self, change: RowChange, table: Table) -> Iterator[RowKey]:
-        for image in change.images:
-            key = _key_text(image, table.key, table.columns[table.key].type)
-            if key is not None and change.table != "users":
-                yield RowKey(change.table, key)
+def _route(description: Description, name: str) -> _Route:
+    table = description.tables[name]
+    owner_table = table.user.table or ""
+    parent = description.tables.get(owner_table)
+    return _Route(
+        key=table.key,
+        key_type=table.columns[table.key].type,
+        owner=table.user.column,
+        owner_type=parent.columns[parent.key].type if parent else ColumnType.UINT64,
+        owner_table=owner_table,
+        is_person=not owner_table and table.user.column == table.key,
+        is_parent=any(other.user.table == name for other in description.tables.values()),
+    )
 
-    def _key_type(self, table: str) -> ColumnType:
-        description = self._tables[table]
-        return description.columns[description.key].type
+
+def _owners(change: RowChange, route: _Route) -> Iterator[Key]:
+    for image in change.images:
+        key = key_text(image, route.owner, route.owner_type, wraps=change.wraps_unsigned)
+        if key is not None and route.owner_table:
+            yield RowKey(route.owner_table, key)
+        elif key is not None and (user_id := int(key)):
+            yield user_id
+
+
+def _row_keys(change: RowChange, route: _Route) -> Iterator[RowKey]:
+    for image in change.images if not route.is_person else ():
+        key = key_text(image, route.key, route.key_type, wraps=change.wraps_unsigned)
+        if key is not None:
+            yield RowKey(change.table, key)
 
 
 def place(
@@ -127,53 +217,10 @@ def place(
     return users, unknown
 
 
-def _key_text(image: Image, column: str, kind: ColumnType) -> str | None:
-    value = image.get(column)
-    if kind is ColumnType.UINT64:
-        number = _uint64(value)
-        return None if number is None else str(number)
-    if value is None or value == "":
-        return None
-    if not isinstance(value, str) or len(value) > MAX_KEY_CHARACTERS:
-        raise UnreadableError("KEY_NOT_TEXT")
-    return value
-
-
-def _uint64(value: object) -> int | None:
-    """Return the number, exact to the last digit; None for NULL, which JSON may show as ''.
-
-    Raises:
-        UnreadableError: not a number, out of range, or a float too large to be exact.
-    """
-    if value is None or value == "":
-        return None
-    number = _whole(value)
-    if number is None or not 0 <= number <= MAX_UINT64:
-        raise UnreadableError("KEY_NOT_A_NUMBER")
-    return number
-
-
-def _whole(value: object) -> int | None:
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int):
-        return value
-    if isinstance(value, float):
-        exact = math.isfinite(value) and value.is_integer() and abs(value) < 2**53
-        return int(value) if exact else None
-    if isinstance(value, str) and len(value) <= MAX_KEY_CHARACTERS:
-        return _whole_text(value)
-    return None
-
-
-def _whole_text(value: str) -> int | None:
-    if value.isascii() and value.isdecimal():
-        return int(value)
-    try:
-        number = Decimal(value)
-    except InvalidOperation:
-        return None
-    # An exponent of millions would be a number of millions of digits.
-    if not number.is_finite() or number.adjusted() > MAX_KEY_CHARACTERS:
-        return None
-    return int(number) if number == number.to_integral_value() else None
+def _is_gone_without_trace(change: RowChange, route: _Route) -> bool:
+    """Tell whether a deletion shows nothing of the row but its key: no one can look it up now."""
+    return change.operation is Operation.DELETE and not any(
+        value is not None and column != route.key
+        for image in change.images
+        for column, value in image.items()
+    )

@@ -1,128 +1,25 @@
 """Bodies of every kind, good and bad."""
 
 import json
-from pathlib import Path
-from typing import Any
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 
-from mainapp import description
-from servicekit.clock import SystemClock
 from services.cdc_ingest.domain.decoding import decode_body
-from services.cdc_ingest.domain.messages import Message, times_of
-from services.cdc_ingest.domain.people import PersonMap, RowKey
-from services.cdc_ingest.domain.records import Ignored, LostTrack, Operation, RowChange
-from services.cdc_ingest.receivers import read
-
-PEOPLE = PersonMap(description.load())
-JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**70), 2**70)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text()
-    | st.sampled_from(["users", "claims", "update", "truncate-table", "data", "control"]),
-    lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(
-        st.sampled_from(
-            ["id", "user_id", "claim_id", "data", "metadata", "before-image", "operation",
-             "table-name", "record-type", "commit-timestamp", "timestamp"]
-        )
-        | st.text(max_size=5),
-        inner,
-        max_size=6,
-    ),
-    max_leaves=8,
-)  # fmt: skip
-RECORD = st.fixed_dictionaries(
-    {
-        "data": JSON,
-        "metadata": st.fixed_dictionaries(
-            {
-                "operation": st.sampled_from(["update", "delete", "gap", "truncate-table"]) | JSON,
-                "table-name": st.sampled_from(list(description.load().tables)) | JSON,
-            },
-            optional={"record-type": JSON, "timestamp": JSON, "commit-timestamp": JSON},
-        ),
-    },
-    optional={"before-image": JSON},
-)
-
-
-def record(
-    table: str = "users",
-    operation: str = "update",
-    data: object = None,
-    before: object = None,
-    **metadata: object,
-) -> dict[str, Any]:
-    """A DMS data record."""
-    made: dict[str, Any] = {
-        "data": data,
-        "metadata": {
-            "record-type": "data",
-            "operation": operation,
-            "schema-name": "mainapp",
-            "table-name": table,
-            **metadata,
-        },
-    }
-    if before is not None:
-        made["before-image"] = before
-    return made
-
-
-def message(body: str) -> Message:
-    """A message just received."""
-    return Message("m", "r", body, 1, SystemClock().now())
-
-
-@given(st.text() | JSON.map(json.dumps) | RECORD.map(json.dumps))
-@example("[" * 100_000)
-@example('{"metadata":{"operation":"update","table-name":"users"},"data":{"id":1e999}}')
-@example('{"metadata":{"operation":"update","table-name":"users"},"data":{"id":"\\ud800"}}')
-@example('{"metadata":{"operation":"update","table-name":"users"},"data":{"id":"1e999999999"}}')
-def test_no_input_is_more_than_a_fault(body: str) -> None:
-    arrival = read(message(body), PEOPLE)
-    assert arrival.demand.fault != "DECODER_FAILED"
-    for key in arrival.demand.keys:
-        assert isinstance(key, RowKey) or 0 < key < 2**64
-
-
-@given(st.lists(RECORD | JSON, max_size=5), st.integers(1, 2**64 - 1))
-def test_a_bad_record_does_not_hide_a_good_one(others: list[object], user_id: int) -> None:
-    body = json.dumps([*others, record(data={"id": user_id})])
-    assert user_id in read(message(body), PEOPLE).demand.keys
-
-
-def test_one_object_is_one_record() -> None:
-    body = json.dumps(
-        record(
-            "claims",
-            "update",
-            {"id": 7, "user_id": "5"},
-            {"user_id": "4"},
-            **{
-                "commit-timestamp": "2025-06-02T09:00:00.000000Z",
-                "timestamp": "2025-06-02T09:00:01.500000Z",
-                "something-new": {"deep": [1]},
-            },
-        )
-    )
-    (change,) = decode_body(body).records
-    assert isinstance(change, RowChange)
-    assert (change.table, change.operation) == ("claims", Operation.UPDATE)
-    assert change.images == ({"user_id": "4"}, {"id": 7, "user_id": "5"})
-    assert change.committed_at is not None
-    assert change.captured_at is not None
-    assert (change.captured_at - change.committed_at).total_seconds() == 1.5
+from services.cdc_ingest.domain.formats.dms import DmsDecoder
+from services.cdc_ingest.domain.messages import times_of
+from services.cdc_ingest.domain.records import Record
+from tests.unit.cdc_ingest.bodies import demand, dms, kinesis, message
 
 
 def test_an_array_is_many_records() -> None:
-    body = json.dumps([record(data={"id": n}) for n in range(1, 4)])
-    assert read(message(body), PEOPLE).demand.keys == {1, 2, 3}
+    body = [dms(data={"id": n}) for n in range(1, 4)]
+    assert demand(body).keys == {1, 2, 3}
+    assert demand([body, [], [body]]).keys == {1, 2, 3}
+
+
+def test_a_bad_record_does_not_hide_a_good_one() -> None:
+    found = demand([3, dms(data={"id": "x"}), dms(data={"id": 5}), {}])
+    assert (found.keys, found.fault) == ({5}, "FORMAT_UNKNOWN")
 
 
 @pytest.mark.parametrize(
@@ -131,23 +28,28 @@ def test_an_array_is_many_records() -> None:
         ("", "BODY_NOT_JSON"),
         ("hello", "BODY_NOT_JSON"),
         ("{", "BODY_NOT_JSON"),
+        ("{\n}\n}", "BODY_NOT_JSON"),
         ("3", "FORMAT_UNKNOWN"),
-        ("null", "FORMAT_UNKNOWN"),
         ("{}", "FORMAT_UNKNOWN"),
-        ('{"metadata": 3}', "FORMAT_UNKNOWN"),
-        ('{"metadata": {"operation": 3}}', "DMS_METADATA_NOT_TEXT"),
-        ('{"metadata": {"operation": "update"}, "data": {}}', "DMS_TABLE_MISSING"),
-        (json.dumps(record(data="x")), "DMS_IMAGE_NOT_AN_OBJECT"),
-        (json.dumps(record(data={"id": "x"})), "KEY_NOT_A_NUMBER"),
-        (json.dumps(record(data={"id": True})), "KEY_NOT_A_NUMBER"),
-        (json.dumps(record(data={"id": -1})), "KEY_NOT_A_NUMBER"),
-        (json.dumps(record(data={"id": 2**64})), "KEY_NOT_A_NUMBER"),
-        (json.dumps(record(data={"id": 1.2345678901234567e18})), "KEY_NOT_A_NUMBER"),
-        (json.dumps(record("claim_requirements", data={"id": 5})), "KEY_NOT_TEXT"),
+        ("[[[[[[[[[[[[[[3]]]]]]]]]]]]]]", "NESTED_TOO_DEEPLY"),
+        ("[" * 100_000, "BODY_NOT_JSON"),
+        (dms(data={"id": "x"}), "KEY_NOT_A_NUMBER"),
+        (dms(data={"id": True}), "KEY_NOT_A_NUMBER"),
+        (dms(data={"id": -1}), "KEY_NOT_A_NUMBER"),
+        (dms(data={"id": 2**64}), "KEY_NOT_A_NUMBER"),
+        (dms(data={"id": 10**200}), "KEY_NOT_A_NUMBER"),
+        (dms(data={"id": 1.5}), "KEY_NOT_A_NUMBER"),
+        (dms(data={"id": "1_0"}), "KEY_NOT_A_NUMBER"),
+        (dms(data={"id": "\u0665"}), "KEY_NOT_A_NUMBER"),
+        (dms(data={"id": [5]}), "KEY_NOT_A_NUMBER"),
+        (dms(data={"id": "1e999999999"}), "KEY_NOT_A_NUMBER"),
+        (dms("claim_requirements", data={"id": 5}), "KEY_NOT_TEXT"),
+        (dms("claim_requirements", data={"id": "x" * 65}), "KEY_NOT_TEXT"),
     ],
 )
-def test_what_cannot_be_read_says_why(body: str, fault: str) -> None:
-    assert read(message(body), PEOPLE).demand.fault == fault
+def test_what_cannot_be_read_says_why(body: object, fault: str) -> None:
+    found = demand(body)
+    assert (found.fault, found.keys) == (fault, set())
 
 
 @pytest.mark.parametrize(
@@ -159,57 +61,88 @@ def test_what_cannot_be_read_says_why(body: str, fault: str) -> None:
         (12.0, 12),
         ("1.2E1", 12),
         ("18446744073709551615.0", 2**64 - 1),
+        ("9.007199254740991e15", 2**53 - 1),
     ],
 )
 def test_numbers_arrive_intact(written: object, number: int) -> None:
-    assert read(message(json.dumps(record(data={"id": written}))), PEOPLE).demand.keys == {number}
+    assert demand(dms(data={"id": written})).keys == {number}
 
 
-@pytest.mark.parametrize("operation", ["truncate-table", "drop-table", "rename-table", "gap"])
-def test_control_records_that_lose_track(operation: str) -> None:
-    body = {"metadata": {"record-type": "control", "operation": operation, "table-name": "claims"}}
-    assert decode_body(json.dumps(body)).records == (LostTrack("claims", operation),)
-    assert read(message(json.dumps(body)), PEOPLE).demand.lost_track is not None
+def _with_number(digits: str) -> str:
+    return json.dumps(dms("claims", data={"id": 1, "user_id": 0})).replace(
+        '"user_id": 0', f'"user_id": {digits}'
+    )
 
 
-def test_losing_track_of_a_foreign_table_is_nothing() -> None:
-    body = {"metadata": {"record-type": "control", "operation": "drop-table", "table-name": "x"}}
-    demand = read(message(json.dumps(body)), PEOPLE).demand
-    assert demand.lost_track is None
-    assert demand.ignored == 1
+@pytest.mark.parametrize(
+    ("digits", "number"),
+    [
+        ("1.234567890123456789E18", 1234567890123456789),
+        ("1.8446744073709551615e+19", 2**64 - 1),
+        ("18446744073709551615.0", 2**64 - 1),
+        ("9007199254740993.0", 2**53 + 1),
+    ],
+)
+def test_large_numbers_written_to_the_last_digit_are_read_so(digits: str, number: int) -> None:
+    body = _with_number(digits)
+    assert demand(body).keys == {number}
+    assert demand(kinesis(body)).keys == {number}
 
 
-def test_other_control_records_are_ignored() -> None:
-    body = {
-        "control": {"table-def": {}},
-        "metadata": {"record-type": "control", "operation": "create-table", "table-name": "users"},
-    }
-    assert decode_body(json.dumps(body)).records == (Ignored("control"),)
+@pytest.mark.parametrize("digits", ["1.2345678901234568e18", "1e16", "9.007199254740993e20"])
+def test_large_numbers_that_may_be_rounded_are_refused(digits: str) -> None:
+    for body in (_with_number(digits), _with_number(f'"{digits}"')):
+        found = demand(body)
+        assert (found.keys, found.fault) == (set(), "KEY_NOT_EXACT")
+
+
+def test_a_rounded_number_costs_its_neighbours_nothing() -> None:
+    bodies = [_with_number(n) for n in ("1e16", "1.234567890123456789E18", "5")]
+    found = demand(f"[{','.join(bodies)}]")
+    assert (found.keys, found.fault) == ({1234567890123456789, 5}, "KEY_NOT_EXACT")
+
+
+def test_the_slower_parser_is_not_asked_for_depth_it_does_not_have() -> None:
+    deep = "[" * 1_010 + "]" * 1_010
+    body = _with_number("1e16").replace('"id": 1', f'"id": 1, "deep": {deep}')
+    found = demand(f"[{body},{json.dumps(dms(data={'id': 5}))}]")
+    assert (found.keys, found.fault) == ({5}, "KEY_NOT_EXACT")
 
 
 def test_times_are_those_of_the_oldest_record() -> None:
-    body = json.dumps(
-        [record(data={"id": n}, timestamp=f"2025-06-02T09:00:0{n}Z") for n in (3, 1, 2)]
-    )
-    received = message(body)
-    times = times_of(received, decode_body(body).records)
+    body = json.dumps([dms(data={"id": n}, timestamp=f"2025-06-02T09:00:0{n}Z") for n in (3, 1, 2)])
+    times = times_of(message(body), decode_body(body).records)
     assert times.captured_at is not None
     assert times.captured_at.second == 1
     assert times.committed_at is None
 
 
-def test_a_time_that_is_none_counts_as_not_told() -> None:
-    body = json.dumps(record(data={"id": 1}, timestamp="0001-01-01T00:00:00+23:59"))
-    arrival = read(message(body), PEOPLE)
-    assert arrival.times.captured_at is None
-    assert arrival.demand.keys == {1}
+class _Defective:
+    """A decoder with a defect."""
+
+    name = "defective"
+
+    def recognises(self, document: object) -> bool:
+        return isinstance(document, dict) and "defect" in document
+
+    def decode(self, document: object) -> tuple[Record]:
+        raise KeyError("07700900123")
 
 
-def test_read_samples_of_dms(request: pytest.FixtureRequest) -> None:
-    folder = Path(request.config.rootpath) / "tests" / "unit" / "cdc_ingest" / "samples"
-    bodies = sorted(folder.glob("dms-*.json"))
-    assert len(bodies) >= 10
-    for path in bodies:
-        arrival = read(message(path.read_text()), PEOPLE)
-        assert (path.name, arrival.demand.fault) == (path.name, None)
-        assert arrival.demand.ignored == 1
+def test_a_defect_of_a_decoder_is_bad_for_its_document_alone() -> None:
+    body = json.dumps([{"defect": 1}, dms(data={"id": 5})])
+    decoded = decode_body(body, (_Defective(), DmsDecoder()))
+    assert len(decoded.records) == 1
+    assert decoded.fault == "DECODER_FAILED"
+    assert [type(defect) for defect in decoded.defects] == [KeyError]
+
+
+def test_a_defect_is_logged_without_what_the_message_says(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(DmsDecoder, "decode", _Defective.decode)
+    assert demand(dms(data={"id": 5})).fault == "DECODER_FAILED"
+    (logged,) = caplog.records
+    assert logged.__dict__["error"] == "KeyError"
+    assert "test_decoding.py" in logged.__dict__["at"]
+    assert "07700900123" not in str(logged.__dict__)

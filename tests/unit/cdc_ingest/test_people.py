@@ -1,8 +1,10 @@
 """Whom a changed row concerns."""
 
+import pytest
+
 from mainapp import description
 from services.cdc_ingest.domain.people import Demand, PersonMap, RowKey, place
-from services.cdc_ingest.domain.records import Image, Operation, RowChange
+from services.cdc_ingest.domain.records import Image, LostTrack, Operation, RowChange
 
 PEOPLE = PersonMap(description.load())
 
@@ -61,10 +63,105 @@ def test_a_claim_in_the_same_message_serves_its_requirements() -> None:
     assert not unknown
 
 
-def test_unknown_tables_and_rows_without_anything_are_counted() -> None:
-    found = demand(("jobs", None, {"id": 1}), ("users", None, None), ("claims", None, {"id": None}))
+def test_an_unknown_table_is_counted() -> None:
+    found = demand(("jobs", None, {"id": 1}))
     assert not found.keys
-    assert found.ignored == 3
+    assert (found.ignored, found.fault) == (1, None)
+
+
+@pytest.mark.parametrize(
+    ("table", "image"),
+    [("users", None), ("users", {"id": None}), ("claims", {"id": ""}), ("claims", {"status": "x"})],
+)
+def test_a_change_of_nobody_knows_whom_is_a_fault(table: str, image: Image | None) -> None:
+    found = demand((table, None, image), ("users", None, {"id": 5}))
+    assert found.fault == "ROW_NOT_IDENTIFIED"
+    assert found.keys == {5}
+
+
+def test_a_claim_with_another_key_concerns_its_person() -> None:
+    assert demand(("claims", {"id": 8, "user_id": 5}, {"id": 9, "user_id": 5})).keys == {5}
+
+
+def test_a_requirement_with_another_key_asks_for_both_when_its_claim_is_not_told() -> None:
+    found = demand(("claim_requirements", {"id": "q"}, {"id": "r"}))
+    assert found.keys == {RowKey("claim_requirements", "q"), RowKey("claim_requirements", "r")}
+
+
+def test_a_requirement_that_moves_between_people_by_its_claim() -> None:
+    found = demand(
+        ("claims", None, {"id": 8, "user_id": 4}),
+        ("claims", None, {"id": 9, "user_id": 5}),
+        ("claim_requirements", {"id": "r", "claim_id": 8}, {"id": "r", "claim_id": 9}),
+    )
+    users, unknown = place([k for k in found.keys if isinstance(k, RowKey)], found.owners)
+    assert (users, unknown) == ({4, 5}, set())
+
+
+def _deleted(table: str, image: Image) -> Demand:
+    return PEOPLE.demand([RowChange(table, Operation.DELETE, (image,))])
+
+
+def test_a_cascade_shows_in_the_parent_alone() -> None:
+    """InnoDB writes nothing of the children: the claim's own event has to carry the person."""
+    found = _deleted("claims", {"id": 9, "user_id": 4, "status": "open"})
+    assert found.keys == {4}
+    assert _deleted("users", {"id": 4}).keys == {4}
+    assert _deleted("claim_requirements", {"id": "r", "claim_id": 9}).keys == {
+        RowKey("claims", "9")
+    }
+
+
+@pytest.mark.parametrize(
+    ("table", "image"),
+    [
+        ("claims", {"id": 9}),
+        ("claims", {"id": 9, "user_id": None, "status": None}),
+        ("claim_requirements", {"id": "r"}),
+        ("user_addresses", {"id": "a"}),
+    ],
+)
+def test_a_deletion_of_a_key_alone_can_only_be_found_by_looking_at_everybody(
+    table: str, image: Image
+) -> None:
+    found = _deleted(table, image)
+    assert found.lost_track == LostTrack(table, "delete-of-key-alone")
+    assert not found.keys
+
+
+def test_a_deleted_row_of_nobody_is_no_loss() -> None:
+    found = _deleted("user_addresses", {"id": "a", "user_id": None, "county": "Kent"})
+    assert found.lost_track is None
+
+
+@pytest.mark.parametrize(
+    ("tables", "named"),
+    [
+        (["claims"], "claims"),
+        (["claims", "users", "claims"], "claims, users"),
+        (["claims", "jobs"], "claims"),
+        ([""], ""),
+        (["claims", "", "users"], ""),
+        (["", "claims"], ""),
+    ],
+)
+def test_lost_track_names_the_tables(tables: list[str], named: str) -> None:
+    """No name at all is any table."""
+    found = PEOPLE.demand(LostTrack(table, "truncate-table") for table in tables)
+    assert found.lost_track == LostTrack(named, "truncate-table")
+
+
+def test_what_is_absorbed_is_demanded() -> None:
+    first = demand(("claims", None, {"id": 8, "user_id": 4}), ("claims", None, {"id": "x"}))
+    second = demand(("claims", None, {"id": 9, "user_id": 5}), ("jobs", None, {}))
+    third = PEOPLE.demand([LostTrack("claims", "gap")])
+    second.absorb(first)
+    second.absorb(third)
+    assert second.lost_track == LostTrack("claims", "gap")
+    assert second.keys == {4, 5}
+    assert set(second.owners) == {RowKey("claims", "8"), RowKey("claims", "9")}
+    assert second.fault == "KEY_NOT_A_NUMBER"
+    assert (second.records, second.ignored) == (4, 1)
 
 
 def test_a_way_round_in_circles_ends() -> None:

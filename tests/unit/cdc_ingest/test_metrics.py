@@ -1,0 +1,35 @@
+"""What is counted of what arrives."""
+
+import pytest
+from prometheus_client import REGISTRY
+
+from services.cdc_ingest.metrics import Ledger
+from tests.unit.cdc_ingest.bodies import arrival, debezium, dms, kinesis, maxwell, s3_record
+
+
+def _count(form: str, kind: str) -> float:
+    labels = {"format": form, "kind": kind}
+    return REGISTRY.get_sample_value("dialler_cdc_ingest_records_total", labels) or 0.0
+
+
+@pytest.mark.parametrize(
+    ("body", "counted", "records", "ignored"),
+    [
+        (dms(data={"id": 5}), [("dms", "row")], 1, 0),
+        (dms("jobs", data={"id": 5}), [("dms", "foreign")], 1, 1),
+        (kinesis(debezium("claims", "t")), [("debezium", "lost_track")], 1, 0),
+        (kinesis(None), [("kinesis", "envelope"), ("debezium", "tombstone")], 1, 1),
+        (maxwell(kind="table-create"), [("maxwell", "schema")], 1, 1),
+        (s3_record("mainapp/jobs/a.csv"), [("s3", "foreign")], 1, 1),
+        ("hello", [("unknown", "unreadable")], 0, 0),
+        (dms(data={"id": "x"}), [("dms", "unreadable")], 0, 0),
+    ],
+)
+def test_records_are_counted_by_format_and_kind(
+    body: object, counted: list[tuple[str, str]], records: int, ignored: int
+) -> None:
+    before = [_count(*each) for each in counted]
+    ledger = Ledger()
+    ledger.arrived(arrival(body))
+    assert [_count(*each) for each in counted] == [count + 1 for count in before]
+    assert (ledger.records, ledger.records_ignored) == (records, ignored)
