@@ -89,7 +89,7 @@ bench: setup ## Speed beside the bare engines'; ONLY=name for one
 	@$(PY) -m bench $(if $(ONLY),--only $(ONLY))
 
 lock: ## Pin the dependencies anew (needs uv)
-	@uv pip compile pyproject.toml --all-extras --group dev --python-version 3.11 --upgrade \
+	@uv pip compile pyproject.toml --all-extras --group dev --group bench --python-version 3.11 --upgrade \
 		--generate-hashes --no-emit-index-url --no-header -q -o requirements.lock
 
 metrics: setup ## Lengths of functions and files (house style, rule 11)
