@@ -21,6 +21,7 @@ from services.queue.figures import Figures
 from services.queue.housekeeping import Housekeeping
 from services.queue.main_app import MainApp
 from services.queue.promotion import Promotion
+from services.queue.release_desk import ReleaseDesk
 from services.queue.rules import load_rules
 from services.queue.servicer import SERVICE_NAME, QueueServicer
 from services.queue.settings import QueueSettings
@@ -71,8 +72,17 @@ def build(settings: QueueSettings, clock: Clock | None = None) -> Parts:
         workers=settings.claim_workers,
         batch=settings.claim_batch,
     )
+    release_desk = ReleaseDesk(
+        database,
+        placement,
+        assignment_desk,
+        clock,
+        posted,
+        workers=settings.claim_workers,
+        batch=settings.claim_batch,
+    )
     servicer = QueueServicer(
-        facts, claim_desk, assignment_desk, figures, placement.rules.assignment
+        facts, claim_desk, assignment_desk, release_desk, figures, placement.rules.assignment
     )
 
     def register(server: grpc.aio.Server) -> None:
@@ -96,6 +106,7 @@ def build(settings: QueueSettings, clock: Clock | None = None) -> Parts:
         ),
         Loop("outbox-gauge", OutboxGauge(database).run_once, GAUGE_INTERVAL_SECONDS, clock),
         Closing(claim_desk.stop),
+        Closing(release_desk.stop),
         GrpcServer(settings, "queue", register, [SERVICE_NAME], {"postgres": database.ping}),
     )
 

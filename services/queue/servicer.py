@@ -12,6 +12,7 @@ from services.queue.claim_desk import ClaimDesk
 from services.queue.domain.outcomes import CallReport
 from services.queue.facts_application import FactsApplication
 from services.queue.figures import Figures
+from services.queue.release_desk import ReleaseDesk
 from services.queue.rules import AssignmentRules
 
 SERVICE_NAME = "dialler.queue.v1.QueueService"
@@ -27,12 +28,14 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
         facts: FactsApplication,
         claim_desk: ClaimDesk,
         assignment_desk: AssignmentDesk,
+        release_desk: ReleaseDesk,
         figures: Figures,
         rules: AssignmentRules,
     ) -> None:
         self._facts = facts
         self._claim_desk = claim_desk
         self._assignment_desk = assignment_desk
+        self._release_desk = release_desk
         self._figures = figures
         self._rules = rules
 
@@ -91,7 +94,7 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
         agent_id = messages.agent_of(request.agent_id)
         identified = messages.request_of(request, agent_id, request.request_id)
         is_skipped = request.reason == queue_pb2.RELEASE_REASON_SKIPPED
-        return await self._assignment_desk.release(assignment_id, identified, is_skipped=is_skipped)
+        return await self._release_desk.release(assignment_id, identified, is_skipped=is_skipped)
 
     async def RecordOutcome(
         self, request: queue_pb2.RecordOutcomeRequest, context: Context
