@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import asyncpg
 import grpc
@@ -15,6 +16,10 @@ from dialler.queue.v1.queue_pb2_grpc import QueueServiceStub
 
 from bench.measurement import Result, interleave, load_average
 from devstack.stack import Stack
+
+if TYPE_CHECKING:
+    # In the stubs only.
+    from dialler.queue.v1.queue_pb2_grpc import QueueServiceAsyncStub
 
 # People, and calls in a round: a call of one is too short to be told by itself.
 SIZES = ((1, 50), (100, 10), (10_000, 1))
@@ -72,7 +77,7 @@ async def _sized(ours: _Ours, floor: _Bare, people: int, calls: int) -> Result:
 class _Ours:
     """The queue service's ApplyUserFacts."""
 
-    def __init__(self, stub: "QueueServiceAsyncStub") -> None:
+    def __init__(self, stub: QueueServiceAsyncStub) -> None:
         self._stub = stub
 
     async def seconds(self, people: int, calls: int) -> float:

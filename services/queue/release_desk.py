@@ -5,7 +5,7 @@ serves each alone.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -18,12 +18,14 @@ from servicekit.clock import Clock
 from servicekit.errors import ServiceError
 from services.queue import messages, metrics
 from services.queue.assignment_desk import AssignmentDesk
+from services.queue.domain.callbacks import Callback
 from services.queue.domain.entries import Entry, Placement
 from services.queue.domain.terms import Ending, UserId
 from services.queue.rounds import Rounds
-from services.queue.store import reading, releases
+from services.queue.rulebook import Rulebook
+from services.queue.store import callbacks, reading, releases
 from services.queue.store.assignments import Request
-from services.queue.store.database import Database
+from services.queue.store.database import Database, Transaction
 from services.queue.store.reading import Attempt, KnownPerson
 from services.queue.store.releases import GivenBack, Held
 
@@ -52,7 +54,7 @@ class ReleaseDesk:
     def __init__(
         self,
         database: Database,
-        placement: Placement,
+        rulebook: Rulebook,
         assignment_desk: AssignmentDesk,
         clock: Clock,
         posted: Callable[[], None],
@@ -62,7 +64,7 @@ class ReleaseDesk:
     ) -> None:
         """`posted` is called after every commit that leaves something in an outbox."""
         self._database = database
-        self._placement = placement
+        self._rulebook = rulebook
         self._assignment_desk = assignment_desk
         self._clock = clock
         self._posted = posted
@@ -106,48 +108,62 @@ class ReleaseDesk:
         """Release those about whom nothing is unusual and answer them."""
         # The first of two who ask for the same; the other is served alone, after it.
         asked = {it.assignment_id: it for it in reversed(batch)}
-        now = self._clock.now()
+        now, placement = self._clock.now(), self._rulebook.placement
         async with self._database.statements() as tx:
             held = await releases.held(
                 tx, [(it.assignment_id, it.request) for it in asked.values()], now
             )
-            called = [it.entry.user_id for it in held.values() if it.entry.attempts]
-            attempts = await reading.recent_attempts(tx, called) if called else {}
-            given: list[GivenBack] = []
-            responses: dict[UserId, tuple[_Waiting, queue_pb2.ReleaseAssignmentResponse]] = {}
-            for assignment_id, it in held.items():
-                waiting, user_id = asked[assignment_id], it.entry.user_id
-                after = self._placement.settled(it.entry, now)
-                response = self._response(it, after, attempts.get(user_id, ()), now)
-                responses[user_id] = waiting, response
-                given.append(
-                    GivenBack(
-                        held=it,
-                        after=after,
-                        request=waiting.request,
-                        response=response.SerializeToString(),
-                        event=_event(it, after, waiting.traceparent, now),
-                    )
-                )
-            done = await releases.give_back(tx, given, Ending.RELEASED, now) if given else set()
-        if done:
-            self._posted()
-            metrics.ENDINGS.labels(Ending.RELEASED.name.lower()).inc(len(done))
-        for user_id in done:
-            waiting, response = responses[user_id]
-            if waiting.is_waiting:
-                waiting.answer.set_result(response)
+            histories = await _histories(tx, [it.entry for it in held])
+            given = [
+                _given_back(it, asked[it.assignment.assignment_id], histories, placement, now)
+                for it in held
+            ]
+            done = await releases.give_back(tx, given, now) if given else set()
+        if not done:
+            return
+        self._posted()
+        metrics.ENDINGS.labels(Ending.RELEASED.name.lower()).inc(len(done))
+        for it in given:
+            waiting = asked[it.held.assignment.assignment_id]
+            if it.after.user_id in done and waiting.is_waiting:
+                waiting.answer.set_result(it.response)
 
-    def _response(
-        self, held: Held, after: Entry, attempts: Sequence[Attempt], now: datetime
-    ) -> queue_pb2.ReleaseAssignmentResponse:
-        state = messages.call_state_message(
-            KnownPerson(after, held.next_version),
-            self._placement.score(after, now),
-            attempts,
-            now,
-        )
-        return queue_pb2.ReleaseAssignmentResponse(call_state=state)
+
+@dataclass(frozen=True, slots=True)
+class _Histories:
+    """What is shown of people besides their entries."""
+
+    attempts: Mapping[UserId, Sequence[Attempt]]
+    callbacks: Mapping[UserId, Callback]
+
+
+async def _histories(tx: Transaction, people: Sequence[Entry]) -> _Histories:
+    called = [it.user_id for it in people if it.attempts]
+    promised = [it.user_id for it in people if it.callback_id is not None]
+    return _Histories(
+        await reading.recent_attempts(tx, called) if called else {},
+        await callbacks.open_of(tx, promised) if promised else {},
+    )
+
+
+def _given_back(
+    held: Held, waiting: _Waiting, histories: _Histories, placement: Placement, now: datetime
+) -> GivenBack:
+    after = placement.settled(held.entry, now)
+    state = messages.call_state_message(
+        KnownPerson(after, held.next_version),
+        placement.score(after, now),
+        histories.attempts.get(after.user_id, ()),
+        histories.callbacks.get(after.user_id),
+        now,
+    )
+    return GivenBack(
+        held=held,
+        after=after,
+        request=waiting.request,
+        response=queue_pb2.ReleaseAssignmentResponse(call_state=state),
+        event=_event(held, after, waiting.traceparent, now),
+    )
 
 
 def _event(held: Held, after: Entry, traceparent: str | None, now: datetime) -> bytes:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from services.queue.domain.facts import ClaimFacts, RequirementFacts, UserFacts
-from services.queue.domain.terms import Conversion, Queue, Reason
+from services.queue.domain.terms import BARRIERS, Conversion, Queue, Reason
 from services.queue.rules import EligibilityRules
 
 
@@ -24,6 +24,22 @@ class Verdict:
     owes: Queue | None
     matter: Reason
     has_signature: bool
+
+    @property
+    def is_contact_allowed(self) -> bool:
+        """Whether the main app lets the person be contacted at all."""
+        return self.reason not in BARRIERS
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What was counted of a person to find out what they owe."""
+
+    has_signature: bool
+    open_claims: int
+    ended_claims: int
+    pending_counted: int
+    pending_excluded: int
 
 
 class Eligibility:
@@ -43,6 +59,20 @@ class Eligibility:
         queue = owes if barrier is None else None
         return Verdict(queue, barrier or matter, owes, matter, facts.has_signature)
 
+    def tally(self, facts: UserFacts) -> Tally:
+        """Return what is counted of the person."""
+        open_claims = [claim for claim in facts.claims if self.is_open(claim)]
+        required = [it for claim in open_claims for it in claim.requirements]
+        pending = [it for it in required if self._is_pending(it)]
+        counted = sum(map(self._counts, pending))
+        return Tally(
+            has_signature=facts.has_signature,
+            open_claims=len(open_claims),
+            ended_claims=len(facts.claims) - len(open_claims),
+            pending_counted=counted,
+            pending_excluded=len(pending) - counted,
+        )
+
     def _barrier(self, facts: UserFacts) -> Reason | None:
         if not facts.exists:
             return Reason.USER_NOT_FOUND
@@ -57,7 +87,7 @@ class Eligibility:
             return None, Reason.USER_NOT_FOUND
         if not facts.claims:
             return None, Reason.NO_CLAIMS
-        open_claims = [claim for claim in facts.claims if self._is_open(claim)]
+        open_claims = [claim for claim in facts.claims if self.is_open(claim)]
         if not open_claims:
             return None, Reason.CLAIMS_ENDED
         if not facts.has_signature:
@@ -66,11 +96,15 @@ class Eligibility:
             return Queue.OUTSTANDING_REQUESTS, Reason.REQUIREMENT_PENDING
         return None, Reason.NOTHING_OUTSTANDING
 
-    def _is_open(self, claim: ClaimFacts) -> bool:
+    def is_open(self, claim: ClaimFacts) -> bool:
+        """Return whether a claim has not ended."""
         return claim.status is None or fold(claim.status) not in self._ended
 
+    def _is_pending(self, requirement: RequirementFacts) -> bool:
+        return requirement.status is not None and fold(requirement.status) in self._pending
+
     def _counts(self, requirement: RequirementFacts) -> bool:
-        if requirement.status is None or fold(requirement.status) not in self._pending:
+        if not self._is_pending(requirement):
             return False
         if requirement.type is None:
             return True

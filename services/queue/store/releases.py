@@ -6,9 +6,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from dialler.queue.v1.queue_pb2 import ReleaseAssignmentResponse
+
 from services.queue.domain.entries import Entry
-from services.queue.domain.terms import Ending, Queue, Reason, UserId
-from services.queue.store.assignments import Assignment, Request
+from services.queue.domain.terms import Action, Ending, Presence, Queue, Reason, State, UserId
+from services.queue.store.assignments import SIGN_OF_LIFE_EVERY, Assignment, Request
 from services.queue.store.database import Transaction, arrays, names, statement, unnested
 from services.queue.store.entries import COLUMNS, entry_of
 
@@ -34,13 +36,11 @@ class GivenBack:
     held: Held
     after: Entry
     request: Request
-    response: bytes
+    response: ReleaseAssignmentResponse
     event: bytes
 
 
-async def held(
-    tx: Transaction, asked: Sequence[tuple[UUID, Request]], now: datetime
-) -> dict[UUID, Held]:
+async def held(tx: Transaction, asked: Sequence[tuple[UUID, Request]], now: datetime) -> list[Held]:
     """Return what may be given back: held by who asks, under a request id not used before."""
     rows = await tx.execute(
         _HELD,
@@ -52,7 +52,7 @@ async def held(
             "now": now,
         },
     )
-    return {row[0]: _held_of(row) for row in rows.all()}
+    return [_held_of(row) for row in rows.all()]
 
 
 def _held_of(row: Sequence[Any]) -> Held:
@@ -72,16 +72,16 @@ _HELD = statement(
     FROM {unnested(_ASKED_COLUMNS, "given")}
     JOIN queue.assignments AS held USING (assignment_id, agent_id)
     JOIN queue.entries AS entry USING (user_id, fence)
-    WHERE held.ended_at IS NULL AND held.lease_expires_at > :now AND NOT EXISTS (
+    WHERE held.ended_at IS NULL AND held.lease_expires_at > :now
+        AND entry.state = {int(State.ASSIGNED)} AND entry.assignment_id = held.assignment_id
+        AND NOT EXISTS (
         SELECT FROM queue.requests AS known
         WHERE known.agent_id = given.agent_id AND known.request_id = given.request_id)
     """  # noqa: S608 - our own column names
 )
 
 
-async def give_back(
-    tx: Transaction, given: Sequence[GivenBack], ending: Ending, now: datetime
-) -> set[UserId]:
+async def give_back(tx: Transaction, given: Sequence[GivenBack], now: datetime) -> set[UserId]:
     """End assignments and put their people where they belong; returns those for whom it was done.
 
     Left out is whoever has changed since they were read, and whose request id has been used
@@ -89,7 +89,11 @@ async def give_back(
     """
     rows = await tx.execute(
         _GIVE_BACK,
-        {**arrays(_GIVEN_COLUMNS, map(_given_values, given)), "ending": ending, "now": now},
+        {
+            **arrays(_GIVEN_COLUMNS, map(_given_values, given)),
+            "now": now,
+            "seen_before": now - SIGN_OF_LIFE_EVERY,
+        },
     )
     return {UserId(row[0]) for row in rows.all()}
 
@@ -106,7 +110,7 @@ def _given_values(given: GivenBack) -> tuple[Any, ...]:
         request.request_id,
         request.method,
         request.payload_hash,
-        given.response,
+        given.response.SerializeToString(),
         given.event,
     )
 
@@ -140,6 +144,7 @@ _GIVE_BACK = statement(
         JOIN given USING (user_id) JOIN live ON live.assignment_id = given.ended_assignment
         WHERE entry.state_version = given.known_state
             AND entry.facts_version = given.known_facts
+            AND entry.state = {int(State.ASSIGNED)}
         ORDER BY entry.user_id FOR UPDATE OF entry
     ), answered AS (
         INSERT INTO queue.requests
@@ -152,7 +157,7 @@ _GIVE_BACK = statement(
         SELECT given.* FROM given JOIN unchanged USING (user_id) JOIN answered
         ON answered.agent_id = given.asking_agent AND answered.request_id = given.request_id
     ), ended AS (
-        UPDATE queue.assignments AS held SET ended_at = :now, ending = :ending
+        UPDATE queue.assignments AS held SET ended_at = :now, ending = {int(Ending.RELEASED)}
         FROM done WHERE held.assignment_id = done.ended_assignment
     ), moved AS (
         UPDATE queue.entries AS entry
@@ -164,6 +169,16 @@ _GIVE_BACK = statement(
         SELECT user_id, next_version FROM done
     ), posted AS (
         INSERT INTO queue.outbox (event) SELECT event FROM done
+    ), noted AS (
+        INSERT INTO queue.audit (at, actor_id, action, user_id, details)
+        SELECT :now, asking_agent, '{Action.RELEASED}', user_id,
+            jsonb_build_object('assignment_id', ended_assignment)
+        FROM done
+    ), seen AS (
+        INSERT INTO queue.agents AS agent (agent_id, presence, presence_since, last_seen_at)
+        SELECT asking_agent, {int(Presence.AVAILABLE)}, :now, :now FROM done ORDER BY asking_agent
+        ON CONFLICT (agent_id) DO UPDATE SET last_seen_at = :now
+        WHERE agent.last_seen_at < :seen_before
     )
     SELECT user_id FROM done
     """  # noqa: S608 - our own column names

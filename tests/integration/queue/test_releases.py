@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from servicekit.errors import Conflict, NotFound
 from servicekit.event_stream import EventStream
 from servicekit.testing.clock import FakeClock
-from services.queue.domain.terms import AgentId, Ending
+from services.queue.domain.terms import AgentId
 from services.queue.store import releases
 from services.queue.store.assignments import Request
 from services.queue.store.database import Database
@@ -82,7 +82,7 @@ async def test_whoever_has_changed_since_they_were_read_is_not_written(
     }
     async with database.statements() as tx:
         found = await releases.held(tx, list(requests.items()), clock.now())
-        assert found.keys() == asked.keys()
+        assert {it.assignment.assignment_id for it in found} == asked.keys()
         # Facts that change nothing in the queue leave the state's version as it is.
         await desk.apply(changed.user_id)
         taken = requests[UUID(answered.assignment_id)]
@@ -93,10 +93,16 @@ async def test_whoever_has_changed_since_they_were_read_is_not_written(
             request_id=taken.request_id,
         )
         given = [
-            GivenBack(it, it.entry._replace(last_agent_id=AgentId("x")), requests[key], b"", b"")
-            for key, it in found.items()
+            GivenBack(
+                held=it,
+                after=it.entry._replace(last_agent_id=AgentId("x")),
+                request=requests[it.assignment.assignment_id],
+                response=queue_pb2.ReleaseAssignmentResponse(),
+                event=b"",
+            )
+            for it in found
         ]
-        assert await releases.give_back(tx, given, Ending.RELEASED, clock.now()) == {kept.user_id}
+        assert await releases.give_back(tx, given, clock.now()) == {kept.user_id}
     await engine.dispose()
     ended = await tables.rows("SELECT user_id FROM queue.assignments WHERE ended_at IS NOT NULL")
     assert [row[0] for row in ended] == [kept.user_id]
