@@ -11,12 +11,13 @@ from prometheus_client import Histogram
 from servicekit import deadline, telemetry
 from servicekit.errors import Internal, ServiceError
 
-# A round others have waited this long for may itself wait for what they need not wait for.
-PATIENCE_SECONDS = 0.1
+# A round that takes longer may be waiting for what others need not wait for. Not so short that a
+# busy moment is taken for that: several rounds side by side are smaller, and cost more together.
+PATIENCE_SECONDS = 0.25
 # After a round the next one waits this long for each request that was served. The cost of a round
 # hardly depends on how many it serves: in a crowd fewer and larger ones get more done, and a single
 # request that comes into a silence is served at once.
-GATHERING_SECONDS = 0.001
+GATHERING_SECONDS = 0.002
 LONGEST_GATHERING_SECONDS = 0.02
 
 _log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ class Rounds(Generic[W]):
     ) -> None:
         """At most `workers` rounds run at a time, each for at most `batch` requests.
 
-        Another round is begun beside those under way only when a request has waited
+        Another round is begun beside those under way only when none of them has begun for
         `patience_seconds`.
         """
         self._name = name
@@ -69,6 +70,8 @@ class Rounds(Generic[W]):
         self._patience_seconds = patience_seconds
         self._waiting: deque[W] = deque()
         self._active = 0
+        # When the latest round began.
+        self._begun_at = 0.0
         self._relief: asyncio.TimerHandle | None = None
         self._running: set[asyncio.Task[None]] = set()
 
@@ -78,19 +81,25 @@ class Rounds(Generic[W]):
         if not self._active:
             self._begin_work()
         elif self._active < self._workers and self._relief is None:
-            self._relief = asyncio.get_running_loop().call_later(
-                self._patience_seconds, self._relieve
-            )
+            self._relieve_in(self._patience_seconds)
 
     async def stop(self) -> None:
         """Let the rounds under way end."""
         if self._running:
             await asyncio.wait(self._running)
 
+    def _relieve_in(self, seconds: float) -> None:
+        self._relief = asyncio.get_running_loop().call_later(seconds, self._relieve)
+
     def _relieve(self) -> None:
-        """Serve beside a round that is taking long; what a quick one leaves is for the next."""
+        """Serve beside rounds that are taking long; what quick ones leave is for the next."""
         self._relief = None
-        if self._waiting and self._active < self._workers:
+        if not self._waiting or self._active >= self._workers:
+            return
+        left = self._begun_at + self._patience_seconds - asyncio.get_running_loop().time()
+        if left > 0:
+            self._relieve_in(left)
+        else:
             self._begin_work()
 
     def _begin_work(self) -> None:
@@ -119,6 +128,7 @@ class Rounds(Generic[W]):
                 batch.append(waiting)
         if not batch:
             return 0
+        self._begun_at = asyncio.get_running_loop().time()
         self._sizes.observe(len(batch))
         error: ServiceError = Internal("REQUEST_LOST", "the request was left without an answer")
         try:
