@@ -29,7 +29,7 @@ STOP_SLACK_SECONDS = 2.0
 LONGEST_BACKOFF_SECONDS = 30.0
 # From the end of a run to the next that a nudge asks for: under a stream of nudges a run is for
 # many of them, while one after a silence is answered at once.
-NUDGE_GAP_SECONDS = 0.01
+NUDGE_GAP_SECONDS = 0.02
 
 _log = logging.getLogger(__name__)
 
