@@ -85,11 +85,11 @@ fault: setup ## Tests that break things on purpose
 e2e: setup ## The whole suite, from a row in MySQL to an event in the desk
 	@$(BIN)/pytest -q tests/e2e
 
-bench: setup ## Speed beside the bare engines'; ONLY=name for one
-	@$(PY) -m bench $(if $(ONLY),--only $(ONLY))
+bench: setup ## Speed beside the bare engines'; ONLY=name for one; ONLY=rebuild PEOPLE=500000
+	@$(PY) -m bench $(if $(ONLY),--only $(ONLY)) $(if $(PEOPLE),--people $(PEOPLE))
 
 lock: ## Pin the dependencies anew (needs uv)
-	@uv pip compile pyproject.toml --all-extras --group dev --python-version 3.11 --upgrade \
+	@uv pip compile pyproject.toml --all-extras --group dev --group bench --python-version 3.11 --upgrade \
 		--generate-hashes --no-emit-index-url --no-header -q -o requirements.lock
 
 metrics: setup ## Lengths of functions and files (house style, rule 11)
