@@ -15,13 +15,19 @@ from dialler.queue.v1 import queue_pb2
 
 from servicekit import deadline, telemetry
 from servicekit.clock import Clock
-from servicekit.errors import Internal, ServiceError, Unavailable
+from servicekit.errors import (
+    FailedPrecondition,
+    Internal,
+    PermissionDenied,
+    ServiceError,
+    Unavailable,
+)
 from services.queue import messages, metrics
 from services.queue.assignment_desk import AssignmentDesk, require_same
 from services.queue.claim_round import ClaimRound
-from services.queue.domain.terms import Queue
+from services.queue.domain.terms import AgentId, Queue, UserId
 from services.queue.figures import Figures
-from services.queue.store import assignments
+from services.queue.store import agents, assignments
 from services.queue.store.assignments import Assignment, Request, Standing
 from services.queue.store.database import Database
 
@@ -37,6 +43,7 @@ class Waiting:
     traceparent: str | None
     answer: asyncio.Future[queue_pb2.ClaimNextResponse]
     rejected: int = 0
+    skipped_user_id: UserId | None = None
 
     @property
     def is_waiting(self) -> bool:
@@ -173,7 +180,8 @@ class ClaimDesk:
                 continue
             if held is not None:
                 lapsed.append(held)
-            left.append(waiting)
+            if _is_admitted(waiting, standing):
+                left.append(waiting)
         if lapsed:
             await self._assignment_desk.expire([it.assignment_id for it in lapsed])
         return left
@@ -196,6 +204,9 @@ class ClaimDesk:
 
     async def _answer_empty(self, queues: tuple[Queue, ...], left: Sequence[Waiting]) -> None:
         empty = await self._figures.empty(queues)
+        agent_ids = {AgentId(it.request.agent_id) for it in left}
+        async with self._database.statements() as tx:
+            await agents.seen(tx, list(agent_ids), self._clock.now())
         for waiting in left:
             metrics.CLAIMS.labels("empty").inc()
             if waiting.is_waiting:
@@ -216,6 +227,25 @@ def _answered_before(waiting: Waiting, standing: Standing) -> bool:
     else:
         if waiting.is_waiting:
             waiting.answer.set_result(queue_pb2.ClaimNextResponse.FromString(first))
+    return True
+
+
+def _is_admitted(waiting: Waiting, standing: Standing) -> bool:
+    """Note what limits the agent; answers those who may not be handed anybody."""
+    waiting.skipped_user_id = standing.skipped_user_id
+    if standing.presence is not None and not standing.presence.takes_calls:
+        presence = standing.presence.name
+        waiting.fail(
+            FailedPrecondition(
+                "AGENT_NOT_AVAILABLE", "the agent takes no calls now", presence=presence
+            )
+        )
+        return False
+    if standing.allowed_queues is not None:
+        waiting.queues = tuple(it for it in waiting.queues if it in standing.allowed_queues)
+    if not waiting.queues:
+        waiting.fail(PermissionDenied("QUEUE_NOT_ALLOWED", "the agent may take from none of these"))
+        return False
     return True
 
 

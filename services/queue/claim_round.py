@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID, uuid4
 
@@ -18,10 +18,11 @@ from services.queue.domain.terms import Queue, UserId
 from services.queue.facts_application import FactsApplication
 from services.queue.main_app import MainApp
 from services.queue.messages import FactsUpdate
-from services.queue.store import assignments, entries
+from services.queue.store import assignments, claims
 from services.queue.store.assignments import Assignment, HandOut, Request
+from services.queue.store.claims import Candidate, Gate
 from services.queue.store.database import Database
-from services.queue.store.entries import Candidate
+from services.queue.time_zones import TimeZones
 
 # People reserved beyond one for each agent, once a round has turned somebody down: doubled with
 # every further round, so that a head full of outdated people is got through in a few.
@@ -36,6 +37,8 @@ class Claimant(Protocol):
     request: Request
     traceparent: str | None
     rejected: int
+    # Whom the agent skipped last; not handed to them again while others wait.
+    skipped_user_id: UserId | None
 
     def hand_out(self, assignment: Assignment, *, already_held: bool) -> None:
         """Answer with somebody."""
@@ -54,6 +57,8 @@ class _Checked:
 
     fit: list[Candidate] = field(default_factory=list)
     unfit: list[Candidate] = field(default_factory=list)
+    # Fit, but for a phone number that is not the one they were placed by.
+    renumbered: list[Candidate] = field(default_factory=list)
     # Their check failed for their own sake.
     faulty: list[Candidate] = field(default_factory=list)
 
@@ -71,12 +76,14 @@ class ClaimRound:
         placement: Placement,
         facts: FactsApplication,
         main_app: MainApp,
+        time_zones: TimeZones,
         clock: Clock,
         posted: Callable[[], None],
     ) -> None:
         """`posted` is called after every commit that leaves something in an outbox."""
         self._database = database
         self._placement = placement
+        self._time_zones = time_zones
         self._facts = facts
         self._main_app = main_app
         self._clock = clock
@@ -96,9 +103,13 @@ class ClaimRound:
 
         Raises Unavailable when nobody can be checked: then everybody reserved is given back.
         """
-        if not self._may_call():
+        gate = await self._gate()
+        if not gate.is_usual_zone_open and not gate.open_zones:
             return True
-        candidates = await self._reserve(queues, len(claimants) + self._spare)
+        # One more for each agent who must not get the one they have just skipped.
+        skips = sum(it.skipped_user_id is not None for it in claimants)
+        wanted = len(claimants) + self._spare + skips
+        candidates = await self._reserve(queues, wanted, gate, claimants)
         if not candidates:
             return True
         try:
@@ -106,8 +117,7 @@ class ClaimRound:
         except BaseException:
             await self._give_back(candidates)
             raise
-        # Calling hours may have ended while the main app was asked.
-        pairs = self._paired(candidates, checked, claimants) if self._may_call() else []
+        pairs = self._paired(candidates, checked, claimants, is_all=len(candidates) < wanted)
         # Answered when all of it is done: whoever hears of somebody turned down finds it recorded.
         handed_out, put_right = await asyncio.gather(
             self._hand_out(pairs), self._put_right(checked), return_exceptions=True
@@ -115,7 +125,7 @@ class ClaimRound:
         if isinstance(handed_out, BaseException):
             raise handed_out
         self._answer(pairs, handed_out)
-        left = [it for it in checked.fit if it.user_id not in handed_out]
+        left = [it for it in checked.fit + checked.renumbered if it.user_id not in handed_out]
         if left:
             await self._give_back(left)
         if isinstance(put_right, BaseException):
@@ -123,23 +133,32 @@ class ClaimRound:
         self._note_faults(checked)
         return False
 
-    def _may_call(self) -> bool:
-        return self._placement.calling_hours.are_open(self._clock.now())
-
-    async def _reserve(self, queues: Sequence[Queue], count: int) -> list[Candidate]:
+    async def _gate(self) -> Gate:
         now = self._clock.now()
-        until = now + timedelta(seconds=self._rules.reservation_seconds)
-        frozen_from = self._placement.ranking.frozen_from(now)
+        hours, rules = self._placement.calling_hours, self._placement.rules
+        return Gate(
+            frozen_from=self._placement.ranking.frozen_from(now),
+            is_usual_zone_open=hours.are_open(now),
+            open_zones=hours.open_zones(now, await self._time_zones.current()),
+            kept_since=now - timedelta(minutes=rules.callbacks.preferred_minutes),
+            seen_since=now - timedelta(seconds=rules.agents.presence_seconds),
+        )
+
+    async def _reserve(
+        self, queues: Sequence[Queue], count: int, gate: Gate, claimants: Sequence[Claimant]
+    ) -> list[Candidate]:
+        until = self._clock.now() + timedelta(seconds=self._rules.reservation_seconds)
         found: list[Candidate] = []
         async with self._database.statements() as tx:
             for queue in queues:
-                found += await entries.reserve(
+                found += await claims.reserve(
                     tx,
                     queue,
                     count - len(found),
                     claim=self._claim,
                     until=until,
-                    frozen_from=frozen_from,
+                    gate=gate,
+                    agent_ids=[it.request.agent_id for it in claimants],
                 )
                 if len(found) >= count:
                     break
@@ -164,6 +183,7 @@ class ClaimRound:
             one = await self._check([candidate])
             checked.fit += one.fit
             checked.unfit += one.unfit
+            checked.renumbered += one.renumbered
             checked.faulty += one.faulty
         if len(checked.faulty) == len(candidates):
             raise _cannot_check(error.reason)
@@ -175,34 +195,63 @@ class ClaimRound:
             found = facts.get(candidate.user_id)
             if found is None:
                 checked.faulty.append(candidate)
-            elif self._placement.eligibility.judge(found).queue is candidate.queue:
-                checked.fit.append(candidate)
-            else:
+            elif not self._qualifies(candidate, found):
                 checked.unfit.append(candidate)
+            elif found.phone_e164 not in (None, candidate.phone_e164):
+                checked.renumbered.append(candidate)
+            else:
+                checked.fit.append(candidate)
         return checked
+
+    def _qualifies(self, candidate: Candidate, facts: UserFacts) -> bool:
+        verdict = self._placement.eligibility.judge(facts)
+        if candidate.queue is Queue.CALLBACKS:
+            return verdict.is_contact_allowed
+        return verdict.queue is candidate.queue
 
     def _paired(
         self,
         candidates: Sequence[Candidate],
         checked: _Checked,
         claimants: Sequence[Claimant],
+        *,
+        is_all: bool,
     ) -> list[tuple[Candidate, Claimant]]:
-        """Give each claimant, first come first served, the next candidate who qualifies.
+        """Give each candidate who qualifies to the first agent in line who may have them.
 
-        Those turned down on the way count for the claimant who would have got them.
+        Those turned down on the way count for the agent who would have got them. `is_all` tells
+        that nobody else waits: then an agent may get the one they have just skipped.
         """
         fit = {it.user_id for it in checked.fit}
         unfit = {it.user_id for it in checked.unfit}
+        line = list(claimants)
         pairs: list[tuple[Candidate, Claimant]] = []
+        skipped: list[Candidate] = []
+        now = self._clock.now()
         for candidate in candidates:
-            if len(pairs) == len(claimants):
+            if not line:
                 break
-            claimant = claimants[len(pairs)]
-            if candidate.user_id in fit:
-                pairs.append((candidate, claimant))
-            elif candidate.user_id in unfit:
-                claimant.rejected += 1
+            if candidate.user_id in unfit:
+                line[0].rejected += 1
+            # Calling hours may have ended while the main app was asked.
+            elif candidate.user_id in fit and self._may_call(candidate, now):
+                claimant = _next_for(candidate, line)
+                if claimant is None:
+                    skipped.append(candidate)
+                else:
+                    line.remove(claimant)
+                    pairs.append((candidate, claimant))
+        if is_all and not checked.renumbered:
+            for candidate in skipped:
+                kept_for = candidate.kept_for
+                may = [it for it in line if kept_for in (None, it.request.agent_id)]
+                if may:
+                    line.remove(may[0])
+                    pairs.append((candidate, may[0]))
         return pairs
+
+    def _may_call(self, candidate: Candidate, now: datetime) -> bool:
+        return self._placement.calling_hours.are_open(now, candidate.time_zone)
 
     async def _hand_out(
         self, pairs: Sequence[tuple[Candidate, Claimant]]
@@ -220,10 +269,15 @@ class ClaimRound:
             )
             for assignment, (_, claimant) in zip(made, pairs, strict=True)
         ]
-        frozen_from = self._placement.ranking.frozen_from(self._clock.now())
+        now = self._clock.now()
         async with self._database.statements() as tx:
             handed_out = await assignments.hand_out(
-                tx, given, claim=self._claim, frozen_from=frozen_from
+                tx,
+                given,
+                claim=self._claim,
+                frozen_from=self._placement.ranking.frozen_from(now),
+                phone_rest_from=now - self._placement.shared_phone_rest,
+                now=now,
             )
         self._posted()
         return {it.user_id: it for it in made if it.user_id in handed_out}
@@ -246,18 +300,22 @@ class ClaimRound:
             user_id=candidate.user_id,
             queue=candidate.queue,
             reason=candidate.reason,
-            score=self._placement.ranking.score(candidate.rank_key, now),
+            score=self._placement.ranking.score(candidate, now),
             fence=candidate.fence + 1,
             started_at=now,
             lease_expires_at=now + timedelta(seconds=self._rules.lease_seconds),
+            phone_e164=candidate.phone_e164,
         )
 
     async def _give_back(self, candidates: Sequence[Candidate]) -> None:
         async with self._database.statements() as tx:
-            await entries.give_back(tx, [it.user_id for it in candidates], self._claim)
+            await claims.give_back(tx, [it.user_id for it in candidates], self._claim)
 
     async def _put_right(self, checked: _Checked) -> None:
         """Bring those turned down in line with the main app and keep the rest from the head."""
+        if checked.renumbered:
+            self._turned_down += len(checked.renumbered)
+            await self._refresh([it.user_id for it in checked.renumbered])
         turned_down = checked.unfit + checked.faulty
         if not turned_down:
             return
@@ -270,16 +328,16 @@ class ClaimRound:
         async with self._database.statements() as tx:
             if checked.unfit:
                 people = [(it.user_id, it.queue) for it in checked.unfit]
-                await entries.insert_prevented_calls(tx, people, now)
+                await claims.insert_prevented_calls(tx, people, now)
             # First of all out of the way: nothing that follows may put them back to the head.
             user_ids = [it.user_id for it in turned_down]
-            await entries.set_aside(tx, user_ids, self._claim, until)
+            await claims.set_aside(tx, user_ids, self._claim, until)
         if checked.unfit:
             await self._refresh([it.user_id for it in checked.unfit])
 
     def _note_faults(self, checked: _Checked) -> None:
         """Raise Unavailable once check after check has failed: the fault is not in the people."""
-        if not checked.faulty or checked.fit or checked.unfit:
+        if not checked.faulty or checked.fit or checked.unfit or checked.renumbered:
             self._faults_in_a_row = 0
             return
         self._faults_in_a_row += 1
@@ -293,6 +351,15 @@ class ClaimRound:
         except ServiceError:
             # They are set aside; a change event, or the next live check, puts them right.
             return
+
+
+def _next_for(candidate: Candidate, line: Sequence[Claimant]) -> Claimant | None:
+    """Return who gets the candidate: the agent a callback prefers, else the first who may."""
+    willing = [it for it in line if it.skipped_user_id != candidate.user_id]
+    for claimant in willing:
+        if candidate.callback_agent_id == claimant.request.agent_id:
+            return claimant
+    return willing[0] if willing and candidate.kept_for is None else None
 
 
 def _cannot_check(cause: str) -> Unavailable:

@@ -1,20 +1,25 @@
 """Bringing people in line with their facts, many at a time."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from dialler.model.v1 import event_pb2
+from dialler.model.v1 import change_pb2, event_pb2
 
 from servicekit import telemetry
 from servicekit.clock import Clock
 from services.queue import messages, metrics
-from services.queue.domain.entries import Application, Entry, Placement
+from services.queue.domain.assessment import Assessment
+from services.queue.domain.entries import Application, Entry, Placement, PhoneStanding, phone_after
 from services.queue.domain.terms import Conversion, UserId
 from services.queue.messages import FactsUpdate
-from services.queue.store import entries, outbox
+from services.queue.rulebook import Rulebook
+from services.queue.store import entries, outbox, suppressions
 from services.queue.store.database import Database, Transaction
 from services.queue.store.entries import ConversionRow
+
+# The change that led to each person's facts; none for those swept.
+Timelines = Mapping[UserId, change_pb2.ChangeTimeline | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +36,11 @@ class FactsApplication:
     """Applies facts; of two readings of a person the later wins, in whatever order they come."""
 
     def __init__(
-        self, database: Database, placement: Placement, clock: Clock, posted: Callable[[], None]
+        self, database: Database, rulebook: Rulebook, clock: Clock, posted: Callable[[], None]
     ) -> None:
         """`posted` is called after every commit that leaves something in an outbox."""
         self._database = database
-        self._placement = placement
+        self._rulebook = rulebook
         self._clock = clock
         self._posted = posted
 
@@ -44,29 +49,53 @@ class FactsApplication:
 
         The number of statements does not depend on the number of people.
         """
-        if not updates:
+        placement, now = self._rulebook.placement, self._clock.now()
+        assessments = [placement.assessor.assess(it.facts, now) for it in updates]
+        timelines = {it.facts.user_id: it.timeline for it in updates}
+        return await self.apply_assessed(assessments, timelines, placement, now)
+
+    async def apply_assessed(
+        self,
+        assessments: Sequence[Assessment],
+        timelines: Timelines,
+        placement: Placement,
+        now: datetime,
+    ) -> FactsApplied:
+        """Apply what the facts of different people come to, in one transaction."""
+        if not assessments:
             return FactsApplied(0, 0, 0, 0)
-        result = await self._in_transaction(updates, self._clock.now())
+        by_id = {it.user_id: it for it in assessments}
+        result = await self._in_transaction(by_id, timelines, placement, now)
         self._posted()
         metrics.FACTS.labels("applied").inc(result.applied)
         metrics.FACTS.labels("outdated").inc(result.outdated)
         return result
 
-    async def _in_transaction(self, updates: Sequence[FactsUpdate], now: datetime) -> FactsApplied:
-        by_id = {update.facts.user_id: update for update in updates}
+    async def _in_transaction(
+        self,
+        by_id: dict[UserId, Assessment],
+        timelines: Timelines,
+        placement: Placement,
+        now: datetime,
+    ) -> FactsApplied:
         user_ids = sorted(by_id)
         async with self._database.transaction() as tx:
             await entries.guard_newcomers(tx, user_ids)
             known = await entries.lock(tx, user_ids)
-            applications = [
-                self._placement.apply_facts(known.get(user_id), by_id[user_id].facts, now)
+            later = [
+                by_id[user_id]
                 for user_id in user_ids
                 if user_id not in known
-                or known[user_id].facts_version < by_id[user_id].facts.version
+                or known[user_id].facts_version < by_id[user_id].facts_version
+            ]
+            phones = await _other_numbers(tx, known, later, placement, now)
+            applications = [
+                placement.apply_facts(known.get(it.user_id), it, now, phones.get(it.user_id))
+                for it in later
             ]
             await self._write(tx, applications)
             conversions = await self._convert(tx, applications, now)
-            await outbox.post(tx, _events(applications, by_id, conversions, now))
+            await outbox.post(tx, _events(applications, timelines, conversions, now))
         return FactsApplied(
             applied=len(applications),
             outdated=len(by_id) - len(applications),
@@ -100,6 +129,23 @@ class FactsApplication:
         return {row.user_id: row.conversion for row in rows if row.user_id in recorded}
 
 
+async def _other_numbers(
+    tx: Transaction,
+    known: Mapping[UserId, Entry],
+    later: Sequence[Assessment],
+    placement: Placement,
+    now: datetime,
+) -> dict[UserId, PhoneStanding]:
+    """Return the standing of each number that is new to its person."""
+    people: list[tuple[UserId, str]] = []
+    for it in later:
+        before = known.get(it.user_id)
+        phone = phone_after(before, it)
+        if phone is not None and (before is None or before.phone_e164 != phone):
+            people.append((it.user_id, phone))
+    return await suppressions.standings(tx, people, now - placement.shared_phone_rest)
+
+
 def _conversion_row(application: Application) -> ConversionRow | None:
     before = application.before
     if application.conversion is None or before is None or before.owes is None:
@@ -111,7 +157,7 @@ def _conversion_row(application: Application) -> ConversionRow | None:
 
 def _events(
     applications: Sequence[Application],
-    updates: dict[UserId, FactsUpdate],
+    timelines: Timelines,
     conversions: dict[UserId, Conversion],
     now: datetime,
 ) -> list[bytes]:
@@ -119,7 +165,7 @@ def _events(
     events: list[bytes] = []
     for it in applications:
         user_id = it.after.user_id
-        timeline = updates[user_id].timeline
+        timeline = timelines.get(user_id)
         events += messages.fact_events(it, timeline, traceparent, now)
         if user_id in conversions and it.before is not None:
             events.append(

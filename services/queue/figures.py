@@ -12,9 +12,9 @@ from servicekit import deadline
 from servicekit.clock import Clock
 from services.queue import messages
 from services.queue.domain import pages
-from services.queue.domain.entries import Placement
 from services.queue.domain.terms import Queue, State, UserId
-from services.queue.store import reading
+from services.queue.rulebook import Rulebook
+from services.queue.store import callbacks, reading
 from services.queue.store.database import Database, Transaction
 from services.queue.store.reading import QueueFigures
 
@@ -22,11 +22,10 @@ from services.queue.store.reading import QueueFigures
 class Figures:
     """Reads; changes nothing."""
 
-    def __init__(self, database: Database, placement: Placement, clock: Clock) -> None:
+    def __init__(self, database: Database, rulebook: Rulebook, clock: Clock) -> None:
         self._database = database
-        self._placement = placement
+        self._rulebook = rulebook
         self._clock = clock
-        self._zone = ZoneInfo(placement.rules.calls.company_time_zone)
         self._under_way: asyncio.Task[list[QueueFigures]] | None = None
 
     async def call_states(self, user_ids: Sequence[UserId]) -> list[call_state_pb2.CallState]:
@@ -41,19 +40,27 @@ class Figures:
         self, tx: Transaction, user_ids: Sequence[UserId]
     ) -> dict[UserId, call_state_pb2.CallState]:
         """Return the call states of those who are known, as the transaction sees them."""
-        now = self._clock.now()
+        now, placement = self._clock.now(), self._rulebook.placement
         people = await reading.people(tx, user_ids)
         called = [it.entry.user_id for it in people if it.entry.attempts]
         attempts = await reading.recent_attempts(tx, called) if called else {}
+        promised = [it.entry.user_id for it in people if it.entry.callback_id is not None]
+        agreed = await callbacks.open_of(tx, promised) if promised else {}
         return {
             it.entry.user_id: messages.call_state_message(
                 it,
-                self._placement.score(it.entry, now),
+                placement.score(it.entry, now),
                 attempts.get(it.entry.user_id, ()),
+                agreed.get(it.entry.user_id),
                 now,
             )
             for it in people
         }
+
+    async def state_within(self, tx: Transaction, user_id: UserId) -> call_state_pb2.CallState:
+        """Return one person's call state as the transaction sees it."""
+        states = await self.states_within(tx, [user_id])
+        return states.get(user_id) or call_state_pb2.CallState(user_id=user_id)
 
     async def stats(self) -> queue_pb2.GetQueueStatsResponse:
         """Return how many people are where, and what has happened since midnight."""
@@ -64,7 +71,7 @@ class Figures:
     async def empty(self, queues: Sequence[Queue]) -> queue_pb2.EmptyQueue:
         """Return why nobody of these queues can be called."""
         now = self._clock.now()
-        open_at = self._placement.calling_hours.open_at(now)
+        open_at = self._rulebook.placement.calling_hours.open_at(now)
         begin_at = open_at if open_at != now else None
         return messages.empty_message(await self._queue_figures(), queues, begin_at)
 
@@ -76,20 +83,20 @@ class Figures:
         limit = pages.page_size(size)
         async with self._database.statements() as tx:
             found = await reading.page(tx, queue, state, after, limit + 1)
-        now = self._clock.now()
+        now, placement = self._clock.now(), self._rulebook.placement
         shown = found[:limit]
         is_last = len(found) <= limit
         position = None if is_last else pages.position_of(shown[-1], state)
         return queue_pb2.ListEntriesResponse(
             entries=[
-                messages.entry_message(it, queue, self._placement.score(it, now), now)
-                for it in shown
+                messages.entry_message(it, queue, placement.score(it, now), now) for it in shown
             ],
             next_page_token="" if position is None else pages.written(position, queue, state),
         )
 
     def _midnight(self) -> datetime:
-        today = self._clock.now().astimezone(self._zone)
+        zone = ZoneInfo(self._rulebook.rules.calls.company_time_zone)
+        today = self._clock.now().astimezone(zone)
         return today.replace(hour=0, minute=0, second=0, microsecond=0)
 
     async def _queue_figures(self) -> list[QueueFigures]:

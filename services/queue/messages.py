@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from enum import IntEnum
 from typing import TypeVar
 from uuid import UUID, uuid4
@@ -14,9 +14,10 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from servicekit.errors import InvalidArgument
+from services.queue.domain.callbacks import Callback
 from services.queue.domain.entries import Application, Entry, place_of
 from services.queue.domain.facts import ClaimFacts, RequirementFacts, UserFacts
-from services.queue.domain.terms import AgentId, Conversion, Outcome, Queue, State, UserId
+from services.queue.domain.terms import AgentId, Conversion, Hold, Outcome, Queue, State, UserId
 from services.queue.store.assignments import Assignment, Request
 from services.queue.store.reading import Attempt, DayFigures, KnownPerson, QueueFigures
 
@@ -79,7 +80,16 @@ def facts_of(message: facts_pb2.UserFacts) -> UserFacts:
         claims=tuple(map(_claim_of, message.claims)),
         phone_e164=message.phone_e164 if message.HasField("phone_e164") else None,
         created_at=moment_of(message.created_at) if message.HasField("created_at") else None,
+        date_of_birth=day_of(message.date_of_birth),
     )
+
+
+def day_of(text: str) -> date | None:
+    """Return the day; None for one that is no day of the calendar, as MySQL may hold them."""
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        return None
 
 
 def _claim_of(message: facts_pb2.ClaimFacts) -> ClaimFacts:
@@ -87,6 +97,7 @@ def _claim_of(message: facts_pb2.ClaimFacts) -> ClaimFacts:
         status=message.status if message.HasField("status") else None,
         created_at=moment_of(message.created_at) if message.HasField("created_at") else None,
         requirements=tuple(map(_requirement_of, message.requirements)),
+        lender=message.lender if message.HasField("lender") else None,
     )
 
 
@@ -122,13 +133,14 @@ def uuid_of(text: str, field: str) -> UUID:
 
 
 def queues_of(numbers: Sequence[int], default: tuple[Queue, ...]) -> tuple[Queue, ...]:
-    """Return the queues asked for, each once; those this service does not serve are left out."""
-    if not numbers:
-        return default
+    """Return the queues to take from, callbacks first; queues we do not know are left out.
+
+    A due callback comes before any score, whichever queue an agent has chosen.
+    """
     if call_state_pb2.QUEUE_UNSPECIFIED in numbers:
         raise InvalidArgument("QUEUE_MISSING", "one of the queues is none")
-    served = (_member(Queue, number) for number in dict.fromkeys(numbers))
-    return tuple(queue for queue in served if queue is not None)
+    named = [queue for number in numbers if (queue := _member(Queue, number)) is not None]
+    return tuple(dict.fromkeys((Queue.CALLBACKS, *(named if numbers else default))))
 
 
 def queue_of(number: int) -> Queue:
@@ -193,7 +205,11 @@ def assignment_message(assignment: Assignment) -> queue_pb2.Assignment:
 
 
 def call_state_message(
-    person: KnownPerson, score: float, attempts: Sequence[Attempt], now: datetime
+    person: KnownPerson,
+    score: float,
+    attempts: Sequence[Attempt],
+    callback: Callback | None,
+    now: datetime,
 ) -> call_state_pb2.CallState:
     """Return the queue's side of a person's context."""
     entry = person.entry
@@ -218,6 +234,25 @@ def call_state_message(
             for it in attempts
         ],
         version=person.state_version,
+        hold=hold_number(entry.hold),
+        open_callback=None if callback is None else callback_message(callback),
+    )
+
+
+def callback_message(callback: Callback) -> call_state_pb2.Callback:
+    """Return the callback as others see it."""
+    return call_state_pb2.Callback(
+        callback_id=str(callback.callback_id),
+        user_id=callback.user_id,
+        scheduled_for=timestamp(callback.scheduled_for),
+        preferred_agent_id=callback.preferred_agent_id or "",
+        state=call_state_pb2.CallbackState.ValueType(callback.state),
+        misses=callback.misses,
+        created_by=callback.created_by,
+        created_at=timestamp(callback.created_at),
+        closed_at=timestamp(callback.closed_at),
+        closed_reason=callback.closed_reason or "",
+        notes=callback.notes,
     )
 
 
@@ -234,6 +269,7 @@ def entry_message(entry: Entry, queue: Queue, score: float, now: datetime) -> qu
         entered_at=timestamp(entry.entered_at),
         reason=entry.reason,
         assigned_agent_id=entry.agent_id or "",
+        hold=hold_number(entry.hold),
     )
 
 
@@ -362,6 +398,11 @@ def queue_number(queue: Queue | None) -> call_state_pb2.Queue.ValueType:
 def state_number(state: State) -> call_state_pb2.EntryState.ValueType:
     """Return the contract's number of the state as others see it."""
     return call_state_pb2.EntryState.ValueType(state.seen_outside)
+
+
+def hold_number(hold: Hold | None) -> call_state_pb2.Hold.ValueType:
+    """Return the contract's number."""
+    return call_state_pb2.Hold.ValueType(hold or 0)
 
 
 def outcome_number(outcome: Outcome | None) -> call_state_pb2.Outcome.ValueType:

@@ -9,7 +9,8 @@ from dialler.model.v1 import event_pb2
 from servicekit import telemetry
 from services.queue import messages
 from services.queue.domain.entries import Entry, Placement
-from services.queue.domain.terms import Queue, State
+from services.queue.domain.terms import SCORED_QUEUES, State
+from services.queue.rulebook import Rulebook
 from services.queue.store import entries, outbox
 from services.queue.store.database import Database, Transaction
 
@@ -33,35 +34,31 @@ class Promoted:
 class Promotion:
     """Moves people whose time has come, in small batches; any number of copies may run."""
 
-    def __init__(
-        self, database: Database, placement: Placement, posted: Callable[[], None]
-    ) -> None:
+    def __init__(self, database: Database, rulebook: Rulebook, posted: Callable[[], None]) -> None:
         """`posted` is called after every commit that leaves something in an outbox."""
         self._database = database
-        self._placement = placement
+        self._rulebook = rulebook
         self._posted = posted
 
     async def run_once(self, now: datetime) -> Promoted:
         """Move one batch of each kind, each in a transaction of its own."""
+        placement = self._rulebook.placement
         due = released = frozen = 0
         async with self._database.transaction() as tx:
             locked = await entries.lock_due(tx, State.WAITING, now, _BATCH)
-            due = await self._write(tx, locked, self._placed(locked, now), now)
+            due = await self._write(tx, locked, _placed(placement, locked, now), now)
         async with self._database.transaction() as tx:
             locked = await entries.lock_due(tx, State.RESERVED, now, _BATCH)
-            settled = [self._placement.settled(entry, now) for entry in locked]
+            settled = [placement.settled(entry, now) for entry in locked]
             released = await self._write(tx, locked, settled, now)
-        frozen_from = self._placement.ranking.frozen_from(now)
-        for queue in Queue:
+        frozen_from = placement.ranking.frozen_from(now)
+        for queue in SCORED_QUEUES:
             async with self._database.transaction() as tx:
                 locked = await entries.lock_frozen(tx, queue, frozen_from, _BATCH)
-                frozen += await self._write(tx, locked, self._placed(locked, now), now)
+                frozen += await self._write(tx, locked, _placed(placement, locked, now), now)
         if due or released or frozen:
             self._posted()
         return Promoted(due, released, frozen)
-
-    def _placed(self, locked: Sequence[Entry], now: datetime) -> list[Entry]:
-        return [self._placement.placed(entry, now) for entry in locked]
 
     async def _write(
         self, tx: Transaction, before: Sequence[Entry], after: Sequence[Entry], now: datetime
@@ -78,3 +75,7 @@ class Promotion:
         ]
         await outbox.post(tx, events)
         return len(before)
+
+
+def _placed(placement: Placement, locked: Sequence[Entry], now: datetime) -> list[Entry]:
+    return [placement.placed(entry, now) for entry in locked]

@@ -97,6 +97,13 @@ class AttemptStep(_Section):
     add: Points
 
 
+class AgeStep(_Section):
+    """Points of a person of that age and older, up to the next step."""
+
+    from_age: int = Field(ge=0, le=150)
+    add: Points
+
+
 class ScoreRules(_Section):
     """Points; 0 is hottest."""
 
@@ -104,6 +111,10 @@ class ScoreRules(_Section):
     frozen: Points
     ageing_per_week: float = Field(ge=0, allow_inf_nan=False)
     attempts: tuple[AttemptStep, ...]
+    lenders: dict[str, Points] = Field(default_factory=dict)
+    ages: tuple[AgeStep, ...] = ()
+    claim_age_per_day: Points = 0.0
+    contact_age_per_day: Points = 0.0
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -112,6 +123,9 @@ class ScoreRules(_Section):
         numbers = [step.above for step in self.attempts]
         if numbers != sorted(set(numbers)):
             raise ValueError("the steps for attempts must rise")
+        ages = [step.from_age for step in self.ages]
+        if ages != sorted(set(ages)):
+            raise ValueError("the steps for ages must rise")
         return self
 
 
@@ -128,12 +142,21 @@ class ScoreEffect(_Section):
         return self
 
 
+class CallbackRule(StrEnum):
+    """Whether an outcome makes a callback: if a time is given, in any case, or at once."""
+
+    NEVER = "never"
+    ALLOWED = "allowed"
+    ALWAYS = "always"
+    IMMEDIATE = "immediate"
+
+
 class OutcomeRules(_Section):
     """What one outcome leads to. `block` ends calls until a supervisor lifts it."""
 
     score: ScoreEffect
     next_call_hours: float | None = Field(ge=0, allow_inf_nan=False)
-    callback: bool = False
+    callback: CallbackRule = CallbackRule.NEVER
     notes_required: bool = False
     until_phone_changes: bool = False
     live_check_decides: bool = False
@@ -150,9 +173,27 @@ class CallRules(_Section):
     """When a person may be phoned, and what an agent may say about it."""
 
     cooling_hours: float = Field(ge=0, allow_inf_nan=False)
+    attempts_per_day: int = Field(ge=1)
+    attempts_per_period: int = Field(ge=1)
+    period_days: int = Field(ge=1, le=366)
+    shared_phone_hours: float = Field(ge=0, allow_inf_nan=False)
     callback_longest_days: float = Field(gt=0, le=3650)
     notes_longest_characters: int = Field(gt=0, le=100_000)
     company_time_zone: ZoneName
+
+
+class CallbackRules(_Section):
+    """Who is offered a callback, and what becomes of one that is missed."""
+
+    preferred_minutes: float = Field(ge=0, allow_inf_nan=False)
+    retry_minutes: float = Field(gt=0, allow_inf_nan=False)
+    retries: int = Field(ge=0, le=100)
+
+
+class AgentRules(_Section):
+    """When an agent counts as there."""
+
+    presence_seconds: Seconds
 
 
 class Day(StrEnum):
@@ -210,6 +251,7 @@ class AssignmentRules(_Section):
     longest_seconds: Seconds
     reservation_seconds: Seconds
     set_aside_seconds: Seconds
+    late_outcome_seconds: float = Field(ge=0, allow_inf_nan=False)
     default_queues: Annotated[tuple[QueueName, ...], Field(min_length=1)]
     candidates_at_most: int = Field(ge=1, le=10_000)
 
@@ -219,6 +261,8 @@ class AssignmentRules(_Section):
             raise ValueError("a lease is longer than the longest assignment")
         if len(set(self.default_queues)) != len(self.default_queues):
             raise ValueError("a default queue is named twice")
+        if Queue.CALLBACKS in self.default_queues:
+            raise ValueError("callbacks come first in any case")
         return self
 
 
@@ -226,6 +270,7 @@ class RetentionRules(_Section):
     """How long what is no longer needed is kept."""
 
     request_hours: float = Field(gt=0)
+    audit_days: float = Field(gt=0)
 
 
 class Rules(_Section):
@@ -235,6 +280,8 @@ class Rules(_Section):
     score: ScoreRules
     outcomes: dict[OutcomeName, OutcomeRules]
     calls: CallRules
+    callbacks: CallbackRules
+    agents: AgentRules
     calling_hours: CallingHoursRules
     assignment: AssignmentRules
     retention: RetentionRules
@@ -253,8 +300,13 @@ def load_rules(path: Path | None = None) -> Rules:
 
     Raises OSError when the file cannot be read and ValueError when it is not valid.
     """
+    return parse_rules((path or DEFAULT_PATH).read_text(encoding="utf-8"))
+
+
+def parse_rules(text: str) -> Rules:
+    """Return the rules in a file's text; raises ValueError when it is not valid."""
     try:
-        content = yaml.safe_load((path or DEFAULT_PATH).read_text(encoding="utf-8"))
+        content = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(f"not YAML: {error}") from error
     return Rules.model_validate(content)

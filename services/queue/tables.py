@@ -5,9 +5,9 @@ the edge, since a numeric key costs every claim more than such an id will ever b
 """
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import TIMESTAMP
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP
 
-from services.queue.domain.terms import State
+from services.queue.domain.terms import CallbackState, State
 
 SCHEMA = "queue"
 
@@ -28,6 +28,7 @@ entries = sa.Table(
     sa.Column("facts_version", sa.BigInteger, nullable=False),
     sa.Column("fingerprint", sa.BigInteger, nullable=False),
     sa.Column("phone_e164", sa.Text),
+    sa.Column("time_zone", sa.Text),
     sa.Column("eligible_queue", sa.SmallInteger),
     sa.Column("eligible_reason", sa.Text, nullable=False),
     sa.Column("owes", sa.SmallInteger),
@@ -35,10 +36,26 @@ entries = sa.Table(
     sa.Column("queue", sa.SmallInteger),
     sa.Column("state", sa.SmallInteger, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("hold", sa.SmallInteger),
     sa.Column("rank_key", sa.Double, nullable=False),
-    sa.Column("entered_at", Moment),
-    sa.Column("ready_since", Moment),
     sa.Column("due_at", Moment),
+    sa.Column("ready_since", Moment),
+    sa.Column("entered_at", Moment),
+    sa.Column("outcome_points", sa.Double, nullable=False, server_default=sa.text("0")),
+    sa.Column("attempt_points", sa.Double, nullable=False, server_default=sa.text("0")),
+    sa.Column("aged_from", Moment, nullable=False, server_default=sa.func.now()),
+    sa.Column("lender_points", sa.Double, nullable=False, server_default=sa.text("0")),
+    sa.Column("age_points", sa.Double, nullable=False, server_default=sa.text("0")),
+    sa.Column("age_points_until", Moment),
+    sa.Column("claimed_at", Moment),
+    sa.Column("rest_until", Moment),
+    sa.Column("capped_until", Moment),
+    sa.Column("cap", sa.SmallInteger),
+    sa.Column("phone_free_at", Moment),
+    sa.Column("phone_block", sa.SmallInteger),
+    sa.Column("callback_id", sa.Uuid),
+    sa.Column("callback_at", Moment),
+    sa.Column("callback_agent_id", sa.Text),
     sa.Column("block", sa.SmallInteger),
     sa.Column("attempts", sa.Integer, nullable=False),
     sa.Column("attempts_in_stay", sa.Integer, nullable=False),
@@ -93,6 +110,32 @@ sa.Index(
     ),
 )
 
+sa.Index(
+    "entries_phone",
+    entries.c.phone_e164,
+    postgresql_where=entries.c.phone_e164.is_not(None),
+)
+sa.Index(
+    "entries_time_zone",
+    entries.c.time_zone,
+    postgresql_where=entries.c.time_zone.is_not(None),
+)
+sa.Index(
+    "entries_age_points_until",
+    entries.c.age_points_until,
+    postgresql_where=entries.c.age_points_until.is_not(None),
+)
+
+# How keys made at different rates are comparable: the latest row is in force.
+rank_scales = sa.Table(
+    "rank_scales",
+    metadata,
+    sa.Column("rank_scale_id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("points_per_week", sa.Double, nullable=False),
+    sa.Column("rank_offset", sa.Double, nullable=False),
+    sa.Column("began_at", Moment, nullable=False),
+)
+
 assignments = sa.Table(
     "assignments",
     metadata,
@@ -107,6 +150,7 @@ assignments = sa.Table(
     sa.Column("lease_expires_at", Moment, nullable=False),
     sa.Column("ended_at", Moment),
     sa.Column("ending", sa.SmallInteger),
+    sa.Column("phone_e164", sa.Text),
     sa.CheckConstraint("(ended_at IS NULL) = (ending IS NULL)", name="assignments_ended_somehow"),
     postgresql_with={"fillfactor": 80, "autovacuum_vacuum_scale_factor": 0.05},
 )
@@ -125,6 +169,16 @@ sa.Index(
     postgresql_where=assignments.c.ended_at.is_(None),
 )
 
+# Two people with one phone number are never on the phone at a time.
+sa.Index(
+    "assignments_live_phone",
+    assignments.c.phone_e164,
+    unique=True,
+    postgresql_where=sa.and_(
+        assignments.c.ended_at.is_(None), assignments.c.phone_e164.is_not(None)
+    ),
+)
+
 # One call that ended with an outcome. Never changed.
 attempts = sa.Table(
     "attempts",
@@ -137,8 +191,15 @@ attempts = sa.Table(
     sa.Column("notes", sa.Text, nullable=False),
     sa.Column("callback_at", Moment),
     sa.Column("ended_at", Moment, nullable=False),
+    sa.Column("phone_e164", sa.Text),
     sa.Index("attempts_user", "user_id", sa.text("ended_at DESC")),
     sa.Index("attempts_ended", "ended_at"),
+    sa.Index(
+        "attempts_phone",
+        "phone_e164",
+        sa.text("ended_at DESC"),
+        postgresql_where=sa.text("phone_e164 IS NOT NULL"),
+    ),
 )
 
 # One matter that came to its end. The key makes recording it twice impossible.
@@ -152,6 +213,97 @@ conversions = sa.Table(
     sa.Column("agent_id", sa.Text),
     sa.Column("recorded_at", Moment, nullable=False),
     sa.Index("conversions_recorded", "recorded_at"),
+)
+
+# Agreements to call somebody. `callback_id` of the open one is in the person's entry too.
+callbacks = sa.Table(
+    "callbacks",
+    metadata,
+    sa.Column("callback_id", sa.Uuid, primary_key=True),
+    sa.Column("user_id", sa.BigInteger, nullable=False),
+    sa.Column("scheduled_for", Moment, nullable=False),
+    sa.Column("preferred_agent_id", sa.Text),
+    sa.Column("state", sa.SmallInteger, nullable=False),
+    sa.Column("misses", sa.SmallInteger, nullable=False),
+    sa.Column("created_by", sa.Text, nullable=False),
+    sa.Column("created_at", Moment, nullable=False),
+    sa.Column("notes", sa.Text, nullable=False),
+    sa.Column("closed_at", Moment),
+    sa.Column("closed_reason", sa.Text),
+    sa.Index("callbacks_listed", "state", "scheduled_for", "callback_id"),
+    sa.Index("callbacks_user", "user_id"),
+)
+sa.Index(
+    "callbacks_open_user",
+    callbacks.c.user_id,
+    unique=True,
+    postgresql_where=callbacks.c.state == sa.text(str(int(CallbackState.OPEN))),
+)
+
+# What is known of an agent. `presence` is what they said last; whoever has not been heard of for
+# too long counts as offline all the same.
+agents = sa.Table(
+    "agents",
+    metadata,
+    sa.Column("agent_id", sa.Text, primary_key=True),
+    sa.Column("presence", sa.SmallInteger, nullable=False),
+    sa.Column("presence_since", Moment, nullable=False),
+    sa.Column("last_seen_at", Moment, nullable=False),
+    sa.Column("allowed_queues", ARRAY(sa.SmallInteger)),
+    sa.Column("skipped_user_id", sa.BigInteger),
+    postgresql_with={"fillfactor": 50},
+)
+
+# People whom nobody calls, by whose word, until it is lifted.
+suppressions = sa.Table(
+    "suppressions",
+    metadata,
+    sa.Column("suppression_id", sa.Uuid, primary_key=True),
+    sa.Column("user_id", sa.BigInteger, nullable=False),
+    sa.Column("phone_e164", sa.Text),
+    sa.Column("created_by", sa.Text, nullable=False),
+    sa.Column("created_at", Moment, nullable=False),
+    sa.Column("notes", sa.Text, nullable=False),
+    sa.Column("lifted_at", Moment),
+    sa.Column("lifted_by", sa.Text),
+    sa.Column("lift_notes", sa.Text),
+    sa.Index("suppressions_created", sa.text("created_at DESC"), "suppression_id"),
+)
+sa.Index(
+    "suppressions_standing_user",
+    suppressions.c.user_id,
+    unique=True,
+    postgresql_where=suppressions.c.lifted_at.is_(None),
+)
+sa.Index(
+    "suppressions_standing_phone",
+    suppressions.c.phone_e164,
+    postgresql_where=sa.and_(
+        suppressions.c.lifted_at.is_(None), suppressions.c.phone_e164.is_not(None)
+    ),
+)
+
+# Phone numbers on lists such as the TPS's.
+listed_phones = sa.Table(
+    "listed_phones",
+    metadata,
+    sa.Column("phone_e164", sa.Text, primary_key=True),
+    sa.Column("list_name", sa.Text, primary_key=True),
+)
+
+# Who saw and changed whom.
+audit = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("audit_id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("at", Moment, nullable=False),
+    sa.Column("actor_id", sa.Text, nullable=False),
+    sa.Column("action", sa.Text, nullable=False),
+    sa.Column("user_id", sa.BigInteger),
+    sa.Column("details", JSONB, nullable=False),
+    sa.Index("audit_user", "user_id", sa.text("audit_id DESC")),
+    sa.Index("audit_actor", "actor_id", sa.text("audit_id DESC")),
+    sa.Index("audit_at", "at"),
 )
 
 # Answers to repeat to those who ask again.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from services.queue.domain.facts import ClaimFacts, RequirementFacts, UserFacts
-from services.queue.domain.terms import Conversion, Queue, Reason
+from services.queue.domain.terms import BARRIERS, Conversion, Queue, Reason
 from services.queue.rules import EligibilityRules
 
 
@@ -24,6 +24,11 @@ class Verdict:
     owes: Queue | None
     matter: Reason
     has_signature: bool
+
+    @property
+    def is_contact_allowed(self) -> bool:
+        """Whether the main app lets the person be contacted at all."""
+        return self.reason not in BARRIERS
 
 
 class Eligibility:
@@ -57,7 +62,7 @@ class Eligibility:
             return None, Reason.USER_NOT_FOUND
         if not facts.claims:
             return None, Reason.NO_CLAIMS
-        open_claims = [claim for claim in facts.claims if self._is_open(claim)]
+        open_claims = [claim for claim in facts.claims if self.is_open(claim)]
         if not open_claims:
             return None, Reason.CLAIMS_ENDED
         if not facts.has_signature:
@@ -66,7 +71,8 @@ class Eligibility:
             return Queue.OUTSTANDING_REQUESTS, Reason.REQUIREMENT_PENDING
         return None, Reason.NOTHING_OUTSTANDING
 
-    def _is_open(self, claim: ClaimFacts) -> bool:
+    def is_open(self, claim: ClaimFacts) -> bool:
+        """Return whether a claim has not ended."""
         return claim.status is None or fold(claim.status) not in self._ended
 
     def _counts(self, requirement: RequirementFacts) -> bool:

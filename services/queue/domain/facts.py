@@ -1,6 +1,6 @@
 """What one reading of the main app found of a person."""
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import NamedTuple
 
 from services.queue.domain.terms import UserId
@@ -20,10 +20,14 @@ class ClaimFacts(NamedTuple):
     status: str | None
     created_at: datetime | None = None
     requirements: tuple[RequirementFacts, ...] = ()
+    lender: str | None = None
 
 
 class UserFacts(NamedTuple):
-    """A person. Of two readings the one with the higher `version` is the later."""
+    """A person. Of two readings the one with the higher `version` is the later.
+
+    `fingerprint` is 0 in a reading that has not seen all that the person's context shows.
+    """
 
     user_id: UserId
     exists: bool
@@ -35,3 +39,4 @@ class UserFacts(NamedTuple):
     claims: tuple[ClaimFacts, ...] = ()
     phone_e164: str | None = None
     created_at: datetime | None = None
+    date_of_birth: date | None = None

@@ -1,12 +1,21 @@
 """What an agent reports of a call, and what it does to the person's place."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from servicekit.errors import InvalidArgument
+from services.queue.domain.callbacks import (
+    Callback,
+    Promise,
+    after_call,
+    promised,
+    require_schedulable,
+)
+from services.queue.domain.caps import capped
 from services.queue.domain.entries import Entry, Placement
 from services.queue.domain.terms import AgentId, Outcome
-from services.queue.rules import OutcomeRules
+from services.queue.rules import CallbackRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +25,15 @@ class CallReport:
     outcome: Outcome
     notes: str = ""
     callback_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AfterCall:
+    """A person after a call: the callback that was open, and the one that was agreed."""
+
+    entry: Entry
+    callback: Callback | None
+    promise: Promise | None
 
 
 def check(report: CallReport, placement: Placement, now: datetime) -> None:
@@ -31,64 +49,66 @@ def check(report: CallReport, placement: Placement, now: datetime) -> None:
         raise InvalidArgument("NOTES_INVALID", "notes hold a character that is none")
     if outcome_rules.notes_required and not report.notes.strip():
         raise InvalidArgument("NOTES_REQUIRED", "this outcome needs notes")
-    if report.callback_at is not None:
-        _check_callback(report.callback_at, outcome_rules, placement, now)
+    if report.callback_at is None:
+        return
+    if outcome_rules.callback in (CallbackRule.NEVER, CallbackRule.IMMEDIATE):
+        raise InvalidArgument("CALLBACK_NOT_ALLOWED", "this outcome takes no time for a callback")
+    require_schedulable(report.callback_at, rules, now)
 
 
 def applied(
-    report: CallReport, entry: Entry, agent_id: AgentId, placement: Placement, now: datetime
-) -> Entry:
-    """Return the entry after the call, where the facts put it; nobody holds the person any more."""
+    report: CallReport,
+    entry: Entry,
+    agent_id: AgentId,
+    callback: Callback | None,
+    calls: Sequence[datetime],
+    placement: Placement,
+    now: datetime,
+) -> AfterCall:
+    """Return the person after the call; nobody holds them any more, nor are they placed yet.
+
+    `callback` is the one that is open, `calls` those of the period that caps look at, this one
+    among them.
+    """
+    promise = promised(report.outcome, report.callback_at, agent_id, callback, placement.rules, now)
+    if callback is not None:
+        is_replaced = promise is not None
+        callback = after_call(callback, report.outcome, is_replaced, placement.rules, now)
     rules = placement.rules.outcomes[report.outcome]
-    number = entry.attempts_in_stay + 1
+    zone = placement.calling_hours.zone(entry.time_zone)
+    cap = capped(calls, now, zone, placement.rules.calls)
     after = entry._replace(
-        rank_key=_ranked(entry, rules, number, placement, now),
-        due_at=_due_at(report, rules, now),
+        rest_until=_rest_until(rules.next_call_hours, now),
         block=rules.block or entry.block,
         attempts=entry.attempts + 1,
-        attempts_in_stay=number,
+        attempts_in_stay=entry.attempts_in_stay + 1,
         last_outcome=report.outcome,
         last_contact_at=now,
         last_agent_id=agent_id,
     )
-    return placement.settled(after, now)
+    after = _scored(after, report.outcome, placement, now).with_cap(cap)
+    return AfterCall(after.with_callback(callback), callback, promise)
 
 
 def skipped(entry: Entry, placement: Placement, now: datetime) -> Entry:
     """Return the entry at the back of its score; a skip alone never freezes anybody."""
-    ranking = placement.ranking
-    behind = ranking.behind_its_score(placement.score(entry, now))
+    score = placement.score(entry, now)
+    behind = placement.ranking.behind_its_score(score)
     if behind >= placement.rules.score.frozen:
-        return placement.settled(entry, now)
-    return placement.settled(entry._replace(rank_key=ranking.key(behind, now)), now)
+        return entry
+    return entry._replace(outcome_points=entry.outcome_points + behind - score)
 
 
-def _check_callback(
-    callback_at: datetime, outcome_rules: OutcomeRules, placement: Placement, now: datetime
-) -> None:
-    if not outcome_rules.callback:
-        raise InvalidArgument("CALLBACK_NOT_ALLOWED", "this outcome takes no time for a callback")
-    if callback_at <= now:
-        raise InvalidArgument("CALLBACK_NOT_IN_FUTURE", "a callback must lie in the future")
-    longest_days = placement.rules.calls.callback_longest_days
-    if callback_at > now + timedelta(days=longest_days):
-        raise InvalidArgument(
-            "CALLBACK_TOO_FAR", f"a callback lies {longest_days:g} days ahead at most"
-        )
+def _scored(entry: Entry, outcome: Outcome, placement: Placement, now: datetime) -> Entry:
+    effect = placement.rules.outcomes[outcome].score
+    if effect.set is not None:
+        return entry._replace(outcome_points=effect.set, attempt_points=0.0, aged_from=now)
+    points = placement.ranking.attempt_points(entry.attempts_in_stay)
+    return entry._replace(
+        outcome_points=entry.outcome_points + (effect.add or 0.0),
+        attempt_points=entry.attempt_points + points,
+    )
 
 
-def _ranked(
-    entry: Entry, rules: OutcomeRules, number: int, placement: Placement, now: datetime
-) -> float:
-    ranking = placement.ranking
-    if rules.score.set is not None:
-        return ranking.key(rules.score.set, now)
-    return entry.rank_key + (rules.score.add or 0.0) + ranking.attempt_points(number)
-
-
-def _due_at(report: CallReport, rules: OutcomeRules, now: datetime) -> datetime | None:
-    if report.callback_at is not None:
-        return report.callback_at
-    if not rules.next_call_hours:
-        return None
-    return now + timedelta(hours=rules.next_call_hours)
+def _rest_until(next_call_hours: float | None, now: datetime) -> datetime | None:
+    return now + timedelta(hours=next_call_hours) if next_call_hours else None

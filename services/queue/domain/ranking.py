@@ -1,36 +1,116 @@
 """Scores, and the key that orders by them without ever being recomputed.
 
-Everybody gains the same points a week, so the difference between two scores never changes. The
-key is the score somebody would have had at `ORIGIN`: ordering by it is ordering by the score at any
-moment, and a frozen score is a key above one bound that moves with time.
+Every part of a score that grows with time grows at the same rate for everybody in a queue, so the
+difference between two scores never changes. The key is the score less what time has added to it
+since `ORIGIN`: ordering by it is ordering by the score at any moment, and a frozen score is a key
+above one bound that moves with time.
 """
 
 import math
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple, Protocol
 
 from services.queue.rules import ScoreRules
 
 ORIGIN = datetime(2020, 1, 1, tzinfo=UTC)
 WEEK = timedelta(weeks=1)
+DAY = timedelta(days=1)
+
+_DAYS_A_WEEK = 7
+
+
+class Scored(Protocol):
+    """What a person's score is made of."""
+
+    @property
+    def outcome_points(self) -> float:
+        """Points of the fresh start and of outcomes since."""
+        ...
+
+    @property
+    def attempt_points(self) -> float:
+        """Points of attempts since the score was last set."""
+        ...
+
+    @property
+    def aged_from(self) -> datetime:
+        """When the score was last set: ageing counts from then."""
+        ...
+
+    @property
+    def lender_points(self) -> float:
+        """Points by lender."""
+        ...
+
+    @property
+    def age_points(self) -> float:
+        """Points by the person's age."""
+        ...
+
+    @property
+    def claimed_at(self) -> datetime | None:
+        """When the oldest open claim was made."""
+        ...
+
+    @property
+    def entered_at(self) -> datetime | None:
+        """When the person entered the queue."""
+        ...
+
+    @property
+    def last_contact_at(self) -> datetime | None:
+        """When the last call ended."""
+        ...
+
+
+class Factor(NamedTuple):
+    """One part of a score at a moment."""
+
+    name: str
+    points: float
+    words: str
 
 
 class Ranking:
-    """The rules of scoring, ready to be applied."""
+    """The rules of scoring, ready to be applied.
 
-    def __init__(self, rules: ScoreRules) -> None:
+    `offset` keeps keys comparable with those made at another rate: see `continued`.
+    """
+
+    def __init__(self, rules: ScoreRules, offset: float = 0.0) -> None:
         self.rules = rules
+        self.offset = offset
+        per_day = rules.claim_age_per_day + rules.contact_age_per_day
+        self.points_per_week = rules.ageing_per_week + _DAYS_A_WEEK * per_day
 
-    def key(self, score: float, at: datetime) -> float:
-        """Return the key of somebody who has `score` at that moment; the lowest is called first."""
-        return score - self._aged(at)
+    def key(self, scored: Scored) -> float:
+        """Return what orders people for ever; the lowest is called first."""
+        rules = self.rules
+        key = (
+            scored.outcome_points
+            + scored.attempt_points
+            + scored.lender_points
+            + scored.age_points
+            - rules.ageing_per_week * _weeks(scored.aged_from)
+            - self.offset
+        )
+        if rules.claim_age_per_day:
+            key -= rules.claim_age_per_day * _DAYS_A_WEEK * _weeks(_claimed_at(scored))
+        if rules.contact_age_per_day:
+            key -= rules.contact_age_per_day * _DAYS_A_WEEK * _weeks(_contact_at(scored))
+        return key
 
-    def score(self, key: float, at: datetime) -> float:
+    def score(self, scored: Scored, at: datetime) -> float:
         """Return the score at a moment, rounded to a millionth, the most a key can tell."""
-        return round(key + self._aged(at), 6)
+        return self.score_of_key(self.key(scored), at)
+
+    def score_of_key(self, key: float, at: datetime) -> float:
+        """Return the score that a key means at a moment."""
+        return round(key + self._grown(at), 6)
 
     def frozen_from(self, at: datetime) -> float:
         """Return the lowest key that is frozen at that moment."""
-        return self.rules.frozen - self._aged(at)
+        return self.rules.frozen - self._grown(at)
 
     def behind_its_score(self, score: float) -> float:
         """Return the score that comes after everybody's within the same whole point."""
@@ -41,5 +121,55 @@ class Ranking:
         reached = [step.add for step in self.rules.attempts if number > step.above]
         return reached[-1] if reached else 0.0
 
-    def _aged(self, at: datetime) -> float:
-        return self.rules.ageing_per_week * ((at - ORIGIN) / WEEK)
+    def factors(self, scored: Scored, at: datetime) -> list[Factor]:
+        """Return the parts of the score at a moment; their points add up to it."""
+        rules = self.rules
+        aged = (at - scored.aged_from) / WEEK
+        claim_days = (at - _claimed_at(scored)) / DAY
+        contact_days = (at - _contact_at(scored)) / DAY
+        return [
+            Factor("BASE", scored.outcome_points, "fresh start and outcomes since"),
+            Factor("ATTEMPTS", scored.attempt_points, "attempts beyond the first ones"),
+            Factor(
+                "AGEING",
+                rules.ageing_per_week * aged,
+                f"{rules.ageing_per_week:g} points a week for {aged:.2f} weeks",
+            ),
+            Factor("LENDER", scored.lender_points, "the lenders of the open claims"),
+            Factor("PERSON_AGE", scored.age_points, "the person's age"),
+            Factor(
+                "CLAIM_AGE",
+                rules.claim_age_per_day * claim_days,
+                f"{rules.claim_age_per_day:g} points a day for {claim_days:.1f} days"
+                " since the oldest open claim",
+            ),
+            Factor(
+                "CONTACT_AGE",
+                rules.contact_age_per_day * contact_days,
+                f"{rules.contact_age_per_day:g} points a day for {contact_days:.1f} days"
+                " since the last contact",
+            ),
+        ]
+
+    def _grown(self, at: datetime) -> float:
+        return self.points_per_week * _weeks(at) + self.offset
+
+
+def continued(offset: float, rate: float, new_rate: float, at: datetime) -> float:
+    """Return the offset with which keys made at `new_rate` points a week stand among older ones.
+
+    At that moment equal scores have equal keys, whichever of the two rates they were made at.
+    """
+    return offset + (rate - new_rate) * _weeks(at)
+
+
+def _weeks(moment: datetime) -> float:
+    return (moment - ORIGIN) / WEEK
+
+
+def _claimed_at(scored: Scored) -> datetime:
+    return scored.claimed_at or scored.entered_at or scored.aged_from
+
+
+def _contact_at(scored: Scored) -> datetime:
+    return scored.last_contact_at or scored.entered_at or scored.aged_from

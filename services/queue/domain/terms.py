@@ -12,6 +12,11 @@ class Queue(IntEnum):
 
     UNSIGNED_USERS = 1
     OUTSTANDING_REQUESTS = 2
+    CALLBACKS = 3
+
+
+# The queues a person is in by the facts alone, in order of a score.
+SCORED_QUEUES = (Queue.UNSIGNED_USERS, Queue.OUTSTANDING_REQUESTS)
 
 
 class State(IntEnum):
@@ -28,6 +33,17 @@ class State(IntEnum):
     def seen_outside(self) -> "State":
         """The state that others are told."""
         return State.READY if self is State.RESERVED else self
+
+
+class Hold(IntEnum):
+    """Why somebody in a queue may not be called yet."""
+
+    COOLING = 1
+    NEXT_CALL = 2
+    CALLBACK = 3
+    DAILY_CAP = 4
+    PERIOD_CAP = 5
+    SHARED_PHONE = 6
 
 
 class Outcome(IntEnum):
@@ -61,12 +77,66 @@ class Block(IntEnum):
     DO_NOT_CONTACT = 2
 
 
+class PhoneBlock(IntEnum):
+    """Why a phone number is not called, whoever it belongs to."""
+
+    LISTED = 1
+    DO_NOT_CONTACT = 2
+
+
+class CallbackState(IntEnum):
+    """Where a callback stands."""
+
+    OPEN = 1
+    DONE = 2
+    MISSED = 3
+    CANCELLED = 4
+    CLOSED = 5
+    REPLACED = 6
+
+
+class Presence(IntEnum):
+    """What an agent is doing."""
+
+    AVAILABLE = 1
+    ON_CALL = 2
+    WRAP_UP = 3
+    BREAK = 4
+    OFFLINE = 5
+
+    @property
+    def takes_calls(self) -> bool:
+        """Whether an agent who says so is handed people."""
+        return self not in (Presence.BREAK, Presence.OFFLINE)
+
+
 class Ending(IntEnum):
     """How an assignment ended."""
 
     OUTCOME = 1
     RELEASED = 2
     EXPIRED = 3
+    FORCED = 4
+    SKIPPED = 5
+
+
+class Action(StrEnum):
+    """What somebody did that is kept for audit."""
+
+    HANDED_OUT = "HANDED_OUT"
+    OUTCOME_RECORDED = "OUTCOME_RECORDED"
+    RELEASED = "RELEASED"
+    SKIPPED = "SKIPPED"
+    FORCED_RELEASE = "FORCED_RELEASE"
+    CALLBACK_SCHEDULED = "CALLBACK_SCHEDULED"
+    CALLBACK_RESCHEDULED = "CALLBACK_RESCHEDULED"
+    CALLBACK_CANCELLED = "CALLBACK_CANCELLED"
+    SUPPRESSED = "SUPPRESSED"
+    SUPPRESSION_LIFTED = "SUPPRESSION_LIFTED"
+    PHONES_IMPORTED = "PHONES_IMPORTED"
+    QUEUES_SET = "QUEUES_SET"
+    REBUILT = "REBUILT"
+    EXPLAINED = "EXPLAINED"
 
 
 class Reason(StrEnum):
@@ -83,3 +153,11 @@ class Reason(StrEnum):
     NO_CLAIM_REPORTED = "NO_CLAIM_REPORTED"
     DO_NOT_CONTACT = "DO_NOT_CONTACT"
     FROZEN = "FROZEN"
+    CALLBACK_DUE = "CALLBACK_DUE"
+    CALLBACK_AGREED = "CALLBACK_AGREED"
+    PHONE_LISTED = "PHONE_LISTED"
+    PHONE_SUPPRESSED = "PHONE_SUPPRESSED"
+
+
+# The main app's own word that a person is not to be contacted, whatever they owe.
+BARRIERS = (Reason.USER_NOT_FOUND, Reason.USER_DISABLED, Reason.USER_INACTIVE)

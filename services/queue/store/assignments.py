@@ -2,13 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
 from services.queue.domain.outcomes import CallReport
-from services.queue.domain.terms import AgentId, Ending, Queue, Reason, State, UserId
+from services.queue.domain.terms import (
+    Action,
+    AgentId,
+    Ending,
+    Outcome,
+    Presence,
+    Queue,
+    Reason,
+    State,
+    UserId,
+)
 from services.queue.store.database import Transaction, arrays, names, statement, unnested
 
 
@@ -25,7 +35,9 @@ class Assignment:
     fence: int
     started_at: datetime
     lease_expires_at: datetime
+    phone_e164: str | None = None
     ended_at: datetime | None = None
+    ending: Ending | None = None
 
     def is_live(self, now: datetime) -> bool:
         """Return whether the agent still holds the person."""
@@ -53,10 +65,17 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What an agent who claims has: an answer to this very request, an assignment, or neither."""
+    """What an agent who claims has: an answer to this very request, an assignment, or neither.
+
+    `presence` is None for an agent who has never been heard of; `allowed_queues` is None for one
+    without limits; `skipped_user_id` is whom the agent skipped last, until handed somebody else.
+    """
 
     answered: Answered | None
     held: Assignment | None
+    presence: Presence | None
+    allowed_queues: frozenset[Queue] | None
+    skipped_user_id: UserId | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +90,25 @@ class HandOut:
 
 _COLUMNS = (
     "assignment_id, agent_id, user_id, queue, reason, score, fence, started_at,"
-    " lease_expires_at, ended_at"
+    " lease_expires_at, phone_e164, ended_at, ending"
 )
 
 
 def _assignment_of(row: Sequence[Any]) -> Assignment:
-    return Assignment(row[0], row[1], UserId(row[2]), Queue(row[3]), Reason(row[4]), *row[5:10])
+    return Assignment(
+        assignment_id=row[0],
+        agent_id=row[1],
+        user_id=UserId(row[2]),
+        queue=Queue(row[3]),
+        reason=Reason(row[4]),
+        score=row[5],
+        fence=row[6],
+        started_at=row[7],
+        lease_expires_at=row[8],
+        phone_e164=row[9],
+        ended_at=row[10],
+        ending=None if row[11] is None else Ending(row[11]),
+    )
 
 
 async def standing(tx: Transaction, requests: Sequence[Request]) -> list[Standing]:
@@ -88,37 +120,50 @@ async def standing(tx: Transaction, requests: Sequence[Request]) -> list[Standin
             "request_ids": [it.request_id for it in requests],
         },
     )
-    return [
-        Standing(
-            None if row[0] is None else Answered(row[0], row[1], row[2]),
-            None if row[3] is None else _assignment_of(row[3:]),
-        )
-        for row in rows.all()
-    ]
+    return [_standing_of(row) for row in rows.all()]
+
+
+def _standing_of(row: Sequence[Any]) -> Standing:
+    presence, allowed, skipped = row[3:6]
+    return Standing(
+        answered=None if row[0] is None else Answered(row[0], row[1], row[2]),
+        held=None if row[6] is None else _assignment_of(row[6:]),
+        presence=None if presence is None else Presence(presence),
+        allowed_queues=None if allowed is None else frozenset(map(Queue, allowed)),
+        skipped_user_id=None if skipped is None else UserId(skipped),
+    )
 
 
 _STANDING = statement(
-    """
+    f"""
     SELECT request.method, request.payload_hash, request.response,
-        held.assignment_id, held.agent_id, held.user_id, held.queue, held.reason, held.score,
-        held.fence, held.started_at, held.lease_expires_at, held.ended_at
+        agent.presence, agent.allowed_queues, agent.skipped_user_id,
+        {", ".join(f"held.{name.strip()}" for name in _COLUMNS.split(","))}
     FROM unnest(CAST(:agent_ids AS text[]), CAST(:request_ids AS uuid[]))
         WITH ORDINALITY AS given(agent_id, request_id, position)
     LEFT JOIN queue.requests AS request
         ON request.agent_id = given.agent_id AND request.request_id = given.request_id
     LEFT JOIN queue.assignments AS held
         ON held.agent_id = given.agent_id AND held.ended_at IS NULL
+    LEFT JOIN queue.agents AS agent ON agent.agent_id = given.agent_id
     ORDER BY given.position
-    """
+    """  # noqa: S608 - our own column names
 )
 
 
 async def hand_out(
-    tx: Transaction, given: Sequence[HandOut], *, claim: UUID, frozen_from: float
+    tx: Transaction,
+    given: Sequence[HandOut],
+    *,
+    claim: UUID,
+    frozen_from: float,
+    phone_rest_from: datetime,
+    now: datetime,
 ) -> set[UserId]:
     """Assign people whom the claim still reserves; returns those who have been handed out.
 
-    Left out are people whose reservation has ended and agents who have got somebody meanwhile.
+    Left out are people whose reservation has ended, agents who have got somebody meanwhile, and
+    people whose number is in a call or was called for somebody else after `phone_rest_from`.
     One statement, and durable when it returns.
     """
     rows = await tx.execute(
@@ -127,6 +172,9 @@ async def hand_out(
             **arrays(_HAND_OUT_COLUMNS, map(_hand_out_values, given)),
             "claim": claim,
             "frozen_from": frozen_from,
+            "phone_rest_from": phone_rest_from,
+            "now": now,
+            "seen_before": now - _SIGN_OF_LIFE_EVERY,
         },
     )
     return {UserId(row[0]) for row in rows.all()}
@@ -142,13 +190,14 @@ _HAND_OUT_COLUMNS = (
     ("fence", "bigint"),
     ("started_at", "timestamptz"),
     ("lease_expires_at", "timestamptz"),
+    ("phone_e164", "text"),
     ("request_id", "uuid"),
     ("method", "text"),
     ("payload_hash", "bytea"),
     ("response", "bytea"),
     ("event", "bytea"),
 )
-_ASSIGNMENT_COLUMNS = _HAND_OUT_COLUMNS[:9]
+_ASSIGNMENT_COLUMNS = _HAND_OUT_COLUMNS[:10]
 _hand_out_values = attrgetter(
     *(f"assignment.{name}" for name, _ in _ASSIGNMENT_COLUMNS),
     "request.request_id",
@@ -165,7 +214,10 @@ _HAND_OUT = statement(
         SELECT entry.user_id FROM queue.entries AS entry JOIN given USING (user_id)
         WHERE entry.state = {int(State.RESERVED)} AND entry.reserved_by = :claim
             AND entry.queue = given.queue AND entry.fence = given.fence - 1
-            AND entry.rank_key < :frozen_from
+            AND (entry.queue = {int(Queue.CALLBACKS)} OR entry.rank_key < :frozen_from)
+            AND NOT EXISTS (SELECT FROM queue.attempts AS other
+                WHERE other.phone_e164 = given.phone_e164 AND other.user_id <> given.user_id
+                    AND other.ended_at > :phone_rest_from)
         ORDER BY entry.user_id FOR UPDATE OF entry
     ), begun AS (
         INSERT INTO queue.assignments ({names(_ASSIGNMENT_COLUMNS)})
@@ -193,10 +245,26 @@ _HAND_OUT = statement(
     ), posted AS (
         INSERT INTO queue.outbox (event)
         SELECT event FROM given JOIN begun USING (assignment_id)
+    ), noted AS (
+        INSERT INTO queue.audit (at, actor_id, action, user_id, details)
+        SELECT given.started_at, given.agent_id, '{Action.HANDED_OUT}', given.user_id,
+            jsonb_build_object('assignment_id', given.assignment_id)
+        FROM given JOIN begun USING (assignment_id)
+    ), seen AS (
+        INSERT INTO queue.agents AS agent
+            (agent_id, presence, presence_since, last_seen_at)
+        SELECT given.agent_id, {int(Presence.AVAILABLE)}, :now, :now
+        FROM given JOIN begun USING (assignment_id) ORDER BY given.agent_id
+        ON CONFLICT (agent_id) DO UPDATE SET last_seen_at = :now, skipped_user_id = NULL
+        WHERE agent.skipped_user_id IS NOT NULL OR agent.last_seen_at < :seen_before
     )
     SELECT user_id FROM begun
     """  # noqa: S608 - our own column names and numbers
 )
+
+
+# Agents are seen again and again; a row that is a few seconds behind serves as well.
+_SIGN_OF_LIFE_EVERY = timedelta(seconds=10)
 
 
 async def live_of_agent(tx: Transaction, agent_id: AgentId) -> Assignment | None:
@@ -205,6 +273,15 @@ async def live_of_agent(tx: Transaction, agent_id: AgentId) -> Assignment | None
     return None if row is None else _assignment_of(row)
 
 
+async def live_of_agents(tx: Transaction) -> dict[AgentId, Assignment]:
+    """Return what every agent holds."""
+    rows = await tx.execute(_LIVE)
+    return {it.agent_id: it for it in map(_assignment_of, rows.all())}
+
+
+_LIVE = statement(
+    f"SELECT {_COLUMNS} FROM queue.assignments WHERE ended_at IS NULL"  # noqa: S608 - our own
+)
 _LIVE_OF_AGENT = statement(
     f"SELECT {_COLUMNS} FROM queue.assignments"  # noqa: S608 - our own column names
     " WHERE agent_id = :agent_id AND ended_at IS NULL"
@@ -276,16 +353,14 @@ _EXTEND = statement(
 )
 
 
-async def end(
-    tx: Transaction, assignment_ids: Sequence[UUID], ending: Ending, now: datetime
-) -> None:
-    """End locked assignments."""
-    await tx.execute(_END, {"assignment_ids": list(assignment_ids), "ending": ending, "now": now})
+async def end(tx: Transaction, assignment_id: UUID, ending: Ending, now: datetime) -> None:
+    """End a locked assignment; one that has ended keeps its time and takes the new ending."""
+    await tx.execute(_END, {"assignment_id": assignment_id, "ending": ending, "now": now})
 
 
 _END = statement(
-    "UPDATE queue.assignments SET ended_at = :now, ending = :ending"
-    " WHERE assignment_id = ANY(CAST(:assignment_ids AS uuid[])) AND ended_at IS NULL"
+    "UPDATE queue.assignments SET ended_at = COALESCE(ended_at, :now), ending = :ending"
+    " WHERE assignment_id = :assignment_id"
 )
 
 
@@ -304,16 +379,41 @@ async def insert_attempt(
             "notes": report.notes,
             "callback_at": report.callback_at,
             "now": now,
+            "phone_e164": assignment.phone_e164,
         },
     )
 
 
 _INSERT_ATTEMPT = statement(
     """
-    INSERT INTO queue.attempts
-        (assignment_id, user_id, agent_id, queue, outcome, notes, callback_at, ended_at)
-    VALUES (:assignment_id, :user_id, :agent_id, :queue, :outcome, :notes, :callback_at, :now)
+    INSERT INTO queue.attempts (assignment_id, user_id, agent_id, queue, outcome, notes,
+        callback_at, ended_at, phone_e164)
+    VALUES (:assignment_id, :user_id, :agent_id, :queue, :outcome, :notes,
+        :callback_at, :now, :phone_e164)
     """
+)
+
+
+async def attempt_of(tx: Transaction, assignment_id: UUID) -> CallReport | None:
+    """Return what was reported of an assignment, if anything was."""
+    row = (await tx.execute(_ATTEMPT_OF, {"assignment_id": assignment_id})).one_or_none()
+    return None if row is None else CallReport(Outcome(row[0]), row[1], row[2])
+
+
+_ATTEMPT_OF = statement(
+    "SELECT outcome, notes, callback_at FROM queue.attempts WHERE assignment_id = :assignment_id"
+)
+
+
+async def calls_since(tx: Transaction, user_id: UserId, since: datetime) -> list[datetime]:
+    """Return the moments of a person's calls after `since`, latest first."""
+    rows = await tx.execute(_CALLS_SINCE, {"user_id": user_id, "since": since})
+    return [row[0] for row in rows.all()]
+
+
+_CALLS_SINCE = statement(
+    "SELECT ended_at FROM queue.attempts WHERE user_id = :user_id AND ended_at > :since"
+    " ORDER BY ended_at DESC"
 )
 
 

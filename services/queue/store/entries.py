@@ -4,28 +4,39 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import IntEnum
 from operator import attrgetter
-from typing import Any
-from uuid import UUID
+from typing import Any, TypeVar
+from sqlalchemy import BigInteger, bindparam
 
 from services.queue.domain.entries import Entry
 from services.queue.domain.terms import (
     AgentId,
     Block,
     Conversion,
+    Hold,
     Outcome,
+    PhoneBlock,
     Queue,
     Reason,
     State,
     UserId,
 )
-from services.queue.store.database import Transaction, arrays, names, statement, unnested
+from services.queue.store.database import (
+    PHONES_GUARD,
+    Transaction,
+    arrays,
+    names,
+    statement,
+    unnested,
+)
 
 COLUMNS = (
     ("user_id", "bigint"),
     ("facts_version", "bigint"),
     ("fingerprint", "bigint"),
     ("phone_e164", "text"),
+    ("time_zone", "text"),
     ("eligible_queue", "smallint"),
     ("eligible_reason", "text"),
     ("owes", "smallint"),
@@ -33,10 +44,26 @@ COLUMNS = (
     ("queue", "smallint"),
     ("state", "smallint"),
     ("reason", "text"),
+    ("hold", "smallint"),
     ("rank_key", "double precision"),
-    ("entered_at", "timestamptz"),
-    ("ready_since", "timestamptz"),
     ("due_at", "timestamptz"),
+    ("ready_since", "timestamptz"),
+    ("entered_at", "timestamptz"),
+    ("outcome_points", "double precision"),
+    ("attempt_points", "double precision"),
+    ("aged_from", "timestamptz"),
+    ("lender_points", "double precision"),
+    ("age_points", "double precision"),
+    ("age_points_until", "timestamptz"),
+    ("claimed_at", "timestamptz"),
+    ("rest_until", "timestamptz"),
+    ("capped_until", "timestamptz"),
+    ("cap", "smallint"),
+    ("phone_free_at", "timestamptz"),
+    ("phone_block", "smallint"),
+    ("callback_id", "uuid"),
+    ("callback_at", "timestamptz"),
+    ("callback_agent_id", "text"),
     ("block", "smallint"),
     ("attempts", "integer"),
     ("attempts_in_stay", "integer"),
@@ -70,7 +97,6 @@ class ConversionRow:
 def entry_of(row: Sequence[Any]) -> Entry:
     """Return the entry in a row that begins with `COLUMNS`."""
     entry = Entry._make(row[: len(COLUMNS)])
-    last_outcome, block = entry.last_outcome, entry.block
     return entry._replace(
         eligible_queue=_QUEUES[entry.eligible_queue],
         eligible_reason=_REASONS[entry.eligible_reason],
@@ -78,15 +104,29 @@ def entry_of(row: Sequence[Any]) -> Entry:
         queue=_QUEUES[entry.queue],
         state=_STATES[entry.state],
         reason=_REASONS[entry.reason],
-        block=None if block is None else Block(block),
-        last_outcome=None if last_outcome is None else Outcome(last_outcome),
+        hold=_HOLDS[entry.hold],
+        cap=_HOLDS[entry.cap],
+        phone_block=_PHONE_BLOCKS[entry.phone_block],
+        block=_BLOCKS[entry.block],
+        last_outcome=_OUTCOMES[entry.last_outcome],
     )
 
 
-# Quicker than asking the enums.
-_QUEUES: dict[int | None, Queue | None] = {None: None, **{int(it): it for it in Queue}}
+M = TypeVar("M", bound=IntEnum)
+
+
+def _members(kind: type[M]) -> dict[int | None, M | None]:
+    """Return the members by number, and none for none; quicker than asking the enum."""
+    return {None: None, **{int(it): it for it in kind}}
+
+
+_QUEUES = _members(Queue)
 _STATES = {int(it): it for it in State}
 _REASONS = {str(it): it for it in Reason}
+_HOLDS = _members(Hold)
+_PHONE_BLOCKS = _members(PhoneBlock)
+_BLOCKS = _members(Block)
+_OUTCOMES = _members(Outcome)
 
 
 def differ_in_facts_alone(before: Entry, after: Entry) -> bool:
@@ -107,11 +147,27 @@ _LOCK = statement(
 )
 
 
+async def lock_sharers(
+    tx: Transaction, user_id: UserId, phone_e164: str | None
+) -> dict[UserId, Entry]:
+    """Lock and return a person and everybody who has that phone number, in the order of ids."""
+    rows = await tx.execute(_LOCK_SHARERS, {"user_id": user_id, "phone_e164": phone_e164})
+    entries = [entry_of(row) for row in rows.all()]
+    return {entry.user_id: entry for entry in entries}
+
+
+_LOCK_SHARERS = statement(
+    f"SELECT {COLUMN_NAMES} FROM queue.entries"  # noqa: S608 - our own column names
+    " WHERE user_id = :user_id OR phone_e164 = :phone_e164 ORDER BY user_id FOR UPDATE"
+)
+
+
 async def guard_newcomers(tx: Transaction, user_ids: Sequence[UserId]) -> None:
     """Wait until no other transaction is about to add any of these people, and keep others waiting.
 
-    Does nothing for people who are known. To be called before any of them is locked: those who
-    add people hold these guards, taken in one order, before any row, so none can wait in a circle.
+    Does nothing for people who are known, but for keeping suppressed phone numbers as they are
+    until the end. To be called before any of them is locked: those who add people hold these
+    guards, taken in one order, before any row, so none can wait in a circle.
     """
     await tx.execute(_GUARD, {"user_ids": list(user_ids)})
 
@@ -119,6 +175,8 @@ async def guard_newcomers(tx: Transaction, user_ids: Sequence[UserId]) -> None:
 # People who register together, and pages of a sweep, share a guard; strangers seldom do.
 _GUARD = statement(
     """
+    SELECT pg_advisory_xact_lock_shared(:phones)
+    UNION ALL
     SELECT pg_advisory_xact_lock(:class, bucket) FROM (
         SELECT DISTINCT CAST(given.user_id / 1024 % 256 AS integer) AS bucket
         FROM unnest(CAST(:user_ids AS bigint[])) AS given(user_id)
@@ -127,7 +185,10 @@ _GUARD = statement(
         ORDER BY bucket
     ) AS newcomers
     """
-).bindparams(**{"class": zlib.crc32(b"queue.entries") - 2**31})
+).bindparams(
+    bindparam("class", zlib.crc32(b"queue.entries") - 2**31),
+    bindparam("phones", PHONES_GUARD, BigInteger),
+)
 
 
 async def insert(tx: Transaction, entries: Sequence[Entry]) -> None:
@@ -254,6 +315,28 @@ _LOCK_DUE = {
 }
 
 
+async def aged(tx: Transaction, now: datetime, limit: int) -> list[UserId]:
+    """Return people who have reached an age at which their points change; nothing is locked."""
+    rows = await tx.execute(_AGED, {"now": now, "limit": limit})
+    return [UserId(row[0]) for row in rows.all()]
+
+
+_AGED = statement(
+    "SELECT user_id FROM queue.entries WHERE age_points_until <= :now"
+    " ORDER BY age_points_until LIMIT :limit"
+)
+
+
+async def time_zones(tx: Transaction) -> list[str]:
+    """Return the zones, other than the usual one, in which anybody lives."""
+    return [str(row[0]) for row in (await tx.execute(_TIME_ZONES)).all()]
+
+
+_TIME_ZONES = statement(
+    "SELECT DISTINCT time_zone FROM queue.entries WHERE time_zone IS NOT NULL ORDER BY time_zone"
+)
+
+
 async def lock_frozen(tx: Transaction, queue: Queue, frozen_from: float, limit: int) -> list[Entry]:
     """Lock and return people at the end of a queue whose key has reached `frozen_from`."""
     found = await tx.execute(
@@ -266,115 +349,4 @@ _LOCK_FROZEN = statement(
     f"SELECT {COLUMN_NAMES} FROM queue.entries"  # noqa: S608 - our own column names
     f" WHERE queue = :queue AND state = {int(State.READY)} AND rank_key >= :frozen_from"
     " ORDER BY rank_key DESC, user_id LIMIT :limit FOR UPDATE SKIP LOCKED"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A person taken from the head of a queue by one claim."""
-
-    user_id: UserId
-    queue: Queue
-    reason: Reason
-    rank_key: float
-    fence: int
-
-
-async def reserve(
-    tx: Transaction,
-    queue: Queue,
-    count: int,
-    *,
-    claim: UUID,
-    until: datetime,
-    frozen_from: float,
-) -> list[Candidate]:
-    """Take up to `count` people from the head of the queue for a claim, best first.
-
-    The commit is not waited for: a reservation lost in a crash leaves the person at the head.
-    """
-    rows = await tx.execute(
-        _RESERVE,
-        {
-            "queue": queue,
-            "count": count,
-            "claim": claim,
-            "until": until,
-            "frozen_from": frozen_from,
-        },
-    )
-    found = [Candidate(UserId(it[0]), queue, Reason(it[1]), it[2], it[3]) for it in rows.all()]
-    return sorted(found, key=lambda it: (it.rank_key, -it.user_id))
-
-
-_RESERVE = statement(
-    f"""
-    WITH head AS MATERIALIZED (
-        SELECT user_id FROM queue.entries
-        WHERE queue = :queue AND state = {int(State.READY)} AND rank_key < :frozen_from
-        ORDER BY rank_key, user_id DESC LIMIT :count FOR UPDATE SKIP LOCKED
-    )
-    UPDATE queue.entries AS entry
-    SET state = {int(State.RESERVED)}, reserved_by = :claim, reserved_until = :until
-    FROM head WHERE entry.user_id = head.user_id
-    RETURNING entry.user_id, entry.reason, entry.rank_key, entry.fence,
-        set_config('synchronous_commit', 'off', true)
-    """  # noqa: S608 - our own numbers
-)
-
-
-# Locked in the order of ids, as everybody who waits for rows does.
-_STILL_RESERVED = f"""reserved AS MATERIALIZED (
-        SELECT user_id FROM queue.entries
-        WHERE user_id = ANY(CAST(:user_ids AS bigint[])) AND state = {int(State.RESERVED)}
-            AND reserved_by = :claim
-        ORDER BY user_id FOR UPDATE
-    )"""  # noqa: S608 - our own numbers
-
-
-async def give_back(tx: Transaction, user_ids: Sequence[UserId], claim: UUID) -> None:
-    """Put people whom the claim still reserves back where they were; not waited for either."""
-    await tx.execute(_GIVE_BACK, {"user_ids": list(user_ids), "claim": claim})
-
-
-_GIVE_BACK = statement(
-    f"""
-    WITH {_STILL_RESERVED}
-    UPDATE queue.entries AS entry
-    SET state = {int(State.READY)}, reserved_by = NULL, reserved_until = NULL
-    FROM reserved WHERE entry.user_id = reserved.user_id
-    RETURNING set_config('synchronous_commit', 'off', true)
-    """  # noqa: S608 - our own numbers
-)
-
-
-async def set_aside(
-    tx: Transaction, user_ids: Sequence[UserId], claim: UUID, until: datetime
-) -> None:
-    """Keep people whom the claim still reserves from every claim until then."""
-    await tx.execute(_SET_ASIDE, {"user_ids": list(user_ids), "claim": claim, "until": until})
-
-
-_SET_ASIDE = statement(
-    f"""
-    WITH {_STILL_RESERVED}
-    UPDATE queue.entries AS entry SET reserved_by = NULL, reserved_until = :until
-    FROM reserved WHERE entry.user_id = reserved.user_id
-    """  # noqa: S608 - our own numbers
-)
-
-
-async def insert_prevented_calls(
-    tx: Transaction, people: Sequence[tuple[UserId, Queue]], now: datetime
-) -> None:
-    """Count people whom the live check kept from being phoned for nothing."""
-    await tx.execute(_INSERT_PREVENTED, {**arrays(_PREVENTED_COLUMNS, people), "now": now})
-
-
-_PREVENTED_COLUMNS = (("user_id", "bigint"), ("queue", "smallint"))
-_INSERT_PREVENTED = statement(
-    f"""
-    INSERT INTO queue.prevented_calls (user_id, queue, prevented_at)
-    SELECT user_id, queue, :now FROM {unnested(_PREVENTED_COLUMNS, "given")}
-    """  # noqa: S608 - our own column names
 )

@@ -1,0 +1,112 @@
+"""Statements on the audit of who saw and changed whom."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import orjson
+
+from services.queue.domain.terms import UserId
+from services.queue.store.database import Transaction, statement
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """Somebody saw or changed somebody; `user_id` is None when no single person is concerned."""
+
+    audit_id: int
+    at: datetime
+    actor_id: str
+    action: str
+    user_id: UserId | None
+    details: Mapping[str, str]
+
+
+async def note(
+    tx: Transaction,
+    actor_id: str,
+    action: str,
+    user_ids: Sequence[UserId | None],
+    now: datetime,
+    **details: str,
+) -> None:
+    """Keep what somebody did, once for each person; `details` hold no personal data."""
+    values = {
+        "at": now,
+        "actor_id": actor_id,
+        "action": action,
+        "user_ids": list(user_ids),
+        "details": orjson.dumps(details).decode(),
+    }
+    await tx.execute(_NOTE, values)
+
+
+_NOTE = statement(
+    """
+    INSERT INTO queue.audit (at, actor_id, action, user_id, details)
+    SELECT :at, :actor_id, :action, given.user_id, CAST(:details AS jsonb)
+    FROM unnest(CAST(:user_ids AS bigint[])) AS given(user_id)
+    """
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AuditFilter:
+    """Which entries are asked for; None for any."""
+
+    user_id: UserId | None = None
+    actor_id: str | None = None
+    action: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+async def page(
+    tx: Transaction, asked: AuditFilter, before: int | None, limit: int
+) -> list[AuditEntry]:
+    """Return up to `limit` entries before a position, the latest first."""
+    rows = await tx.execute(
+        _PAGE,
+        {
+            "user_id": asked.user_id,
+            "actor_id": asked.actor_id,
+            "action": asked.action,
+            "since": asked.since,
+            "until": asked.until,
+            "before": before,
+            "limit": limit,
+        },
+    )
+    return [
+        AuditEntry(row[0], row[1], row[2], row[3], row[4], orjson.loads(row[5]))
+        for row in rows.all()
+    ]
+
+
+_PAGE = statement(
+    """
+    SELECT audit_id, at, actor_id, action, user_id, CAST(details AS text) FROM queue.audit
+    WHERE (CAST(:user_id AS bigint) IS NULL OR user_id = :user_id)
+        AND (CAST(:actor_id AS text) IS NULL OR actor_id = :actor_id)
+        AND (CAST(:action AS text) IS NULL OR action = :action)
+        AND (CAST(:since AS timestamptz) IS NULL OR at >= :since)
+        AND (CAST(:until AS timestamptz) IS NULL OR at < :until)
+        AND (CAST(:before AS bigint) IS NULL OR audit_id < :before)
+    ORDER BY audit_id DESC LIMIT :limit
+    """
+)
+
+
+async def delete_old(tx: Transaction, before: datetime, limit: int) -> int:
+    """Forget entries from before a moment; returns how many."""
+    return len((await tx.execute(_DELETE_OLD, {"before": before, "limit": limit})).all())
+
+
+_DELETE_OLD = statement(
+    """
+    DELETE FROM queue.audit WHERE audit_id IN (
+        SELECT audit_id FROM queue.audit WHERE at < :before ORDER BY at LIMIT :limit
+        FOR UPDATE SKIP LOCKED)
+    RETURNING 1
+    """
+)
