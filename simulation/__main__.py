@@ -1,6 +1,7 @@
 """`make simulate`: live a week, say how it went, exit with 1 when a rule was broken."""
 
 import argparse
+import pickle
 import sys
 from collections import Counter
 from datetime import date, datetime, time
@@ -14,15 +15,18 @@ from simulation.summary import lines, progress_line
 
 def main() -> int:
     """Run what the command line asks for."""
-    plan = _plan()
+    given = _arguments()
+    plan = _plan(given)
     lived, report = simulate(plan, lambda words: print(words, flush=True), _tell)
+    if given.keep is not None:
+        given.keep.write_bytes(pickle.dumps(lived))
     print(f"\r{'':<70}\nLived in {lived.real_seconds:,.0f} seconds.\n")
     for line in lines(plan, lived, report):
         print(line)
     return 1 if report.violations else 0
 
 
-def _plan() -> Plan:
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m simulation", description=__doc__)
     parser.add_argument("--people", type=int, default=50_000)
     parser.add_argument("--agents", type=int, default=100)
@@ -41,7 +45,11 @@ def _plan() -> Plan:
     parser.add_argument("--rules", type=Path, help="other rules for the queue, not for the checker")
     parser.add_argument("--tick-seconds", type=float, default=5.0)
     parser.add_argument("--loop-seconds", type=float, default=0.05)
-    given = parser.parse_args()
+    parser.add_argument("--keep", type=Path, help="pickle the week into this file, to look into it")
+    return parser.parse_args()
+
+
+def _plan(given: argparse.Namespace) -> Plan:
     return Plan(
         people=given.people,
         agents=given.agents,

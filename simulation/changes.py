@@ -16,8 +16,9 @@ from servicekit.clock import Clock
 from simulation.history import OUTSTANDING, UNSIGNED, Truth, View, Window
 from simulation.main_app_rows import MainAppRows
 
-# Of a hundred changes, those to people whom agents have just been handed.
-_TO_THE_CALLED = 15
+# Of a hundred changes, those to people whom agents have just been handed, or soon will be.
+_TO_THE_CALLED = 12
+_TO_THE_NEXT = 20
 # Of a thousand, those kept out of the binlog.
 _UNSEEN = 8
 
@@ -72,6 +73,8 @@ class Population:
     pools: dict[str, Pool] = field(default_factory=dict)
     # Handed out lately, the latest last.
     called: deque[int] = field(default_factory=lambda: deque(maxlen=60))
+    # At the heads of the queues a while ago.
+    next: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.pools = {name: Pool() for name in ("all", "barred", UNSIGNED, OUTSTANDING, "signed")}
@@ -134,9 +137,12 @@ class MainAppChanges:
         (kind,) = self._rng.choices(list(_MIX), weights=list(_MIX.values()))
         pool = _POOLS.get(kind, "all")
         user_id = self._population.pools[pool].pick(self._rng)
-        called = self._population.called
-        if called and self._rng.randrange(100) < _TO_THE_CALLED:
-            user_id = self._rng.choice(list(called))
+        called, coming = list(self._population.called), self._population.next
+        roll = self._rng.randrange(100)
+        if called and roll < _TO_THE_CALLED:
+            user_id = self._rng.choice(called)
+        elif coming and roll < _TO_THE_CALLED + _TO_THE_NEXT:
+            user_id = self._rng.choice(coming)
         if user_id is not None:
             self._make(kind, user_id)
 

@@ -249,6 +249,12 @@ class Desk:
         asked = await self._ask(self._stub.ListCallbacks(request))
         return [_callback(it) for it in asked.answer.callbacks] if asked.answer else []
 
+    async def heads(self, queue: str) -> list[int]:
+        """Return the people at the head of a queue, first to last."""
+        request = queue_pb2.ListEntriesRequest(queue=_queue_number(queue), page_size=60)
+        asked = await self._ask(self._stub.ListEntries(request))
+        return [it.user_id for it in asked.answer.entries] if asked.answer else []
+
     async def suppress(self, user_id: int, request_id: str) -> None:
         """Stop every call to somebody."""
         request = queue_pb2.SuppressUserRequest(

@@ -7,7 +7,7 @@ from simulation.history import Claimed, History, Truth
 from simulation.plan import Plan
 from simulation.week import Lived
 
-_EXAMPLES = 12
+_EXAMPLES = 3
 
 
 def lines(plan: Plan, lived: Lived, report: Report) -> list[str]:
@@ -57,5 +57,7 @@ def _violations(report: Report) -> list[str]:
         return ["", "Every rule was kept."]
     said = ["", "BROKEN:"]
     said += [f"  {rule}: {count} times" for rule, count in report.broken.most_common()]
-    said += [f"    {it.at:%a %H:%M:%S} {it.rule}: {it.words}" for it in report.examples[:_EXAMPLES]]
+    for rule in report.broken:
+        examples = [it for it in report.examples if it.rule == rule][:_EXAMPLES]
+        said += [f"    {it.at:%a %H:%M:%S} {it.rule}: {it.words}" for it in examples]
     return said

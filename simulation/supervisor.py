@@ -51,6 +51,14 @@ class Supervisor:
                 await self._rng.choice(self._deeds)()
                 await self._time.sleep(self._rng.uniform(120, 600))
 
+    async def watch(self) -> None:
+        """Look at the heads of the queues now and then, by day."""
+        plan = self._around.plan
+        while self._time.now() < plan.ends:
+            heads = [await self._desk.heads(queue) for queue in (UNSIGNED, OUTSTANDING)]
+            self._population.next = heads[0] + heads[1]
+            await self._time.sleep(600)
+
     async def _limit_some(self) -> None:
         for number in range(1, self._around.plan.agents + 1, 10):
             await self._desk.limit(agent_id(number), self._rng.choice(_LIMITS))

@@ -24,7 +24,7 @@ from simulation.agents import Agent, Surroundings
 from simulation.change_schedule import ChangeSchedule
 from simulation.changes import MainAppChanges, Population
 from simulation.desk import Desk
-from simulation.history import CaptureStopped, History, Reconciled
+from simulation.history import OUTSTANDING, UNSIGNED, CaptureStopped, History, Reconciled
 from simulation.main_app_rows import MainAppRows
 from simulation.pacing import CaptureWatch, LoopsWatch
 from simulation.plan import Plan
@@ -37,6 +37,8 @@ Progress = Callable[[datetime, History, Counter[str]], None]
 
 _PROGRESS_SECONDS = 1.0
 _STOPS_A_DAY = 3
+# What ends what somebody owes.
+_DEEDS = {UNSIGNED: "signed", OUTSTANDING: "claim_ended"}
 _CALL_SECONDS = 20.0
 
 
@@ -124,9 +126,12 @@ class Week:
             around = Surroundings(self.plan, simulated, desk, schedule, {})
             for number in range(1, self.plan.agents + 1):
                 simulated.live(Agent(agent_id(number), around).live())
-            simulated.live(Supervisor(around, population).live())
+            supervisor = Supervisor(around, population)
+            simulated.live(supervisor.live())
+            simulated.live(supervisor.watch())
             simulated.live(schedule.live())
-            simulated.live(self._stop_capture(simulated, capture, history))
+            stops = self._stop_capture(simulated, capture, history, population, schedule)
+            simulated.live(stops)
             simulated.live(self._look_at_everybody(simulated, reconciler, clock, history))
             simulated.live(self._rebuild(simulated, desk))
             capture.start()
@@ -171,9 +176,17 @@ class Week:
             await asyncio.sleep(_PROGRESS_SECONDS)
 
     async def _stop_capture(
-        self, simulated: SimulatedTime, capture: CaptureWatch, history: History
+        self,
+        simulated: SimulatedTime,
+        capture: CaptureWatch,
+        history: History,
+        population: Population,
+        schedule: ChangeSchedule,
     ) -> None:
-        """Hold capture up for a while, several times a day: the live check has to do without."""
+        """Hold capture up for a while, several times a day, while many at the heads do their part.
+
+        The live check has to do without capture then.
+        """
         rng = Random(f"{self.plan.seed}/stops")
         for day in range(self.plan.days):
             for part in range(_STOPS_A_DAY):
@@ -185,6 +198,10 @@ class Week:
                 await capture.drain()
                 history.stops.append(CaptureStopped(simulated.now(), ends))
                 await capture.pause()
+                for user_id in population.next[::3]:
+                    deed = _DEEDS.get(population.views[user_id].matter or "")
+                    if deed is not None:
+                        schedule.follow_up(deed, user_id, rng.uniform(10, 300))
                 await simulated.sleep_until(ends)
                 await capture.resume()
 

@@ -54,7 +54,7 @@ class OpenCallback:
 
 
 class MatterChange(NamedTuple):
-    """What a person owed became another thing, or nothing."""
+    """What a person owed became another thing, or nothing, or nothing for another reason."""
 
     at: datetime
     known_by: datetime

@@ -76,8 +76,13 @@ class State:
         before, view = person.view, truth.view
         if view.phone is not None and view.phone != person.last_phone:
             self._change_phone(person, view.phone, truth.at, known_by)
-        if view.matter != before.matter:
+        if (view.matter, view.ending, view.is_signed) != (
+            before.matter,
+            before.ending,
+            before.is_signed,
+        ):
             person.matter_changes.append(MatterChange(truth.at, known_by, before.matter, view))
+        if view.matter != before.matter:
             self._change_matter(person, view, truth.at, known_by)
         elif person.was_ever_owing and truth.at < person.known_by:
             person.reconsider_cooling(view)
