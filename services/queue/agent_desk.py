@@ -65,9 +65,7 @@ class AgentDesk:
         number = messages.presence_number(presence) if presence is not None else None
         return [it for it in told if number in (None, it.presence)]
 
-    async def _told(
-        self, agent: Agent, held: Assignment | None, now: datetime
-    ) -> queue_pb2.Agent:
+    async def _told(self, agent: Agent, held: Assignment | None, now: datetime) -> queue_pb2.Agent:
         days = await self._figures.agent_days()
         return self._message(agent, held, days.get(agent.agent_id), now)
 

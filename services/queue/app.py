@@ -1,5 +1,8 @@
 """Wiring of the queue."""
 
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+
 import grpc.aio
 from dialler.queue.v1 import queue_pb2_grpc
 from dialler.user_context.v1 import user_context_pb2_grpc
@@ -11,20 +14,30 @@ from servicekit.database import postgres_engine
 from servicekit.event_stream import EventStream
 from servicekit.lifecycle import Closing, Loop, Parts
 from servicekit.server import GrpcServer
+from services.queue.agent_desk import AgentDesk
 from services.queue.assignment_desk import AssignmentDesk
+from services.queue.audit_trail import AuditTrail
+from services.queue.birthdays import Birthdays
+from services.queue.callback_desk import CallbackDesk
 from services.queue.claim_desk import ClaimDesk
 from services.queue.claim_round import ClaimRound
-from services.queue.dispatch import EventDispatch, NoticeDispatch, OutboxGauge
-from services.queue.domain.entries import Placement
+from services.queue.dispatch import EventDispatch, NoticeDispatch
+from services.queue.explaining import Explaining
 from services.queue.facts_application import FactsApplication
+from services.queue.facts_stream import FactsStream
 from services.queue.figures import Figures
+from services.queue.gauges import Gauges
 from services.queue.housekeeping import Housekeeping
 from services.queue.main_app import MainApp
+from services.queue.outcome_desk import OutcomeDesk
 from services.queue.promotion import Promotion
-from services.queue.rules import load_rules
-from services.queue.servicer import SERVICE_NAME, QueueServicer
+from services.queue.rebuild import Rebuild
+from services.queue.rulebook import Rulebook
+from services.queue.servicer import SERVICE_NAME, Desks, QueueServicer
 from services.queue.settings import QueueSettings
 from services.queue.store.database import Database
+from services.queue.suppression_desk import SuppressionDesk
+from services.queue.time_zones import TimeZones
 
 GAUGE_INTERVAL_SECONDS = 15.0
 
@@ -32,7 +45,6 @@ GAUGE_INTERVAL_SECONDS = 15.0
 def build(settings: QueueSettings, clock: Clock | None = None) -> Parts:
     """Return the service; raises ValueError or OSError when the rules cannot be read."""
     clock = clock or SystemClock()
-    placement = Placement(load_rules(settings.rules_path))
     engine = postgres_engine(
         settings.postgres_url.get_secret_value(),
         pool_size=settings.postgres_pool_size,
@@ -41,6 +53,7 @@ def build(settings: QueueSettings, clock: Clock | None = None) -> Parts:
         is_behind_pgbouncer=settings.is_behind_pgbouncer,
     )
     database = Database(engine)
+    rulebook = Rulebook(settings.rules_path, database, clock)
     redis = _redis(settings)
     channel = connect(
         settings.user_context_target,
@@ -59,42 +72,75 @@ def build(settings: QueueSettings, clock: Clock | None = None) -> Parts:
         notice_loop.nudge()
 
     main_app = MainApp(user_context, settings.live_check_seconds)
-    facts = FactsApplication(database, placement, clock, posted)
-    figures = Figures(database, placement, clock)
-    assignment_desk = AssignmentDesk(database, placement, facts, main_app, figures, clock, posted)
+    facts = FactsApplication(database, rulebook, clock, posted)
+    figures = Figures(database, rulebook, clock)
+    assignment_desk = AssignmentDesk(database, rulebook, figures, clock, posted)
+    callback_desk = CallbackDesk(database, rulebook, clock, posted)
+    time_zones = TimeZones(database, clock)
+    stream = FactsStream(user_context, settings.rebuild_seconds)
+    rebuild = Rebuild(database, rulebook, facts, stream, clock, posted)
     claim_desk = ClaimDesk(
         database,
-        lambda: ClaimRound(database, placement, facts, main_app, clock, posted),
+        lambda: ClaimRound(
+            database, rulebook.placement, facts, main_app, time_zones, clock, posted
+        ),
         assignment_desk,
         figures,
         clock,
         workers=settings.claim_workers,
         batch=settings.claim_batch,
     )
-    servicer = QueueServicer(
-        facts, claim_desk, assignment_desk, figures, placement.rules.assignment
+    desks = Desks(
+        facts=facts,
+        claims=claim_desk,
+        assignments=assignment_desk,
+        outcomes=OutcomeDesk(database, rulebook, facts, main_app, figures, clock, posted),
+        callbacks=callback_desk,
+        agents=AgentDesk(database, rulebook, figures, clock),
+        suppressions=SuppressionDesk(database, rulebook, figures, clock, posted),
+        figures=figures,
+        explaining=Explaining(database, rulebook, main_app, clock),
+        rebuild=rebuild,
+        audit=AuditTrail(database, clock),
     )
+    servicer = QueueServicer(desks, rulebook, clock)
 
     def register(server: grpc.aio.Server) -> None:
         queue_pb2_grpc.add_QueueServiceServicer_to_server(servicer, server)
 
-    promotion = Promotion(database, placement, posted)
-    housekeeping = Housekeeping(database, placement.rules.retention)
+    def every(name: str, run_once: Callable[[datetime], Awaitable[object]], seconds: float) -> Loop:
+        return Loop(name, run_once, seconds, clock)
+
+    promotion = Promotion(database, rulebook, posted)
+    sweep_seconds = settings.lease_sweep_interval_seconds
+    promotion_seconds = settings.promotion_interval_seconds
+    rules_rebuild = every(
+        "rules-rebuild", rebuild.run_if_rules_changed, settings.rules_interval_seconds
+    )
+    rulebook.on_change(rules_rebuild.nudge)
     return Parts(
         Closing(engine.dispose),
         Closing(lambda: redis.aclose()),
         Closing(lambda: channel.close(None)),
+        rulebook,
         notice_loop,
         event_loop,
-        Loop("promotion", promotion.run_once, settings.promotion_interval_seconds, clock),
-        Loop("leases", assignment_desk.sweep_once, settings.lease_sweep_interval_seconds, clock),
-        Loop(
-            "housekeeping",
-            housekeeping.run_once,
+        every("rules", rulebook.run_once, settings.rules_interval_seconds),
+        rules_rebuild,
+        every("promotion", promotion.run_once, promotion_seconds),
+        every("callbacks", callback_desk.close_once, promotion_seconds),
+        every("leases", assignment_desk.sweep_once, sweep_seconds),
+        every(
+            "birthdays",
+            Birthdays(database, facts, main_app).run_once,
             settings.housekeeping_interval_seconds,
-            clock,
         ),
-        Loop("outbox-gauge", OutboxGauge(database).run_once, GAUGE_INTERVAL_SECONDS, clock),
+        every(
+            "housekeeping",
+            Housekeeping(database, rulebook).run_once,
+            settings.housekeeping_interval_seconds,
+        ),
+        every("gauges", Gauges(database).run_once, GAUGE_INTERVAL_SECONDS),
         Closing(claim_desk.stop),
         GrpcServer(settings, "queue", register, [SERVICE_NAME], {"postgres": database.ping}),
     )

@@ -14,7 +14,12 @@ from services.queue.domain import outcomes
 from services.queue.domain.callbacks import missed
 from services.queue.domain.entries import Entry, Placement
 from services.queue.domain.terms import Action, AgentId, Ending, Queue
-from services.queue.endings import (
+from services.queue.figures import Figures
+from services.queue.rulebook import Rulebook
+from services.queue.store import agents, assignments, audit, callbacks, entries
+from services.queue.store.assignments import Assignment, Request
+from services.queue.store.database import Database, Transaction
+from services.queue.writing import (
     Moved,
     is_still_with,
     no_such_assignment,
@@ -23,11 +28,6 @@ from services.queue.endings import (
     require_same,
     write_end,
 )
-from services.queue.figures import Figures
-from services.queue.rulebook import Rulebook
-from services.queue.store import agents, assignments, audit, callbacks, entries
-from services.queue.store.assignments import Assignment, Request
-from services.queue.store.database import Database, Transaction
 
 _SWEEP_BATCH = 100
 
@@ -112,7 +112,7 @@ class AssignmentDesk:
         return response
 
     async def force_release(
-        self, assignment_id: UUID, request: Request, notes: str
+        self, assignment_id: UUID, request: Request
     ) -> queue_pb2.ForceReleaseAssignmentResponse:
         """End somebody else's assignment; the agent may still report the call for a while."""
         now, placement = self._clock.now(), self._rulebook.placement

@@ -13,11 +13,11 @@ from services.queue import messages, metrics
 from services.queue.domain import pages
 from services.queue.domain.callbacks import Callback, require_schedulable, rescheduled
 from services.queue.domain.terms import Action, AgentId, CallbackState, State, UserId
-from services.queue.endings import Moved, require_same, write_moved
 from services.queue.rulebook import Rulebook
 from services.queue.store import assignments, audit, callbacks, entries
 from services.queue.store.assignments import Request
 from services.queue.store.database import Database, Transaction
+from services.queue.writing import Moved, require_same, write_moved
 
 _BATCH = 200
 _MOVABLE = (CallbackState.OPEN, CallbackState.MISSED)
@@ -55,7 +55,11 @@ class CallbackDesk:
         preferred_agent_id: AgentId | None,
         notes: str,
     ) -> queue_pb2.ScheduleCallbackResponse:
-        """Agree a callback; raises AlreadyExists (CALLBACK_OPEN), or as `_require_callable` does."""
+        """Agree a callback.
+
+        Raises AlreadyExists (CALLBACK_OPEN), NotFound, and FailedPrecondition for somebody whom
+        nobody may call.
+        """
         now = self._clock.now()
         async with self._database.transaction() as tx:
             answered = await assignments.begin_request(tx, request, now)

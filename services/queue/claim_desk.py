@@ -23,13 +23,14 @@ from servicekit.errors import (
     Unavailable,
 )
 from services.queue import messages, metrics
-from services.queue.assignment_desk import AssignmentDesk, require_same
+from services.queue.assignment_desk import AssignmentDesk
 from services.queue.claim_round import ClaimRound
 from services.queue.domain.terms import AgentId, Queue, UserId
 from services.queue.figures import Figures
 from services.queue.store import agents, assignments
 from services.queue.store.assignments import Assignment, Request, Standing
 from services.queue.store.database import Database
+from services.queue.writing import require_same
 
 _log = logging.getLogger(__name__)
 

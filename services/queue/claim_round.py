@@ -17,7 +17,7 @@ from services.queue.domain.facts import UserFacts
 from services.queue.domain.terms import Queue, UserId
 from services.queue.facts_application import FactsApplication
 from services.queue.main_app import MainApp
-from services.queue.messages import FactsUpdate
+from services.queue.requests import FactsUpdate
 from services.queue.store import assignments, claims
 from services.queue.store.assignments import Assignment, HandOut, Request
 from services.queue.store.claims import Candidate, Gate

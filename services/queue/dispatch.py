@@ -15,7 +15,6 @@ from dialler.user_context.v1 import user_context_pb2, user_context_pb2_grpc
 from servicekit import deadline
 from servicekit.errors import ServiceError
 from servicekit.event_stream import EventStream
-from services.queue import metrics
 from services.queue.store import outbox
 from services.queue.store.database import Database
 from services.queue.store.outbox import StaleCallState
@@ -131,17 +130,3 @@ class NoticeDispatch:
         )
         with deadline.limit(self._timeout_seconds):
             await self._user_context.InvalidateCallStates(request)
-
-
-class OutboxGauge:
-    """Keeps the figures of what waits up to date."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def run_once(self, now: datetime) -> None:
-        """Count what waits."""
-        async with self._database.statements() as tx:
-            events, notices = await outbox.lengths(tx)
-        metrics.OUTBOX_LENGTH.labels("events").set(events)
-        metrics.OUTBOX_LENGTH.labels("notices").set(notices)

@@ -10,9 +10,9 @@ from servicekit import telemetry
 from servicekit.clock import Clock
 from services.queue import messages, metrics
 from services.queue.domain.assessment import Assessment
-from services.queue.domain.entries import Application, Entry, Placement, PhoneStanding, phone_after
+from services.queue.domain.entries import Application, Entry, PhoneStanding, Placement, phone_after
 from services.queue.domain.terms import Conversion, UserId
-from services.queue.messages import FactsUpdate
+from services.queue.requests import FactsUpdate
 from services.queue.rulebook import Rulebook
 from services.queue.store import entries, outbox, suppressions
 from services.queue.store.database import Database, Transaction

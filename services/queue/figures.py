@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import astuple
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
@@ -12,11 +13,11 @@ from servicekit import deadline
 from servicekit.clock import Clock
 from services.queue import messages
 from services.queue.domain import pages
-from services.queue.domain.terms import Queue, State, UserId
+from services.queue.domain.terms import AgentId, Queue, UserId
 from services.queue.rulebook import Rulebook
 from services.queue.store import callbacks, reading
 from services.queue.store.database import Database, Transaction
-from services.queue.store.reading import QueueFigures
+from services.queue.store.reading import EntryFilter, PlaceFigures
 
 
 class Figures:
@@ -26,7 +27,7 @@ class Figures:
         self._database = database
         self._rulebook = rulebook
         self._clock = clock
-        self._under_way: asyncio.Task[list[QueueFigures]] | None = None
+        self._under_way: asyncio.Task[list[PlaceFigures]] | None = None
 
     async def call_states(self, user_ids: Sequence[UserId]) -> list[call_state_pb2.CallState]:
         """Return the call state of each person, in the order asked for."""
@@ -64,34 +65,44 @@ class Figures:
 
     async def stats(self) -> queue_pb2.GetQueueStatsResponse:
         """Return how many people are where, and what has happened since midnight."""
+        since = self._midnight()
         async with self._database.statements() as tx:
-            day = await reading.day_figures(tx, self._midnight())
-        return messages.stats_message(await self._queue_figures(), day)
+            day = await reading.day_figures(tx, since)
+            by_agent = await reading.agent_figures(tx, since)
+        return messages.stats_message(await self._place_figures(), day, by_agent)
+
+    async def agent_days(self) -> dict[AgentId, queue_pb2.AgentDay]:
+        """Return what each agent has done since midnight, those with nothing left out."""
+        async with self._database.statements() as tx:
+            by_agent = await reading.agent_figures(tx, self._midnight())
+        return messages.agent_day_messages(by_agent)
 
     async def empty(self, queues: Sequence[Queue]) -> queue_pb2.EmptyQueue:
         """Return why nobody of these queues can be called."""
         now = self._clock.now()
         open_at = self._rulebook.placement.calling_hours.open_at(now)
         begin_at = open_at if open_at != now else None
-        return messages.empty_message(await self._queue_figures(), queues, begin_at)
+        return messages.empty_message(await self._place_figures(), queues, begin_at)
 
     async def page(
-        self, queue: Queue, state: State, size: int, token: str
+        self, asked: EntryFilter, size: int, token: str
     ) -> queue_pb2.ListEntriesResponse:
         """Return a page; raises InvalidArgument (PAGE_TOKEN_INVALID)."""
-        after = pages.read(token, queue, state)
+        listed = ["entries", *astuple(asked)]
+        after = pages.read(token, listed, asked.state)
         limit = pages.page_size(size)
         async with self._database.statements() as tx:
-            found = await reading.page(tx, queue, state, after, limit + 1)
+            found = await reading.page(tx, asked, after, limit + 1)
         now, placement = self._clock.now(), self._rulebook.placement
         shown = found[:limit]
         is_last = len(found) <= limit
-        position = None if is_last else pages.position_of(shown[-1], state)
+        position = None if is_last else pages.position_of(shown[-1], asked.state)
         return queue_pb2.ListEntriesResponse(
             entries=[
-                messages.entry_message(it, queue, placement.score(it, now), now) for it in shown
+                messages.entry_message(it, asked.queue, placement.score(it, now), now)
+                for it in shown
             ],
-            next_page_token="" if position is None else pages.written(position, queue, state),
+            next_page_token="" if position is None else pages.written(position, listed),
         )
 
     def _midnight(self) -> datetime:
@@ -99,7 +110,7 @@ class Figures:
         today = self._clock.now().astimezone(zone)
         return today.replace(hour=0, minute=0, second=0, microsecond=0)
 
-    async def _queue_figures(self) -> list[QueueFigures]:
+    async def _place_figures(self) -> list[PlaceFigures]:
         """Count everybody once for all who ask at the same time."""
         task = self._under_way
         if task is None or task.done():
@@ -108,6 +119,6 @@ class Figures:
         # Whoever gives up must not take the count away from the others.
         return await asyncio.shield(task)
 
-    async def _counted(self) -> list[QueueFigures]:
+    async def _counted(self) -> list[PlaceFigures]:
         async with self._database.statements() as tx:
-            return await reading.queue_figures(tx)
+            return await reading.place_figures(tx)

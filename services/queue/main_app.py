@@ -8,7 +8,7 @@ from servicekit import deadline
 from servicekit.errors import DeadlineExceeded, Exhausted, ServiceError, Unavailable
 from services.queue.domain.facts import UserFacts
 from services.queue.domain.terms import UserId
-from services.queue.messages import facts_of
+from services.queue.requests import facts_of
 
 RETRY_AFTER_SECONDS = 1.0
 

@@ -1,183 +1,36 @@
-"""The contract's messages to and from the queue's own values; no rule is here."""
+"""The queue's own values as the contract's messages; no rule is here."""
 
-import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, date, datetime
-from enum import IntEnum
-from typing import TypeVar
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
 from uuid import UUID, uuid4
 
-from dialler.model.v1 import call_state_pb2, change_pb2, event_pb2, facts_pb2
+from dialler.model.v1 import call_state_pb2, change_pb2, event_pb2
 from dialler.queue.v1 import queue_pb2
-from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from servicekit.errors import InvalidArgument
 from services.queue.domain.callbacks import Callback
 from services.queue.domain.entries import Application, Entry, place_of
-from services.queue.domain.facts import ClaimFacts, RequirementFacts, UserFacts
-from services.queue.domain.terms import AgentId, Conversion, Hold, Outcome, Queue, State, UserId
-from services.queue.store.assignments import Assignment, Request
-from services.queue.store.reading import Attempt, DayFigures, KnownPerson, QueueFigures
-
-PEOPLE_AT_MOST = 1_000
-AGENT_ID_LONGEST = 200
-
-_BIGINT_END = 2**63
-
-E = TypeVar("E", bound=IntEnum)
-
-
-@dataclass(frozen=True, slots=True)
-class FactsUpdate:
-    """Facts of a person with the change that led to them, if one did."""
-
-    facts: UserFacts
-    timeline: change_pb2.ChangeTimeline | None = None
-
-
-def user_ids_of(user_ids: Iterable[int]) -> list[UserId]:
-    """Return each person once; raises InvalidArgument for too many or an impossible id."""
-    distinct = list(dict.fromkeys(user_ids))
-    if len(distinct) > PEOPLE_AT_MOST:
-        raise InvalidArgument(
-            "TOO_MANY_USERS", f"at most {PEOPLE_AT_MOST} people at once", asked=str(len(distinct))
-        )
-    for user_id in distinct:
-        _require_user_id(user_id)
-    return [UserId(user_id) for user_id in distinct]
-
-
-def updates_of(request: queue_pb2.ApplyUserFactsRequest) -> list[FactsUpdate]:
-    """Return the facts to apply, each person once: of repeats the latest reading counts."""
-    latest: dict[int, facts_pb2.UserFacts] = {}
-    for facts in request.facts:
-        seen = latest.get(facts.user_id)
-        if seen is None or seen.version < facts.version:
-            latest[facts.user_id] = facts
-    user_ids_of(latest)
-    if any(not 0 < facts.version < _BIGINT_END for facts in latest.values()):
-        raise InvalidArgument("FACTS_NOT_VERSIONED", "facts without a version cannot be applied")
-    timelines = request.timelines
-    return [
-        FactsUpdate(facts_of(facts), timelines.get(user_id)) for user_id, facts in latest.items()
-    ]
-
-
-def facts_of(message: facts_pb2.UserFacts) -> UserFacts:
-    """Return the facts in a message."""
-    fingerprint = message.fingerprint
-    return UserFacts(
-        user_id=UserId(message.user_id),
-        exists=message.exists,
-        version=message.version,
-        # The column is signed; only equality matters.
-        fingerprint=fingerprint if fingerprint < _BIGINT_END else fingerprint - 2**64,
-        is_enabled=message.is_enabled,
-        status=message.status if message.HasField("status") else None,
-        has_signature=message.has_signature,
-        claims=tuple(map(_claim_of, message.claims)),
-        phone_e164=message.phone_e164 if message.HasField("phone_e164") else None,
-        created_at=moment_of(message.created_at) if message.HasField("created_at") else None,
-        date_of_birth=day_of(message.date_of_birth),
-    )
-
-
-def day_of(text: str) -> date | None:
-    """Return the day; None for one that is no day of the calendar, as MySQL may hold them."""
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        return None
-
-
-def _claim_of(message: facts_pb2.ClaimFacts) -> ClaimFacts:
-    return ClaimFacts(
-        status=message.status if message.HasField("status") else None,
-        created_at=moment_of(message.created_at) if message.HasField("created_at") else None,
-        requirements=tuple(map(_requirement_of, message.requirements)),
-        lender=message.lender if message.HasField("lender") else None,
-    )
-
-
-def _requirement_of(message: facts_pb2.RequirementFacts) -> RequirementFacts:
-    return RequirementFacts(
-        type=message.type if message.HasField("type") else None,
-        status=message.status if message.HasField("status") else None,
-        reason=message.reason if message.HasField("reason") else None,
-    )
-
-
-def moment_of(message: Timestamp) -> datetime:
-    """Return the moment; raises InvalidArgument for one no calendar has."""
-    try:
-        return message.ToDatetime(tzinfo=UTC)
-    except (ValueError, OverflowError):
-        raise InvalidArgument("TIMESTAMP_INVALID", "a timestamp is out of range") from None
-
-
-def agent_of(text: str) -> AgentId:
-    """Return the agent's id; raises InvalidArgument (AGENT_ID_INVALID)."""
-    if not text.strip() or len(text) > AGENT_ID_LONGEST or not text.isprintable():
-        raise InvalidArgument("AGENT_ID_INVALID", "an agent's id is missing or malformed")
-    return AgentId(text)
-
-
-def uuid_of(text: str, field: str) -> UUID:
-    """Return the UUID in a field; raises InvalidArgument, its reason named after the field."""
-    try:
-        return UUID(text)
-    except ValueError:
-        raise InvalidArgument(f"{field.upper()}_INVALID", f"{field} is not a UUID") from None
-
-
-def queues_of(numbers: Sequence[int], default: tuple[Queue, ...]) -> tuple[Queue, ...]:
-    """Return the queues to take from, callbacks first; queues we do not know are left out.
-
-    A due callback comes before any score, whichever queue an agent has chosen.
-    """
-    if call_state_pb2.QUEUE_UNSPECIFIED in numbers:
-        raise InvalidArgument("QUEUE_MISSING", "one of the queues is none")
-    named = [queue for number in numbers if (queue := _member(Queue, number)) is not None]
-    return tuple(dict.fromkeys((Queue.CALLBACKS, *(named if numbers else default))))
-
-
-def queue_of(number: int) -> Queue:
-    """Return the queue; raises InvalidArgument (QUEUE_MISSING)."""
-    queue = _member(Queue, number)
-    if queue is None:
-        raise InvalidArgument("QUEUE_MISSING", "no queue that has entries is named")
-    return queue
-
-
-def state_of(number: int) -> State:
-    """Return the state asked for, READY if none is; raises InvalidArgument for unknown ones."""
-    if number == call_state_pb2.ENTRY_STATE_UNSPECIFIED:
-        return State.READY
-    state = _member(State, number)
-    if state is None or state is State.RESERVED:
-        raise InvalidArgument("STATE_INVALID", "not a state")
-    return state
-
-
-def outcome_of(number: int) -> Outcome:
-    """Return the outcome; raises InvalidArgument (OUTCOME_MISSING)."""
-    outcome = _member(Outcome, number)
-    if outcome is None:
-        raise InvalidArgument("OUTCOME_MISSING", "no outcome that we know is given")
-    return outcome
-
-
-def request_of(message: Message, agent_id: AgentId, request_id: str) -> Request:
-    """Return what identifies a repeat of this request."""
-    payload = message.SerializeToString(deterministic=True)
-    return Request(
-        agent_id=agent_id,
-        request_id=uuid_of(request_id, "request_id"),
-        method=message.DESCRIPTOR.name,
-        payload_hash=hashlib.blake2b(payload, digest_size=16).digest(),
-    )
+from services.queue.domain.terms import (
+    AgentId,
+    Conversion,
+    Hold,
+    Outcome,
+    Presence,
+    Queue,
+    State,
+)
+from services.queue.store.agents import Agent
+from services.queue.store.assignments import Assignment
+from services.queue.store.audit import AuditEntry
+from services.queue.store.reading import (
+    AgentFigures,
+    Attempt,
+    DayFigures,
+    KnownPerson,
+    PlaceFigures,
+)
+from services.queue.store.suppressions import Suppression
 
 
 def timestamp(moment: datetime | None) -> Timestamp | None:
@@ -273,32 +126,8 @@ def entry_message(entry: Entry, queue: Queue, score: float, now: datetime) -> qu
     )
 
 
-def stats_message(
-    figures: Sequence[QueueFigures], day: DayFigures
-) -> queue_pb2.GetQueueStatsResponse:
-    """Return the figures of each queue, those of an empty one too, and of the day."""
-    queues = {queue: queue_pb2.QueueStats(queue=queue_number(queue)) for queue in Queue}
-    for it in figures:
-        stats = queues[it.queue]
-        if it.state.seen_outside is State.READY:
-            stats.ready += it.people
-        elif it.state is State.WAITING:
-            stats.waiting += it.people
-        elif it.state is State.ASSIGNED:
-            stats.assigned += it.people
-        if it.state is State.READY and it.ready_since is not None:
-            stats.oldest_ready_since.FromDatetime(it.ready_since)
-    return queue_pb2.GetQueueStatsResponse(
-        queues=list(queues.values()),
-        agents_on_assignment=day.agents_on_assignment,
-        calls_today=day.calls,
-        conversions_today=day.conversions,
-        wrong_calls_prevented_today=day.prevented_calls,
-    )
-
-
 def empty_message(
-    figures: Sequence[QueueFigures], queues: Sequence[Queue], begin_at: datetime | None
+    figures: Sequence[PlaceFigures], queues: Sequence[Queue], begin_at: datetime | None
 ) -> queue_pb2.EmptyQueue:
     """Return why nobody of these queues can be called now; `begin_at` unless hours are open."""
     asked = [it for it in figures if it.queue in queues]
@@ -309,6 +138,107 @@ def empty_message(
         assigned=sum(it.people for it in asked if it.state is State.ASSIGNED),
         next_due_at=timestamp(min(due, default=None)),
         calling_hours_begin_at=timestamp(begin_at),
+    )
+
+
+def stats_message(
+    figures: Sequence[PlaceFigures], day: DayFigures, by_agent: Sequence[AgentFigures]
+) -> queue_pb2.GetQueueStatsResponse:
+    """Return the figures of each queue, those of an empty one too, and of the day."""
+    queues = {queue: queue_pb2.QueueStats(queue=queue_number(queue)) for queue in Queue}
+    for it in figures:
+        _count(queues[it.queue], it)
+    calls = [it for it in by_agent if it.outcome is not None]
+    return queue_pb2.GetQueueStatsResponse(
+        queues=list(queues.values()),
+        agents_on_assignment=day.agents_on_assignment,
+        calls_today=sum(it.number for it in calls),
+        conversions_today=sum(it.number for it in by_agent if it.outcome is None),
+        wrong_calls_prevented_today=day.prevented_calls,
+        outcomes_today=_outcome_counts(calls),
+        agents_today=agent_day_messages(by_agent).values(),
+        callbacks_missed=day.callbacks_missed,
+    )
+
+
+def _count(stats: queue_pb2.QueueStats, it: PlaceFigures) -> None:
+    if it.state.seen_outside is State.READY:
+        stats.ready += it.people
+    elif it.state is State.WAITING:
+        stats.waiting += it.people
+        stats.holds.add(hold=hold_number(it.hold), people=it.people)
+    elif it.state is State.ASSIGNED:
+        stats.assigned += it.people
+    else:
+        stats.blocked.add(reason=it.reason or "", people=it.people)
+    if it.state is State.READY and it.ready_since is not None:
+        stats.oldest_ready_since.FromDatetime(it.ready_since)
+
+
+def agent_day_messages(by_agent: Sequence[AgentFigures]) -> dict[AgentId, queue_pb2.AgentDay]:
+    """Return what each agent has done, by id; what is credited to nobody is left out."""
+    days: dict[AgentId, queue_pb2.AgentDay] = {}
+    for agent_id in sorted({it.agent_id for it in by_agent if it.agent_id is not None}):
+        of_agent = [it for it in by_agent if it.agent_id == agent_id]
+        days[agent_id] = queue_pb2.AgentDay(
+            agent_id=agent_id,
+            outcomes=_outcome_counts([it for it in of_agent if it.outcome is not None]),
+            conversions=sum(it.number for it in of_agent if it.outcome is None),
+        )
+    return days
+
+
+def _outcome_counts(calls: Sequence[AgentFigures]) -> list[queue_pb2.OutcomeCount]:
+    counts: Counter[Outcome] = Counter()
+    for it in calls:
+        if it.outcome is not None:
+            counts[it.outcome] += it.number
+    return [
+        queue_pb2.OutcomeCount(outcome=outcome_number(outcome), calls=number)
+        for outcome, number in sorted(counts.items())
+    ]
+
+
+def agent_message(
+    agent: Agent,
+    presence: Presence,
+    held: Assignment | None,
+    day: queue_pb2.AgentDay | None,
+) -> queue_pb2.Agent:
+    """Return the agent as others see them."""
+    return queue_pb2.Agent(
+        agent_id=agent.agent_id,
+        presence=presence_number(presence),
+        presence_since=timestamp(agent.presence_since),
+        last_seen_at=timestamp(agent.last_seen_at),
+        allowed_queues=[queue_number(it) for it in sorted(agent.allowed_queues or ())],
+        assignment=None if held is None else assignment_message(held),
+        today=day or queue_pb2.AgentDay(agent_id=agent.agent_id),
+    )
+
+
+def suppression_message(suppression: Suppression) -> queue_pb2.Suppression:
+    """Return the suppression as others see it, without the number."""
+    return queue_pb2.Suppression(
+        suppression_id=str(suppression.suppression_id),
+        user_id=suppression.user_id,
+        created_by=suppression.created_by,
+        created_at=timestamp(suppression.created_at),
+        notes=suppression.notes,
+        lifted_at=timestamp(suppression.lifted_at),
+        lifted_by=suppression.lifted_by or "",
+        lift_notes=suppression.lift_notes or "",
+    )
+
+
+def audit_message(entry: AuditEntry) -> queue_pb2.AuditEntry:
+    """Return the audit's entry as others see it."""
+    return queue_pb2.AuditEntry(
+        at=timestamp(entry.at),
+        actor_id=entry.actor_id,
+        action=entry.action,
+        user_id=entry.user_id or 0,
+        details=entry.details,
     )
 
 
@@ -405,6 +335,11 @@ def hold_number(hold: Hold | None) -> call_state_pb2.Hold.ValueType:
     return call_state_pb2.Hold.ValueType(hold or 0)
 
 
+def presence_number(presence: Presence | None) -> queue_pb2.Presence.ValueType:
+    """Return the contract's number."""
+    return queue_pb2.Presence.ValueType(presence or 0)
+
+
 def outcome_number(outcome: Outcome | None) -> call_state_pb2.Outcome.ValueType:
     """Return the contract's number."""
     return call_state_pb2.Outcome.ValueType(outcome or 0)
@@ -417,19 +352,3 @@ def conversion_number(conversion: Conversion | None) -> event_pb2.Conversion.Val
 
 def _next_call_at(entry: Entry, now: datetime) -> datetime | None:
     return entry.due_at if entry.due_at is not None and entry.due_at > now else None
-
-
-def _member(kind: type[E], number: int) -> E | None:
-    try:
-        return kind(number)
-    except ValueError:
-        return None
-
-
-def _require_user_id(user_id: int) -> None:
-    if user_id <= 0:
-        raise InvalidArgument("USER_ID_MISSING", "a user id is 0, or was not given")
-    if user_id >= _BIGINT_END:
-        raise InvalidArgument(
-            "USER_ID_TOO_LARGE", "ids from 2^63 on are not kept", user_id=str(user_id)
-        )

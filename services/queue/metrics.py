@@ -20,9 +20,9 @@ OUTCOMES = Counter("dialler_queue_outcomes", "Calls by outcome.", ("outcome",))
 ENDINGS = Counter("dialler_queue_assignments_ended", "Assignments by how they ended.", ("ending",))
 OUTBOX_LENGTH = Gauge("dialler_queue_outbox_length", "What waits to be delivered.", ("outbox",))
 RULES = Counter("dialler_queue_rules", "Rules files read, by what became of them.", ("result",))
-BLOCKED = Counter(
-    "dialler_queue_blocked",
-    "People kept from being called, each time a rule did so, by what did.",
-    ("block",),
+PEOPLE = Gauge(
+    "dialler_queue_people",
+    "People by where they stand, by what holds those who wait and what keeps others out.",
+    ("queue", "state", "why"),
 )
 CALLBACKS = Counter("dialler_queue_callbacks", "Callbacks by what became of them.", ("state",))

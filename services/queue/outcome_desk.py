@@ -16,19 +16,10 @@ from services.queue.domain.callbacks import Callback
 from services.queue.domain.entries import Entry, Placement
 from services.queue.domain.outcomes import CallReport
 from services.queue.domain.terms import Action, Block, CallbackState, Ending, PhoneBlock
-from services.queue.endings import (
-    Moved,
-    is_still_with,
-    not_live,
-    require_of_agent,
-    require_same,
-    write_end,
-    write_moved,
-)
 from services.queue.facts_application import FactsApplication
 from services.queue.figures import Figures
 from services.queue.main_app import MainApp
-from services.queue.messages import FactsUpdate
+from services.queue.requests import FactsUpdate
 from services.queue.rulebook import Rulebook
 from services.queue.store import (
     agents,
@@ -41,6 +32,15 @@ from services.queue.store import (
 from services.queue.store.assignments import Assignment, Request
 from services.queue.store.database import Database, Transaction
 from services.queue.store.suppressions import Suppression
+from services.queue.writing import (
+    Moved,
+    is_still_with,
+    not_live,
+    require_of_agent,
+    require_same,
+    write_end,
+    write_moved,
+)
 
 # Left of the request's time when the facts have been asked for after the outcome is safe.
 _ANSWER_SECONDS = 0.2

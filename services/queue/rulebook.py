@@ -1,6 +1,7 @@
 """The rules in force: read at the start, and anew when their file changes."""
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,9 +14,9 @@ from services.queue import metrics
 from services.queue.domain.entries import Placement
 from services.queue.domain.ranking import Ranking, continued
 from services.queue.rules import DEFAULT_PATH, Rules, parse_rules
-from services.queue.store import rank_scales
+from services.queue.store import rule_editions
 from services.queue.store.database import Database
-from services.queue.store.rank_scales import RankScale
+from services.queue.store.rule_editions import RuleEdition
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class Rulebook:
 
     @property
     def placement(self) -> Placement:
-        """The rules in force; raises Unavailable until PostgreSQL has told their scale."""
+        """The rules in force; raises Unavailable until PostgreSQL has told their offset."""
         if self._placement is None:
             raise Unavailable("RULES_NOT_READY", "the rules are not in force yet")
         return self._placement
@@ -83,7 +84,7 @@ class Rulebook:
         except ValueError as error:
             self._refused = text
             metrics.RULES.labels("refused").inc()
-            _log.error("rules_refused", extra={"error": str(error)})  # noqa: TRY400
+            _log.error("rules_refused", extra={"error": str(error)})
             return Reading(is_changed=False)
         self._placement = await self._in_force(rules)
         self._rules, self._text, self._refused = rules, text, None
@@ -94,15 +95,22 @@ class Rulebook:
         return Reading(is_changed=True)
 
     async def _in_force(self, rules: Rules) -> Placement:
-        now = self._clock.now()
+        now, rules_hash = self._clock.now(), hash_of(rules)
         rate = Ranking(rules.score).points_per_week
         async with self._database.transaction() as tx:
-            scale = await rank_scales.latest(tx)
-            if scale is None:
-                scale = RankScale(rate, 0.0)
-                await rank_scales.begin(tx, scale, now)
-            elif scale.points_per_week != rate:
-                offset = continued(scale.rank_offset, scale.points_per_week, rate, now)
-                scale = RankScale(rate, offset)
-                await rank_scales.begin(tx, scale, now)
-        return Placement(rules, scale.rank_offset)
+            await rule_editions.guard(tx)
+            edition = await rule_editions.latest(tx)
+            if edition is None:
+                # Nobody has been placed by any other rules.
+                edition = RuleEdition(rules_hash, rate, 0.0, is_applied=True)
+                await rule_editions.begin(tx, edition, now)
+            elif edition.rules_hash != rules_hash:
+                offset = continued(edition.rank_offset, edition.points_per_week, rate, now)
+                edition = RuleEdition(rules_hash, rate, offset, is_applied=False)
+                await rule_editions.begin(tx, edition, now)
+        return Placement(rules, edition.rank_offset)
+
+
+def hash_of(rules: Rules) -> str:
+    """Return what tells these rules from others."""
+    return hashlib.blake2b(rules.model_dump_json().encode(), digest_size=16).hexdigest()

@@ -1,46 +1,69 @@
 """gRPC to the queue and back."""
 
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import grpc.aio
 from dialler.queue.v1 import queue_pb2, queue_pb2_grpc
 
-from services.queue import messages
+from servicekit.clock import Clock
+from servicekit.errors import InvalidArgument
+from services.queue import messages, requests
+from services.queue.agent_desk import AgentDesk
 from services.queue.assignment_desk import AssignmentDesk
+from services.queue.audit_trail import AuditTrail
+from services.queue.callback_desk import CallbackDesk
 from services.queue.claim_desk import ClaimDesk
 from services.queue.domain.outcomes import CallReport
+from services.queue.explaining import Explaining
 from services.queue.facts_application import FactsApplication
 from services.queue.figures import Figures
-from services.queue.rules import AssignmentRules
+from services.queue.outcome_desk import OutcomeDesk
+from services.queue.rebuild import Rebuild
+from services.queue.requests import ByActor
+from services.queue.rulebook import Rulebook
+from services.queue.store.assignments import Request
+from services.queue.store.audit import AuditFilter
+from services.queue.store.reading import EntryFilter
+from services.queue.suppression_desk import ListHeader, SuppressionDesk
 
 SERVICE_NAME = "dialler.queue.v1.QueueService"
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Desks:
+    """Everything a call may lead to."""
+
+    facts: FactsApplication
+    claims: ClaimDesk
+    assignments: AssignmentDesk
+    outcomes: OutcomeDesk
+    callbacks: CallbackDesk
+    agents: AgentDesk
+    suppressions: SuppressionDesk
+    figures: Figures
+    explaining: Explaining
+    rebuild: Rebuild
+    audit: AuditTrail
+
+
 class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
     """Translates; every rule is elsewhere."""
 
-    def __init__(
-        self,
-        facts: FactsApplication,
-        claim_desk: ClaimDesk,
-        assignment_desk: AssignmentDesk,
-        figures: Figures,
-        rules: AssignmentRules,
-    ) -> None:
-        self._facts = facts
-        self._claim_desk = claim_desk
-        self._assignment_desk = assignment_desk
-        self._figures = figures
-        self._rules = rules
+    def __init__(self, desks: Desks, rulebook: Rulebook, clock: Clock) -> None:
+        self._desks = desks
+        self._rulebook = rulebook
+        self._clock = clock
 
     async def ApplyUserFacts(
         self, request: queue_pb2.ApplyUserFactsRequest, context: Context
     ) -> queue_pb2.ApplyUserFactsResponse:
         """Bring people in line with their facts."""
-        result = await self._facts.apply(messages.updates_of(request))
+        result = await self._desks.facts.apply(requests.updates_of(request))
         return queue_pb2.ApplyUserFactsResponse(
             applied=result.applied,
             outdated=result.outdated,
@@ -52,33 +75,34 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
         self, request: queue_pb2.BatchGetCallStatesRequest, context: Context
     ) -> queue_pb2.BatchGetCallStatesResponse:
         """Return the queue's side of people's contexts."""
-        user_ids = messages.user_ids_of(request.user_ids)
-        states = await self._figures.call_states(user_ids)
+        user_ids = requests.user_ids_of(request.user_ids)
+        states = await self._desks.figures.call_states(user_ids)
         return queue_pb2.BatchGetCallStatesResponse(call_states=states)
 
     async def ClaimNext(
         self, request: queue_pb2.ClaimNextRequest, context: Context
     ) -> queue_pb2.ClaimNextResponse:
         """Hand out the next person."""
-        agent_id = messages.agent_of(request.agent_id)
-        queues = messages.queues_of(request.queues, self._rules.default_queues)
-        identified = messages.request_of(request, agent_id, request.request_id)
-        return await self._claim_desk.claim(identified, queues)
+        agent_id = requests.agent_of(request.agent_id)
+        default = self._rulebook.rules.assignment.default_queues
+        queues = requests.queues_of(request.queues, default)
+        identified = requests.request_of(request, agent_id, request.request_id)
+        return await self._desks.claims.claim(identified, queues)
 
     async def GetCurrentAssignment(
         self, request: queue_pb2.GetCurrentAssignmentRequest, context: Context
     ) -> queue_pb2.GetCurrentAssignmentResponse:
         """Return what the agent holds."""
-        held = await self._assignment_desk.current(messages.agent_of(request.agent_id))
+        held = await self._desks.assignments.current(requests.agent_of(request.agent_id))
         return queue_pb2.GetCurrentAssignmentResponse(assignment=messages.assignment_message(held))
 
     async def HeartbeatAssignment(
         self, request: queue_pb2.HeartbeatAssignmentRequest, context: Context
     ) -> queue_pb2.HeartbeatAssignmentResponse:
         """Extend a lease."""
-        assignment_id = messages.uuid_of(request.assignment_id, "assignment_id")
-        agent_id = messages.agent_of(request.agent_id)
-        extended = await self._assignment_desk.extend(assignment_id, agent_id)
+        assignment_id = requests.uuid_of(request.assignment_id, "assignment_id")
+        agent_id = requests.agent_of(request.agent_id)
+        extended = await self._desks.assignments.extend(assignment_id, agent_id)
         return queue_pb2.HeartbeatAssignmentResponse(
             assignment=messages.assignment_message(extended)
         )
@@ -87,43 +111,239 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
         self, request: queue_pb2.ReleaseAssignmentRequest, context: Context
     ) -> queue_pb2.ReleaseAssignmentResponse:
         """Take a person back."""
-        assignment_id = messages.uuid_of(request.assignment_id, "assignment_id")
-        agent_id = messages.agent_of(request.agent_id)
-        identified = messages.request_of(request, agent_id, request.request_id)
-        is_skipped = request.reason == queue_pb2.RELEASE_REASON_SKIPPED
-        return await self._assignment_desk.release(assignment_id, identified, is_skipped=is_skipped)
+        assignment_id = requests.uuid_of(request.assignment_id, "assignment_id")
+        agent_id = requests.agent_of(request.agent_id)
+        identified = requests.request_of(request, agent_id, request.request_id)
+        return await self._desks.assignments.release(
+            assignment_id,
+            identified,
+            is_skipped=request.reason == queue_pb2.RELEASE_REASON_SKIPPED,
+        )
+
+    async def ForceReleaseAssignment(
+        self, request: queue_pb2.ForceReleaseAssignmentRequest, context: Context
+    ) -> queue_pb2.ForceReleaseAssignmentResponse:
+        """Take a person away from an agent."""
+        assignment_id = requests.uuid_of(request.assignment_id, "assignment_id")
+        identified = self._by_actor(request)
+        return await self._desks.assignments.force_release(assignment_id, identified)
 
     async def RecordOutcome(
         self, request: queue_pb2.RecordOutcomeRequest, context: Context
     ) -> queue_pb2.RecordOutcomeResponse:
         """Record how a call ended."""
-        assignment_id = messages.uuid_of(request.assignment_id, "assignment_id")
-        agent_id = messages.agent_of(request.agent_id)
-        identified = messages.request_of(request, agent_id, request.request_id)
-        report = CallReport(
-            messages.outcome_of(request.outcome), request.notes, _callback_at(request)
-        )
-        return await self._assignment_desk.record(assignment_id, identified, report)
+        assignment_id = requests.uuid_of(request.assignment_id, "assignment_id")
+        agent_id = requests.agent_of(request.agent_id)
+        identified = requests.request_of(request, agent_id, request.request_id)
+        callback_at = requests.moment_in(request, "callback_at")
+        outcome = requests.outcome_of(request.outcome)
+        report = CallReport(outcome, request.notes, callback_at)
+        return await self._desks.outcomes.record(assignment_id, identified, report)
 
     async def GetQueueStats(
         self, request: queue_pb2.GetQueueStatsRequest, context: Context
     ) -> queue_pb2.GetQueueStatsResponse:
         """Return how many people are where."""
-        return await self._figures.stats()
+        return await self._desks.figures.stats()
 
     async def ListEntries(
         self, request: queue_pb2.ListEntriesRequest, context: Context
     ) -> queue_pb2.ListEntriesResponse:
         """Return a page of one queue."""
-        return await self._figures.page(
-            messages.queue_of(request.queue),
-            messages.state_of(request.state),
+        asked = EntryFilter(
+            queue=requests.queue_of(request.queue),
+            state=requests.state_of(request.state),
+            hold=requests.hold_of(request.hold),
+            reason=requests.reason_of(request.reason),
+            last_outcome=requests.optional_outcome_of(request.last_outcome),
+            agent_id=requests.optional_agent_of(request.agent_id),
+            attempts_at_least=min(request.attempts_at_least, 2**31 - 1),
+        )
+        return await self._desks.figures.page(asked, request.page_size, request.page_token)
+
+    async def ExplainUser(
+        self, request: queue_pb2.ExplainUserRequest, context: Context
+    ) -> queue_pb2.ExplainUserResponse:
+        """Say why a person is called, or not."""
+        user_id = requests.user_of(request.user_id)
+        agent_id = requests.optional_agent_of(request.agent_id)
+        return await self._desks.explaining.explain(user_id, agent_id)
+
+    async def ScheduleCallback(
+        self, request: queue_pb2.ScheduleCallbackRequest, context: Context
+    ) -> queue_pb2.ScheduleCallbackResponse:
+        """Agree a callback."""
+        return await self._desks.callbacks.schedule(
+            self._by_actor(request),
+            requests.user_of(request.user_id),
+            _scheduled_for(request),
+            requests.optional_agent_of(request.preferred_agent_id),
+            request.notes,
+        )
+
+    async def RescheduleCallback(
+        self, request: queue_pb2.RescheduleCallbackRequest, context: Context
+    ) -> queue_pb2.RescheduleCallbackResponse:
+        """Move a callback."""
+        preferred = None
+        if request.HasField("preferred_agent_id"):
+            preferred = (requests.optional_agent_of(request.preferred_agent_id),)
+        return await self._desks.callbacks.reschedule(
+            self._by_actor(request),
+            requests.uuid_of(request.callback_id, "callback_id"),
+            _scheduled_for(request),
+            preferred,
+        )
+
+    async def CancelCallback(
+        self, request: queue_pb2.CancelCallbackRequest, context: Context
+    ) -> queue_pb2.CancelCallbackResponse:
+        """Call a callback off."""
+        callback_id = requests.uuid_of(request.callback_id, "callback_id")
+        return await self._desks.callbacks.cancel(self._by_actor(request), callback_id)
+
+    async def ListCallbacks(
+        self, request: queue_pb2.ListCallbacksRequest, context: Context
+    ) -> queue_pb2.ListCallbacksResponse:
+        """Return a page of callbacks."""
+        return await self._desks.callbacks.page(
+            requests.callback_state_of(request.state),
+            requests.optional_agent_of(request.preferred_agent_id),
+            requests.optional_user_of(request.user_id),
             request.page_size,
             request.page_token,
         )
 
+    async def SetAgentPresence(
+        self, request: queue_pb2.SetAgentPresenceRequest, context: Context
+    ) -> queue_pb2.SetAgentPresenceResponse:
+        """Note what an agent is doing."""
+        agent_id = requests.agent_of(request.agent_id)
+        presence = requests.presence_of(request.presence)
+        agent = await self._desks.agents.set_presence(agent_id, presence)
+        return queue_pb2.SetAgentPresenceResponse(agent=agent)
 
-def _callback_at(request: queue_pb2.RecordOutcomeRequest) -> datetime | None:
-    if not request.HasField("callback_at"):
-        return None
-    return messages.moment_of(request.callback_at)
+    async def SetAgentQueues(
+        self, request: queue_pb2.SetAgentQueuesRequest, context: Context
+    ) -> queue_pb2.SetAgentQueuesResponse:
+        """Limit an agent to queues."""
+        queues = frozenset(map(requests.queue_of, request.allowed_queues)) or None
+        agent = await self._desks.agents.set_queues(
+            requests.agent_of(request.agent_id), queues, requests.agent_of(request.actor_id)
+        )
+        return queue_pb2.SetAgentQueuesResponse(agent=agent)
+
+    async def ListAgents(
+        self, request: queue_pb2.ListAgentsRequest, context: Context
+    ) -> queue_pb2.ListAgentsResponse:
+        """Return every agent known."""
+        presence = requests.optional_presence_of(request.presence)
+        agents = await self._desks.agents.every(presence)
+        return queue_pb2.ListAgentsResponse(agents=agents)
+
+    async def SuppressUser(
+        self, request: queue_pb2.SuppressUserRequest, context: Context
+    ) -> queue_pb2.SuppressUserResponse:
+        """Stop every call to a person."""
+        user_id = requests.user_of(request.user_id)
+        notes = self._notes(request.notes)
+        return await self._desks.suppressions.suppress(self._by_actor(request), user_id, notes)
+
+    async def LiftSuppression(
+        self, request: queue_pb2.LiftSuppressionRequest, context: Context
+    ) -> queue_pb2.LiftSuppressionResponse:
+        """Let a person be called again."""
+        user_id = requests.user_of(request.user_id)
+        notes = self._notes(request.notes)
+        return await self._desks.suppressions.lift(self._by_actor(request), user_id, notes)
+
+    async def ListSuppressions(
+        self, request: queue_pb2.ListSuppressionsRequest, context: Context
+    ) -> queue_pb2.ListSuppressionsResponse:
+        """Return a page of suppressed people."""
+        return await self._desks.suppressions.page(
+            requests.optional_user_of(request.user_id),
+            request.include_lifted,
+            request.page_size,
+            request.page_token,
+        )
+
+    async def ImportSuppressedPhones(
+        self,
+        request_iterator: AsyncIterator[queue_pb2.ImportSuppressedPhonesRequest],
+        context: Context,
+    ) -> queue_pb2.ImportSuppressedPhonesResponse:
+        """Take over a list of phone numbers."""
+        first = await anext(aiter(request_iterator), None)
+        if first is None:
+            raise InvalidArgument("LIST_NAME_INVALID", "no list has come in")
+        actor_id = requests.agent_of(first.actor_id)
+        header = ListHeader(first.list_name, actor_id, first.is_complete)
+        parts = _parts(first, request_iterator)
+        return await self._desks.suppressions.import_phones(header, parts)
+
+    async def Rebuild(
+        self, request: queue_pb2.RebuildRequest, context: Context
+    ) -> AsyncIterator[queue_pb2.RebuildResponse]:
+        """Bring everybody in line, and tell how far it is."""
+        began = self._clock.monotonic()
+        async for progress in self._desks.rebuild.run(requests.agent_of(request.actor_id)):
+            yield queue_pb2.RebuildResponse(
+                phase=progress.phase,
+                people_read=progress.people_read,
+                people_new=progress.people_new,
+                people_different=progress.people_different,
+                people_written=progress.people_written,
+                conversions=progress.conversions,
+                through_user_id=progress.through_user_id,
+                last_user_id=progress.last_user_id,
+                seconds=self._clock.monotonic() - began,
+            )
+
+    async def RecordAccess(
+        self, request: queue_pb2.RecordAccessRequest, context: Context
+    ) -> queue_pb2.RecordAccessResponse:
+        """Note who looked at whom."""
+        actor_id = requests.agent_of(request.actor_id)
+        user_ids = requests.user_ids_of(request.user_ids)
+        await self._desks.audit.note_access(actor_id, user_ids, request.action)
+        return queue_pb2.RecordAccessResponse()
+
+    async def ListAuditEntries(
+        self, request: queue_pb2.ListAuditEntriesRequest, context: Context
+    ) -> queue_pb2.ListAuditEntriesResponse:
+        """Return a page of the audit."""
+        asked = AuditFilter(
+            user_id=requests.optional_user_of(request.user_id),
+            actor_id=requests.optional_agent_of(request.actor_id),
+            action=requests.text_of(request.action, "action") or None,
+            since=requests.moment_in(request, "since"),
+            until=requests.moment_in(request, "until"),
+        )
+        return await self._desks.audit.page(asked, request.page_size, request.page_token)
+
+    def _by_actor(self, request: ByActor) -> Request:
+        """Return what identifies a repeat of a request of a supervisor, or whoever else acts."""
+        actor_id = requests.agent_of(request.actor_id)
+        return requests.request_of(request, actor_id, request.request_id)
+
+    def _notes(self, text: str) -> str:
+        return requests.notes_of(text, self._rulebook.rules.calls.notes_longest_characters)
+
+
+async def _parts(
+    first: queue_pb2.ImportSuppressedPhonesRequest,
+    others: AsyncIterator[queue_pb2.ImportSuppressedPhonesRequest],
+) -> AsyncIterator[bytes]:
+    yield first.csv
+    async for message in others:
+        yield message.csv
+
+
+def _scheduled_for(
+    request: queue_pb2.ScheduleCallbackRequest | queue_pb2.RescheduleCallbackRequest,
+) -> datetime:
+    scheduled_for = requests.moment_in(request, "scheduled_for")
+    if scheduled_for is None:
+        raise InvalidArgument("CALLBACK_TIME_MISSING", "a callback needs a time")
+    return scheduled_for

@@ -57,3 +57,9 @@ class QueueSettings(ServiceSettings):
     housekeeping_interval_seconds: float = Field(
         default=600.0, gt=0, description="How often old answers to request ids are deleted."
     )
+    rules_interval_seconds: float = Field(
+        default=5.0, gt=0, description="How often the rules file is looked at for changes."
+    )
+    rebuild_seconds: float = Field(
+        default=900.0, gt=0, description="Time reading everybody for a rebuild may take."
+    )

@@ -126,14 +126,55 @@ sa.Index(
     postgresql_where=entries.c.age_points_until.is_not(None),
 )
 
-# How keys made at different rates are comparable: the latest row is in force.
-rank_scales = sa.Table(
-    "rank_scales",
+# The rules in force one after the other; the offset keeps keys of different rates comparable.
+rule_editions = sa.Table(
+    "rule_editions",
     metadata,
-    sa.Column("rank_scale_id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("rule_edition_id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("rules_hash", sa.Text, nullable=False),
     sa.Column("points_per_week", sa.Double, nullable=False),
     sa.Column("rank_offset", sa.Double, nullable=False),
     sa.Column("began_at", Moment, nullable=False),
+    sa.Column("applied_at", Moment),
+)
+
+# Where a rebuild puts what it has read, before it writes what differs: people who are known, and
+# those who are new with their whole entry. Emptied by the next one.
+rebuilt_people = sa.Table(
+    "rebuilt_people",
+    metadata,
+    sa.Column("user_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("facts_version", sa.BigInteger, nullable=False),
+    sa.Column("phone_e164", sa.Text),
+    sa.Column("time_zone", sa.Text),
+    sa.Column("eligible_queue", sa.SmallInteger),
+    sa.Column("eligible_reason", sa.Text, nullable=False),
+    sa.Column("owes", sa.SmallInteger),
+    sa.Column("matter", sa.Text, nullable=False),
+    sa.Column("has_signature", sa.Boolean, nullable=False),
+    sa.Column("lender_points", sa.Double, nullable=False),
+    sa.Column("age_points", sa.Double, nullable=False),
+    sa.Column("age_points_until", Moment),
+    sa.Column("claimed_at", Moment),
+    sa.Column("known_since", Moment),
+    prefixes=["UNLOGGED"],
+)
+rebuilt_entries = sa.Table(
+    "rebuilt_entries",
+    metadata,
+    *(
+        sa.Column(
+            it.name,
+            it.type,
+            server_default=it.server_default,
+            primary_key=it.primary_key,
+            autoincrement=False,
+            nullable=it.nullable,
+        )
+        for it in entries.columns
+        if it.name != "state_version"
+    ),
+    prefixes=["UNLOGGED"],
 )
 
 assignments = sa.Table(

@@ -85,6 +85,8 @@ class FakeUserContext(user_context_pb2_grpc.UserContextServiceServicer):
     # Awaited before a reading takes place, and after it, before the answer.
     before_read: Before | None = None
     after_read: Before | None = None
+    # Awaited after each block of a stream of everybody.
+    after_block: Before | None = None
     reads: list[list[int]] = field(default_factory=list)
     invalidated: dict[int, int] = field(default_factory=dict)
     was_invalidated: asyncio.Event = field(default_factory=asyncio.Event)
@@ -135,6 +137,27 @@ class FakeUserContext(user_context_pb2_grpc.UserContextServiceServicer):
         """Fail: the queue asks for nothing else."""
         raise Internal("NOT_FAKED", "the fake does not answer this")
 
+    async def StreamUserFacts(
+        self, request: user_context_pb2.StreamUserFactsRequest, context: Context
+    ) -> AsyncIterator[user_context_pb2.StreamUserFactsResponse]:
+        """Tell of everybody, two people at a time."""
+        self._require([])
+        ids = sorted(self.people)
+        for start in range(0, max(len(ids), 1), 2):
+            self.version += 1
+            part = ids[start : start + 2]
+            is_last = start + 2 >= len(ids)
+            yield _block(
+                [self.people[user_id] for user_id in part],
+                version=self.version,
+                through_user_id=2**64 - 1 if is_last else part[-1],
+                last_user_id=max(ids, default=0),
+                # Numbers go on through the stream; nothing is sent twice in this small way.
+                numbered_from=start,
+            )
+            if self.after_block is not None:
+                await self.after_block(part)
+
     GetUserContext = _unserved
     BatchGetUserContexts = _unserved
     ResolveUsers = _unserved
@@ -156,6 +179,43 @@ class FakeUserContext(user_context_pb2_grpc.UserContextServiceServicer):
             facts.fingerprint = hash(content) % 2**64
         facts.version = version
         return facts
+
+
+def _block(
+    people: Sequence[facts_pb2.UserFacts],
+    *,
+    version: int,
+    through_user_id: int,
+    last_user_id: int,
+    numbered_from: int,
+) -> user_context_pb2.StreamUserFactsResponse:
+    """Return a block in which each person has a matter, and each claim a lender, of their own."""
+    block = user_context_pb2.StreamUserFactsResponse(
+        version=version, through_user_id=through_user_id, last_user_id=last_user_id
+    )
+    for place, facts in enumerate(people):
+        block.user_ids.append(facts.user_id)
+        block.matters.append(numbered_from + place)
+        matter = block.new_matters.add(
+            is_enabled=facts.is_enabled, has_signature=facts.has_signature
+        )
+        if facts.HasField("status"):
+            matter.status = facts.status
+        block.phone_e164.append(facts.phone_e164)
+        block.date_of_birth.append(facts.date_of_birth)
+        created = facts.created_at.seconds if facts.HasField("created_at") else _NULL
+        block.created_at.append(created)
+        for claim in facts.claims:
+            matter.claims.add(requirements=claim.requirements)
+            if claim.HasField("status"):
+                matter.claims[-1].status = claim.status
+            created = claim.created_at.seconds if claim.HasField("created_at") else _NULL
+            block.claim_created_at.append(created)
+            block.claim_lenders.append(0)
+    return block
+
+
+_NULL = -(2**63)
 
 
 @dataclass

@@ -28,13 +28,18 @@ def capped(
     return max((cap for cap in caps if cap is not None), default=None)
 
 
+def calls_of_day(calls: Sequence[datetime], now: datetime, zone: ZoneInfo) -> int:
+    """Return how many of the calls were made on the present day of that zone."""
+    today = now.astimezone(zone).date()
+    return sum(call.astimezone(zone).date() == today for call in calls)
+
+
 def _daily(
     calls: Sequence[datetime], now: datetime, zone: ZoneInfo, rules: CallRules
 ) -> Cap | None:
-    today = now.astimezone(zone).date()
-    of_today = sum(call.astimezone(zone).date() == today for call in calls)
-    if of_today < rules.attempts_per_day:
+    if calls_of_day(calls, now, zone) < rules.attempts_per_day:
         return None
+    today = now.astimezone(zone).date()
     tomorrow = today + timedelta(days=1)
     midnight = datetime(tomorrow.year, tomorrow.month, tomorrow.day, tzinfo=zone)
     return Cap(midnight.astimezone(UTC), Hold.DAILY_CAP)

@@ -31,6 +31,17 @@ class Verdict:
         return self.reason not in BARRIERS
 
 
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What was counted of a person to find out what they owe."""
+
+    has_signature: bool
+    open_claims: int
+    ended_claims: int
+    pending_counted: int
+    pending_excluded: int
+
+
 class Eligibility:
     """The rules of eligibility, ready to be applied to many people."""
 
@@ -47,6 +58,20 @@ class Eligibility:
         barrier = self._barrier(facts)
         queue = owes if barrier is None else None
         return Verdict(queue, barrier or matter, owes, matter, facts.has_signature)
+
+    def tally(self, facts: UserFacts) -> Tally:
+        """Return what is counted of the person."""
+        open_claims = [claim for claim in facts.claims if self.is_open(claim)]
+        required = [it for claim in open_claims for it in claim.requirements]
+        pending = [it for it in required if self._is_pending(it)]
+        counted = sum(map(self._counts, pending))
+        return Tally(
+            has_signature=facts.has_signature,
+            open_claims=len(open_claims),
+            ended_claims=len(facts.claims) - len(open_claims),
+            pending_counted=counted,
+            pending_excluded=len(pending) - counted,
+        )
 
     def _barrier(self, facts: UserFacts) -> Reason | None:
         if not facts.exists:
@@ -75,8 +100,11 @@ class Eligibility:
         """Return whether a claim has not ended."""
         return claim.status is None or fold(claim.status) not in self._ended
 
+    def _is_pending(self, requirement: RequirementFacts) -> bool:
+        return requirement.status is not None and fold(requirement.status) in self._pending
+
     def _counts(self, requirement: RequirementFacts) -> bool:
-        if requirement.status is None or fold(requirement.status) not in self._pending:
+        if not self._is_pending(requirement):
             return False
         if requirement.type is None:
             return True

@@ -148,26 +148,6 @@ def phone_after(before: Entry | None, assessment: Assessment) -> str | None:
     return assessment.phone_e164 or (before.phone_e164 if before is not None else None)
 
 
-def is_unchanged(before: Entry, assessment: Assessment) -> bool:
-    """Return whether applying the facts would change nothing that they decide.
-
-    A reading without a fingerprint says nothing of what else the context shows.
-    """
-    verdict = assessment.verdict
-    return (
-        before.eligible_queue is verdict.queue
-        and before.eligible_reason is verdict.reason
-        and before.owes is verdict.owes
-        and before.phone_e164 == phone_after(before, assessment)
-        and (assessment.phone_e164 is None or before.time_zone == assessment.time_zone)
-        and before.lender_points == assessment.lender_points
-        and before.age_points == assessment.age_points
-        and before.age_points_until == assessment.age_points_until
-        and before.claimed_at == assessment.claimed_at
-        and assessment.fingerprint in (0, before.fingerprint)
-    )
-
-
 class Placement:
     """The rules by which people are placed, ready to be applied to many."""
 

@@ -136,7 +136,6 @@ class Action(StrEnum):
     PHONES_IMPORTED = "PHONES_IMPORTED"
     QUEUES_SET = "QUEUES_SET"
     REBUILT = "REBUILT"
-    EXPLAINED = "EXPLAINED"
 
 
 class Reason(StrEnum):

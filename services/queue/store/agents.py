@@ -18,14 +18,15 @@ class Agent:
     presence_since: datetime
     last_seen_at: datetime
     allowed_queues: frozenset[Queue] | None
+    skipped_user_id: UserId | None
 
 
-_COLUMNS = "agent_id, presence, presence_since, last_seen_at, allowed_queues"
+_COLUMNS = "agent_id, presence, presence_since, last_seen_at, allowed_queues, skipped_user_id"
 
 
 def _agent_of(row: Sequence[Any]) -> Agent:
     allowed = None if row[4] is None else frozenset(map(Queue, row[4]))
-    return Agent(AgentId(row[0]), Presence(row[1]), row[2], row[3], allowed)
+    return Agent(AgentId(row[0]), Presence(row[1]), row[2], row[3], allowed, row[5])
 
 
 async def set_presence(

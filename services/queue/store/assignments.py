@@ -411,6 +411,21 @@ async def calls_since(tx: Transaction, user_id: UserId, since: datetime) -> list
     return [row[0] for row in rows.all()]
 
 
+async def calls_of_all_since(
+    tx: Transaction, user_ids: Sequence[UserId], since: datetime
+) -> dict[UserId, list[datetime]]:
+    """Return the moments of each person's calls after `since`, those with none left out."""
+    rows = await tx.execute(_CALLS_OF_ALL_SINCE, {"user_ids": list(user_ids), "since": since})
+    found: dict[UserId, list[datetime]] = {}
+    for user_id, ended_at in rows.all():
+        found.setdefault(UserId(user_id), []).append(ended_at)
+    return found
+
+
+_CALLS_OF_ALL_SINCE = statement(
+    "SELECT user_id, ended_at FROM queue.attempts"
+    " WHERE user_id = ANY(CAST(:user_ids AS bigint[])) AND ended_at > :since"
+)
 _CALLS_SINCE = statement(
     "SELECT ended_at FROM queue.attempts WHERE user_id = :user_id AND ended_at > :since"
     " ORDER BY ended_at DESC"

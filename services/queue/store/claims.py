@@ -190,3 +190,15 @@ _INSERT_PREVENTED = statement(
     SELECT user_id, queue, :now FROM {unnested(_PREVENTED_COLUMNS, "given")}
     """  # noqa: S608 - our own column names
 )
+
+
+async def is_phone_in_call(tx: Transaction, user_id: UserId, phone_e164: str | None) -> bool:
+    """Return whether an agent holds somebody else with that number."""
+    rows = await tx.execute(_IS_PHONE_IN_CALL, {"user_id": user_id, "phone_e164": phone_e164})
+    return bool(rows.scalar_one())
+
+
+_IS_PHONE_IN_CALL = statement(
+    "SELECT EXISTS (SELECT FROM queue.assignments WHERE ended_at IS NULL"
+    " AND phone_e164 = :phone_e164 AND user_id <> :user_id)"
+)

@@ -7,6 +7,7 @@ from datetime import datetime
 from enum import IntEnum
 from operator import attrgetter
 from typing import Any, TypeVar
+
 from sqlalchemy import BigInteger, bindparam
 
 from services.queue.domain.entries import Entry
@@ -147,6 +148,19 @@ _LOCK = statement(
 )
 
 
+async def read(tx: Transaction, user_ids: Sequence[UserId]) -> dict[UserId, Entry]:
+    """Return the entries of these people, without locking them."""
+    rows = await tx.execute(_READ, {"user_ids": list(user_ids)})
+    entries = [entry_of(row) for row in rows.all()]
+    return {entry.user_id: entry for entry in entries}
+
+
+_READ = statement(
+    f"SELECT {COLUMN_NAMES} FROM queue.entries"  # noqa: S608 - our own column names
+    " WHERE user_id = ANY(CAST(:user_ids AS bigint[]))"
+)
+
+
 async def lock_sharers(
     tx: Transaction, user_id: UserId, phone_e164: str | None
 ) -> dict[UserId, Entry]:
@@ -160,6 +174,16 @@ _LOCK_SHARERS = statement(
     f"SELECT {COLUMN_NAMES} FROM queue.entries"  # noqa: S608 - our own column names
     " WHERE user_id = :user_id OR phone_e164 = :phone_e164 ORDER BY user_id FOR UPDATE"
 )
+
+
+async def phone_of(tx: Transaction, user_id: UserId) -> str | None:
+    """Return the person's number, without locking anybody."""
+    rows = await tx.execute(_PHONE_OF, {"user_id": user_id})
+    found: str | None = rows.scalar_one_or_none()
+    return found
+
+
+_PHONE_OF = statement("SELECT phone_e164 FROM queue.entries WHERE user_id = :user_id")
 
 
 async def guard_newcomers(tx: Transaction, user_ids: Sequence[UserId]) -> None:

@@ -9,7 +9,16 @@ from sqlalchemy import TextClause
 
 from services.queue.domain.entries import Entry
 from services.queue.domain.pages import Position
-from services.queue.domain.terms import AgentId, Outcome, Queue, State, UserId
+from services.queue.domain.terms import (
+    AgentId,
+    CallbackState,
+    Hold,
+    Outcome,
+    Queue,
+    Reason,
+    State,
+    UserId,
+)
 from services.queue.store.database import Transaction, statement
 from services.queue.store.entries import COLUMN_NAMES, COLUMNS, entry_of
 
@@ -35,11 +44,16 @@ class KnownPerson:
 
 
 @dataclass(frozen=True, slots=True)
-class QueueFigures:
-    """How many people of a queue are in one state."""
+class PlaceFigures:
+    """How many people are in one place.
+
+    `queue` is the one they are in, or owe something for when they are in none.
+    """
 
     queue: Queue
     state: State
+    hold: Hold | None
+    reason: Reason | None
     people: int
     ready_since: datetime | None
     due_at: datetime | None
@@ -50,9 +64,20 @@ class DayFigures:
     """What has happened since a moment, and how many agents hold somebody now."""
 
     agents_on_assignment: int
-    calls: int
-    conversions: int
     prevented_calls: int
+    callbacks_missed: int
+
+
+@dataclass(frozen=True, slots=True)
+class AgentFigures:
+    """How many calls of an agent ended so, or how many conversions are credited to one.
+
+    `outcome` is None for conversions; `agent_id` is None for those credited to nobody.
+    """
+
+    agent_id: AgentId | None
+    outcome: Outcome | None
+    number: int
 
 
 async def people(tx: Transaction, user_ids: Sequence[UserId]) -> list[KnownPerson]:
@@ -92,15 +117,29 @@ _RECENT = statement(
 )
 
 
-async def queue_figures(tx: Transaction) -> list[QueueFigures]:
-    """Return the figures of each queue and state in which there is anybody."""
-    rows = await tx.execute(_QUEUE_FIGURES)
-    return [QueueFigures(Queue(row[0]), State(row[1]), *row[2:]) for row in rows.all()]
+async def place_figures(tx: Transaction) -> list[PlaceFigures]:
+    """Return the figures of each place in which there is anybody who is owed a call, or was."""
+    rows = await tx.execute(_PLACE_FIGURES)
+    return [
+        PlaceFigures(
+            queue=Queue(row[0]),
+            state=State(row[1]),
+            hold=None if row[2] is None else Hold(row[2]),
+            reason=None if row[3] is None else Reason(row[3]),
+            people=row[4],
+            ready_since=row[5],
+            due_at=row[6],
+        )
+        for row in rows.all()
+    ]
 
 
-_QUEUE_FIGURES = statement(
-    "SELECT queue, state, count(*), min(ready_since), min(due_at) FROM queue.entries"
-    " WHERE queue IS NOT NULL GROUP BY queue, state"
+_PLACE_FIGURES = statement(
+    """
+    SELECT COALESCE(queue, owes), state, hold, CASE WHEN queue IS NULL THEN reason END, count(*),
+        min(ready_since), min(due_at)
+    FROM queue.entries WHERE queue IS NOT NULL OR owes IS NOT NULL GROUP BY 1, 2, 3, 4
+    """
 )
 
 
@@ -111,29 +150,89 @@ async def day_figures(tx: Transaction, since: datetime) -> DayFigures:
 
 
 _DAY_FIGURES = statement(
-    """
+    f"""
     SELECT (SELECT count(*) FROM queue.assignments WHERE ended_at IS NULL),
-        (SELECT count(*) FROM queue.attempts WHERE ended_at >= :since),
-        (SELECT count(*) FROM queue.conversions WHERE recorded_at >= :since),
-        (SELECT count(*) FROM queue.prevented_calls WHERE prevented_at >= :since)
+        (SELECT count(*) FROM queue.prevented_calls WHERE prevented_at >= :since),
+        (SELECT count(*) FROM queue.callbacks WHERE state = {int(CallbackState.MISSED)})
+    """  # noqa: S608 - our own number
+)
+
+
+async def agent_figures(tx: Transaction, since: datetime) -> list[AgentFigures]:
+    """Return the calls and conversions since then, by agent and outcome."""
+    rows = await tx.execute(_AGENT_FIGURES, {"since": since})
+    return [
+        AgentFigures(row[0], None if row[1] is None else Outcome(row[1]), row[2])
+        for row in rows.all()
+    ]
+
+
+_AGENT_FIGURES = statement(
+    """
+    SELECT agent_id, outcome, count(*) FROM queue.attempts WHERE ended_at >= :since GROUP BY 1, 2
+    UNION ALL
+    SELECT agent_id, NULL, count(*) FROM queue.conversions WHERE recorded_at >= :since GROUP BY 1
     """
 )
 
 
+async def people_ahead(tx: Transaction, entry: Entry) -> int:
+    """Return how many READY people of the same queue come before this one."""
+    values = {"queue": entry.queue, "rank_key": entry.rank_key, "user_id": entry.user_id}
+    return int((await tx.execute(_PEOPLE_AHEAD, values)).scalar_one())
+
+
+_PEOPLE_AHEAD = statement(
+    f"""
+    SELECT count(*) FROM queue.entries
+    WHERE queue = :queue AND state = {int(State.READY)} AND rank_key <= :rank_key
+        AND (rank_key < :rank_key OR user_id > :user_id)
+    """  # noqa: S608 - our own number
+)
+
+
+@dataclass(frozen=True, slots=True)
+class EntryFilter:
+    """Which people of a list are asked for; None for any."""
+
+    queue: Queue
+    state: State
+    hold: Hold | None = None
+    reason: Reason | None = None
+    last_outcome: Outcome | None = None
+    agent_id: AgentId | None = None
+    attempts_at_least: int = 0
+
+
 async def page(
-    tx: Transaction, queue: Queue, state: State, after: Position | None, limit: int
+    tx: Transaction, asked: EntryFilter, after: Position | None, limit: int
 ) -> list[Entry]:
-    """Return up to `limit` people of a queue in one state after a position.
+    """Return up to `limit` entries of a queue in one state after a position.
 
     READY people come in the order of handing out, WAITING ones as they fall due, the rest newest
     first. People in no queue are found by what they owe.
     """
-    first, following = _PAGES[state]
-    values: dict[str, Any] = {"queue": queue, "limit": limit}
+    first, following = _PAGES[asked.state]
+    values: dict[str, Any] = {
+        "queue": asked.queue,
+        "limit": limit,
+        "hold": asked.hold,
+        "reason": asked.reason,
+        "last_outcome": asked.last_outcome,
+        "agent_id": asked.agent_id,
+        "attempts_at_least": asked.attempts_at_least,
+    }
     if after is not None:
         values |= {"user_id": after.user_id, "key": after.key}
     rows = await tx.execute(first if after is None else following, values)
     return [entry_of(row) for row in rows.all()]
+
+
+_FILTERED = """attempts >= :attempts_at_least
+        AND (CAST(:hold AS smallint) IS NULL OR hold = :hold)
+        AND (CAST(:reason AS text) IS NULL OR reason = :reason)
+        AND (CAST(:last_outcome AS smallint) IS NULL OR last_outcome = :last_outcome)
+        AND (CAST(:agent_id AS text) IS NULL OR COALESCE(agent_id, last_agent_id) = :agent_id)"""
 
 
 def _page(where: str, key: str | None, kind: str = "") -> tuple[TextClause, TextClause]:
@@ -146,7 +245,7 @@ def _page(where: str, key: str | None, kind: str = "") -> tuple[TextClause, Text
         # Says the same once more in the form an index range can be read from.
         f" AND {key} >= CAST(:key AS {kind})"
     )
-    select = f"SELECT {COLUMN_NAMES} FROM queue.entries WHERE {where}"  # noqa: S608 - our own
+    select = f"SELECT {COLUMN_NAMES} FROM queue.entries WHERE {where} AND {_FILTERED}"  # noqa: S608
     end = f" ORDER BY {columns} LIMIT :limit"
     return statement(select + end), statement(f"{select} AND {after}{end}")
 

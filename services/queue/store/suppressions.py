@@ -62,39 +62,18 @@ async def standings(
 
 
 _STANDING_COLUMNS = (("user_id", "bigint"), ("phone_e164", "text"))
-_BLOCK_OF_PHONE = f"""CASE
-            WHEN EXISTS (SELECT FROM queue.suppressions AS standing
+_STANDINGS = statement(
+    f"""
+    SELECT given.user_id,
+        CASE WHEN EXISTS (SELECT FROM queue.suppressions AS standing
                 WHERE standing.phone_e164 = given.phone_e164 AND standing.lifted_at IS NULL
                     AND standing.user_id <> given.user_id) THEN {int(PhoneBlock.DO_NOT_CONTACT)}
             WHEN EXISTS (SELECT FROM queue.listed_phones AS listed
-                WHERE listed.phone_e164 = given.phone_e164) THEN {int(PhoneBlock.LISTED)} END"""
-_STANDINGS = statement(
-    f"""
-    SELECT given.user_id, {_BLOCK_OF_PHONE},
+                WHERE listed.phone_e164 = given.phone_e164) THEN {int(PhoneBlock.LISTED)} END,
         (SELECT max(call.ended_at) FROM queue.attempts AS call
             WHERE call.phone_e164 = given.phone_e164 AND call.user_id <> given.user_id
                 AND call.ended_at > :called_since)
     FROM {unnested(_STANDING_COLUMNS, "given")}
-    """  # noqa: S608 - our own names and numbers
-)
-
-
-async def mismatched(
-    tx: Transaction, after: UserId | None, limit: int
-) -> list[tuple[UserId, PhoneBlock | None]]:
-    """Return people, by id, whose entry does not say what their number's standing is."""
-    rows = await tx.execute(_MISMATCHED, {"after": after or 0, "limit": limit})
-    return [(UserId(row[0]), None if row[1] is None else PhoneBlock(row[1])) for row in rows.all()]
-
-
-_MISMATCHED = statement(
-    f"""
-    SELECT user_id, block FROM (
-        SELECT given.user_id, given.phone_block, {_BLOCK_OF_PHONE} AS block
-        FROM queue.entries AS given
-        WHERE given.phone_e164 IS NOT NULL AND given.user_id > :after
-    ) AS compared
-    WHERE phone_block IS DISTINCT FROM block ORDER BY user_id LIMIT :limit
     """  # noqa: S608 - our own names and numbers
 )
 
@@ -183,4 +162,75 @@ _PAGE = statement(
             OR (created_at = :at AND suppression_id > CAST(:suppression_id AS uuid)))
     ORDER BY created_at DESC, suppression_id LIMIT :limit
     """
+)
+
+
+async def begin_list(tx: Transaction) -> None:
+    """Make room for the numbers of a list, for as long as the transaction lasts."""
+    await tx.execute(_BEGIN_LIST)
+
+
+_BEGIN_LIST = statement(
+    "CREATE TEMPORARY TABLE incoming_phones (phone_e164 text PRIMARY KEY) ON COMMIT DROP"
+)
+
+
+async def add_to_list(tx: Transaction, phones: Sequence[str]) -> None:
+    """Take numbers in; repeats count once."""
+    await tx.execute(_ADD_TO_LIST, {"phones": list(phones)})
+
+
+_ADD_TO_LIST = statement(
+    "INSERT INTO incoming_phones SELECT unnest(CAST(:phones AS text[])) ON CONFLICT DO NOTHING"
+)
+
+
+async def take_over_list(tx: Transaction, list_name: str, *, is_complete: bool) -> tuple[int, int]:
+    """Make what has come in part of the list, or all of it; returns how many came and went.
+
+    The numbers concerned are then those of `people_of_list`.
+    """
+    await tx.execute(_BEGIN_CHANGED)
+    values = {"list_name": list_name}
+    added = (await tx.execute(_ADDED, values)).scalar_one()
+    removed = (await tx.execute(_REMOVED, values)).scalar_one() if is_complete else 0
+    return added, removed
+
+
+_BEGIN_CHANGED = statement("CREATE TEMPORARY TABLE changed_phones (phone_e164 text) ON COMMIT DROP")
+_ADDED = statement(
+    """
+    WITH added AS (
+        INSERT INTO queue.listed_phones (phone_e164, list_name)
+        SELECT phone_e164, :list_name FROM incoming_phones
+        ON CONFLICT DO NOTHING RETURNING phone_e164
+    ), noted AS (
+        INSERT INTO changed_phones SELECT phone_e164 FROM added
+    )
+    SELECT count(*) FROM added
+    """
+)
+_REMOVED = statement(
+    """
+    WITH removed AS (
+        DELETE FROM queue.listed_phones AS listed WHERE list_name = :list_name
+            AND NOT EXISTS (SELECT FROM incoming_phones
+                WHERE incoming_phones.phone_e164 = listed.phone_e164)
+        RETURNING phone_e164
+    ), noted AS (
+        INSERT INTO changed_phones SELECT phone_e164 FROM removed
+    )
+    SELECT count(*) FROM removed
+    """
+)
+
+
+async def people_of_list(tx: Transaction) -> list[UserId]:
+    """Return the people whose number came on the list or went from it, by id."""
+    return [UserId(row[0]) for row in (await tx.execute(_PEOPLE_OF_LIST)).all()]
+
+
+_PEOPLE_OF_LIST = statement(
+    "SELECT DISTINCT entry.user_id FROM queue.entries AS entry"
+    " JOIN changed_phones USING (phone_e164) ORDER BY entry.user_id"
 )

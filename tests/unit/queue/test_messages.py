@@ -38,7 +38,7 @@ def test_reserved_is_ready_to_everybody_outside() -> None:
 
 def test_absent_is_not_empty() -> None:
     claim = facts_pb2.ClaimFacts(requirements=[facts_pb2.RequirementFacts(status="")])
-    facts = messages.facts_of(facts_pb2.UserFacts(user_id=1, status="", claims=[claim]))
+    facts = requests.facts_of(facts_pb2.UserFacts(user_id=1, status="", claims=[claim]))
     assert facts.status == ""
     assert facts.phone_e164 is None
     assert facts.created_at is None
@@ -49,14 +49,14 @@ def test_absent_is_not_empty() -> None:
 
 @pytest.mark.parametrize("fingerprint", [0, 1, 2**63 - 1, 2**63, 2**64 - 1])
 def test_fingerprints_fit_the_column_and_stay_apart(fingerprint: int) -> None:
-    found = messages.facts_of(facts_pb2.UserFacts(fingerprint=fingerprint)).fingerprint
+    found = requests.facts_of(facts_pb2.UserFacts(fingerprint=fingerprint)).fingerprint
     assert -(2**63) <= found < 2**63
     assert found % 2**64 == fingerprint
 
 
 def test_of_repeats_the_latest_reading_counts() -> None:
     facts = [facts_pb2.UserFacts(user_id=7, version=version) for version in (2, 3, 1)]
-    updates = messages.updates_of(queue_pb2.ApplyUserFactsRequest(facts=facts))
+    updates = requests.updates_of(queue_pb2.ApplyUserFactsRequest(facts=facts))
     assert [it.facts.version for it in updates] == [3]
 
 
@@ -78,33 +78,33 @@ def test_of_repeats_the_latest_reading_counts() -> None:
 )
 def test_facts_that_cannot_be_applied(facts: list[facts_pb2.UserFacts], reason: str) -> None:
     with pytest.raises(InvalidArgument) as raised:
-        messages.updates_of(queue_pb2.ApplyUserFactsRequest(facts=facts))
+        requests.updates_of(queue_pb2.ApplyUserFactsRequest(facts=facts))
     assert raised.value.reason == reason
 
 
 def test_queues_asked_for() -> None:
     default = (Queue.UNSIGNED_USERS, Queue.OUTSTANDING_REQUESTS)
-    assert messages.queues_of([], default) == default
-    assert messages.queues_of([2, 1, 2], default) == (default[1], default[0])
-    assert messages.queues_of([3, 1], default) == (Queue.UNSIGNED_USERS,)
-    assert messages.queues_of([3], default) == ()
+    assert requests.queues_of([], default) == default
+    assert requests.queues_of([2, 1, 2], default) == (default[1], default[0])
+    assert requests.queues_of([3, 1], default) == (Queue.UNSIGNED_USERS,)
+    assert requests.queues_of([3], default) == ()
     with pytest.raises(InvalidArgument):
-        messages.queues_of([1, 0], default)
+        requests.queues_of([1, 0], default)
 
 
 @pytest.mark.parametrize("agent", ["", "  ", "a" * 201, "a\nb", "a\0"])
 def test_agents_that_are_none(agent: str) -> None:
     with pytest.raises(InvalidArgument):
-        messages.agent_of(agent)
+        requests.agent_of(agent)
 
 
 @pytest.mark.parametrize("number", [0, 12, -1])
 def test_outcomes_that_are_none(number: int) -> None:
     with pytest.raises(InvalidArgument):
-        messages.outcome_of(number)
+        requests.outcome_of(number)
 
 
 @pytest.mark.parametrize("number", [6, 7, -1])
 def test_states_that_cannot_be_asked_for(number: int) -> None:
     with pytest.raises(InvalidArgument):
-        messages.state_of(number)
+        requests.state_of(number)

@@ -43,19 +43,44 @@ _STATEMENTS = (
         WHERE age_points_until IS NOT NULL
     """,
     """
-    CREATE TABLE queue.rank_scales (
-        rank_scale_id BIGINT GENERATED ALWAYS AS IDENTITY,
+    CREATE TABLE queue.rule_editions (
+        rule_edition_id BIGINT GENERATED ALWAYS AS IDENTITY,
+        rules_hash TEXT NOT NULL,
         points_per_week DOUBLE PRECISION NOT NULL,
         rank_offset DOUBLE PRECISION NOT NULL,
         began_at TIMESTAMP WITH TIME ZONE NOT NULL,
-        PRIMARY KEY (rank_scale_id)
+        applied_at TIMESTAMP WITH TIME ZONE,
+        PRIMARY KEY (rule_edition_id)
     )
     """,
     # Those who are there were ranked at the one rate there was.
     """
-    INSERT INTO queue.rank_scales (points_per_week, rank_offset, began_at)
-    SELECT 5, 0, now() WHERE EXISTS (SELECT FROM queue.entries)
+    INSERT INTO queue.rule_editions
+        (rules_hash, points_per_week, rank_offset, began_at, applied_at)
+    SELECT 'before editions', 5, 0, now(), now() WHERE EXISTS (SELECT FROM queue.entries)
     """,
+    """
+    CREATE UNLOGGED TABLE queue.rebuilt_people (
+        user_id BIGINT NOT NULL,
+        facts_version BIGINT NOT NULL,
+        phone_e164 TEXT,
+        time_zone TEXT,
+        eligible_queue SMALLINT,
+        eligible_reason TEXT NOT NULL,
+        owes SMALLINT,
+        matter TEXT NOT NULL,
+        has_signature BOOLEAN NOT NULL,
+        lender_points DOUBLE PRECISION NOT NULL,
+        age_points DOUBLE PRECISION NOT NULL,
+        age_points_until TIMESTAMP WITH TIME ZONE,
+        claimed_at TIMESTAMP WITH TIME ZONE,
+        known_since TIMESTAMP WITH TIME ZONE,
+        PRIMARY KEY (user_id)
+    )
+    """,
+    "CREATE UNLOGGED TABLE queue.rebuilt_entries (LIKE queue.entries INCLUDING DEFAULTS)",
+    "ALTER TABLE queue.rebuilt_entries DROP COLUMN state_version",
+    "ALTER TABLE queue.rebuilt_entries ADD PRIMARY KEY (user_id)",
     "ALTER TABLE queue.assignments ADD COLUMN phone_e164 TEXT",
     """
     CREATE UNIQUE INDEX assignments_live_phone ON queue.assignments (phone_e164)

@@ -1,5 +1,6 @@
-"""What every end of an assignment shares: the person is placed anew, and others are told."""
+"""What desks share: people are placed anew and written, and others are told."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -8,9 +9,9 @@ from dialler.model.v1 import event_pb2
 from servicekit import telemetry
 from servicekit.errors import Conflict, InvalidArgument, NotFound
 from services.queue import messages, metrics
-from services.queue.domain.entries import Entry
+from services.queue.domain.entries import Entry, PhoneStanding, Placement
 from services.queue.domain.terms import AgentId, Ending, Outcome
-from services.queue.store import assignments, entries, outbox
+from services.queue.store import assignments, entries, outbox, suppressions
 from services.queue.store.assignments import Answered, Assignment, Request
 from services.queue.store.database import Transaction
 
@@ -71,6 +72,24 @@ async def write_moved(
         if messages.is_moved(it.before, it.after)
     ]
     await outbox.post(tx, events)
+
+
+async def place_by_number(
+    tx: Transaction, people: Sequence[Entry], placement: Placement, now: datetime
+) -> list[Moved]:
+    """Place locked people by what now stands for their phone number, and write them."""
+    numbers = [(it.user_id, it.phone_e164) for it in people if it.phone_e164 is not None]
+    found = await suppressions.standings(tx, numbers, now - placement.shared_phone_rest)
+    moved = []
+    for before in people:
+        standing = found.get(before.user_id, PhoneStanding())
+        after = before._replace(
+            phone_block=standing.block,
+            phone_free_at=placement.phone_free_at(standing.last_call_at),
+        )
+        moved.append(Moved(before, placement.placed(after, now)))
+    await write_moved(tx, moved, now)
+    return moved
 
 
 def is_still_with(entry: Entry | None, held: Assignment) -> bool:

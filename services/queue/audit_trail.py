@@ -1,0 +1,49 @@
+"""Who saw and changed whom, for those who must answer for it."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import astuple
+
+from dialler.queue.v1 import queue_pb2
+
+from servicekit.clock import Clock
+from servicekit.errors import InvalidArgument
+from services.queue import messages
+from services.queue.domain import pages
+from services.queue.domain.terms import AgentId, UserId
+from services.queue.store import audit
+from services.queue.store.audit import AuditFilter
+from services.queue.store.database import Database
+
+_ACTION = re.compile(r"[A-Z][A-Z0-9_]{0,62}[A-Z0-9]")
+
+
+class AuditTrail:
+    """Notes and lists. What changes a person is noted in the same transaction by who does it."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def note_access(self, actor_id: AgentId, user_ids: Sequence[UserId], action: str) -> None:
+        """Keep that somebody looked at people; raises InvalidArgument (ACTION_INVALID)."""
+        if not _ACTION.fullmatch(action):
+            raise InvalidArgument("ACTION_INVALID", "an action is a word in UPPER_SNAKE")
+        async with self._database.statements() as tx:
+            await audit.note(tx, actor_id, action, user_ids, self._clock.now())
+
+    async def page(
+        self, asked: AuditFilter, size: int, token: str
+    ) -> queue_pb2.ListAuditEntriesResponse:
+        """Return a page, the latest first; raises InvalidArgument (PAGE_TOKEN_INVALID)."""
+        listed = ["audit", *astuple(asked)]
+        before = pages.read_number(token, listed)
+        limit = pages.page_size(size)
+        async with self._database.statements() as tx:
+            found = await audit.page(tx, asked, before, limit + 1)
+        shown = found[:limit]
+        is_last = len(found) <= limit
+        return queue_pb2.ListAuditEntriesResponse(
+            entries=[messages.audit_message(it) for it in shown],
+            next_page_token="" if is_last else pages.written_number(shown[-1].audit_id, listed),
+        )
