@@ -206,8 +206,11 @@ class Replay:
         person.last_outcome = record.outcome
         person.last_agent_id = record.agent_id
         person.key = self._or_fresh(person, person.key.after(effect, at), at)
-        until = record.callback_at or (at + effect.wait if effect.wait is not None else LONG_AGO)
-        person.next_call_at = person.next_call_by = until
+        rested_at = at + effect.wait if effect.wait is not None else LONG_AGO
+        # Of a callback that is called off either time may be what is left.
+        agreed_for = record.callback_at or rested_at
+        person.next_call_at = min(agreed_for, rested_at)
+        person.next_call_by = max(agreed_for, rested_at)
         if record.outcome == "bad_number" and at < person.phone_known_by:
             person.next_call_at = LONG_AGO
         if effect.wait is None:
@@ -264,6 +267,11 @@ class Replay:
         else:
             person.suppressed = None
             person.is_blocked = False
+            # A fresh start, but for the number of attempts.
+            person.key = Key.fresh(record.at, record.at)._replace(
+                attempts=person.key.attempts, fresh_at=None
+            )
+            person.next_call_at = person.next_call_by = LONG_AGO
             if person.last_phone is not None:
                 self.state.doubtful_phones.add(person.last_phone)
         self._order.touch(person, record.at)
