@@ -29,6 +29,8 @@ class Plan:
     tick_seconds: float = 5.0
     # Real time between runs of the queue's loops: less goes faster and costs more.
     loop_seconds: float = 0.05
+    # Where the services' logs are left; nowhere unless given.
+    logs: Path | None = None
 
     @property
     def begins(self) -> datetime:

@@ -77,7 +77,7 @@ def running_servers(plan: Plan) -> Iterator[Servers]:
             grpc={name: f"127.0.0.1:{free_port()}" for name in SERVICES},
             jwt_secret="",
         )
-        _start_services(stack, folder, addresses)
+        _start_services(stack, plan.logs or folder, addresses)
         yield Servers(addresses, main_app, admin_url)
 
 

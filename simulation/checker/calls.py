@@ -150,15 +150,19 @@ def _check_sharers(
     phones = {view.phone for view in views}
     if phones != {person.last_phone} or person.last_phone is None:
         return
-    for other in state.sharers(person):
-        if other.view.phone != person.last_phone:
-            continue
-        recent = other.attempts[-1] if other.attempts else None
-        is_busy = other.held is not None and other.held.is_live(at)
-        is_recent = recent is not None and at < recent + SHARED_PHONE
+    last_call = state.last_calls.get(person.last_phone)
+    if last_call is not None and last_call[1] != person.user_id:
         report.check(
             "shared number",
-            not (is_busy or is_recent),
+            at >= last_call[0] + SHARED_PHONE,
             at,
-            f"{who}, whose number is that of {other.user_id}, called {recent}, held: {is_busy}",
+            f"{who}, whose number was called for person {last_call[1]} at {last_call[0]}",
         )
+    for other in state.sharers(person):
+        if other.view.phone == person.last_phone and other.held is not None:
+            report.check(
+                "shared number",
+                not other.held.is_live(at),
+                at,
+                f"{who}, whose number is that of {other.user_id}, who is in a call",
+            )

@@ -123,7 +123,8 @@ class Replay:
         preferred = self.state.agents.get(callback.preferred_agent_id, Agent())
         is_there = (
             preferred.presence == "available"
-            and record.at - preferred.last_seen_at < _SEEN_LATELY
+            # One who comes back at this very moment may not have been noticed yet.
+            and preferred.last_seen_at < record.at < preferred.last_seen_at + _SEEN_LATELY
             and (preferred.held is None or not preferred.held.is_live(record.at))
         )
         is_early = record.at < callback.due_at + PREFERRED_FOR
@@ -203,6 +204,7 @@ class Replay:
     def _apply_outcome(self, person: Person, held: Held, record: Recorded) -> None:
         effect, at = EFFECTS[record.outcome], record.at
         person.attempts.append(at)
+        self._note_number(person, held, at)
         person.last_outcome = record.outcome
         person.last_agent_id = record.agent_id
         person.key = self._or_fresh(person, person.key.after(effect, at), at)
@@ -219,6 +221,12 @@ class Replay:
             person.suppressed = record.window
             self._suppress_phone(person, record.window, at)
         self._callback_after(person, held, record)
+
+    def _note_number(self, person: Person, held: Held, at: datetime) -> None:
+        """Remember which number was called, where it is certain."""
+        phones = {view.phone for view in person.views_within(held.window)}
+        if phones == {person.last_phone} and person.last_phone is not None:
+            self.state.last_calls[person.last_phone] = (at, person.user_id)
 
     def _callback_after(self, person: Person, held: Held, record: Recorded) -> None:
         """What was agreed takes the place of the old one; what came to nothing is retried."""

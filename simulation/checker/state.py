@@ -47,6 +47,8 @@ class State:
     agents: dict[str, Agent] = field(default_factory=lambda: defaultdict(Agent))
     assignments: dict[str, Held] = field(default_factory=dict)
     by_phone: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
+    # When each number was called last, and whose it was then.
+    last_calls: dict[str, tuple[datetime, int]] = field(default_factory=dict)
     suppressed_phones: dict[str, Window] = field(default_factory=dict)
     # Numbers of which it cannot be told any more whether they are suppressed.
     doubtful_phones: set[str] = field(default_factory=set)

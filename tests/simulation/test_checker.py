@@ -286,7 +286,7 @@ def _callback_given_to_another(story: Story) -> None:
     agreed = story.at(9).gets("ann", 1)
     story.later(1).reports(agreed, "call_back", callback_at=story.now + timedelta(hours=1))
     story.later(61).add(PresenceSet(story.now, story.window(), "ann", "available"))
-    story.gets("bob", 1, CALLBACKS)
+    story.later(0.5).gets("bob", 1, CALLBACKS)
 
 
 def _again_after_a_skip(story: Story) -> None:
