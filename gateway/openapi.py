@@ -212,11 +212,16 @@ def _of_message(message: Descriptor) -> dict[str, Any]:
     }
 
 
+# Texts that are null where the message's is empty.
+_NULL_WHEN_EMPTY = {"assigned_agent_id", "preferred_agent_id", "created_by", "closed_reason"}
+
+
 def _of_field(field: FieldDescriptor) -> dict[str, Any]:
     schema = _of_value(field)
     if field.is_repeated:
         return {"type": "array", "items": schema}
-    if field.has_presence or field.enum_type is not None:
+    is_nullable = field.has_presence or field.enum_type is not None
+    if is_nullable or field.name in _NULL_WHEN_EMPTY:
         return {"anyOf": [schema, {"type": "null"}]}
     return schema
 

@@ -70,6 +70,28 @@ class Outcome(StrEnum):
     DO_NOT_CONTACT = "do_not_contact"
 
 
+class Hold(StrEnum):
+    """Why somebody in a queue may not be called yet."""
+
+    COOLING = "cooling"
+    NEXT_CALL = "next_call"
+    CALLBACK = "callback"
+    DAILY_CAP = "daily_cap"
+    PERIOD_CAP = "period_cap"
+    SHARED_PHONE = "shared_phone"
+
+
+class CallbackState(StrEnum):
+    """Where a callback stands."""
+
+    OPEN = "open"
+    DONE = "done"
+    MISSED = "missed"
+    CANCELLED = "cancelled"
+    CLOSED = "closed"
+    REPLACED = "replaced"
+
+
 class Conversion(StrEnum):
     """Why a person no longer owes what the queue was for."""
 
@@ -138,6 +160,18 @@ def outcome_name(value: int) -> Outcome | None:
     """Return an outcome's JSON name."""
     name = name_in(call_state_pb2.Outcome.Name, "OUTCOME_", value)
     return Outcome(name) if name else None
+
+
+def hold_name(value: int) -> Hold | None:
+    """Return a hold's JSON name."""
+    name = name_in(call_state_pb2.Hold.Name, "HOLD_", value)
+    return Hold(name) if name else None
+
+
+def callback_state_name(value: int) -> CallbackState | None:
+    """Return the JSON name of where a callback stands."""
+    name = name_in(call_state_pb2.CallbackState.Name, "CALLBACK_STATE_", value)
+    return CallbackState(name) if name else None
 
 
 def conversion_name(value: int) -> Conversion | None:
@@ -281,6 +315,39 @@ class Attempt(BaseModel):
     notes: str
 
 
+class Callback(BaseModel):
+    """An agreement to call somebody at a given time."""
+
+    callback_id: str
+    user_id: Id
+    scheduled_for: Moment | None
+    preferred_agent_id: str | None = Field(description="Who is offered it first; null: anyone.")
+    state: CallbackState | None
+    misses: int
+    created_by: str | None
+    created_at: Moment | None
+    closed_at: Moment | None
+    closed_reason: str | None = Field(description="UPPER_SNAKE; null while it is open.")
+    notes: str
+
+    @classmethod
+    def of(cls, message: call_state_pb2.Callback) -> Self:
+        """Return what the message says."""
+        return cls(
+            callback_id=message.callback_id,
+            user_id=str(message.user_id),
+            scheduled_for=moment_in(message, "scheduled_for"),
+            preferred_agent_id=message.preferred_agent_id or None,
+            state=callback_state_name(message.state),
+            misses=message.misses,
+            created_by=message.created_by or None,
+            created_at=moment_in(message, "created_at"),
+            closed_at=moment_in(message, "closed_at"),
+            closed_reason=message.closed_reason or None,
+            notes=message.notes,
+        )
+
+
 class CallState(BaseModel):
     """The dialler's own side of a person's context."""
 
@@ -296,6 +363,8 @@ class CallState(BaseModel):
     assigned_agent_id: str | None
     recent_attempts: list[Attempt]
     version: Id
+    hold: Hold | None = Field(description="What keeps the person from being called now.")
+    open_callback: Callback | None
 
     @classmethod
     def of(cls, message: call_state_pb2.CallState) -> Self:
@@ -321,6 +390,10 @@ class CallState(BaseModel):
                 for each in message.recent_attempts
             ],
             version=str(message.version),
+            hold=hold_name(message.hold),
+            open_callback=Callback.of(message.open_callback)
+            if message.HasField("open_callback")
+            else None,
         )
 
 

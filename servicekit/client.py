@@ -108,9 +108,9 @@ def connect(
 
 
 class _Channel(grpc.aio.Channel):
-    """A channel whose unary and server-streaming calls behave as `connect` promises.
+    """A channel whose calls behave as `connect` promises.
 
-    Client streaming is passed through as it is: no service of ours has any.
+    Streaming both ways is passed through as it is: no service of ours has any.
     """
 
     def __init__(
@@ -130,9 +130,10 @@ class _Channel(grpc.aio.Channel):
         """Return the callable for a method with one request and many answers."""
         return _StreamMethod(self._inner.unary_stream(method, *args, **kwargs), self._name)
 
-    def stream_unary(self, *args: Any, **kwargs: Any) -> Any:
-        """Return gRPC's own callable."""
-        return self._inner.stream_unary(*args, **kwargs)
+    def stream_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Return the callable for a method with many requests and one answer."""
+        call = self._inner.stream_unary(method, *args, **kwargs)
+        return _UploadMethod(method, call, self._name, self._timeout_seconds)
 
     def stream_stream(self, *args: Any, **kwargs: Any) -> Any:
         """Return gRPC's own callable."""
@@ -223,6 +224,47 @@ class _UnaryMethod:
             raise error from failure
         metrics.retried(self._method).inc()
         await asyncio.sleep(delay)
+
+
+class _UploadMethod:
+    """Callable like gRPC's, but the call is a plain coroutine. Never tried again: what has been
+    sent cannot be sent once more.
+    """
+
+    __slots__ = ("_call", "_method", "_timeout_seconds", "_upstream")
+
+    def __init__(
+        self,
+        method: str,
+        call: grpc.aio.StreamUnaryMultiCallable[Any, Any],
+        upstream: str,
+        timeout_seconds: float,
+    ) -> None:
+        self._method = method
+        self._call = call
+        self._upstream = upstream
+        self._timeout_seconds = timeout_seconds
+
+    async def __call__(
+        self,
+        requests: Any,
+        *,
+        timeout: float | None = None,
+        metadata: Metadata | None = None,
+        **options: Any,
+    ) -> Any:
+        started = time.perf_counter()
+        given = self._timeout_seconds if timeout is None else timeout
+        given = min(given, _seconds_left(given))
+        sent = _with_trace(metadata)
+        code = "OK"
+        try:
+            return await self._call(requests, timeout=given, metadata=sent, **options)
+        except grpc.aio.AioRpcError as failure:
+            code = failure.code().name
+            raise from_grpc(failure, self._upstream) from failure
+        finally:
+            metrics.called(self._method, code).observe(time.perf_counter() - started)
 
 
 class _StreamMethod:

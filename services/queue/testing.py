@@ -143,6 +143,7 @@ class FakeUserContext(user_context_pb2_grpc.UserContextServiceServicer):
         """Tell of everybody, two people at a time."""
         self._require([])
         ids = sorted(self.people)
+        lenders: dict[str, int] = {}
         for start in range(0, max(len(ids), 1), 2):
             self.version += 1
             part = ids[start : start + 2]
@@ -152,8 +153,8 @@ class FakeUserContext(user_context_pb2_grpc.UserContextServiceServicer):
                 version=self.version,
                 through_user_id=2**64 - 1 if is_last else part[-1],
                 last_user_id=max(ids, default=0),
-                # Numbers go on through the stream; nothing is sent twice in this small way.
                 numbered_from=start,
+                lenders=lenders,
             )
             if self.after_block is not None:
                 await self.after_block(part)
@@ -188,8 +189,9 @@ def _block(
     through_user_id: int,
     last_user_id: int,
     numbered_from: int,
+    lenders: dict[str, int],
 ) -> user_context_pb2.StreamUserFactsResponse:
-    """Return a block in which each person has a matter, and each claim a lender, of their own."""
+    """Return a block in which each person has a matter of their own; new lenders are numbered."""
     block = user_context_pb2.StreamUserFactsResponse(
         version=version, through_user_id=through_user_id, last_user_id=last_user_id
     )
@@ -211,7 +213,10 @@ def _block(
                 matter.claims[-1].status = claim.status
             created = claim.created_at.seconds if claim.HasField("created_at") else _NULL
             block.claim_created_at.append(created)
-            block.claim_lenders.append(0)
+            if claim.HasField("lender") and claim.lender not in lenders:
+                lenders[claim.lender] = len(lenders) + 1
+                block.new_lenders.append(claim.lender)
+            block.claim_lenders.append(lenders[claim.lender] if claim.HasField("lender") else 0)
     return block
 
 

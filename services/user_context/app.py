@@ -19,12 +19,14 @@ from services.user_context.cluster_redis import ClusterLink, is_cluster
 from services.user_context.coalescing import Coalescer
 from services.user_context.contexts import Contexts
 from services.user_context.domain import REFRESH_LIMIT
+from services.user_context.facts_stream import FactsStreams
 from services.user_context.invalidations import Invalidations
 from services.user_context.metrics import CacheStats
 from services.user_context.pipelined_redis import PipelinedLink
 from services.user_context.readings import MainAppReadings
 from services.user_context.redis_link import RedisLink
 from services.user_context.rendering import check_description
+from services.user_context.scan import TableScans
 from services.user_context.servicer import SERVICE_NAME, UserContextServicer, registering
 from services.user_context.settings import UserContextSettings
 from services.user_context.store import MainAppStore, OwnStore
@@ -43,6 +45,8 @@ def build(settings: UserContextSettings) -> Parts:
     stats = CacheStats()
     live_engine = _main_app(settings, settings.mysql_live_connections, settings.mysql_live_seconds)
     bulk_engine = _main_app(settings, settings.mysql_bulk_connections, settings.mysql_bulk_seconds)
+    # One at a time: a second stream of everybody is refused until the first has been read.
+    stream_engine = _main_app(settings, 1, settings.mysql_bulk_seconds)
     own_engine = postgres_engine(
         settings.postgres_url.get_secret_value(),
         pool_size=settings.postgres_connections,
@@ -87,11 +91,17 @@ def build(settings: UserContextSettings) -> Parts:
         refreshes=refreshes,
         invalidations=invalidations,
         main_app=bulk,
+        streams=FactsStreams(
+            TableScans(stream_engine, described),
+            own,
+            most_seconds=settings.mysql_stream_seconds,
+        ),
         stats=stats,
     )
     return Parts(
         Closing(live_engine.dispose),
         Closing(bulk_engine.dispose),
+        Closing(stream_engine.dispose),
         Closing(own_engine.dispose),
         link,
         Closing(lambda: queue_channel.close(None)),

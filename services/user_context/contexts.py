@@ -11,7 +11,7 @@ from services.user_context.coalescing import Coalescer
 from services.user_context.domain import UserId
 from services.user_context.fragments import Fragment, json_answer, message_answer
 from services.user_context.metrics import CacheStats, Result
-from services.user_context.store import main_app_unavailable
+from services.user_context.snapshots import main_app_unavailable
 
 _log = logging.getLogger(__name__)
 

@@ -18,6 +18,8 @@ REFRESH_LIMIT = 1_000
 RESOLVE_LIMIT = 10_000
 PAGE_LIMIT = 10_000
 DEFAULT_PAGE = 1_000
+BLOCK_LIMIT = 10_000
+DEFAULT_BLOCK = 5_000
 
 _BEGINNING = datetime.min.replace(tzinfo=UTC)
 
@@ -143,6 +145,11 @@ def distinct_users(user_ids: Iterable[int], limit: int) -> list[UserId]:
 def page_size(asked: int) -> int:
     """Return how many ids a page holds: 0 means the default, too many are coerced."""
     return min(asked, PAGE_LIMIT) if asked else DEFAULT_PAGE
+
+
+def block_size(asked: int) -> int:
+    """Return how many people a block holds: 0 means the default, too many are coerced."""
+    return min(asked, BLOCK_LIMIT) if asked else DEFAULT_BLOCK
 
 
 def numeric_key(key: str) -> int | None:

@@ -16,7 +16,8 @@ from services.user_context.cache import BothForms, ContextCache, Filling, Grant
 from services.user_context.domain import Part, Person, UserId
 from services.user_context.redis_link import RedisAway
 from services.user_context.rendering import RenderedPart, facts_message, render_main
-from services.user_context.store import MainAppStore, OwnStore, main_app_unavailable
+from services.user_context.snapshots import main_app_unavailable
+from services.user_context.store import MainAppStore, OwnStore
 
 # Rendering a person takes about a fifth of a millisecond; hits must not wait for hundreds.
 PEOPLE_PER_TURN = 20
@@ -98,7 +99,7 @@ class MainAppReadings:
         """
         started = self._clock.monotonic()
         metrics.observe_batch("refresh", len(user_ids))
-        with _versions_needed():
+        with versions_needed():
             version = await self._own.draw_version()
             grants = await self._invalidated(user_ids, version)
         read_at = self._clock.now()
@@ -184,8 +185,8 @@ async def _asked(
 
 
 @contextmanager
-def _versions_needed() -> Iterator[None]:
-    """Say what is missing when PostgreSQL is."""
+def versions_needed() -> Iterator[None]:
+    """Raise Unavailable (VERSIONS_UNAVAILABLE) when PostgreSQL is away."""
     try:
         yield
     except (Unavailable, DeadlineExceeded) as error:

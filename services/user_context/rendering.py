@@ -6,7 +6,15 @@ from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import orjson
-from dialler.model.v1.call_state_pb2 import CallState, EntryState, Outcome, Queue
+from dialler.model.v1.call_state_pb2 import (
+    Callback,
+    CallbackState,
+    CallState,
+    EntryState,
+    Hold,
+    Outcome,
+    Queue,
+)
 from dialler.model.v1.facts_pb2 import ClaimFacts, RequirementFacts, UserFacts
 from dialler.user_context.v1 import user_context_pb2 as pb
 from google.protobuf.descriptor import Descriptor
@@ -253,6 +261,26 @@ def _shown_call_state(state: CallState) -> _Shown:
             for attempt in state.recent_attempts
         ],
         "version": str(state.version),
+        "hold": _name(Hold, "HOLD_", state.hold),
+        "open_callback": _shown_callback(state.open_callback)
+        if state.HasField("open_callback")
+        else None,
+    }
+
+
+def _shown_callback(callback: Callback) -> _Shown:
+    return {
+        "callback_id": callback.callback_id,
+        "user_id": str(callback.user_id),
+        "scheduled_for": _moment(callback, "scheduled_for"),
+        "preferred_agent_id": callback.preferred_agent_id or None,
+        "state": _name(CallbackState, "CALLBACK_STATE_", callback.state),
+        "misses": callback.misses,
+        "created_by": callback.created_by or None,
+        "created_at": _moment(callback, "created_at"),
+        "closed_at": _moment(callback, "closed_at"),
+        "closed_reason": callback.closed_reason or None,
+        "notes": callback.notes,
     }
 
 

@@ -1,6 +1,7 @@
 """The service's methods: requests to our terms, and answers back."""
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -15,6 +16,7 @@ from services.user_context import domain
 from services.user_context.coalescing import Coalescer
 from services.user_context.contexts import Contexts
 from services.user_context.domain import UserId, distinct_users
+from services.user_context.facts_stream import FactsStreams
 from services.user_context.fragments import batched
 from services.user_context.invalidations import Invalidations
 from services.user_context.metrics import CacheStats, Result
@@ -29,8 +31,8 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 class UserContextServicer:
     """Each method answers as its contract promises.
 
-    The two that return contexts return encoded messages: a context in the cache is passed through
-    without being parsed.
+    Those that return contexts or blocks return encoded messages: a context in the cache is passed
+    through without being parsed.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class UserContextServicer:
         refreshes: Coalescer[UserId, Refreshed],
         invalidations: Invalidations,
         main_app: MainAppStore,
+        streams: FactsStreams,
         stats: CacheStats,
     ) -> None:
         self._contexts = contexts
@@ -48,6 +51,7 @@ class UserContextServicer:
         self._refreshes = refreshes
         self._invalidations = invalidations
         self._main_app = main_app
+        self._streams = streams
         self._stats = stats
 
     async def GetUserContext(self, request: pb.GetUserContextRequest, context: _Context) -> bytes:
@@ -90,6 +94,15 @@ class UserContextServicer:
         user_ids = distinct_users(request.user_ids, domain.REFRESH_LIMIT)
         found = await self._facts.get(user_ids)
         return pb.ReadUserFactsResponse(facts=[found[user_id] for user_id in user_ids])
+
+    async def StreamUserFacts(
+        self, request: pb.StreamUserFactsRequest, context: _Context
+    ) -> AsyncGenerator[bytes, None]:
+        """Everybody's facts."""
+        people = domain.block_size(request.block_size)
+        async with aclosing(self._streams.blocks(request.after_user_id, people)) as blocks:
+            async for block in blocks:
+                yield block
 
     async def ResolveUsers(
         self, request: pb.ResolveUsersRequest, context: _Context
@@ -143,14 +156,19 @@ class UserContextServicer:
         )
 
 
-_ENCODED_ALREADY = frozenset({"GetUserContext", "BatchGetUserContexts"})
+_ENCODED_ALREADY = frozenset({"GetUserContext", "BatchGetUserContexts", "StreamUserFacts"})
+
+_HANDLERS: dict[bool, Callable[..., Any]] = {
+    False: grpc.unary_unary_rpc_method_handler,
+    True: grpc.unary_stream_rpc_method_handler,
+}
 
 
 def registering(servicer: UserContextServicer) -> Callable[[grpc.aio.Server], None]:
     """Return what adds the servicer to a server, its encoded answers passed through."""
     service = pb.DESCRIPTOR.services_by_name["UserContextService"]
     handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
-        method.name: grpc.unary_unary_rpc_method_handler(
+        method.name: _HANDLERS[method.server_streaming](
             getattr(servicer, method.name),
             request_deserializer=GetMessageClass(method.input_type).FromString,
             response_serializer=None

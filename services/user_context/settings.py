@@ -42,6 +42,11 @@ class UserContextSettings(ServiceSettings):
     mysql_bulk_seconds: float = Field(
         default=3.0, gt=0.0, description="Time allowed to the reading of a batch of contexts."
     )
+    mysql_stream_seconds: float = Field(
+        default=60.0,
+        gt=0.0,
+        description="Time allowed to a stream of everybody's facts, which holds one snapshot.",
+    )
     postgres_connections: int = Field(default=4, ge=1, description="Connections to PostgreSQL.")
     postgres_seconds: float = Field(
         default=0.5, gt=0.0, description="Time allowed to a statement in PostgreSQL."

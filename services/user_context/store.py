@@ -1,18 +1,16 @@
 """All SQL: the readings of the main app, and the little we keep in PostgreSQL."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import event
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from mainapp.description import ColumnType, Description
-from servicekit.database import RETRY_AFTER_SECONDS, database_errors
-from servicekit.errors import Conflict, DeadlineExceeded, InvalidArgument, Unavailable
+from servicekit.database import database_errors
+from servicekit.errors import InvalidArgument
 from services.user_context.domain import (
     Part,
     PeopleRows,
@@ -23,21 +21,11 @@ from services.user_context.domain import (
     numeric_key,
 )
 from services.user_context.rows import RowReader
+from services.user_context.snapshots import keep_snapshots_repeatable, main_app_errors, snapshot
 from services.user_context.tables import main_app_tables, read_version, unraised_fences
 
 # Both servers read to here as one set of keys; larger questions go in several statements.
 KEYS_PER_STATEMENT = 1_000
-
-_BEGIN_SNAPSHOT = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
-
-
-def main_app_unavailable() -> Unavailable:
-    """Return the error for a main app that does not answer."""
-    return Unavailable(
-        "MAIN_APP_UNAVAILABLE",
-        "the main app's database cannot be read now",
-        retry_after_seconds=RETRY_AFTER_SECONDS,
-    )
 
 
 class MainAppStore:
@@ -60,11 +48,11 @@ class MainAppStore:
             if table.facts
         }
         self._facts_query = self._facts_statement()
-        _keep_snapshots_repeatable(engine)
+        keep_snapshots_repeatable(engine)
 
     async def ping(self) -> None:
         """Return when MySQL answers."""
-        with _main_app_errors():
+        with main_app_errors():
             async with self._engine.connect() as connection:
                 await connection.execute(sa.select(1))
 
@@ -73,7 +61,7 @@ class MainAppStore:
 
         The number of statements does not depend on the number of people.
         """
-        async with self._snapshot() as connection:
+        async with snapshot(self._engine) as connection:
             users = await self._read(
                 connection, "users", self._column("users", "user_id"), user_ids
             )
@@ -93,7 +81,7 @@ class MainAppStore:
 
         One statement, so all of it is as of one moment after the call.
         """
-        with _main_app_errors():
+        with main_app_errors():
             async with self._engine.connect() as connection:
                 result = await connection.execute(self._facts_query, {"keys": user_ids})
                 found: Sequence[Sequence[Any]] = result.all()
@@ -111,7 +99,7 @@ class MainAppStore:
             raise InvalidArgument("UNKNOWN_TABLE", "no such table is described", table=table)
         query, known = self._users_statement(table), self._keys(table, keys)
         people: set[UserId] = set()
-        with _main_app_errors():
+        with main_app_errors():
             async with self._engine.connect() as connection:
                 for start in range(0, len(known), KEYS_PER_STATEMENT):
                     some = known[start : start + KEYS_PER_STATEMENT]
@@ -123,7 +111,7 @@ class MainAppStore:
         """Return up to ``limit`` ids above ``after`` in rising order, and the highest of all."""
         key = self._column("users", "user_id")
         page = sa.select(key).where(key > after).order_by(key).limit(limit)
-        with _main_app_errors():
+        with main_app_errors():
             async with self._engine.connect() as connection:
                 ids = [UserId(user_id) for (user_id,) in await connection.execute(page)]
                 highest = await connection.scalar(sa.select(sa.func.max(key)))
@@ -219,41 +207,6 @@ class MainAppStore:
         """The column by the main app's name for it."""
         described = self._description.tables[table].columns[column]
         return self._tables[table].c[described.name_with_us or column]
-
-    @asynccontextmanager
-    async def _snapshot(self) -> AsyncIterator[AsyncConnection]:
-        """All statements of the block see the database as it is when the block begins."""
-        with _main_app_errors():
-            async with self._engine.connect() as connection:
-                try:
-                    await connection.exec_driver_sql(_BEGIN_SNAPSHOT)
-                    yield connection
-                    await connection.exec_driver_sql("COMMIT")
-                except BaseException:
-                    # Must not go back to the pool with its snapshot open.
-                    await connection.invalidate()
-                    raise
-
-
-def _keep_snapshots_repeatable(engine: AsyncEngine) -> None:
-    """A server whose default is READ COMMITTED would quietly ignore CONSISTENT SNAPSHOT."""
-
-    @event.listens_for(engine.sync_engine, "connect")
-    def prepare(connection: Any, record: object) -> None:
-        cursor = connection.cursor()
-        try:
-            cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        finally:
-            cursor.close()
-
-
-@contextmanager
-def _main_app_errors() -> Any:
-    try:
-        with database_errors():
-            yield
-    except (Unavailable, DeadlineExceeded, Conflict) as error:
-        raise main_app_unavailable() from error
 
 
 @dataclass(frozen=True, slots=True)

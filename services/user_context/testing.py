@@ -1,7 +1,7 @@
 """The service in the test's own process, and a queue service that says what it is told to."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,8 +9,11 @@ from typing import Any
 import grpc
 import grpc.aio
 from dialler.model.v1.call_state_pb2 import CallState
+from dialler.model.v1.facts_pb2 import UserFacts
 from dialler.queue.v1 import queue_pb2
+from dialler.user_context.v1 import user_context_pb2 as pb
 from dialler.user_context.v1 import user_context_pb2_grpc
+from google.protobuf.timestamp_pb2 import Timestamp
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -30,6 +33,7 @@ from services.user_context.domain import Person, UserId
 from services.user_context.metrics import CacheStats
 from services.user_context.pipelined_redis import PipelinedLink
 from services.user_context.readings import MainAppReadings
+from services.user_context.rows import NO_MOMENT
 from services.user_context.settings import UserContextSettings
 from services.user_context.store import MainAppStore, OwnStore
 
@@ -123,6 +127,54 @@ async def running_user_context(
     finally:
         await service.stop()
         await queue_server.stop()
+
+
+class FactsDecoder:
+    """Takes the blocks of one stream, in order, apart into the facts of people.
+
+    What the stream leaves out, ids of claims and of requirements among it, is unset.
+    """
+
+    def __init__(self) -> None:
+        self._matters: list[pb.Matter] = []
+        self._lenders: list[str | None] = [None]
+
+    def people(self, block: pb.StreamUserFactsResponse) -> list[UserFacts]:
+        """Return those in the block."""
+        self._matters += block.new_matters
+        self._lenders += block.new_lenders
+        created = iter(zip(block.claim_created_at, block.claim_lenders, strict=True))
+        people = [self._person(block, place, created) for place in range(len(block.user_ids))]
+        assert next(created, None) is None, "claims of nobody"  # noqa: S101
+        return people
+
+    def _person(
+        self, block: pb.StreamUserFactsResponse, place: int, created: Iterator[tuple[int, int]]
+    ) -> UserFacts:
+        matter = self._matters[block.matters[place]]
+        facts = UserFacts(
+            user_id=block.user_ids[place],
+            exists=True,
+            is_enabled=matter.is_enabled,
+            status=matter.status if matter.HasField("status") else None,
+            has_signature=matter.has_signature,
+            claims=matter.claims,
+            phone_e164=block.phone_e164[place] or None,
+            date_of_birth=block.date_of_birth[place] or None,
+            created_at=_moment(block.created_at[place]),
+        )
+        for claim in facts.claims:
+            moment, lender = next(created)
+            named = self._lenders[lender]
+            if named is not None:
+                claim.lender = named
+            if (at := _moment(moment)) is not None:
+                claim.created_at.CopyFrom(at)
+        return facts
+
+
+def _moment(seconds: int) -> Timestamp | None:
+    return None if seconds == NO_MOMENT else Timestamp(seconds=seconds)
 
 
 class PausableStore(MainAppStore):

@@ -33,6 +33,11 @@ async def _facts(service: RunningUserContext, user_id: int) -> pb.ReadUserFactsR
     return await service.stub.ReadUserFacts(pb.ReadUserFactsRequest(user_ids=[user_id]))
 
 
+async def _stream(service: RunningUserContext, user_id: int) -> list[pb.StreamUserFactsResponse]:
+    request = pb.StreamUserFactsRequest(after_user_id=user_id - 1)
+    return [block async for block in service.stub.StreamUserFacts(request)]
+
+
 async def _until(holds: Callable[[], Awaitable[bool]], what: str, seconds: float = 20.0) -> None:
     end = time.monotonic() + seconds
     while not await holds():
@@ -78,7 +83,7 @@ async def test_mysql_stopped(
     own_mariadb.stop()
 
     assert (await _get(service, 1)).freshness.cached
-    for ask in (_refresh, _facts):
+    for ask in (_refresh, _facts, _stream):
         with pytest.raises(Unavailable) as refused:
             await ask(service, 1)
         assert refused.value.reason == "MAIN_APP_UNAVAILABLE"
@@ -110,6 +115,7 @@ async def test_mysql_stopped(
     await _until(is_back, "MySQL to be read again")
     assert (await _facts(service, 2)).facts[0].exists
     assert (await _refresh(service, 1)).facts[0].version
+    assert [list(block.user_ids) for block in await _stream(service, 1)] == [[1, 2, 3]]
 
 
 async def test_mysql_hanging_is_given_up_in_time_and_then_left_alone(
@@ -207,9 +213,10 @@ async def test_postgresql_stopped(
             assert answer.context.user.user_id == 2
             assert (answer.freshness.stale, answer.freshness.cached) == (False, False)
         assert (await _facts(service, 2)).facts[0].exists
-        with pytest.raises(Unavailable) as refused:
-            await _refresh(service, 1)
-        assert refused.value.reason == "VERSIONS_UNAVAILABLE"
+        for ask in (_refresh, _stream):
+            with pytest.raises(Unavailable) as refused:
+                await ask(service, 1)
+            assert refused.value.reason == "VERSIONS_UNAVAILABLE"
         assert (await _get(service, 1)).context.user.user_id == 1
 
         own_postgres.start()

@@ -1,5 +1,6 @@
 """The API description is valid, complete and true; its page needs nothing from elsewhere."""
 
+import json
 import re
 import subprocess
 import sys
@@ -10,11 +11,15 @@ from typing import Any
 import httpx
 import jwt
 import pytest
+from dialler.model.v1 import call_state_pb2
 from dialler.user_context.v1 import user_context_pb2
+from google.protobuf.timestamp_pb2 import Timestamp
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
+from gateway.schemas import CallState
 from gateway.testing import RunningGateway
+from services.user_context.rendering import render_call
 
 pytestmark = pytest.mark.integration
 
@@ -126,6 +131,46 @@ async def test_context_is_described_from_the_contract(document: dict[str, Any]) 
     assert claim["created_at"]["anyOf"][0] == {"type": "string", "format": "date-time"}
     state = context["call_state"]["anyOf"][0]["properties"]
     assert "unsigned_users" in state["queue"]["anyOf"][0]["enum"]
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [
+        None,
+        call_state_pb2.Callback(),
+        call_state_pb2.Callback(
+            callback_id="c-1",
+            user_id=2**64 - 1,
+            scheduled_for=Timestamp(seconds=1_750_000_000),
+            preferred_agent_id="agent-1",
+            state=call_state_pb2.CALLBACK_STATE_OPEN,
+            created_by="agent-2",
+            closed_reason="USER_DISABLED",
+        ),
+    ],
+)
+async def test_what_the_context_says_of_the_queue_is_as_described_and_as_the_queue_has_it(
+    document: dict[str, Any], callback: call_state_pb2.Callback | None
+) -> None:
+    state = call_state_pb2.CallState(
+        user_id=7,
+        queue=call_state_pb2.QUEUE_CALLBACKS,
+        hold=call_state_pb2.HOLD_SHARED_PHONE,
+        open_callback=callback,
+    )
+    in_context = json.loads(render_call(state).json)
+    in_answers = json.loads(CallState.of(state).model_dump_json())
+    described = document["components"]["schemas"]["Context"]["properties"]["call_state"]
+
+    OAS31Validator({**described, "components": document["components"]}).validate(in_context)
+    OAS31Validator(schema_of(document, "CallState")).validate(in_answers)
+    assert _without_fractions(in_context) == _without_fractions(in_answers)
+    assert in_context["queue"] == "callbacks"
+
+
+def _without_fractions(shown: dict[str, Any]) -> dict[str, Any]:
+    """Times with or without their zero microseconds are the same."""
+    return dict(json.loads(json.dumps(shown).replace(".000000Z", "Z")))
 
 
 async def test_page_uses_only_what_is_served_here(http: httpx.AsyncClient) -> None:

@@ -10,7 +10,14 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 import pytest
-from dialler.model.v1.call_state_pb2 import CallState, EntryState, Outcome, Queue
+from dialler.model.v1.call_state_pb2 import (
+    Callback,
+    CallbackState,
+    CallState,
+    EntryState,
+    Outcome,
+    Queue,
+)
 from dialler.model.v1.change_pb2 import ChangeTimeline
 from dialler.model.v1.facts_pb2 import UserFacts
 from dialler.queue.v1 import queue_pb2
@@ -164,6 +171,107 @@ class Desk:
     async def stats(self) -> queue_pb2.GetQueueStatsResponse:
         """Return the figures."""
         return await self._running.stub.GetQueueStats(queue_pb2.GetQueueStatsRequest())
+
+    async def presence(
+        self, agent_id: str, presence: queue_pb2.Presence.ValueType
+    ) -> queue_pb2.Agent:
+        """Say what an agent is doing."""
+        request = queue_pb2.SetAgentPresenceRequest(agent_id=agent_id, presence=presence)
+        return (await self._running.stub.SetAgentPresence(request)).agent
+
+    async def agents(self) -> dict[str, queue_pb2.Agent]:
+        """Return every agent known."""
+        answer = await self._running.stub.ListAgents(queue_pb2.ListAgentsRequest())
+        return {it.agent_id: it for it in answer.agents}
+
+    async def schedule(
+        self,
+        user_id: int,
+        scheduled_for: datetime,
+        *,
+        preferred: str = "",
+        actor_id: str = "boss",
+        request_id: str = "",
+    ) -> Callback:
+        """Agree a callback."""
+        request = queue_pb2.ScheduleCallbackRequest(
+            user_id=user_id,
+            scheduled_for=timestamp(scheduled_for),
+            preferred_agent_id=preferred,
+            actor_id=actor_id,
+            request_id=request_id or str(uuid4()),
+        )
+        return (await self._running.stub.ScheduleCallback(request)).callback
+
+    async def reschedule(
+        self, callback_id: str, scheduled_for: datetime, preferred: str | None = None
+    ) -> Callback:
+        """Move a callback."""
+        request = queue_pb2.RescheduleCallbackRequest(
+            callback_id=callback_id,
+            scheduled_for=timestamp(scheduled_for),
+            preferred_agent_id=preferred,
+            actor_id="boss",
+            request_id=str(uuid4()),
+        )
+        return (await self._running.stub.RescheduleCallback(request)).callback
+
+    async def cancel(self, callback_id: str) -> Callback:
+        """Call a callback off."""
+        request = queue_pb2.CancelCallbackRequest(
+            callback_id=callback_id, actor_id="boss", request_id=str(uuid4())
+        )
+        return (await self._running.stub.CancelCallback(request)).callback
+
+    async def callbacks(
+        self, state: CallbackState.ValueType = CallbackState.CALLBACK_STATE_OPEN, agent: str = ""
+    ) -> list[Callback]:
+        """Return callbacks in a state."""
+        request = queue_pb2.ListCallbacksRequest(state=state, preferred_agent_id=agent)
+        return list((await self._running.stub.ListCallbacks(request)).callbacks)
+
+    async def suppress(self, user_id: int, notes: str = "asked for it") -> CallState:
+        """Stop every call to a person."""
+        request = queue_pb2.SuppressUserRequest(
+            user_id=user_id, actor_id="boss", notes=notes, request_id=str(uuid4())
+        )
+        return (await self._running.stub.SuppressUser(request)).call_state
+
+    async def lift(self, user_id: int) -> CallState:
+        """Let a person be called again."""
+        request = queue_pb2.LiftSuppressionRequest(
+            user_id=user_id, actor_id="boss", notes="wrote to us", request_id=str(uuid4())
+        )
+        return (await self._running.stub.LiftSuppression(request)).call_state
+
+    async def import_phones(
+        self, csv: bytes, *, list_name: str = "tps", is_complete: bool = False, cut: int = 7
+    ) -> queue_pb2.ImportSuppressedPhonesResponse:
+        """Take over a list of phone numbers, sent in small parts."""
+        request = queue_pb2.ImportSuppressedPhonesRequest
+        head = request(list_name=list_name, actor_id="boss", is_complete=is_complete)
+        parts = [request(csv=csv[at : at + cut]) for at in range(0, len(csv), cut)]
+
+        async def sent() -> AsyncIterator[queue_pb2.ImportSuppressedPhonesRequest]:
+            for message in (head, *parts):
+                yield message
+
+        return await self._running.stub.ImportSuppressedPhones(sent())
+
+    async def explain(self, user_id: int, agent_id: str = "") -> queue_pb2.ExplainUserResponse:
+        """Ask why a person is called, or not."""
+        request = queue_pb2.ExplainUserRequest(user_id=user_id, agent_id=agent_id)
+        return await self._running.stub.ExplainUser(request)
+
+    async def rebuild(self) -> list[queue_pb2.RebuildResponse]:
+        """Bring everybody in line; returns all that it told."""
+        told = self._running.stub.Rebuild(queue_pb2.RebuildRequest(actor_id="boss"))
+        return [it async for it in told]
+
+    async def audit(self, **asked: Any) -> list[queue_pb2.AuditEntry]:
+        """Return what is kept of who saw and changed whom."""
+        request = queue_pb2.ListAuditEntriesRequest(**asked)
+        return list((await self._running.stub.ListAuditEntries(request)).entries)
 
     async def becomes(self, user_id: int, state: EntryState.ValueType) -> CallState:
         """Return the person's call state once it is this one."""

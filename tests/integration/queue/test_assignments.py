@@ -60,8 +60,54 @@ async def test_no_heartbeat_keeps_somebody_for_ever(desk: Desk, clock: FakeClock
     assert raised.value.reason == "ASSIGNMENT_NOT_LIVE"
 
 
-async def test_an_outcome_after_the_lease_is_refused_whether_or_not_the_sweep_was_there(
-    queue_url: str, redis_url: str, clock: FakeClock, tables: Tables
+@pytest.mark.parametrize("sweeps", [True, False])
+async def test_an_outcome_just_after_the_lease_is_taken_if_nobody_else_was_handed_the_person(
+    queue_url: str, redis_url: str, clock: FakeClock, tables: Tables, sweeps: bool
+) -> None:
+    interval = 0.02 if sweeps else 3600.0
+    async with running_queue(
+        queue_url, redis_url, clock=clock, lease_sweep_interval_seconds=interval
+    ) as running:
+        desk = Desk(running)
+        held = await _held(desk)
+        clock.advance(120)
+        if sweeps:
+            await desk.becomes(1, READY)
+        with pytest.raises(Conflict) as raised:
+            await desk.release(held)
+        assert raised.value.reason == "ASSIGNMENT_NOT_LIVE"
+        answer = await desk.record(held, call_state_pb2.OUTCOME_NO_ANSWER)
+        assert answer.call_state.state == WAITING
+        assert answer.call_state.attempts == 1
+        rows = await tables.rows("SELECT ending FROM queue.assignments")
+        assert [row[0] for row in rows] == [1]
+        with pytest.raises(NotFound):
+            await desk.current("agent")
+
+
+async def test_an_outcome_after_the_lease_is_refused_when_another_agent_has_the_person(
+    desk: Desk, clock: FakeClock, tables: Tables
+) -> None:
+    held = await _held(desk)
+    clock.advance(120)
+    await desk.becomes(1, READY)
+    taken = (await desk.claim("other")).assignment
+    with pytest.raises(Conflict) as raised:
+        await _record(desk, held)
+    assert raised.value.reason == "ASSIGNMENT_NOT_LIVE"
+    await _record(desk, taken)
+    assert await tables.value("SELECT count(*) FROM queue.attempts") == 1
+
+
+async def test_an_outcome_hours_after_the_lease_is_refused(desk: Desk, clock: FakeClock) -> None:
+    held = await _held(desk)
+    clock.advance(120 + 3601)
+    with pytest.raises(Conflict):
+        await _record(desk, held)
+
+
+async def test_the_next_claim_of_an_agent_does_not_wait_for_the_sweep(
+    queue_url: str, redis_url: str, clock: FakeClock
 ) -> None:
     async with running_queue(
         queue_url, redis_url, clock=clock, lease_sweep_interval_seconds=3600.0
@@ -69,18 +115,24 @@ async def test_an_outcome_after_the_lease_is_refused_whether_or_not_the_sweep_wa
         desk = Desk(running)
         held = await _held(desk)
         clock.advance(120)
-        for ask in (desk.release(held), _record(desk, held)):
-            with pytest.raises(Conflict) as raised:
-                await ask
-            assert raised.value.reason == "ASSIGNMENT_NOT_LIVE"
-        with pytest.raises(NotFound):
-            await desk.current("agent")
-        assert await tables.value("SELECT count(*) FROM queue.attempts") == 0
-        # The agent's next claim does not wait for the sweep either.
         again = await desk.claim("agent")
         assert not again.already_held
         assert again.assignment.assignment_id != held.assignment_id
         assert again.assignment.user_id == 1
+
+
+async def test_a_double_click_under_two_request_ids_records_one_outcome(
+    desk: Desk, tables: Tables
+) -> None:
+    held = await _held(desk)
+    first, second = await asyncio.gather(
+        desk.record(held, call_state_pb2.OUTCOME_HUNG_UP, notes="rude"),
+        desk.record(held, call_state_pb2.OUTCOME_HUNG_UP, notes="rude"),
+    )
+    assert first.call_state.attempts == second.call_state.attempts == 1
+    assert await tables.value("SELECT count(*) FROM queue.attempts") == 1
+    with pytest.raises(Conflict):
+        await desk.record(held, call_state_pb2.OUTCOME_NO_ANSWER)
 
 
 async def _record(desk: Desk, held: queue_pb2.Assignment) -> None:

@@ -27,6 +27,7 @@ async def _everything_said(service: RunningUserContext) -> bytes:
         await stub.BatchGetUserContexts(batch),
         await stub.GetUserContext(pb.GetUserContextRequest(user_id=1)),
         await stub.ListUserIds(pb.ListUserIdsRequest()),
+        *[block async for block in stub.StreamUserFacts(pb.StreamUserFactsRequest())],
     ]
     batch.view = pb.CONTEXT_VIEW_JSON
     answers.append(await stub.BatchGetUserContexts(batch))

@@ -1,8 +1,14 @@
 """Phone numbers come out in one form, or are said not to be numbers."""
 
-import pytest
+import re
 
-from services.user_context.phones import e164
+import phonenumbers
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from services.user_context import phones
+from services.user_context.phones import e164, e164_of_many
 
 
 @pytest.mark.parametrize(
@@ -54,3 +60,55 @@ def test_a_foreign_number_keeps_its_country() -> None:
 
 def test_a_foreign_number_that_looks_like_drama_is_not_british() -> None:
     assert e164("+33 7700900123") is None
+
+
+def _matching(pattern: str) -> st.SearchStrategy[str]:
+    return st.from_regex(re.compile(pattern, re.ASCII), fullmatch=True)
+
+
+def _library(kind: str) -> str:
+    """The library's own pattern for the national numbers of a kind."""
+    british = phonenumbers.PhoneMetadata.metadata_for_region("GB")
+    return str(getattr(british, kind).national_number_pattern)
+
+
+_NATIONAL = st.one_of(
+    # What the library itself takes for mobiles and landlines, what is kept for drama, and any
+    # digits: many of them one digit away from being valid.
+    _matching(_library("mobile")),
+    _matching(_library("fixed_line")),
+    _matching(phones._DRAMA.pattern),
+    _matching(r"[0-9]{8,11}"),
+)
+_PREFIX = st.sampled_from(
+    ["0", "+44", "0044", "44", "+440", "+44(0)", "00440", "440", "", "+0", "+1"]
+)
+
+
+@st.composite
+def written_numbers(draw: st.DrawFn) -> str:
+    """A number with separators strewn in, now and then of a kind that means something."""
+    bare = draw(_PREFIX) + draw(_NATIONAL)
+    places = draw(st.lists(st.integers(0, len(bare)), max_size=4))
+    separators = st.sampled_from([" ", "-", "(", ")", " (", ") ", "--", "/", ".", "x", "\n", "+"])
+    for place in places:
+        bare = bare[:place] + draw(separators) + bare[place:]
+    return bare
+
+
+@settings(deadline=None, max_examples=1_500)
+@given(st.lists(st.none() | written_numbers() | st.text(max_size=14), max_size=6))
+@example(["07700 900123", None, "", "+44 (0)113 496 0001", "0044 1632-960-123"])
+@example(["07700\n900123", "07700 900123"])
+@example(["0" + "\u0667\u0667\u0660\u0660 900123"])
+def test_many_at_once_get_the_librarys_answer_one_by_one(raws: list[str | None]) -> None:
+    expected = [(e164.__wrapped__(raw) or "") if raw else "" for raw in raws]
+
+    assert e164_of_many(raws) == expected
+
+
+@settings(deadline=None, max_examples=300)
+@given(_matching(_library("mobile")))
+def test_usual_mobiles_do_not_need_the_library(national: str) -> None:
+    for prefix in ("0", "+44", "0044", "44", "+440"):
+        assert phones._USUAL.fullmatch(prefix + national), prefix

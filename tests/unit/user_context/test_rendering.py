@@ -271,6 +271,7 @@ def test_call_state_json_and_message_show_the_same() -> None:
         last_outcome=call_state_pb2.OUTCOME_NO_ANSWER,
         version=2**63 + 1,
         recent_attempts=[call_state_pb2.Attempt(agent_id="a", notes='said "no"')],
+        hold=call_state_pb2.HOLD_DAILY_CAP,
     )
     state.next_call_at.FromJsonString("2025-06-02T09:00:00Z")
 
@@ -293,7 +294,57 @@ def test_call_state_json_and_message_show_the_same() -> None:
             {"agent_id": "a", "outcome": None, "ended_at": None, "notes": 'said "no"'}
         ],
         "version": "9223372036854775809",
+        "hold": "daily_cap",
+        "open_callback": None,
     }
+
+
+def test_an_open_callback_is_shown_in_both_forms() -> None:
+    state = call_state_pb2.CallState(
+        user_id=7,
+        queue=call_state_pb2.QUEUE_CALLBACKS,
+        hold=call_state_pb2.HOLD_CALLBACK,
+        open_callback=call_state_pb2.Callback(
+            callback_id="c-1",
+            user_id=2**64 - 1,
+            preferred_agent_id="agent-1",
+            state=call_state_pb2.CALLBACK_STATE_OPEN,
+            misses=1,
+            created_by="agent-2",
+            notes="after work",
+        ),
+    )
+    state.open_callback.scheduled_for.FromJsonString("2025-06-02T17:30:00Z")
+
+    rendered = render_call(state)
+    shown = orjson.loads(rendered.json)
+
+    assert pb.UserContext.FromString(rendered.message).call_state == state
+    assert (shown["queue"], shown["hold"]) == ("callbacks", "callback")
+    assert shown["open_callback"] == {
+        "callback_id": "c-1",
+        "user_id": "18446744073709551615",
+        "scheduled_for": "2025-06-02T17:30:00Z",
+        "preferred_agent_id": "agent-1",
+        "state": "open",
+        "misses": 1,
+        "created_by": "agent-2",
+        "created_at": None,
+        "closed_at": None,
+        "closed_reason": None,
+        "notes": "after work",
+    }
+
+
+def test_a_call_states_json_names_every_field() -> None:
+    state = call_state_pb2.CallState(open_callback=call_state_pb2.Callback())
+    shown = orjson.loads(render_call(state).json)
+
+    for part, message in (
+        (shown, call_state_pb2.CallState),
+        (shown["open_callback"], call_state_pb2.Callback),
+    ):
+        assert set(part) == {field.name for field in message.DESCRIPTOR.fields}
 
 
 def test_a_queue_of_a_later_release_is_shown_as_none() -> None:
