@@ -35,7 +35,7 @@ class Plan:
     @property
     def begins(self) -> datetime:
         """The moment at which the people have been made and nobody has been called."""
-        return _utc(self.first_day, time(6))
+        return _utc(self.first_day, time(7))
 
     @property
     def ends(self) -> datetime:
