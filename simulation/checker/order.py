@@ -76,16 +76,19 @@ class Order:
         self._state = state
         self._report = report
         self._ladders = {UNSIGNED: Ladder(state), OUTSTANDING: Ladder(state)}
+        # Callbacks by when they must be offered, and those for which that has come.
+        self._agreed: list[tuple[datetime, int, int]] = []
         self._due: set[int] = set()
 
     def touch(self, person: Person, now: datetime) -> None:
         """Reckon anew with somebody to whom something has happened."""
         person.version += 1
         person.times_passed_over.clear()
-        if person.callback is not None:
-            self._due.add(person.user_id)
-            return
         self._due.discard(person.user_id)
+        if person.callback is not None:
+            due_at = person.callback.due_at + self._state.patience.promotion
+            heapq.heappush(self._agreed, (due_at, person.user_id, person.version))
+            return
         when = surely_ready_at(self._state, person, now)
         if when is not None and person.view.matter is not None:
             self._ladders[person.view.matter].put(person, when)
@@ -138,7 +141,11 @@ class Order:
         given_due = (
             given.callback.due_at if given is not None and given.callback is not None else None
         )
-        for user_id in sorted(self._due):
+        while self._agreed and self._agreed[0][0] <= claimed.at:
+            _, user_id, version = heapq.heappop(self._agreed)
+            if self._state.people[user_id].version == version:
+                self._due.add(user_id)
+        for user_id in self._due:
             person = self._state.people[user_id]
             if person is given or not self._is_callback_ready(person, claimed):
                 continue
