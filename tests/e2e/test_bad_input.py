@@ -59,7 +59,10 @@ def test_outcome_on_someone_elses_assignment(stack: Stack, agent: Desk) -> None:
 def test_second_outcome_on_an_ended_assignment(agent: Desk) -> None:
     assignment = agent.claim()["assignment"]
     agent.record(assignment["assignment_id"], "no_answer").raise_for_status()
-    response = agent.record(assignment["assignment_id"], "no_answer")
+    again = agent.record(assignment["assignment_id"], "no_answer")
+    again.raise_for_status()
+    assert again.json()["call_state"]["attempts"] == 1
+    response = agent.record(assignment["assignment_id"], "hung_up")
     assert _problem(response, 409) == "ASSIGNMENT_NOT_LIVE"
 
 
