@@ -5,10 +5,6 @@ PY := $(BIN)/python
 USERS ?= 50000
 CHANGES ?= 1
 JOBS ?= 2
-PEOPLE ?= 50000
-AGENTS ?= 100
-DAYS ?= 5
-SEED ?= 1
 SOURCES := servicekit services gateway mainapp devstack simulation bench tests
 
 .DEFAULT_GOAL := help
@@ -92,16 +88,20 @@ e2e: setup ## The whole suite, from a row in MySQL to an event in the desk
 simulation: setup ## A short simulated day, and the same with rules broken on purpose
 	@$(BIN)/pytest -q -n $(JOBS) tests/simulation
 
+simulate: PEOPLE = 50000
+simulate: AGENTS = 100
 simulate: CHANGES = 100000
+simulate: DAYS = 5
+simulate: SEED = 1
 simulate: setup ## A working week of 100 agents on 50,000 people, checked (SEED=1, FIRST_DAY=2026-06-08)
 	@$(PY) -m simulation --people $(PEOPLE) --agents $(AGENTS) --changes $(CHANGES) \
 		--days $(DAYS) --seed $(SEED) $(if $(FIRST_DAY),--first-day $(FIRST_DAY))
 
-bench: setup ## Speed beside the bare engines'; ONLY=name for one
-	@$(PY) -m bench $(if $(ONLY),--only $(ONLY))
+bench: setup ## Speed beside the bare engines'; ONLY=name for one; ONLY=rebuild PEOPLE=500000
+	@$(PY) -m bench $(if $(ONLY),--only $(ONLY)) $(if $(PEOPLE),--people $(PEOPLE))
 
 lock: ## Pin the dependencies anew (needs uv)
-	@uv pip compile pyproject.toml --all-extras --group dev --python-version 3.11 --upgrade \
+	@uv pip compile pyproject.toml --all-extras --group dev --group bench --python-version 3.11 --upgrade \
 		--generate-hashes --no-emit-index-url --no-header -q -o requirements.lock
 
 metrics: setup ## Lengths of functions and files (house style, rule 11)

@@ -203,6 +203,15 @@ class Reconciled:
     until: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class CallbackClosed:
+    """The queue closed a callback by itself, as its table tells."""
+
+    at: datetime
+    window: Window
+    row: "CallbackRow"
+
+
 Record: TypeAlias = (
     Truth
     | Claimed
@@ -215,6 +224,7 @@ Record: TypeAlias = (
     | PhonesImported
     | PresenceSet
     | AgentLimited
+    | CallbackClosed
 )
 
 

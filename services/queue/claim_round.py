@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Protocol
 from uuid import UUID, uuid4
 
@@ -18,11 +18,12 @@ from services.queue.domain.terms import Queue, UserId
 from services.queue.facts_application import FactsApplication
 from services.queue.main_app import MainApp
 from services.queue.requests import FactsUpdate
-from services.queue.store import assignments, claims
+from services.queue.store import assignments, claims, entries
 from services.queue.store.assignments import Assignment, HandOut, Request
 from services.queue.store.claims import Candidate, Gate
 from services.queue.store.database import Database
 from services.queue.time_zones import TimeZones
+from services.queue.writing import place_by_number
 
 # People reserved beyond one for each agent, once a round has turned somebody down: doubled with
 # every further round, so that a head full of outdated people is got through in a few.
@@ -128,6 +129,9 @@ class ClaimRound:
         left = [it for it in checked.fit + checked.renumbered if it.user_id not in handed_out]
         if left:
             await self._give_back(left)
+        refused = [it for it, _ in pairs if it.user_id not in handed_out]
+        if refused:
+            await self._place_refused(refused)
         if isinstance(put_right, BaseException):
             raise put_right
         self._note_faults(checked)
@@ -225,16 +229,25 @@ class ClaimRound:
         fit = {it.user_id for it in checked.fit}
         unfit = {it.user_id for it in checked.unfit}
         line = list(claimants)
+        phones: set[str] = set()
         pairs: list[tuple[Candidate, Claimant]] = []
         skipped: list[Candidate] = []
-        now = self._clock.now()
+        # Calling hours may have ended while the main app was asked.
+        now, hours = self._clock.now(), self._placement.calling_hours
+        is_open = {it: hours.are_open(now, it) for it in {each.time_zone for each in candidates}}
         for candidate in candidates:
             if not line:
                 break
             if candidate.user_id in unfit:
                 line[0].rejected += 1
-            # Calling hours may have ended while the main app was asked.
-            elif candidate.user_id in fit and self._may_call(candidate, now):
+            # Of people with one number only the first can be on the phone.
+            elif (
+                candidate.user_id in fit
+                and is_open[candidate.time_zone]
+                and candidate.phone_e164 not in phones
+            ):
+                if candidate.phone_e164 is not None:
+                    phones.add(candidate.phone_e164)
                 claimant = _next_for(candidate, line)
                 if claimant is None:
                     skipped.append(candidate)
@@ -249,9 +262,6 @@ class ClaimRound:
                     line.remove(may[0])
                     pairs.append((candidate, may[0]))
         return pairs
-
-    def _may_call(self, candidate: Candidate, now: datetime) -> bool:
-        return self._placement.calling_hours.are_open(now, candidate.time_zone)
 
     async def _hand_out(
         self, pairs: Sequence[tuple[Candidate, Claimant]]
@@ -310,6 +320,17 @@ class ClaimRound:
     async def _give_back(self, candidates: Sequence[Candidate]) -> None:
         async with self._database.statements() as tx:
             await claims.give_back(tx, [it.user_id for it in candidates], self._claim)
+
+    async def _place_refused(self, refused: Sequence[Candidate]) -> None:
+        """Have people whom the hand-out refused stand where their phone number says.
+
+        They might come to the head again and again otherwise, if their entry knew nothing of a
+        call to the number.
+        """
+        self._turned_down += len(refused)
+        async with self._database.transaction() as tx:
+            people = await entries.lock(tx, sorted(it.user_id for it in refused))
+            await place_by_number(tx, list(people.values()), self._placement, self._clock.now())
 
     async def _put_right(self, checked: _Checked) -> None:
         """Bring those turned down in line with the main app and keep the rest from the head."""

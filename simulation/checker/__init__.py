@@ -5,20 +5,40 @@ be one of its own: it goes by what was in MySQL, what was asked and answered, an
 what the tables hold.
 """
 
+import math
+
 from simulation.checker.callbacks import check_callbacks
 from simulation.checker.findings import Report
 from simulation.checker.ledger import check_tables
 from simulation.checker.replay import Replay
 from simulation.checker.state import Patience, State
-from simulation.history import History
+from simulation.history import CallbackClosed, History, Record, Window
 
 
 def check(history: History, patience: Patience | None = None) -> Report:
     """Return the verdict on a week that is over."""
     report = Report()
     replay = Replay(State.of(history, patience or Patience()), report)
-    for record in sorted(history.records, key=lambda it: (it.at, it.window.ended)):
+    records = [*history.records, *_closings(history)]
+    for record in sorted(records, key=lambda it: (it.at, it.window.ended)):
         replay.take(record)
     check_tables(history, replay, report)
     check_callbacks(history, replay, report)
     return report
+
+
+def _closings(history: History) -> list[Record]:
+    """Return what the queue did by itself, of which no answer told.
+
+    What follows from a person's rows comes before, what follows from somebody's word after all
+    else of the same moment.
+    """
+    return [
+        CallbackClosed(row.closed_at, _FIRST if row.closed_reason in _BY_ROWS else _LAST, row)
+        for row in history.tables.callbacks
+        if row.state == "closed" and row.closed_at is not None
+    ]
+
+
+_FIRST, _LAST = Window(0.0, 0.0), Window(math.inf, math.inf)
+_BY_ROWS = ("USER_DISABLED", "USER_INACTIVE", "USER_NOT_FOUND")

@@ -1,7 +1,7 @@
 """Whether every callback that was agreed is kept, or came to an end for a reason that is told."""
 
 from collections import Counter, defaultdict
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from simulation.checker.findings import Report
 from simulation.checker.replay import Replay
@@ -12,9 +12,6 @@ from simulation.history import (
     History,
     Suppressed,
 )
-
-# A closing may follow its cause after the next attempt to hand the person out.
-_LATELY = timedelta(hours=2)
 
 
 def check_callbacks(history: History, replay: Replay, report: Report) -> None:
@@ -89,15 +86,6 @@ class _Callbacks:
             case "replaced":
                 return self._of_person[row.user_id] > 1
             case "closed":
-                return bool(row.closed_reason) and self._is_out(row)
+                # Looked at as of that moment when the records were gone through.
+                return row.closed_at is not None
         return False
-
-    def _is_out(self, row: CallbackRow) -> bool:
-        """Whether the person could not be called when, or shortly before, it was closed."""
-        person = self._replay.state.people.get(row.user_id)
-        if person is None or row.user_id in self._suppressed or person.is_blocked:
-            return True
-        # Views carry real time only; whether one was out at all is told by any that was.
-        if any(not seen.view.is_contactable for seen in person.seen):
-            return True
-        return person.last_phone in self._replay.state.suppressed_phones

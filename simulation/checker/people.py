@@ -14,10 +14,12 @@ LONG_AGO = datetime.min.replace(tzinfo=hours.LONDON)
 
 
 class Seen(NamedTuple):
-    """A view that began to hold at some moment within the window."""
+    """A view that began to hold at some moment within the window, and was noticed later."""
 
     window: Window
     view: View
+    at: datetime
+    known_by: datetime
 
 
 @dataclass(slots=True)
@@ -108,6 +110,15 @@ class Person:
                 break
             found.append(self.seen[place - 1].view)
         return found
+
+    def may_be_taken_as_barred(self, at: datetime) -> bool:
+        """Return whether the services may have thought at that moment that nobody may call."""
+        for place, seen in enumerate(self.seen):
+            following = self.seen[place + 1] if place + 1 < len(self.seen) else None
+            is_over = following is not None and following.known_by < at
+            if seen.at <= at and not is_over and not seen.view.is_contactable:
+                return True
+        return False
 
     def attempts_today(self, at: datetime) -> int:
         """Return how many calls ended with an outcome on London's day so far."""

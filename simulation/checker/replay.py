@@ -19,6 +19,7 @@ from simulation.history import (
     AgentLimited,
     Callback,
     CallbackChanged,
+    CallbackClosed,
     Claimed,
     Extended,
     HandOut,
@@ -63,6 +64,8 @@ class Replay:
                 self._recorded(record)
             case CallbackChanged():
                 self._callback_changed(record)
+            case CallbackClosed():
+                self._callback_closed(record)
             case Suppressed() | Lifted():
                 self._stopped_or_lifted(record)
             case PhonesImported():
@@ -257,11 +260,34 @@ class Replay:
             return
         person = self.state.people[record.callback.user_id]
         if record.how == "cancelled":
-            person.callback = None
-            person.callback_ended = record.window
+            # It may be one that was missed before the present one was agreed.
+            open_ = person.callback
+            if open_ is not None and open_.callback_id == record.callback.callback_id:
+                person.callback = None
+                person.callback_ended = record.window
         else:
             person.callback = _opened(record.callback, record.window)
         self._order.touch(person, record.at)
+
+    def _callback_closed(self, record: CallbackClosed) -> None:
+        """By itself the queue closes callbacks only of people whom nobody may call."""
+        row, at = record.row, record.at
+        person = self.state.people[row.user_id]
+        phone = person.last_phone
+        is_barred = (
+            person.may_be_taken_as_barred(at)
+            or person.is_blocked
+            or person.suppressed is not None
+            or phone in self.state.suppressed_phones
+            or phone in self.state.doubtful_phones
+        )
+        self.report.check(
+            "callbacks end for a reason", is_barred and bool(row.closed_reason), at, f"{row}"
+        )
+        if person.callback is not None and person.callback.callback_id == row.callback_id:
+            person.callback = None
+            person.callback_ended = record.window
+        self._order.touch(person, at)
 
     def _stopped_or_lifted(self, record: Suppressed | Lifted) -> None:
         person = self.state.people.get(record.user_id)

@@ -88,7 +88,7 @@ class State:
             self._change_matter(person, view, truth.at, known_by)
         elif person.was_ever_owing and truth.at < person.known_by:
             person.reconsider_cooling(view)
-        person.seen.append(Seen(truth.window, view))
+        person.seen.append(Seen(truth.window, view, truth.at, known_by))
         person.known_by = max(person.known_by, known_by)
         return person
 
@@ -96,7 +96,7 @@ class State:
         self, user_id: int, window: Window, view: View, at: datetime, known_by: datetime
     ) -> Person:
         key = Key.fresh(at, known_by)
-        person = Person(user_id, [Seen(window, view)], known_by, key, key)
+        person = Person(user_id, [Seen(window, view, at, known_by)], known_by, key, key)
         person.last_phone = view.phone
         if view.phone is not None:
             self.by_phone[view.phone].add(user_id)

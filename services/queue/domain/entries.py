@@ -173,7 +173,9 @@ class Placement:
         """
         verdict = assessment.verdict
         if before is None:
-            found = self._with_phone(self._discovered(assessment, now), phone)
+            found = self._discovered(assessment, now)
+            if phone is not None:
+                found = self._with_phone(found, phone)
             return Application(None, self.placed(found, now), None, is_context_changed=True)
         after = before._replace(
             facts_version=assessment.facts_version,
@@ -231,19 +233,17 @@ class Placement:
 
         A callback replaces what cooling and the last outcome say; caps and a shared number stay.
         """
-        is_agreed = entry.callback_at is not None
-        resting = entry.callback_at if is_agreed else entry.rest_until
-        rest_hold = Hold.COOLING if entry.last_outcome is None else Hold.NEXT_CALL
-        holds = [
-            (at, hold)
-            for at, hold in (
-                (resting, Hold.CALLBACK if is_agreed else rest_hold),
-                (entry.capped_until, entry.cap),
-                (entry.phone_free_at, Hold.SHARED_PHONE),
-            )
-            if at is not None
-        ]
-        return max(holds, key=lambda it: it[0], default=(None, None))
+        at, hold = entry.rest_until, Hold.COOLING if entry.last_outcome is None else Hold.NEXT_CALL
+        if entry.callback_at is not None:
+            at, hold = entry.callback_at, Hold.CALLBACK
+        latest: tuple[datetime | None, Hold | None] = (None, None) if at is None else (at, hold)
+        for other, other_hold in (
+            (entry.capped_until, entry.cap),
+            (entry.phone_free_at, Hold.SHARED_PHONE),
+        ):
+            if other is not None and (latest[0] is None or other > latest[0]):
+                latest = (other, other_hold)
+        return latest
 
     def _place(self, entry: Entry, now: datetime) -> _Place:
         key = self.ranking.key(entry)
@@ -322,8 +322,10 @@ class Placement:
         )
 
     def _discovered(self, assessment: Assessment, now: datetime) -> Entry:
+        """Return somebody new; made in one piece, since a rebuild makes hundreds of thousands."""
         verdict = assessment.verdict
-        unknown = Entry(
+        owes = verdict.owes
+        return Entry(
             user_id=assessment.user_id,
             facts_version=assessment.facts_version,
             fingerprint=assessment.fingerprint,
@@ -331,8 +333,8 @@ class Placement:
             time_zone=assessment.time_zone,
             eligible_queue=verdict.queue,
             eligible_reason=verdict.reason,
-            owes=None,
-            stay=0,
+            owes=owes,
+            stay=0 if owes is None else 1,
             queue=None,
             state=State.OUT,
             reason=verdict.reason,
@@ -340,7 +342,7 @@ class Placement:
             rank_key=0.0,
             due_at=None,
             ready_since=None,
-            entered_at=None,
+            entered_at=None if owes is None else now,
             outcome_points=self.rules.score.fresh,
             attempt_points=0.0,
             aged_from=now,
@@ -348,7 +350,7 @@ class Placement:
             age_points=assessment.age_points,
             age_points_until=assessment.age_points_until,
             claimed_at=assessment.claimed_at,
-            rest_until=None,
+            rest_until=None if owes is None else cooled_at(assessment, self._cooling, now),
             capped_until=None,
             cap=None,
             phone_free_at=None,
@@ -368,9 +370,6 @@ class Placement:
             reserved_by=None,
             reserved_until=None,
         )
-        if verdict.owes is None:
-            return unknown
-        return self._with_matter(unknown, verdict, assessment, now)
 
 
 _SUPPRESSING = (Reason.DO_NOT_CONTACT, Reason.PHONE_LISTED, Reason.PHONE_SUPPRESSED)

@@ -135,6 +135,20 @@ async def test_a_number_that_only_the_live_check_knows_to_be_shared_is_respected
     assert (await desk.state(2)).hold == SHARED_PHONE
 
 
+async def test_a_call_to_the_number_that_an_entry_knows_nothing_of_is_found_at_the_hand_out(
+    desk: Desk, tables: Tables
+) -> None:
+    """As when the other person came in at the very moment the call was recorded."""
+    await desk.fill(_with_phone(unsigned(1), SHARED), _with_phone(outstanding(2), SHARED))
+    await desk.record((await desk.claim("agent")).assignment, NO_ANSWER)
+    await tables.rows(
+        "UPDATE queue.entries SET state = 1, hold = NULL, due_at = NULL, phone_free_at = NULL"
+        " WHERE user_id = 2"
+    )
+    assert (await desk.claim("agent")).HasField("empty")
+    assert (await desk.state(2)).hold == SHARED_PHONE
+
+
 async def test_people_abroad_are_called_by_their_own_clocks(desk: Desk, clock: FakeClock) -> None:
     """Athens is two hours ahead of London."""
     await desk.fill(_with_phone(unsigned(1), "+302101234567"), unsigned(2))
