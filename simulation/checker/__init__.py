@@ -28,17 +28,12 @@ def check(history: History, patience: Patience | None = None) -> Report:
 
 
 def _closings(history: History) -> list[Record]:
-    """Return what the queue did by itself, of which no answer told.
-
-    What follows from a person's rows comes before, what follows from somebody's word after all
-    else of the same moment.
-    """
+    """Return what the queue did by itself, of which no answer told: last of its moment."""
     return [
-        CallbackClosed(row.closed_at, _FIRST if row.closed_reason in _BY_ROWS else _LAST, row)
+        CallbackClosed(row.closed_at, _LAST, row)
         for row in history.tables.callbacks
         if row.state == "closed" and row.closed_at is not None
     ]
 
 
-_FIRST, _LAST = Window(0.0, 0.0), Window(math.inf, math.inf)
-_BY_ROWS = ("USER_DISABLED", "USER_INACTIVE", "USER_NOT_FOUND")
+_LAST = Window(math.inf, math.inf)
