@@ -9,6 +9,7 @@ from simulation.history import (
     AssignmentRow,
     AttemptRow,
     Callback,
+    CallbackChanged,
     CallbackRow,
     Claimed,
     ConversionRow,
@@ -98,10 +99,15 @@ class Story:
         self._end(given)
 
     def reports(
-        self, given: HandOut, outcome: str, *, callback_at: datetime | None = None
+        self,
+        given: HandOut,
+        outcome: str,
+        *,
+        callback_at: datetime | None = None,
+        is_retried: bool = False,
     ) -> Recorded:
-        """Record an outcome, and the callback it makes."""
-        callback = None
+        """Record an outcome, and the callback it makes or the one that is tried again."""
+        callback = self._retried(given.user_id) if is_retried else None
         if callback_at is not None:
             callback = Callback(self.identity(), given.user_id, callback_at, given.agent_id, "open")
             self.callbacks[callback.callback_id] = CallbackRow(
@@ -139,12 +145,33 @@ class Story:
         """Put a conversion into the table."""
         self.conversions.append(ConversionRow(user_id, UNSIGNED, kind, agent_id, self.now))
 
-    def ends_callback(self, callback_id: str, state: str, reason: str) -> None:
+    def ends_callback(self, callback_id: str, state: str, reason: str, *, misses: int = 0) -> None:
         """Let the table say that a callback has come to its end."""
         row = self.callbacks[callback_id]
         self.callbacks[callback_id] = row._replace(
-            state=state, closed_at=self.now, closed_reason=reason
+            state=state, closed_at=self.now, closed_reason=reason, misses=misses
         )
+
+    def schedules(self, user_id: int, moment: datetime) -> Callback:
+        """Let a supervisor agree a callback."""
+        made = Callback(self.identity(), user_id, moment, "", "open")
+        self.add(CallbackChanged(self.now, self.window(), "scheduled", made, user_id))
+        self.callbacks[made.callback_id] = CallbackRow(
+            made.callback_id, user_id, "open", moment, 0, None, ""
+        )
+        return made
+
+    def calls_off(self, callback: Callback) -> None:
+        """Let a supervisor call a callback off."""
+        gone = callback._replace(state="cancelled")
+        self.add(CallbackChanged(self.now, self.window(), "cancelled", gone, callback.user_id))
+        self.ends_callback(callback.callback_id, "cancelled", "CANCELLED")
+
+    def _retried(self, user_id: int) -> Callback:
+        row = next(it for it in self.callbacks.values() if it.user_id == user_id)
+        again = row._replace(scheduled_for=self.now + timedelta(minutes=15), misses=1)
+        self.callbacks[row.callback_id] = again
+        return Callback(row.callback_id, user_id, again.scheduled_for, "", "open")
 
     def told(self) -> History:
         """Return the whole of it."""

@@ -1,13 +1,13 @@
 """What is only just allowed is no fault to the checker."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from simulation.checker import check
 from simulation.checker.testing import OWES_SIGNATURE, SIGNED, Story
-from simulation.history import Claimed, Truth, Window
+from simulation.history import CALLBACKS, Claimed, Truth, Window
 
 
 def _just_before_closing(story: Story) -> None:
@@ -61,6 +61,30 @@ def _seen_by_nobody_for_half_an_hour(story: Story) -> None:
         story.later(5).gets_nobody("ann")
 
 
+def _callback_closed_while_nobody_may_call(story: Story) -> None:
+    agreed = story.at(9).gets("ann", 4)
+    record = story.later(1).reports(agreed, "call_back", callback_at=story.now + timedelta(hours=1))
+    assert record.open_callback is not None
+    story.later(30).becomes(4, OWES_SIGNATURE._replace(is_contactable=False))
+    story.later(31).ends_callback(record.open_callback.callback_id, "closed", "USER_DISABLED")
+    story.later(60).becomes(4, OWES_SIGNATURE)
+    story.at(10, day=1).gets("ann", 4)
+
+
+def _missed_callback_called_off_beside_an_open_one(story: Story) -> None:
+    agreed = story.at(9).gets("ann", 4)
+    first = story.later(1).reports(agreed, "call_back", callback_at=story.now + timedelta(hours=1))
+    assert first.open_callback is not None
+    for minutes in (60, 16):
+        again = story.later(minutes).gets("ann", 4, CALLBACKS)
+        story.later(1).reports(again, "no_answer", is_retried=minutes == 60)
+    story.ends_callback(first.open_callback.callback_id, "missed", "NO_ANSWER", misses=2)
+    made = story.schedules(4, story.now + timedelta(days=1))
+    story.later(1).calls_off(first.open_callback)
+    story.later(24 * 60).gets("ann", 4, CALLBACKS)
+    assert made.callback_id != first.open_callback.callback_id
+
+
 NEAR_MISSES: list[Callable[[Story], None]] = [
     _just_before_closing,
     _at_opening_after_the_clocks_went_forward,
@@ -70,6 +94,8 @@ NEAR_MISSES: list[Callable[[Story], None]] = [
     _number_rested,
     _another_number_after_a_bad_one,
     _seen_by_nobody_for_half_an_hour,
+    _callback_closed_while_nobody_may_call,
+    _missed_callback_called_off_beside_an_open_one,
 ]
 
 
