@@ -5,11 +5,11 @@ PY := $(BIN)/python
 USERS ?= 50000
 CHANGES ?= 1
 JOBS ?= 2
-SOURCES := servicekit services gateway mainapp devstack bench tests
+SOURCES := servicekit services gateway mainapp devstack simulation bench tests
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run demo test check fmt fmt-check lint types imports proto proto-check proto-release docs docs-check \
-	unit contract integration migrations-check fault e2e bench lock clean metrics
+	unit contract integration migrations-check fault e2e simulation simulate bench lock clean metrics
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -25,7 +25,7 @@ run: setup ## Start everything on this machine (USERS=50000, CHANGES=1 a second)
 demo: setup ## With `make run` going: follow one signature from MySQL to the desk, then make a call
 	@$(PY) -m devstack.demo
 
-test: setup check contract integration migrations-check fault e2e ## All checks and all tests
+test: setup check contract integration migrations-check fault e2e simulation ## All checks and all tests
 	@echo "All checks and tests have passed."
 
 check: setup fmt-check lint types imports proto-check docs-check unit ## What needs no servers
@@ -84,6 +84,18 @@ fault: setup ## Tests that break things on purpose
 
 e2e: setup ## The whole suite, from a row in MySQL to an event in the desk
 	@$(BIN)/pytest -q tests/e2e
+
+simulation: setup ## A short simulated day, and the same with rules broken on purpose
+	@$(BIN)/pytest -q -n $(JOBS) tests/simulation
+
+simulate: PEOPLE = 50000
+simulate: AGENTS = 100
+simulate: CHANGES = 100000
+simulate: DAYS = 5
+simulate: SEED = 1
+simulate: setup ## A working week of 100 agents on 50,000 people, checked (SEED=1, FIRST_DAY=2026-06-08)
+	@$(PY) -m simulation --people $(PEOPLE) --agents $(AGENTS) --changes $(CHANGES) \
+		--days $(DAYS) --seed $(SEED) $(if $(FIRST_DAY),--first-day $(FIRST_DAY))
 
 bench: setup ## Speed beside the bare engines'; ONLY=name for one; ONLY=rebuild PEOPLE=500000
 	@$(PY) -m bench $(if $(ONLY),--only $(ONLY)) $(if $(PEOPLE),--people $(PEOPLE))
