@@ -6,11 +6,11 @@ PY := $(BIN)/python
 USERS ?= 50000
 CHANGES ?= 1
 JOBS ?= 2
-SOURCES := servicekit services gateway mainapp devstack bench tests
+SOURCES := servicekit services gateway mainapp devstack simulation bench tests
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run demo test check fmt fmt-check lint types imports proto proto-check proto-release docs docs-check \
-	aws aws-check unit contract integration migrations-check fault e2e bench lock clean metrics
+	aws aws-check unit contract integration migrations-check fault e2e simulation simulate bench lock clean metrics
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -26,7 +26,7 @@ run: setup ## Start everything on this machine (USERS=50000, CHANGES=1 a second)
 demo: setup ## With `make run` going: follow one signature from MySQL to the desk, then make a call
 	@$(PY) -m devstack.demo
 
-test: setup check contract integration migrations-check fault e2e ## All checks and all tests
+test: setup check contract integration migrations-check fault e2e simulation ## All checks and all tests
 	@echo "All checks and tests have passed."
 
 check: setup fmt-check lint types imports proto-check docs-check aws-check unit ## What needs no servers
@@ -101,11 +101,23 @@ fault: setup ## Tests that break things on purpose
 e2e: setup ## The whole suite, from a row in MySQL to an event in the desk
 	@$(BIN)/pytest -q tests/e2e
 
-bench: setup ## Speed beside the bare engines'; ONLY=name for one
-	@$(PY) -m bench $(if $(ONLY),--only $(ONLY)) $(if $(filter command line,$(origin USERS)),--users $(USERS))
+simulation: setup ## A short simulated day, and the same with rules broken on purpose
+	@$(BIN)/pytest -q -n $(JOBS) tests/simulation
+
+simulate: PEOPLE = 50000
+simulate: AGENTS = 100
+simulate: CHANGES = 100000
+simulate: DAYS = 5
+simulate: SEED = 1
+simulate: setup ## A working week of 100 agents on 50,000 people, checked (SEED=1, FIRST_DAY=2026-06-08)
+	@$(PY) -m simulation --people $(PEOPLE) --agents $(AGENTS) --changes $(CHANGES) \
+		--days $(DAYS) --seed $(SEED) $(if $(FIRST_DAY),--first-day $(FIRST_DAY))
+
+bench: setup ## Speed beside the bare engines'; ONLY=name for one; ONLY=rebuild PEOPLE=500000
+	@$(PY) -m bench $(if $(ONLY),--only $(ONLY)) $(if $(PEOPLE),--people $(PEOPLE))
 
 lock: ## Pin the dependencies anew (needs uv)
-	@uv pip compile pyproject.toml --all-extras --group dev --python-version 3.11 --upgrade \
+	@uv pip compile pyproject.toml --all-extras --group dev --group bench --python-version 3.11 --upgrade \
 		--generate-hashes --no-emit-index-url --no-header -q -o requirements.lock
 	@echo checkov | uv pip compile - --python-version 3.11 --upgrade \
 		--generate-hashes --no-emit-index-url --no-header -q -o requirements-checkov.lock

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import change_latency, claim_next, context_read, mysql_load
+from bench import apply_facts, change_latency, claim_next, context_read, mysql_load, rebuild
 from bench.measurement import Result, save, show
 from devstack.desk import Desk
 from devstack.stack import Stack
@@ -19,30 +19,50 @@ BENCHMARKS: dict[str, Callable[[Stack], Awaitable[list[Result]]]] = {
     "context_read": context_read.measure,
     "change_latency": change_latency.measure,
     "claim_next": claim_next.measure,
+    "apply_facts": apply_facts.measure,
     "mysql_load": mysql_load.measure,
 }
+REBUILD = "rebuild"
+# What costs MySQL much or little shows with as many people as there are.
+OF_MANY = frozenset({"mysql_load"})
 USERS = 5_000
+PEOPLE = 50_000
+# A thousand agents ask at once, and releases come on top.
+ENVIRONMENT = {"QUEUE_MAX_CONCURRENT_CALLS": "4000"}
+FOLDER = Path(__file__).parent.parent / ".stack"
 
 
 def main() -> int:
     """Print a table, write ``bench/results.json``; 2 for a name nobody knows."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--only", choices=sorted(BENCHMARKS))
-    parser.add_argument("--users", type=int, default=USERS, help="people of the main app")
+    parser.add_argument("--only", choices=sorted([*BENCHMARKS, REBUILD]))
+    parser.add_argument("--people", type=int, default=PEOPLE, help="of rebuild and mysql_load")
     arguments = parser.parse_args()
-    names = [arguments.only or ""]
-    if names == [""]:
-        names = list(BENCHMARKS)
+    names = [arguments.only] if arguments.only else [*BENCHMARKS, REBUILD]
     console = Console(width=160)
-    folder = Path(__file__).parent.parent / ".stack" / "bench"
-    with Stack(folder, users=arguments.users, report=console.print) as stack:
-        # The first fill of the queues is not what is measured.
-        with Desk(stack.addresses, "supervisor", "bench") as desk:
-            desk.await_reconciled()
-        results = asyncio.run(_measure(names, stack, console))
+    results: list[Result] = []
+    for group, users in (
+        ([it for it in names if it not in OF_MANY and it != REBUILD], USERS),
+        ([it for it in names if it in OF_MANY], arguments.people),
+    ):
+        if group:
+            results += _with_stack(group, users, console)
+    if REBUILD in names:
+        results += _rebuild(arguments.people, console)
     show(results, console)
     save(results, Path(__file__).parent / "results.json")
     return 0
+
+
+def _with_stack(names: list[str], users: int, console: Console) -> list[Result]:
+    folder = FOLDER / ("bench" if users == USERS else f"bench-of-{users}")
+    with Stack(
+        folder, users=users, extra_environment=ENVIRONMENT, report=console.print
+    ) as stack:
+        # The first fill of the queues is not what is measured.
+        with Desk(stack.addresses, "supervisor", "bench") as desk:
+            desk.await_reconciled()
+        return asyncio.run(_measure(names, stack, console))
 
 
 async def _measure(names: list[str], stack: Stack, console: Console) -> list[Result]:
@@ -51,6 +71,13 @@ async def _measure(names: list[str], stack: Stack, console: Console) -> list[Res
         console.print(f"Measuring {name} ...")
         results += await BENCHMARKS[name](stack)
     return results
+
+
+def _rebuild(people: int, console: Console) -> list[Result]:
+    folder = FOLDER / f"bench-{people}"
+    with Stack(folder, users=min(USERS, people), report=console.print) as stack:
+        console.print(f"Measuring {REBUILD} with {people:,} people ...")
+        return asyncio.run(rebuild.measure(stack, people))
 
 
 if __name__ == "__main__":

@@ -1,169 +1,182 @@
-"""100 agents claiming, beside bare `FOR UPDATE SKIP LOCKED` plus a primary-key read."""
+"""100 and 1,000 agents claiming, beside bare SQL and beside two task queues on PostgreSQL."""
 
 from __future__ import annotations
 
-import asyncio
-import time
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Self
 
-import asyncmy
 import asyncpg
 import grpc
 from dialler.model.v1 import call_state_pb2 as model
 from dialler.queue.v1 import queue_pb2 as pb
 from dialler.queue.v1.queue_pb2_grpc import QueueServiceStub
-from sqlalchemy import make_url
 
-from bench.load import Load, drive
-from bench.measurement import ROUNDS, Result, percentile, summarise
+from bench.claim_floor import BareSql
+from bench.claim_peers import BACKLOG, PgQueuer, Procrastinate
+from bench.claims import CONNECTIONS, Agent, Claims, Contender, crowd, paced
+from bench.measurement import ROUNDS, Result, load_average, percentile, summarise
 from devstack.stack import Stack
 
-AGENTS = 100
-CONNECTIONS = 24
+CROWDS = (100, 1_000)
 SECONDS = 4.0
+# Of 100 agents each claims once in two seconds: some fifty times what people on the phone do.
+PACED_AGENTS = 100
+PACED_PER_SECOND = 50.0
 QUEUES = (model.QUEUE_UNSIGNED_USERS, model.QUEUE_OUTSTANDING_REQUESTS)
 
-_PREPARE = """
-DROP SCHEMA IF EXISTS bench CASCADE;
-CREATE SCHEMA bench;
-CREATE TABLE bench.entries (user_id bigint PRIMARY KEY, state text, rank_key float8)
-  WITH (fillfactor = 80);
-INSERT INTO bench.entries SELECT user_id, 'READY', user_id FROM queue.entries;
-CREATE INDEX ON bench.entries (rank_key, user_id DESC) WHERE state = 'READY';
-ANALYZE bench.entries;
-"""
-_TAKE = """
-SELECT user_id FROM bench.entries WHERE state = 'READY'
-ORDER BY rank_key, user_id DESC LIMIT 1 FOR UPDATE SKIP LOCKED
-"""
-_HOLD = "UPDATE bench.entries SET state = 'ASSIGNED' WHERE user_id = $1"
-_GIVE_BACK = "UPDATE bench.entries SET state = 'READY' WHERE user_id = $1"
-_READ = "SELECT id, is_enabled, status, current_signature_file_id FROM users WHERE id = %s"
-
-
-@dataclass
-class Claims:
-    """Latencies of the claims alone, in seconds, and the rate of whole turns."""
-
-    latencies: list[float] = field(default_factory=list)
-    load: Load | None = None
-
-    @property
-    def rate(self) -> float:
-        """Claims a second, the giving back between them included."""
-        assert self.load is not None
-        return self.load.rate
+_SHARES = (("p50", 0.5), ("p99", 0.99))
 
 
 async def measure(stack: Stack) -> list[Result]:
-    """Rate and latency of claims; each claimed person is given back at once, on both sides."""
-    ours, floor = [], []
-    async with _Floor.open(stack) as bare:
-        for _ in range(ROUNDS):
-            floor.append(await bare.run())
-            ours.append(await _ours(stack))
-    conditions = f"{AGENTS} agents, one copy, durable commits, each claim given back"
-    floor_name = f"bare SKIP LOCKED + PK read, {CONNECTIONS} connections"
-    rows = [
-        ("claim_next", "claims/s", [o.rate for o in ours], [f.rate for f in floor]),
-        *(
-            (
-                f"claim_next_{label}",
-                "ms",
-                [percentile(o.latencies, share) * 1000 for o in ours],
-                [percentile(f.latencies, share) * 1000 for f in floor],
-            )
-            for label, share in (("p50", 0.5), ("p99", 0.99))
-        ),
+    """Rates of whole turns (claim, give back) and latencies of claims; rounds interleaved."""
+    results = []
+    async with _contenders(stack) as contenders:
+        for agents in CROWDS:
+            results += await _at_once(contenders, agents)
+        results += await _at_a_pace(contenders[:2])
+    return results
+
+
+@asynccontextmanager
+async def _contenders(stack: Stack) -> AsyncIterator[list[Contender]]:
+    """Ours first, then the floor, then the peers."""
+    async with AsyncExitStack() as opened:
+        yield [
+            await opened.enter_async_context(Ours.open(stack)),
+            await opened.enter_async_context(BareSql.open(stack)),
+            await opened.enter_async_context(Procrastinate.open(stack)),
+            await opened.enter_async_context(PgQueuer.open(stack)),
+            await opened.enter_async_context(PgQueuer.open(stack, together=10)),
+        ]
+
+
+async def _at_once(contenders: Sequence[Contender], agents: int) -> list[Result]:
+    names = ("", "", "_procrastinate", "_pgqueuer", "_pgqueuer_10")
+    rounds = await _rounds(contenders, lambda it: crowd(it, agents, SECONDS))
+    ours, floor = rounds[:2]
+    load = load_average()
+    conditions = f"{agents} agents, each claim given back at once, durable, one copy; load {load}"
+    results = [
+        _compared(f"claim_next_{agents}", ours, floor, _rate, "claims/s", conditions, contenders[1])
     ]
+    results += _latencies(f"claim_next_{agents}", ours, floor, conditions, contenders[1])
+    for name, peer, contender in list(zip(names, rounds, contenders, strict=True))[2:]:
+        lacking = f"{conditions}; the peer: {BACKLOG} jobs, no check, no fence, no gRPC"
+        results.append(
+            _compared(
+                f"claim_next_{agents}{name}", ours, peer, _rate, "claims/s", lacking, contender
+            )
+        )
+    return results
+
+
+async def _at_a_pace(contenders: Sequence[Contender]) -> list[Result]:
+    ours, floor = await _rounds(
+        contenders, lambda it: paced(it, PACED_AGENTS, PACED_PER_SECOND, SECONDS)
+    )
+    conditions = (
+        f"{PACED_AGENTS} agents, {PACED_PER_SECOND:.0f} claims/s, each given back at once;"
+        f" load {load_average()}"
+    )
+    return _latencies("claim_next_paced", ours, floor, conditions, contenders[1])
+
+
+async def _rounds(
+    contenders: Sequence[Contender], run: Callable[[Contender], Awaitable[Claims]]
+) -> list[list[Claims]]:
+    """Let each run in turn; returns the rounds of each."""
+    rounds: list[list[Claims]] = [[] for _ in contenders]
+    for _ in range(ROUNDS):
+        for mine, contender in zip(rounds, contenders, strict=True):
+            mine.append(await run(contender))
+    return rounds
+
+
+def _rate(claims: Claims) -> float:
+    return claims.rate
+
+
+def _latencies(
+    name: str, ours: Sequence[Claims], floor: Sequence[Claims], conditions: str, bare: Contender
+) -> list[Result]:
     return [
-        summarise(name, mine, theirs, unit=unit, conditions=conditions, floor_name=floor_name)
-        for name, unit, mine, theirs in rows
+        _compared(
+            f"{name}_{label}",
+            ours,
+            floor,
+            lambda it, share=share: percentile(it.latencies, share) * 1000,  # type: ignore[misc]
+            "ms",
+            conditions,
+            bare,
+        )
+        for label, share in _SHARES
     ]
 
 
-async def _ours(stack: Stack) -> Claims:
-    claims = Claims()
-    async with grpc.aio.insecure_channel(stack.addresses.grpc["queue"]) as channel:
-        stub = QueueServiceStub(channel)
-        agents = asyncio.Queue[str]()
-        for number in range(AGENTS):
-            agents.put_nowait(f"bench-{uuid.uuid4().hex[:6]}-{number}")
-
-        async def turn(_number: int) -> None:
-            agent_id = agents.get_nowait()
-            began = time.perf_counter()
-            answer = await stub.ClaimNext(
-                pb.ClaimNextRequest(agent_id=agent_id, queues=QUEUES, request_id=str(uuid.uuid4())),
-                timeout=10,
-            )
-            claims.latencies.append(time.perf_counter() - began)
-            if not answer.HasField("assignment"):
-                raise RuntimeError("the queues ran empty: start with more people")
-            await stub.ReleaseAssignment(
-                pb.ReleaseAssignmentRequest(
-                    assignment_id=answer.assignment.assignment_id,
-                    agent_id=agent_id,
-                    reason=pb.RELEASE_REASON_AGENT_LEAVING,
-                    request_id=str(uuid.uuid4()),
-                ),
-                timeout=10,
-            )
-            agents.put_nowait(agent_id)
-
-        claims.load = await drive(turn, in_flight=AGENTS, seconds=SECONDS)
-    return claims
+def _compared(
+    name: str,
+    ours: Sequence[Claims],
+    theirs: Sequence[Claims],
+    figure: Callable[[Claims], float],
+    unit: str,
+    conditions: str,
+    contender: Contender,
+) -> Result:
+    return summarise(
+        name,
+        [figure(it) for it in ours],
+        [figure(it) for it in theirs],
+        unit=unit,
+        conditions=conditions,
+        floor_name=contender.name,
+    )
 
 
-class _Floor:
-    """The least that any claim with a check must do, without gRPC or rules."""
+class Ours(Contender):
+    """The queue service, over gRPC, every claim checked against the main app."""
 
-    def __init__(self, postgres: asyncpg.Pool, mysql: asyncmy.Pool) -> None:
+    name = "queue service"
+
+    def __init__(self, channel: grpc.aio.Channel, postgres: asyncpg.Pool) -> None:
+        self._stub = QueueServiceStub(channel)
         self._postgres = postgres
-        self._mysql = mysql
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, stack: Stack) -> AsyncIterator[_Floor]:
+    async def open(cls, stack: Stack) -> AsyncIterator[Self]:
+        """Connect to the stack's queue, and to its database for giving back."""
         address = stack.addresses.postgres.replace("+asyncpg", "")
-        reader = make_url(stack.addresses.mysql_reader)
         async with (
+            grpc.aio.insecure_channel(stack.addresses.grpc["queue"]) as channel,
             asyncpg.create_pool(address, min_size=CONNECTIONS, max_size=CONNECTIONS) as postgres,
-            asyncmy.create_pool(
-                host=reader.host,
-                port=reader.port,
-                user=reader.username,
-                password=reader.password,
-                db=reader.database,
-                minsize=CONNECTIONS,
-                maxsize=CONNECTIONS,
-                autocommit=True,
-            ) as mysql,
         ):
-            await postgres.execute(_PREPARE)
-            yield cls(postgres, mysql)
-            await postgres.execute("DROP SCHEMA bench CASCADE")
+            yield cls(channel, postgres)
 
-    async def run(self) -> Claims:
-        claims = Claims()
+    async def claim(self, agent: Agent) -> str:
+        """Claim as the agent; returns the assignment."""
+        answer = await self._stub.ClaimNext(
+            pb.ClaimNextRequest(
+                agent_id=agent.agent_id, queues=QUEUES, request_id=str(uuid.uuid4())
+            ),
+            timeout=20,
+        )
+        if not answer.HasField("assignment"):
+            raise RuntimeError("the queues ran empty: start with more people")
+        assignment_id: str = answer.assignment.assignment_id
+        return assignment_id
 
-        async def turn(_number: int) -> None:
-            began = time.perf_counter()
-            user_id = await self._claim()
-            claims.latencies.append(time.perf_counter() - began)
-            await self._postgres.execute(_GIVE_BACK, user_id)
+    async def give_back(self, agent: Agent, claimed: str) -> None:
+        """Undo the claim as the floor does, in one statement: it is claims that are measured."""
+        await self._postgres.execute(_GIVE_BACK, uuid.UUID(claimed))
 
-        claims.load = await drive(turn, in_flight=AGENTS, seconds=SECONDS)
-        return claims
 
-    async def _claim(self) -> int:
-        async with self._postgres.acquire() as connection, connection.transaction():
-            user_id: int = await connection.fetchval(_TAKE)
-            await connection.execute(_HOLD, user_id)
-        async with self._mysql.acquire() as connection, connection.cursor() as cursor:
-            await cursor.execute(_READ, (user_id,))
-            await cursor.fetchone()
-        return user_id
+_GIVE_BACK = """
+WITH ended AS (
+    UPDATE queue.assignments SET ended_at = now(), ending = 2 WHERE assignment_id = $1
+    RETURNING user_id
+)
+UPDATE queue.entries AS entry SET state = 1, agent_id = NULL, assignment_id = NULL
+FROM ended WHERE entry.user_id = ended.user_id
+"""

@@ -41,6 +41,25 @@ async def drive(
     return Load(len(latencies), time.perf_counter() - began, latencies)
 
 
+async def pace(
+    call: Callable[[int], Awaitable[object]], *, per_second: float, seconds: float
+) -> Load:
+    """Begin a call every 1 / ``per_second``, whether those before it have ended or not."""
+    latencies: list[float] = []
+    began = time.perf_counter()
+
+    async def one(number: int) -> None:
+        at = time.perf_counter()
+        await call(number)
+        latencies.append(time.perf_counter() - at)
+
+    async with asyncio.TaskGroup() as calls:
+        for number in range(int(per_second * seconds)):
+            await asyncio.sleep(max(0.0, began + number / per_second - time.perf_counter()))
+            calls.create_task(one(number))
+    return Load(len(latencies), time.perf_counter() - began, latencies)
+
+
 def cpu_seconds(pid: int) -> float:
     """CPU time that a process has used, user and system."""
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -87,6 +88,12 @@ def percentile(samples: Sequence[float], share: float) -> float:
     """Return the value that ``share`` (0 to 1) of the samples do not exceed."""
     ordered = sorted(samples)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def load_average() -> str:
+    """Return how many processes wanted a core over the last minute, and how many cores there are:
+    figures of a machine that others use too say little by themselves."""
+    return f"{os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
 
 
 def show(results: Sequence[Result], console: Console) -> None:

@@ -44,8 +44,10 @@ class MainApp:
     Not for use by several threads at once. Every method raises `pymysql.Error`.
     """
 
-    def __init__(self, writer_url: str) -> None:
+    def __init__(self, writer_url: str, prepare: Callable[[Cursor], None] | None = None) -> None:
+        """`prepare` is called before each transaction, to set the session's time, say."""
         self._url = writer_url
+        self._prepare = prepare
         self._connection: Connection | None = None
 
     def __enter__(self) -> Self:
@@ -199,6 +201,8 @@ class MainApp:
             self._connection = connect(self._url)
         try:
             with self._connection.cursor() as cursor:
+                if self._prepare is not None:
+                    self._prepare(cursor)
                 yield cursor
             self._connection.commit()
         except BaseException:

@@ -27,6 +27,9 @@ EXIT_FAILED = 1
 # For closing what calls in progress were using, after the drain.
 STOP_SLACK_SECONDS = 2.0
 LONGEST_BACKOFF_SECONDS = 30.0
+# From the end of a run to the next that a nudge asks for: under a stream of nudges a run is for
+# many of them, while one after a silence is answered at once.
+NUDGE_GAP_SECONDS = 0.02
 
 _log = logging.getLogger(__name__)
 
@@ -166,6 +169,7 @@ class Loop:
             if self._failures:
                 await self._pause(self._stopping, self._backoff_seconds())
             elif not has_more:
+                await self._pause(self._stopping, min(NUDGE_GAP_SECONDS, self._interval_seconds))
                 await self._pause(self._wake, self._interval_seconds)
 
     async def _guarded(self) -> bool:

@@ -6,18 +6,15 @@ side, so the number of connections claims use is bounded whatever the number of 
 """
 
 import asyncio
-import logging
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dialler.queue.v1 import queue_pb2
 
-from servicekit import deadline, telemetry
+from servicekit import telemetry
 from servicekit.clock import Clock
 from servicekit.errors import (
     FailedPrecondition,
-    Internal,
     PermissionDenied,
     ServiceError,
     Unavailable,
@@ -27,12 +24,11 @@ from services.queue.assignment_desk import AssignmentDesk
 from services.queue.claim_round import ClaimRound
 from services.queue.domain.terms import AgentId, Queue, UserId
 from services.queue.figures import Figures
+from services.queue.rounds import Rounds
 from services.queue.store import agents, assignments
 from services.queue.store.assignments import Assignment, Request, Standing
 from services.queue.store.database import Database
 from services.queue.writing import require_same
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -92,11 +88,9 @@ class ClaimDesk:
         self._assignment_desk = assignment_desk
         self._figures = figures
         self._clock = clock
-        self._workers = workers
-        self._batch = batch
-        self._waiting: deque[Waiting] = deque()
-        self._active = 0
-        self._running: set[asyncio.Task[None]] = set()
+        self._rounds: Rounds[Waiting] = Rounds(
+            "claim", self._serve, metrics.CLAIM_BATCH, workers=workers, batch=batch
+        )
 
     async def claim(
         self, request: Request, queues: tuple[Queue, ...]
@@ -107,54 +101,13 @@ class ClaimDesk:
         up may have been handed somebody: the next claim then returns that assignment.
         """
         answer = asyncio.get_running_loop().create_future()
-        self._waiting.append(Waiting(request, queues, telemetry.inject(), answer))
-        if self._active < self._workers:
-            self._begin_work()
+        self._rounds.join(Waiting(request, queues, telemetry.inject(), answer))
         response: queue_pb2.ClaimNextResponse = await answer
         return response
 
     async def stop(self) -> None:
         """Let the rounds under way end."""
-        if self._running:
-            await asyncio.wait(self._running)
-
-    def _begin_work(self) -> None:
-        with deadline.detached():
-            task = asyncio.create_task(self._work(), name="claims")
-        # Counted apart from the tasks: one that has found nobody waiting has ended for us, while
-        # its callback is still to come.
-        self._active += 1
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-
-    async def _work(self) -> None:
-        try:
-            await self._work_off()
-        finally:
-            self._active -= 1
-
-    async def _work_off(self) -> None:
-        while self._waiting:
-            batch: list[Waiting] = []
-            while self._waiting and len(batch) < self._batch:
-                waiting = self._waiting.popleft()
-                if waiting.is_waiting:
-                    batch.append(waiting)
-            if batch:
-                await self._served(batch)
-
-    async def _served(self, batch: Sequence[Waiting]) -> None:
-        metrics.CLAIM_BATCH.observe(len(batch))
-        error: ServiceError = Internal("CLAIM_LOST", "the claim was left without an answer")
-        try:
-            with telemetry.span("claim", parent=telemetry.extract(batch[0].traceparent)):
-                await self._serve(batch)
-        except ServiceError as raised:
-            error = raised
-        except Exception:
-            _log.exception("claim_failed")
-        for waiting in batch:
-            waiting.fail(error)
+        await self._rounds.stop()
 
     async def _serve(self, batch: Sequence[Waiting]) -> None:
         left = await self._without_holders(batch)

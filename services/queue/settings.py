@@ -32,10 +32,13 @@ class QueueSettings(ServiceSettings):
         default=5.0, gt=0, description="Time a statement may take."
     )
     claim_workers: int = Field(
-        default=4, ge=1, le=32, description="Rounds of claims that run side by side."
+        default=4,
+        ge=1,
+        le=32,
+        description="Rounds of claims that run side by side at most.",
     )
     claim_batch: int = Field(
-        default=32, ge=1, le=200, description="Agents served in one round at most."
+        default=100, ge=1, le=200, description="Agents served in one round at most."
     )
     live_check_seconds: float = Field(
         default=1.0, gt=0, description="Time a check against the main app may take."

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from servicekit.testing.clock import FakeClock
-from services.queue.domain.entries import Entry, Placement
+from services.queue.domain.entries import Application, Entry, Placement
 from services.queue.domain.facts import ClaimFacts, RequirementFacts, UserFacts
 from services.queue.domain.outcomes import CallReport, applied
 from services.queue.domain.terms import (
@@ -53,11 +53,17 @@ def _facts(
 
 
 def _known(facts: UserFacts | None = None, now: datetime = NOW) -> Entry:
-    return PLACEMENT.apply_facts(None, facts or _facts(), now).after
+    return _apply(None, facts or _facts(), now).after
+
+
+def _apply(before: Entry | None, facts: UserFacts, now: datetime) -> Application:
+    return PLACEMENT.apply_facts(before, PLACEMENT.assessor.assess(facts, now), now)
 
 
 def _called(entry: Entry, outcome: Outcome, now: datetime = NOW) -> Entry:
-    return applied(CallReport(outcome, "notes"), entry, AgentId("agent"), PLACEMENT, now)
+    report = CallReport(outcome, "notes")
+    after = applied(report, entry, AgentId("agent"), None, [now], PLACEMENT, now)
+    return PLACEMENT.settled(after.entry, now)
 
 
 def test_somebody_registered_long_ago_may_be_called_at_once_with_a_score_of_zero() -> None:
@@ -110,7 +116,7 @@ def test_moving_between_queues_is_a_fresh_start_that_keeps_a_later_call_time() -
     called = _called(_known(), Outcome.NOT_INTERESTED)
     assert PLACEMENT.score(called, NOW) == 100.0
     later = NOW + timedelta(days=1)
-    moved = PLACEMENT.apply_facts(called, _facts(2, has_signature=True), later)
+    moved = _apply(called, _facts(2, has_signature=True), later)
     assert moved.conversion is Conversion.SIGNATURE_OBTAINED
     assert (moved.after.queue, moved.after.state) == (OUTSTANDING, State.WAITING)
     assert PLACEMENT.score(moved.after, later) == 0.0
@@ -120,10 +126,10 @@ def test_moving_between_queues_is_a_fresh_start_that_keeps_a_later_call_time() -
 
 def test_a_new_requirement_after_being_done_is_a_fresh_start() -> None:
     owing = _called(_known(_facts(has_signature=True)), Outcome.HUNG_UP)
-    done = PLACEMENT.apply_facts(owing, _facts(2, has_signature=True, requirement="OK"), NOW)
+    done = _apply(owing, _facts(2, has_signature=True, requirement="OK"), NOW)
     assert done.conversion is Conversion.REQUIREMENTS_MET
     assert (done.after.queue, done.after.state) == (None, State.OUT)
-    again = PLACEMENT.apply_facts(done.after, _facts(3, has_signature=True), NOW)
+    again = _apply(done.after, _facts(3, has_signature=True), NOW)
     assert again.conversion is None
     assert (again.after.queue, again.after.stay) == (OUTSTANDING, 2)
     assert PLACEMENT.score(again.after, NOW) == 0.0
@@ -131,17 +137,17 @@ def test_a_new_requirement_after_being_done_is_a_fresh_start() -> None:
 
 def test_a_pause_in_contact_is_no_fresh_start_and_no_conversion() -> None:
     called = _called(_known(), Outcome.NOT_INTERESTED)
-    barred = PLACEMENT.apply_facts(called, _facts(2, is_enabled=False), NOW)
+    barred = _apply(called, _facts(2, is_enabled=False), NOW)
     assert (barred.conversion, barred.after.queue) == (None, None)
     assert barred.after.reason is Reason.USER_DISABLED
-    back = PLACEMENT.apply_facts(barred.after, _facts(3), NOW)
+    back = _apply(barred.after, _facts(3), NOW)
     assert (back.after.queue, back.after.stay) == (UNSIGNED, 1)
     assert PLACEMENT.score(back.after, NOW) == 100.0
 
 
 def test_nothing_moves_while_an_agent_holds_the_person() -> None:
     held = _known()._replace(state=State.ASSIGNED, agent_id=AgentId("a"))
-    after = PLACEMENT.apply_facts(held, _facts(2, has_signature=True, requirement="OK"), NOW)
+    after = _apply(held, _facts(2, has_signature=True, requirement="OK"), NOW)
     assert after.conversion is Conversion.SIGNATURE_OBTAINED
     assert not after.is_moved
     assert after.is_context_changed
@@ -154,7 +160,7 @@ def test_nothing_moves_while_an_agent_holds_the_person() -> None:
 @pytest.mark.parametrize("has_signature", [False, True])
 def test_a_reservation_holds_only_while_the_person_belongs_there(has_signature: bool) -> None:
     reserved = _known()._replace(state=State.RESERVED, reserved_until=NOW)
-    after = PLACEMENT.apply_facts(reserved, _facts(2, has_signature=has_signature), NOW).after
+    after = _apply(reserved, _facts(2, has_signature=has_signature), NOW).after
     assert after.state is (State.READY if has_signature else State.RESERVED)
     assert (after.reserved_until is None) == has_signature
 
@@ -165,7 +171,7 @@ def test_the_frozen_are_out_and_stay_out_until_a_fresh_start() -> None:
     assert PLACEMENT.placed(entry, weeks_40 - timedelta(hours=1)).state is State.READY
     frozen = PLACEMENT.placed(entry, weeks_40)
     assert (frozen.queue, frozen.state, frozen.reason) == (None, State.OUT, Reason.FROZEN)
-    thawed = PLACEMENT.apply_facts(frozen, _facts(2, has_signature=True), weeks_40)
+    thawed = _apply(frozen, _facts(2, has_signature=True), weeks_40)
     assert thawed.conversion is Conversion.SIGNATURE_OBTAINED
     assert (thawed.after.queue, thawed.after.state) == (OUTSTANDING, State.READY)
 
@@ -173,26 +179,26 @@ def test_the_frozen_are_out_and_stay_out_until_a_fresh_start() -> None:
 def test_a_wrong_number_is_waited_for_until_there_is_another() -> None:
     wrong = _called(_known(), Outcome.BAD_NUMBER)
     assert wrong.due_at == NOW + timedelta(days=28)
-    gone = PLACEMENT.apply_facts(wrong, _facts(2, phone=None), NOW).after
-    same = PLACEMENT.apply_facts(gone, _facts(3), NOW).after
+    gone = _apply(wrong, _facts(2, phone=None), NOW).after
+    same = _apply(gone, _facts(3), NOW).after
     assert same.state is State.WAITING
-    other = PLACEMENT.apply_facts(same, _facts(4, phone="+447700900002"), NOW).after
+    other = _apply(same, _facts(4, phone="+447700900002"), NOW).after
     assert (other.state, other.due_at) == (State.READY, None)
     assert PLACEMENT.score(other, NOW) == 50.0
 
 
 def test_another_number_lifts_no_other_wait() -> None:
     called = _called(_known(), Outcome.NO_ANSWER)
-    other = PLACEMENT.apply_facts(called, _facts(2, phone="+447700900002"), NOW).after
+    other = _apply(called, _facts(2, phone="+447700900002"), NOW).after
     assert other.due_at == NOW + timedelta(hours=4)
 
 
 def test_who_is_gone_is_out_without_a_conversion() -> None:
     gone = UserFacts(UserId(7), exists=False, version=2)
-    after = PLACEMENT.apply_facts(_known(), gone, NOW)
+    after = _apply(_known(), gone, NOW)
     assert (after.conversion, after.after.state) == (None, State.OUT)
     assert after.after.reason is Reason.USER_NOT_FOUND
-    assert PLACEMENT.apply_facts(after.after, _facts(3), NOW).after.stay == 2
+    assert _apply(after.after, _facts(3), NOW).after.stay == 2
 
 
 _readings = st.lists(
@@ -221,7 +227,7 @@ def test_readings_in_any_order_and_number_end_in_the_same_place(
         entry: Entry | None = None
         for facts in order:
             if entry is None or entry.facts_version < facts.version:
-                entry = PLACEMENT.apply_facts(entry, facts, NOW).after
+                entry = _apply(entry, facts, NOW).after
         assert entry is not None
         where = (entry.queue, entry.state, entry.reason, entry.owes, entry.due_at)
         ends.append((*where, entry.rank_key, entry.facts_version, entry.eligible_queue))

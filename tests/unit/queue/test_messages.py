@@ -1,16 +1,22 @@
-"""The contract's messages to values and back; its numbers are ours."""
+"""The contract's numbers are ours."""
 
 from enum import IntEnum
 
 import pytest
-from dialler.model.v1 import call_state_pb2, event_pb2, facts_pb2
+from dialler.model.v1 import call_state_pb2, event_pb2
 from dialler.queue.v1 import queue_pb2
 from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
-from google.protobuf.timestamp_pb2 import Timestamp
 
-from servicekit.errors import InvalidArgument
 from services.queue import messages
-from services.queue.domain.terms import Conversion, Outcome, Queue, State
+from services.queue.domain.terms import (
+    CallbackState,
+    Conversion,
+    Hold,
+    Outcome,
+    Presence,
+    Queue,
+    State,
+)
 
 
 @pytest.mark.parametrize(
@@ -20,6 +26,9 @@ from services.queue.domain.terms import Conversion, Outcome, Queue, State
         (State, call_state_pb2.EntryState, "ENTRY_STATE_"),
         (Outcome, call_state_pb2.Outcome, "OUTCOME_"),
         (Conversion, event_pb2.Conversion, "CONVERSION_"),
+        (Hold, call_state_pb2.Hold, "HOLD_"),
+        (CallbackState, call_state_pb2.CallbackState, "CALLBACK_STATE_"),
+        (Presence, queue_pb2.Presence, "PRESENCE_"),
     ],
 )
 def test_our_numbers_are_the_contracts(
@@ -28,83 +37,9 @@ def test_our_numbers_are_the_contracts(
     for member in ours:
         if member is not State.RESERVED:
             assert theirs.Name(member) == prefix + member.name
-    known = {int(member) for member in ours} | {0, call_state_pb2.QUEUE_CALLBACKS}
+    known = {int(member) for member in ours} | {0}
     assert set(theirs.values()) <= known
 
 
 def test_reserved_is_ready_to_everybody_outside() -> None:
     assert messages.state_number(State.RESERVED) == call_state_pb2.ENTRY_STATE_READY
-
-
-def test_absent_is_not_empty() -> None:
-    claim = facts_pb2.ClaimFacts(requirements=[facts_pb2.RequirementFacts(status="")])
-    facts = requests.facts_of(facts_pb2.UserFacts(user_id=1, status="", claims=[claim]))
-    assert facts.status == ""
-    assert facts.phone_e164 is None
-    assert facts.created_at is None
-    assert facts.claims[0].status is None
-    assert facts.claims[0].requirements[0].status == ""
-    assert facts.claims[0].requirements[0].type is None
-
-
-@pytest.mark.parametrize("fingerprint", [0, 1, 2**63 - 1, 2**63, 2**64 - 1])
-def test_fingerprints_fit_the_column_and_stay_apart(fingerprint: int) -> None:
-    found = requests.facts_of(facts_pb2.UserFacts(fingerprint=fingerprint)).fingerprint
-    assert -(2**63) <= found < 2**63
-    assert found % 2**64 == fingerprint
-
-
-def test_of_repeats_the_latest_reading_counts() -> None:
-    facts = [facts_pb2.UserFacts(user_id=7, version=version) for version in (2, 3, 1)]
-    updates = requests.updates_of(queue_pb2.ApplyUserFactsRequest(facts=facts))
-    assert [it.facts.version for it in updates] == [3]
-
-
-@pytest.mark.parametrize(
-    ("facts", "reason"),
-    [
-        ([facts_pb2.UserFacts(user_id=0, version=1)], "USER_ID_MISSING"),
-        ([facts_pb2.UserFacts(user_id=2**63, version=1)], "USER_ID_TOO_LARGE"),
-        ([facts_pb2.UserFacts(user_id=1, version=0)], "FACTS_NOT_VERSIONED"),
-        (
-            [facts_pb2.UserFacts(user_id=it, version=1) for it in range(1, 1002)],
-            "TOO_MANY_USERS",
-        ),
-        (
-            [facts_pb2.UserFacts(user_id=1, version=1, created_at=Timestamp(seconds=2**60))],
-            "TIMESTAMP_INVALID",
-        ),
-    ],
-)
-def test_facts_that_cannot_be_applied(facts: list[facts_pb2.UserFacts], reason: str) -> None:
-    with pytest.raises(InvalidArgument) as raised:
-        requests.updates_of(queue_pb2.ApplyUserFactsRequest(facts=facts))
-    assert raised.value.reason == reason
-
-
-def test_queues_asked_for() -> None:
-    default = (Queue.UNSIGNED_USERS, Queue.OUTSTANDING_REQUESTS)
-    assert requests.queues_of([], default) == default
-    assert requests.queues_of([2, 1, 2], default) == (default[1], default[0])
-    assert requests.queues_of([3, 1], default) == (Queue.UNSIGNED_USERS,)
-    assert requests.queues_of([3], default) == ()
-    with pytest.raises(InvalidArgument):
-        requests.queues_of([1, 0], default)
-
-
-@pytest.mark.parametrize("agent", ["", "  ", "a" * 201, "a\nb", "a\0"])
-def test_agents_that_are_none(agent: str) -> None:
-    with pytest.raises(InvalidArgument):
-        requests.agent_of(agent)
-
-
-@pytest.mark.parametrize("number", [0, 12, -1])
-def test_outcomes_that_are_none(number: int) -> None:
-    with pytest.raises(InvalidArgument):
-        requests.outcome_of(number)
-
-
-@pytest.mark.parametrize("number", [6, 7, -1])
-def test_states_that_cannot_be_asked_for(number: int) -> None:
-    with pytest.raises(InvalidArgument):
-        requests.state_of(number)

@@ -1,6 +1,7 @@
 """The table of outcomes: score, next call, effect; and what nobody may report."""
 
 from datetime import datetime, timedelta
+from uuid import UUID
 
 import pytest
 
@@ -26,10 +27,25 @@ def _held(score: float = 0.0) -> Entry:
         claims=(ClaimFacts(None, NOW - timedelta(days=9)),),
         created_at=NOW - timedelta(days=9),
     )
-    entry = PLACEMENT.apply_facts(None, facts, NOW).after
-    return entry._replace(
-        state=State.ASSIGNED, agent_id=AGENT, rank_key=PLACEMENT.ranking.key(score, NOW)
-    )
+    entry = _apply(None, facts, NOW)
+    return entry._replace(state=State.ASSIGNED, agent_id=AGENT, outcome_points=score)
+
+
+def _apply(before: Entry | None, facts: UserFacts, now: datetime) -> Entry:
+    return PLACEMENT.apply_facts(before, PLACEMENT.assessor.assess(facts, now), now).after
+
+
+def _applied(report: CallReport, entry: Entry) -> Entry:
+    """Where the person stands after the call, with the callback it has made."""
+    after = applied(report, entry, AGENT, None, [NOW], PLACEMENT, NOW)
+    held = after.entry
+    if after.promise is not None:
+        held = held._replace(
+            callback_id=UUID(int=1),
+            callback_at=after.promise.scheduled_for,
+            callback_agent_id=after.promise.preferred_agent_id,
+        )
+    return PLACEMENT.settled(held, NOW)
 
 
 # The domain's own table: score before 10, hours to the next call (None: at once), then the state.
@@ -41,7 +57,7 @@ def _held(score: float = 0.0) -> Entry:
         (Outcome.MIGHT_COMPLETE, 12, 24, State.WAITING),
         (Outcome.CALL_BACK, 0, 24, State.WAITING),
         (Outcome.NO_ANSWER, 11, 4, State.WAITING),
-        (Outcome.MISSED_CALL, 0, None, State.READY),
+        (Outcome.MISSED_CALL, 0, 0, State.READY),
         (Outcome.HUNG_UP, 12, 4, State.WAITING),
         (Outcome.BAD_NUMBER, 60, 28 * 24, State.WAITING),
         (Outcome.NO_CLAIM, 210, None, State.OUT),
@@ -52,13 +68,17 @@ def _held(score: float = 0.0) -> Entry:
 def test_every_outcome_of_the_table(
     outcome: Outcome, score: float, hours: int | None, state: State
 ) -> None:
-    after = applied(CallReport(outcome, "asked us to"), _held(10), AGENT, PLACEMENT, NOW)
+    after = _applied(CallReport(outcome, "asked us to"), _held(10))
     assert PLACEMENT.score(after, NOW) == score
     assert after.due_at == (None if hours is None else NOW + timedelta(hours=hours))
     assert after.state is state
     assert (after.attempts, after.last_outcome, after.last_agent_id) == (1, outcome, AGENT)
     assert (after.last_contact_at, after.agent_id) == (NOW, None)
-    assert after.queue is (None if state in (State.OUT, State.SUPPRESSED) else Queue.UNSIGNED_USERS)
+    out = state in (State.OUT, State.SUPPRESSED)
+    # The person rang us: an immediate callback.
+    is_due = outcome is Outcome.MISSED_CALL
+    expected = Queue.CALLBACKS if is_due else Queue.UNSIGNED_USERS
+    assert after.queue is (None if out else expected)
 
 
 def test_what_ends_calls_is_not_undone_by_facts() -> None:
@@ -66,11 +86,11 @@ def test_what_ends_calls_is_not_undone_by_facts() -> None:
         (Outcome.NO_CLAIM, Reason.NO_CLAIM_REPORTED),
         (Outcome.DO_NOT_CONTACT, Reason.DO_NOT_CONTACT),
     ):
-        after = applied(CallReport(outcome, "notes"), _held(), AGENT, PLACEMENT, NOW)
+        after = _applied(CallReport(outcome, "notes"), _held())
         facts = UserFacts(
             UserId(7), True, 2, is_enabled=True, has_signature=False, claims=(ClaimFacts(None),)
         )
-        later = PLACEMENT.apply_facts(after, facts, NOW + timedelta(days=99)).after
+        later = _apply(after, facts, NOW + timedelta(days=99))
         assert (later.queue, later.reason) == (None, reason)
 
 
@@ -78,7 +98,7 @@ def test_attempts_add_points_from_the_sixth_and_more_from_the_eleventh() -> None
     entry = _held()
     scores = []
     for _ in range(12):
-        entry = applied(CallReport(Outcome.NO_ANSWER), entry, AGENT, PLACEMENT, NOW)
+        entry = _applied(CallReport(Outcome.NO_ANSWER), entry)
         scores.append(PLACEMENT.score(entry, NOW))
     # Each call adds 1 for nobody answering; see the rules for the rest.
     assert scores == [1, 2, 3, 4, 5, 7, 9, 11, 13, 15, 19, 23]
@@ -86,12 +106,12 @@ def test_attempts_add_points_from_the_sixth_and_more_from_the_eleventh() -> None
 
 def test_a_score_that_is_set_is_exactly_that_whatever_the_attempts() -> None:
     entry = _held(80)._replace(attempts_in_stay=14, attempts=14)
-    after = applied(CallReport(Outcome.GOING_TO_COMPLETE), entry, AGENT, PLACEMENT, NOW)
+    after = _applied(CallReport(Outcome.GOING_TO_COMPLETE), entry)
     assert PLACEMENT.score(after, NOW) == 0.0
 
 
 def test_a_score_at_the_limit_freezes() -> None:
-    after = applied(CallReport(Outcome.NOT_INTERESTED), _held(100), AGENT, PLACEMENT, NOW)
+    after = _applied(CallReport(Outcome.NOT_INTERESTED), _held(100))
     assert (after.state, after.reason, after.queue) == (State.OUT, Reason.FROZEN, None)
 
 
@@ -102,7 +122,7 @@ def test_a_time_the_person_gave_replaces_the_default(outcome: Outcome) -> None:
     at = NOW + timedelta(hours=30)
     report = CallReport(outcome, callback_at=at)
     check(report, PLACEMENT, NOW)
-    assert applied(report, _held(), AGENT, PLACEMENT, NOW).due_at == at
+    assert _applied(report, _held()).due_at == at
 
 
 @pytest.mark.parametrize(
@@ -135,6 +155,6 @@ def test_longest_notes_and_absent_notes_are_allowed() -> None:
 def test_a_skip_goes_to_the_back_of_its_score_and_freezes_nobody(
     score: float, after: float
 ) -> None:
-    entry = skipped(_held(score), PLACEMENT, NOW)
+    entry = PLACEMENT.settled(skipped(_held(score), PLACEMENT, NOW), NOW)
     assert PLACEMENT.score(entry, NOW) == after
     assert (entry.state, entry.attempts) == (State.READY, 0)

@@ -4,14 +4,26 @@ import base64
 import json
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from servicekit.errors import InvalidArgument
-from services.queue.domain.pages import Position, page_size, read, written
+from services.queue.domain.pages import (
+    Position,
+    page_size,
+    read,
+    read_moment,
+    read_number,
+    written,
+    written_moment,
+    written_number,
+)
 from services.queue.domain.terms import Queue, State, UserId
+
+LISTED = ["entries", Queue.UNSIGNED_USERS, State.READY, None]
 
 _user_ids = st.integers(1, 2**63 - 1).map(UserId)
 _keys = st.floats(allow_nan=False, allow_infinity=False)
@@ -19,22 +31,59 @@ _keys = st.floats(allow_nan=False, allow_infinity=False)
 
 @given(key=_keys, user_id=_user_ids)
 def test_ready_positions_come_back_exactly(key: float, user_id: UserId) -> None:
-    token = written(Position(key, user_id), Queue.UNSIGNED_USERS, State.READY)
-    assert read(token, Queue.UNSIGNED_USERS, State.READY) == Position(key, user_id)
+    token = written(Position(key, user_id), LISTED)
+    assert read(token, LISTED, State.READY) == Position(key, user_id)
 
 
 @given(key=st.datetimes(timezones=st.just(UTC)), user_id=_user_ids)
 def test_waiting_positions_come_back_exactly(key: datetime, user_id: UserId) -> None:
-    token = written(Position(key, user_id), Queue.UNSIGNED_USERS, State.WAITING)
-    assert read(token, Queue.UNSIGNED_USERS, State.WAITING) == Position(key, user_id)
+    token = written(Position(key, user_id), LISTED)
+    assert read(token, LISTED, State.WAITING) == Position(key, user_id)
 
 
 def test_no_token_is_the_beginning() -> None:
-    assert read("", Queue.UNSIGNED_USERS, State.READY) is None
+    assert read("", LISTED, State.READY) is None
 
 
 def _token(*fields: Any) -> str:
     return base64.urlsafe_b64encode(json.dumps(fields).encode()).decode()
+
+
+def _of_list(*fields: Any) -> str:
+    """A token of the right list with other fields than it should have."""
+    good = json.loads(base64.urlsafe_b64decode(written(Position(0.5, UserId(7)), LISTED)))
+    return _token(*good[:2], *fields)
+
+
+def test_the_tokens_made_here_are_well_formed_otherwise() -> None:
+    assert read(_of_list(0.5, 7), LISTED, State.READY) == Position(0.5, UserId(7))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ["entries", Queue.OUTSTANDING_REQUESTS, State.READY, None],
+        ["entries", Queue.UNSIGNED_USERS, State.WAITING, None],
+        ["entries", Queue.UNSIGNED_USERS, State.READY, "agent"],
+        ["callbacks", Queue.UNSIGNED_USERS, State.READY, None],
+    ],
+)
+def test_a_token_is_of_one_list(other: list[Any]) -> None:
+    token = written(Position(0.5, UserId(7)), other)
+    with pytest.raises(InvalidArgument):
+        read(token, LISTED, State.READY)
+
+
+@given(moment=st.datetimes(timezones=st.just(UTC)), identifier=st.uuids(), number=_user_ids)
+def test_positions_by_time_and_by_number_come_back_exactly(
+    moment: datetime, identifier: UUID, number: UserId
+) -> None:
+    token = written_moment(moment, identifier, LISTED)
+    assert read_moment(token, LISTED) == (moment, identifier)
+    assert read_number(written_number(number, LISTED), LISTED) == number
+    for refuse in (read_number, read_moment):
+        with pytest.raises(InvalidArgument):
+            refuse(written(Position(None, number), LISTED), LISTED)
 
 
 @pytest.mark.parametrize(
@@ -44,31 +93,31 @@ def _token(*fields: Any) -> str:
         "****",
         "é",
         base64.urlsafe_b64encode(b"\xff\xfe").decode(),
+        base64.urlsafe_b64encode(b"7").decode(),
         _token(),
         _token(1, 1, 1, 0.5),
-        _token(2, 1, 1, 0.5, 7),
-        _token(1, 2, 1, 0.5, 7),
-        _token(1, 1, 2, "2025-06-02T09:00:00+00:00", 7),
-        _token(1, 1, 1, "0.5", 7),
-        _token(1, 1, 1, float("inf"), 7),
-        _token(1, 1, 1, None, 7),
-        _token(1, 1, 1, 0.5, "7"),
-        _token(1, 1, 1, 0.5, True),
-        _token(1, 1, 1, 0.5, 0),
-        _token(1, 1, 1, 0.5, 2**63),
+        _token(1, "0123456789ab", 0.5, 7),
+        _of_list(0.5),
+        _of_list("0.5", 7),
+        _of_list(float("inf"), 7),
+        _of_list(None, 7),
+        _of_list(0.5, "7"),
+        _of_list(0.5, True),
+        _of_list(0.5, 0),
+        _of_list(0.5, 2**63),
         base64.urlsafe_b64encode(b"[" * 100_000).decode(),
     ],
 )
 def test_other_tokens_are_refused(token: str) -> None:
     with pytest.raises(InvalidArgument) as raised:
-        read(token, Queue.UNSIGNED_USERS, State.READY)
+        read(token, LISTED, State.READY)
     assert raised.value.reason == "PAGE_TOKEN_INVALID"
 
 
 @pytest.mark.parametrize("key", [None, 3, "soon", "2025-06-02T09:00:00"])
 def test_a_waiting_list_wants_a_moment(key: Any) -> None:
     with pytest.raises(InvalidArgument):
-        read(_token(1, 1, 2, key, 7), Queue.UNSIGNED_USERS, State.WAITING)
+        read(_of_list(key, 7), LISTED, State.WAITING)
 
 
 @pytest.mark.parametrize(("asked", "size"), [(0, 50), (1, 1), (200, 200), (201, 200)])

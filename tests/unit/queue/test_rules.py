@@ -44,7 +44,12 @@ def test_the_shipped_rules_say_what_the_domain_says() -> None:
         (("calling_hours", "days", "caturday"), {"from": "08:00", "until": "20:00"}, "caturday"),
         (("calling_hours", "holidays"), {"country": "GB", "subdivision": "XYZ"}, "no holidays"),
         (("assignment", "lease_seconds"), 9e9, "longer than"),
-        (("assignment", "default_queues"), ["callbacks"], "not one of"),
+        (("assignment", "default_queues"), ["callbacks"], "callbacks come first"),
+        (("score", "ages"), [{"from_age": 60, "add": 1}, {"from_age": 60, "add": 2}], "rise"),
+        (("outcomes", "call_back", "callback"), "sometimes", "callback"),
+        (("calls", "attempts_per_day"), 0, "attempts_per_day"),
+        (("callbacks", "retry_minutes"), 0, "retry_minutes"),
+        (("agents", "presence_seconds"), -1, "presence_seconds"),
         (("assignment", "default_queues"), [], "default_queues"),
         (("assignment", "leese_seconds"), 5, "leese_seconds"),
         (("eligibility", "ended_claim_statuses"), [], "ended_claim_statuses"),
@@ -76,3 +81,17 @@ def test_a_file_that_is_no_yaml_is_refused(tmp_path: Path) -> None:
     (tmp_path / "rules.yaml").write_text("a: [")
     with pytest.raises(ValueError, match="not YAML"):
         load_rules(tmp_path / "rules.yaml")
+
+
+def test_every_value_names_its_source() -> None:
+    """Comments stand above the values they explain."""
+    explained, unexplained = False, []
+    for number, line in enumerate(DEFAULT_PATH.read_text().splitlines(), start=1):
+        text = line.strip()
+        if not text:
+            explained = False
+        elif text.startswith("#"):
+            explained = explained or "[" in text or "(ours" in text or "ISO 3166" in text
+        elif not explained and not line.endswith(":"):
+            unexplained.append((number, text))
+    assert unexplained == []
