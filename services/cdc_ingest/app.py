@@ -13,7 +13,7 @@ from servicekit.lifecycle import Closing, Loop, Parts
 from servicekit.server import GrpcServer
 from services.cdc_ingest import store
 from services.cdc_ingest.custody import Custody
-from services.cdc_ingest.domain.people import PersonMap
+from services.cdc_ingest.domain.rereading import Guard
 from services.cdc_ingest.domain.retries import BackOff
 from services.cdc_ingest.ingest import Ingest
 from services.cdc_ingest.intake import Intake
@@ -50,7 +50,7 @@ async def build(settings: CdcIngestSettings) -> Parts:
     receivers = Receivers(
         sqs,
         intake,
-        PersonMap(description.load()),
+        description.load(),
         threads=settings.receivers,
         wait_seconds=settings.receive_wait_seconds,
     )
@@ -60,6 +60,11 @@ async def build(settings: CdcIngestSettings) -> Parts:
         custody,
         intake,
         ledger,
+        Guard(
+            settle_seconds=settings.settle_seconds,
+            patience_seconds=settings.stale_patience_seconds,
+        ),
+        clock,
         batch_users=settings.batch_users,
         batches_in_flight=settings.batches_in_flight,
         bulk_above_users=settings.bulk_above_users,

@@ -33,6 +33,13 @@ _LEG = Histogram(
 _CAPTURE, _TRANSPORT, _REFRESH, _APPLY, _TOTAL = (
     _LEG.labels(leg) for leg in ("capture", "transport", "refresh", "apply", "total")
 )
+_READINGS = Counter(
+    "dialler_cdc_ingest_readings",
+    "Readings judged against their message: shown, untold (facts do not show what changed), "
+    "doubtful (neither the change nor what was before), stale (what was before).",
+    ("verdict",),
+)
+_VERDICTS = {name: _READINGS.labels(name) for name in ("shown", "untold", "doubtful", "stale")}
 _HELD = Gauge("dialler_cdc_ingest_messages_in_flight", "Messages held, reserved places included.")
 _AWAY = Gauge("dialler_cdc_ingest_downstream_away", "1 while user_context or queue cannot be used.")
 _FULL_RUNS = Counter(
@@ -52,6 +59,7 @@ class Ledger:
         self.records = 0
         self.records_ignored = 0
         self.users_refreshed = 0
+        self.readings_stale = 0
         self.last_captured_at: datetime | None = None
         self._latencies = LatestLatencies()
 
@@ -102,6 +110,12 @@ class Ledger:
         _TOTAL.observe(_seconds(captured_at, applied_at))
         self._latencies.add(_seconds(captured_at, applied_at))
         self.last_captured_at = max(captured_at, self.last_captured_at or captured_at)
+
+    def judged(self, verdict: str) -> None:
+        """Count what one reading said about one message."""
+        _VERDICTS[verdict].inc()
+        if verdict == "stale":
+            self.readings_stale += 1
 
     def full_run_wanted(self) -> None:
         """Count a loss of track."""

@@ -6,12 +6,14 @@ import random
 import threading
 from collections.abc import Callable, Sequence
 
+from mainapp.description import Description
 from servicekit.errors import Unavailable
 from services.cdc_ingest import metrics
 from services.cdc_ingest.domain.decoding import Decoded, decode_body
 from services.cdc_ingest.domain.messages import Arrival, Message, times_of
 from services.cdc_ingest.domain.people import Demand, PersonMap
 from services.cdc_ingest.domain.retries import BackOff
+from services.cdc_ingest.domain.staleness import Sightings, Witness
 from services.cdc_ingest.intake import Intake
 from services.cdc_ingest.store import SqsStore
 
@@ -22,18 +24,24 @@ _log = logging.getLogger(__name__)
 Deliver = Callable[[Sequence[Arrival]], None]
 
 
-def read(message: Message, people: PersonMap) -> Arrival:
-    """Return whom the message concerns. Raises nothing, whatever the body holds."""
+def read(message: Message, people: PersonMap, witness: Witness | None = None) -> Arrival:
+    """Return whom the message concerns, and by `witness` what a reading of them must show.
+
+    Raises nothing, whatever the body holds.
+    """
+    sightings: Sightings = {}
     try:
         decoded = decode_body(message.body)
         demand = people.demand(decoded.records)
+        if witness is not None:
+            sightings = witness.sightings(decoded.records)
     except Exception:
         # A defect of ours must not keep the message's neighbours waiting.
         _log.exception("decoder_failed", extra={"message_id": message.message_id})
         decoded, demand = Decoded((), "DECODER_FAILED"), Demand()
     demand.fault = decoded.fault or demand.fault
     times = times_of(message, decoded.records)
-    return Arrival(message, demand, times, records=len(decoded.records))
+    return Arrival(message, demand, times, len(decoded.records), sightings)
 
 
 class Receivers:
@@ -43,11 +51,18 @@ class Receivers:
     """
 
     def __init__(
-        self, store: SqsStore, intake: Intake, people: PersonMap, *, threads: int, wait_seconds: int
+        self,
+        store: SqsStore,
+        intake: Intake,
+        description: Description,
+        *,
+        threads: int,
+        wait_seconds: int,
     ) -> None:
         self._store = store
         self._intake = intake
-        self._people = people
+        self._people = PersonMap(description)
+        self._witness = Witness(description)
         self._wait_seconds = wait_seconds
         self._count = threads
         self._threads: list[threading.Thread] = []
@@ -116,7 +131,7 @@ class Receivers:
         self, messages: Sequence[Message], loop: asyncio.AbstractEventLoop, deliver: Deliver
     ) -> None:
         if not (self._intake.is_paused or self._intake.is_closed):
-            arrivals = [read(message, self._people) for message in messages]
+            arrivals = [read(message, self._people, self._witness) for message in messages]
             try:
                 loop.call_soon_threadsafe(deliver, arrivals)
             except RuntimeError:

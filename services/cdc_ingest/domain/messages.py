@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from services.cdc_ingest.domain.people import Demand
 from services.cdc_ingest.domain.records import Record, RowChange
+from services.cdc_ingest.domain.staleness import Sightings
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -54,6 +55,7 @@ class Arrival:
     demand: Demand
     times: ChangeTimes
     records: int
+    sightings: Sightings = field(default_factory=dict)
 
 
 def times_of(message: Message, records: Iterable[Record]) -> ChangeTimes:

@@ -67,6 +67,9 @@ class Bench:
             "retry_first_seconds": 0.1,
             "retry_longest_seconds": 1.0,
             "drain_seconds": 5.0,
+            # The fakes' facts show nothing of what messages tell, unless a test sees to it.
+            "stale_patience_seconds": 0.0,
+            "settle_seconds": 0.0,
         }
         return CdcIngestSettings(**{**chosen, **overrides})
 
