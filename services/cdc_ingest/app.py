@@ -2,17 +2,19 @@
 
 import asyncio
 from functools import partial
+from typing import TYPE_CHECKING
 
 import grpc.aio
 from dialler.cdc_ingest.v1 import cdc_ingest_pb2_grpc
 
 from mainapp import description
 from servicekit.client import connect
-from servicekit.clock import Clock, SystemClock
+from servicekit.clock import SystemClock
 from servicekit.lifecycle import Closing, Loop, Parts
 from servicekit.server import GrpcServer
-from services.cdc_ingest import store
 from services.cdc_ingest.custody import Custody
+from services.cdc_ingest.dead_letter_store import DeadLetterStore
+from services.cdc_ingest.dead_letters import DeadLetters
 from services.cdc_ingest.domain.rereading import Guard
 from services.cdc_ingest.domain.retries import BackOff
 from services.cdc_ingest.ingest import Ingest
@@ -23,8 +25,12 @@ from services.cdc_ingest.refresher import Refresher
 from services.cdc_ingest.servicer import CdcIngestServicer
 from services.cdc_ingest.settings import CdcIngestSettings
 from services.cdc_ingest.store import SqsStore
+from services.cdc_ingest.store import connect as connect_sqs
 from services.cdc_ingest.upstreams import Upstreams
 from services.cdc_ingest.worker import Pipeline
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs.client import SQSClient
 
 SERVICE_NAME = "dialler.cdc_ingest.v1.CdcIngestService"
 # Threads other than the receivers that talk to SQS at the same time.
@@ -38,7 +44,11 @@ async def build(settings: CdcIngestSettings) -> Parts:
     ledger = Ledger()
     intake = Intake(settings.max_messages_in_flight, settings.max_bytes_in_flight)
     # boto3 reads files when it makes a client.
-    sqs = await asyncio.to_thread(_sqs, settings, clock)
+    client = await asyncio.to_thread(_client, settings)
+    sqs = SqsStore(
+        client, settings.sqs_queue_url, settings.sqs_dlq_url, clock, settings.visibility_seconds
+    )
+    main_app = description.load()
     custody = Custody(
         sqs,
         intake,
@@ -50,7 +60,7 @@ async def build(settings: CdcIngestSettings) -> Parts:
     receivers = Receivers(
         sqs,
         intake,
-        description.load(),
+        main_app,
         threads=settings.receivers,
         wait_seconds=settings.receive_wait_seconds,
     )
@@ -69,10 +79,13 @@ async def build(settings: CdcIngestSettings) -> Parts:
         batches_in_flight=settings.batches_in_flight,
         bulk_above_users=settings.bulk_above_users,
         max_receives=settings.max_receives,
+        dead_letters_per_minute=settings.dead_letters_per_minute,
     )
     keeper = Loop("custody", custody.run_once, settings.visibility_seconds / 6, clock)
     ingest = Ingest(receivers, pipeline, custody, keeper, drain_seconds=settings.drain_seconds)
-    servicer = CdcIngestServicer(sqs, intake, ledger)
+    letters = DeadLetterStore(client, settings.sqs_queue_url, settings.sqs_dlq_url)
+    dead_letters = DeadLetters(letters, main_app, clock)
+    servicer = CdcIngestServicer(sqs, intake, ledger, pipeline, dead_letters)
     server = GrpcServer(
         settings,
         "cdc_ingest",
@@ -83,19 +96,15 @@ async def build(settings: CdcIngestSettings) -> Parts:
         {"sqs": receivers.check},
     )
     closing = [Closing(partial(channel.close, None)) for channel in channels if channel is not None]
-    return Parts(Closing(lambda: asyncio.to_thread(sqs.close)), *closing, server, ingest)
+    return Parts(Closing(lambda: asyncio.to_thread(client.close)), *closing, server, ingest)
 
 
-def _sqs(settings: CdcIngestSettings, clock: Clock) -> SqsStore:
-    return store.connect(
-        queue_url=settings.sqs_queue_url,
-        dlq_url=settings.sqs_dlq_url,
+def _client(settings: CdcIngestSettings) -> "SQSClient":
+    return connect_sqs(
         endpoint_url=settings.sqs_endpoint_url,
         region=settings.aws_region,
-        visibility_seconds=settings.visibility_seconds,
         wait_seconds=settings.receive_wait_seconds,
         connections=settings.receivers + _OTHER_CONNECTIONS,
-        clock=clock,
     )
 
 

@@ -41,7 +41,14 @@ _READINGS = Counter(
 )
 _VERDICTS = {name: _READINGS.labels(name) for name in ("shown", "untold", "doubtful", "stale")}
 _HELD = Gauge("dialler_cdc_ingest_messages_in_flight", "Messages held, reserved places included.")
+_WAITING = Gauge(
+    "dialler_cdc_ingest_waiting", "People and rows waiting to be refreshed, by lane.", ("lane",)
+)
 _AWAY = Gauge("dialler_cdc_ingest_downstream_away", "1 while user_context or queue cannot be used.")
+_ALARM = Gauge(
+    "dialler_cdc_ingest_dead_letter_alarm",
+    "1 after too many dead letters within a minute: nothing is received until an operator says so.",
+)
 _FULL_RUNS = Counter(
     "dialler_cdc_ingest_full_runs_wanted", "Times changes could not be followed one by one."
 )
@@ -125,9 +132,18 @@ class Ledger:
         """Show whether those who do the work are away."""
         _AWAY.set(is_away)
 
+    def dead_letter_alarm(self, *, is_on: bool) -> None:
+        """Show whether there have been too many dead letters."""
+        _ALARM.set(is_on)
+
     def change_latency(self) -> LatencySummary:
         """Return capture to applied over the latest people."""
         return self._latencies.summary()
+
+
+def waiting(lane: str, keys: int) -> None:
+    """Show how many people and rows wait in a lane."""
+    _WAITING.labels(lane).set(keys)
 
 
 def receive_failed() -> None:

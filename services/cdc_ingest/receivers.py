@@ -130,7 +130,7 @@ class Receivers:
     def _hand_over(
         self, messages: Sequence[Message], loop: asyncio.AbstractEventLoop, deliver: Deliver
     ) -> None:
-        if not (self._intake.is_paused or self._intake.is_closed):
+        if not self._intake.gives_back:
             arrivals = [read(message, self._people, self._witness) for message in messages]
             try:
                 loop.call_soon_threadsafe(deliver, arrivals)

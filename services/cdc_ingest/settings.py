@@ -78,6 +78,12 @@ class CdcIngestSettings(ServiceSettings):
         description="Receives after which a message whose people alone fail is given up. Keep the "
         "queue's own maxReceiveCount above it, else messages end without a reason.",
     )
+    dead_letters_per_minute: int = Field(
+        default=100,
+        ge=1,
+        description="More dead letters than this within a minute, by one copy, and it receives "
+        "nothing more until an operator resumes it.",
+    )
     refresh_timeout_seconds: float = Field(
         default=10.0, gt=0, description="Deadline of a call to user_context."
     )

@@ -21,14 +21,16 @@ from servicekit.errors import (
     Unauthenticated,
     Unavailable,
 )
+from services.cdc_ingest import metrics
 from services.cdc_ingest.custody import Custody
 from services.cdc_ingest.domain.backlog import Backlog, Batch, Lane, Ticket, lane_to_serve
+from services.cdc_ingest.domain.dead_letters import BurialLimit
 from services.cdc_ingest.domain.messages import Arrival
 from services.cdc_ingest.domain.people import Key
 from services.cdc_ingest.domain.rereading import Decision, Guard, Rereadings, Step
 from services.cdc_ingest.domain.retries import BackOff
 from services.cdc_ingest.domain.staleness import Verdict
-from services.cdc_ingest.intake import Intake
+from services.cdc_ingest.intake import Intake, Stop
 from services.cdc_ingest.metrics import Ledger
 from services.cdc_ingest.readings import FactsReading
 from services.cdc_ingest.refresher import Refresher
@@ -66,6 +68,7 @@ class Pipeline:
         batches_in_flight: int,
         bulk_above_users: int,
         max_receives: int,
+        dead_letters_per_minute: int,
     ) -> None:
         self._refresher = refresher
         self._custody = custody
@@ -76,6 +79,7 @@ class Pipeline:
         self._batch_users = batch_users
         self._batches_in_flight = batches_in_flight
         self._max_receives = max_receives
+        self._burials = BurialLimit(dead_letters_per_minute)
         self._backlog = Backlog(bulk_above_users)
         self._rereadings = Rereadings()
         self._alarm: asyncio.TimerHandle | None = None
@@ -111,6 +115,17 @@ class Pipeline:
             if unfinished:
                 await asyncio.wait(unfinished)
 
+    def resume(self) -> None:
+        """Receive again, after an operator's pause or an alarm about dead letters."""
+        self._burials.forgive()
+        self._ledger.dead_letter_alarm(is_on=False)
+        for why in (Stop.OPERATOR, Stop.DEAD_LETTERS):
+            self._intake.go(why)
+
+    def waiting(self, lane: Lane) -> int:
+        """How many people and rows wait in a lane, those to be read again not counted."""
+        return self._backlog.waiting(lane)
+
     def _take_on(self, arrival: Arrival) -> None:
         demand = arrival.demand
         ticket = Ticket(
@@ -137,6 +152,7 @@ class Pipeline:
             if batch.waiting:
                 self._running[lane] += 1
                 self._ledger.batch_started(lane.value, len(batch.waiting))
+                metrics.waiting(lane.value, self._backlog.waiting(lane))
                 self._spawn(self._run(batch))
 
     async def _run(self, batch: Batch) -> None:
@@ -240,8 +256,17 @@ class Pipeline:
     def _settle(self, ticket: Ticket) -> None:
         if ticket.fault is None:
             self._custody.delete(ticket.message)
-        else:
+        elif self._burials.admit(self._clock.now()):
             self._custody.bury(ticket.message, ticket.fault)
+        else:
+            self._raise_alarm(ticket.fault)
+            self._retry([ticket])
+
+    def _raise_alarm(self, reason: str) -> None:
+        if not self._intake.is_stopped(Stop.DEAD_LETTERS):
+            _log.error("dead_letter_alarm", extra={"dead_reason": reason})
+            self._intake.stop(Stop.DEAD_LETTERS)
+            self._ledger.dead_letter_alarm(is_on=True)
 
     def _failed_alone(self, batch: Batch, error: Exception) -> None:
         """Somebody fails by himself: give his messages up, or try again if that may help."""
@@ -271,7 +296,7 @@ class Pipeline:
             return
         _log.warning("downstream_away", extra={"error": str(error)})
         self._is_away = True
-        self._intake.hold()
+        self._intake.stop(Stop.DOWNSTREAM)
         self._ledger.downstream(is_away=True)
         self._waiting = asyncio.create_task(self._wait_for_downstream())
 
@@ -293,7 +318,7 @@ class Pipeline:
         _log.info("downstream_back")
         self._is_away = False
         self._ledger.downstream(is_away=False)
-        self._intake.release()
+        self._intake.go(Stop.DOWNSTREAM)
         self._pump()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
