@@ -211,6 +211,14 @@ def _parent(place: Key) -> RowKey:
     return place if isinstance(place, RowKey) else RowKey("users", str(place))
 
 
+class _Told(NamedTuple):
+    """The latest that was told of a row, and where it leads to."""
+
+    at: datetime
+    is_there: bool
+    place: Key
+
+
 class LatestSightings:
     """The latest that has been told of each of many rows.
 
@@ -220,32 +228,46 @@ class LatestSightings:
 
     def __init__(self, remembered: int = 100_000) -> None:
         self._remembered = remembered
-        self._rows: OrderedDict[RowKey, tuple[datetime, bool]] = OrderedDict()
+        self._rows: OrderedDict[RowKey, _Told] = OrderedDict()
 
     def add(self, sightings: Sightings) -> None:
         """Take note of a message."""
-        for seen in sightings.values():
+        for place, seen in sightings.items():
             for row, sighting in seen.rows.items():
                 if sighting.at is not None:
-                    self._add(row, sighting.at, sighting.is_there)
+                    self._add(row, _Told(sighting.at, sighting.is_there, place))
 
-    def _add(self, row: RowKey, at: datetime, is_there: bool) -> None:
+    def _add(self, row: RowKey, told: _Told) -> None:
         known = self._rows.get(row)
-        if known is None or (at, is_there) > known:
-            self._rows[row] = (at, is_there)
+        if known is None or told[:2] > known[:2]:
+            self._rows[row] = told
             self._rows.move_to_end(row)
             if len(self._rows) > self._remembered:
                 self._rows.popitem(last=False)
 
-    def has_later(self, sighting: Sighting, place: Key) -> bool:
-        """Whether a later message has taken over, or told that the row's parent has gone."""
+    def weigh(self, sighting: Sighting, place: Key, found: Verdict, reading: Reading) -> Verdict:
+        """Return what is left of a bad verdict, given what else was told."""
         if sighting.at is None:
-            return False
+            return found
         known = self._rows.get(sighting.row)
-        if known is not None and known[0] > sighting.at:
-            return True
+        if known is not None and known.at > sighting.at:
+            return Verdict.SHOWN
+        return self._weigh_parents(sighting.at, place, found, reading)
+
+    def _weigh_parents(self, at: datetime, place: Key, found: Verdict, reading: Reading) -> Verdict:
+        """A row goes with its parents, by a cascade that tells nothing of it."""
         parent = self._rows.get(_parent(place))
-        return parent is not None and not parent[1] and parent[0] >= sighting.at
+        if parent is None:
+            # Either gone with a person or so new that its own message has not come to us.
+            is_orphan = isinstance(place, RowKey) and not reading.has(place)
+            return Verdict.UNTOLD if is_orphan else found
+        if not parent.is_there:
+            return Verdict.SHOWN if parent.at >= at else found
+        return (
+            found
+            if parent.place == place
+            else self._weigh_parents(at, parent.place, found, reading)
+        )
 
 
 def verdict(seen: Seen | None, place: Key, reading: Reading, latest: LatestSightings) -> Verdict:
@@ -255,7 +277,7 @@ def verdict(seen: Seen | None, place: Key, reading: Reading, latest: LatestSight
     worst = Verdict.UNTOLD if seen.is_untold else Verdict.SHOWN
     for sighting in seen.rows.values():
         each = judge(sighting, place, reading)
-        if each >= Verdict.DOUBTFUL and latest.has_later(sighting, place):
-            continue
+        if each >= Verdict.DOUBTFUL:
+            each = latest.weigh(sighting, place, each, reading)
         worst = max(worst, each)
     return worst

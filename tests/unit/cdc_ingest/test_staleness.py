@@ -155,7 +155,10 @@ def test_a_requirement_is_looked_for_in_its_claim() -> None:
     )
     assert judged(told, open_, place) is Verdict.STALE
     assert judged(told, done, place) is Verdict.SHOWN
-    assert judged(told, reading(), place) is Verdict.DOUBTFUL, "the claim may have gone"
+    assert judged(told, reading(), place) is Verdict.UNTOLD, "the claim may have gone"
+    latest = LatestSightings()
+    latest.add(seen(INSERT, CLAIM))
+    assert judged(told, reading(), place, latest) is Verdict.DOUBTFUL, "it is only just there"
 
 
 def test_a_claim_that_went_with_its_requirements_leaves_nothing_to_wait_for() -> None:
@@ -164,6 +167,19 @@ def test_a_claim_that_went_with_its_requirements_leaves_nothing_to_wait_for() ->
     latest = LatestSightings()
     latest.add(seen(DELETE, CLAIM, at=NOW + timedelta(seconds=1)))
     assert judged(told, reading(), RowKey("claims", "9"), latest) is Verdict.SHOWN
+
+
+def test_what_went_with_its_person_leaves_nothing_to_wait_for() -> None:
+    row = {"id": "r", "claim_id": 9, "type": "id", "status": "PENDING"}
+    requirement = seen(INSERT, row, table="claim_requirements")
+    claim = seen(UPDATE, CLAIM, CLAIM | {"status": "ended"})
+    latest = LatestSightings()
+    latest.add(claim)
+    nobody = reading(exists=False)
+    assert judged(claim, nobody, latest=latest) is Verdict.DOUBTFUL
+    latest.add(seen(DELETE, {"id": 5}, table="users", at=NOW + timedelta(seconds=1)))
+    assert judged(claim, nobody, latest=latest) is Verdict.SHOWN
+    assert judged(requirement, nobody, RowKey("claims", "9"), latest) is Verdict.SHOWN
 
 
 def test_whoever_tells_something_later_of_a_row_takes_over() -> None:
