@@ -1,15 +1,23 @@
-"""Changes that keep coming in the main app while something breaks."""
+"""Changes that keep coming in the main app while something breaks, and ways to break it."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import threading
+from collections.abc import Iterator
 from random import Random
 from types import TracebackType
 from typing import Self
 
+import httpx
 import pymysql
+from dialler.cdc_ingest.v1 import cdc_ingest_pb2 as pb
+from dialler.cdc_ingest.v1.cdc_ingest_pb2_grpc import CdcIngestServiceStub
 
 from devstack.changes import MainApp
+from devstack.processes import ChildProcess
 from devstack.stack import Stack, wait_until
 
 
@@ -55,3 +63,26 @@ class Storm:
             except (pymysql.err.OperationalError, pymysql.err.InterfaceError):
                 # Deadlocks and a server that is away: the main app would try again.
                 self._stop.wait(0.1)
+
+
+def fail_requests(stack: Stack, action: str, requests: int) -> None:
+    """Have SQS answer 500 to so many of the next requests of an action."""
+    order = {"action": action, "requests": requests}
+    httpx.post(f"{stack.addresses.sqs_endpoint}/_faults", json=order).raise_for_status()
+
+
+def status(ingest: CdcIngestServiceStub) -> pb.GetStatusResponse:
+    """What the ingest says of itself."""
+    return ingest.GetStatus(pb.GetStatusRequest(), timeout=10)
+
+
+@contextlib.contextmanager
+def halted(process: ChildProcess) -> Iterator[None]:
+    """Stop a process in its tracks; its connections stay open and nobody answers."""
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        # The test may have killed it meanwhile.
+        if process.is_running:
+            os.kill(process.pid, signal.SIGCONT)

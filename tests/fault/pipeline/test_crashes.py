@@ -2,38 +2,69 @@
 
 from __future__ import annotations
 
-import httpx
 import pytest
-from dialler.cdc_ingest.v1 import cdc_ingest_pb2 as pb
 from dialler.cdc_ingest.v1.cdc_ingest_pb2_grpc import CdcIngestServiceStub
 
 from devstack.changes import MainApp
+from devstack.desk import Desk
 from devstack.stack import Stack, is_serving, wait_until
 from tests.fault.pipeline.comparison import await_agreement
-from tests.fault.pipeline.storm import Storm
+from tests.fault.pipeline.storm import Storm, fail_requests, halted, status
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(180)]
 
 
+# Whom to stop answering so that the one to be killed is surely in the middle of something.
 @pytest.mark.parametrize(
-    "name", ["binlog_relay", "cdc_ingest", "user_context", "queue", "reconciler"]
+    ("name", "waits_for"),
+    [("cdc_ingest", "queue"), ("user_context", "user_context"), ("queue", "queue")],
 )
 def test_killed_in_the_middle_of_a_batch(
-    stack: Stack, ingest: CdcIngestServiceStub, name: str
+    stack: Stack, ingest: CdcIngestServiceStub, name: str, waits_for: str
 ) -> None:
-    claims = [int(row[0]) for row in stack.main_app.rows("SELECT id FROM claims")]
-    with Storm(stack, name) as storm, MainApp(stack.addresses.mysql_writer) as main_app:
-        received = _status(ingest).messages_received
-        main_app.update_claims(claims, "in_progress")
-        wait_until(lambda: _status(ingest).messages_received > received + 5, 20, "the batch")
-        stack.services[name].kill()
+    with Storm(stack, name) as storm:
+        with halted(stack.services[waits_for]):
+            _change_every_claim(stack, name)
+            wait_until(lambda: status(ingest).messages_held >= 20, 20, "messages under way")
+            stack.services[name].kill()
         storm.rages()
         stack.restart(name)
     await_agreement(stack)
 
 
-def _status(ingest: CdcIngestServiceStub) -> pb.GetStatusResponse:
-    return ingest.GetStatus(pb.GetStatusRequest(), timeout=5)
+def test_relay_killed_while_it_sends(stack: Stack) -> None:
+    people = [int(row[0]) for row in stack.main_app.rows("SELECT id FROM users LIMIT 40")]
+    fail_requests(stack, "SendMessageBatch", 100_000)
+    # Each once: nothing that comes later may make good what was lost.
+    with MainApp(stack.addresses.mysql_writer) as main_app:
+        for user_id in people:
+            main_app.set_status(user_id, "sent only once")
+    # By then a position would have been saved, had there been one to save.
+    wait_until(lambda: not is_serving(stack.addresses.grpc["binlog_relay"]), 20, "it to show")
+    stack.services["binlog_relay"].kill()
+    fail_requests(stack, "SendMessageBatch", 0)
+    stack.restart("binlog_relay")
+    await_agreement(stack)
+
+
+def test_reconciler_killed_in_the_middle_of_a_run(running_stack: Stack) -> None:
+    stack = running_stack
+    with Desk(stack.addresses, "supervisor") as desk:
+        with halted(stack.services["user_context"]):
+            run = desk.post("/v1/reconciliations").raise_for_status().json()["run_id"]
+            wait_until(lambda: desk.reconciliations()[0]["state"] == "running", 20, "the run")
+            stack.services["reconciler"].kill()
+        stack.restart("reconciler")
+        desk.await_reconciled()
+        latest = desk.reconciliations()[0]
+    assert (latest["run_id"], latest["state"]) == (run, "succeeded")
+    await_agreement(stack)
+
+
+def _change_every_claim(stack: Stack, status: str) -> None:
+    claims = [int(row[0]) for row in stack.main_app.rows("SELECT id FROM claims")]
+    with MainApp(stack.addresses.mysql_writer) as main_app:
+        main_app.update_claims(claims, f"as {status} has it")
 
 
 def test_redis_is_restarted_empty(stack: Stack) -> None:
@@ -66,8 +97,7 @@ def test_mysql_is_restarted(stack: Stack, how: str) -> None:
 def test_sqs_is_unavailable(stack: Stack) -> None:
     with Storm(stack, "sqs") as storm:
         for action in ("ReceiveMessage", "DeleteMessageBatch", "SendMessageBatch"):
-            order = {"action": action, "requests": 14}
-            httpx.post(f"{stack.addresses.sqs_endpoint}/_faults", json=order).raise_for_status()
+            fail_requests(stack, action, 14)
         wait_until(lambda: not is_serving(stack.addresses.grpc["cdc_ingest"]), 20, "it to show")
         storm.rages()
         wait_until(lambda: is_serving(stack.addresses.grpc["cdc_ingest"]), 40, "it to be back")

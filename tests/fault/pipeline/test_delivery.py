@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import random
-import signal
 import uuid
-from collections.abc import Iterator
 
 import grpc
 import pytest
@@ -22,23 +18,9 @@ from devstack.processes import ChildProcess, free_port
 from devstack.stack import Stack, is_serving, service_environment, wait_until
 from tests.fault.pipeline.comparison import await_agreement
 from tests.fault.pipeline.conftest import IMPATIENT
-from tests.fault.pipeline.storm import Storm
+from tests.fault.pipeline.storm import Storm, halted, status
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(180)]
-
-
-def _status(ingest: CdcIngestServiceStub) -> pb.GetStatusResponse:
-    return ingest.GetStatus(pb.GetStatusRequest(), timeout=5)
-
-
-@contextlib.contextmanager
-def _halted(process: ChildProcess) -> Iterator[None]:
-    """Stop a process in its tracks; its connections stay open and nobody answers."""
-    os.kill(process.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(process.pid, signal.SIGCONT)
 
 
 def test_messages_come_twice_and_in_any_order(
@@ -80,14 +62,14 @@ def _drained(stack: Stack, sqs: SQSClient) -> list[str]:
 @pytest.mark.parametrize("name", ["user_context", "queue"])
 def test_downstream_hangs(stack: Stack, ingest: CdcIngestServiceStub, name: str) -> None:
     with Storm(stack, f"slow {name}") as storm:
-        with _halted(stack.services[name]):
-            wait_until(lambda: _status(ingest).downstream_away, 20, "the ingest to notice")
-            retried = _status(ingest).messages_retried
+        with halted(stack.services[name]):
+            wait_until(lambda: status(ingest).downstream_away, 20, "the ingest to notice")
+            retried = status(ingest).messages_retried
             storm.rages(150)
-            burnt = _status(ingest).messages_retried - retried
+            burnt = status(ingest).messages_retried - retried
             # What was under way goes back once; nothing more is taken.
             assert burnt <= 60, "receives were burnt"
-        wait_until(lambda: not _status(ingest).downstream_away, 30, "the ingest to go on")
+        wait_until(lambda: not status(ingest).downstream_away, 30, "the ingest to go on")
     await_agreement(stack)
 
 
@@ -108,8 +90,8 @@ def test_poison_among_good_ones_is_buried_alone_and_can_be_sent_again(
         assert (dry["matched"], dry["sent"]) == (3, 0)
         done = desk.post(f"{path}/redrive", {"reason": "BODY_NOT_JSON"}).json()
         assert done["sent"] == 1
-    dead = _status(ingest).messages_dead
-    wait_until(lambda: _status(ingest).messages_dead >= dead, 20, "it to die again")
+    dead = status(ingest).messages_dead
+    wait_until(lambda: status(ingest).messages_dead >= dead, 20, "it to die again")
     sqs.purge_queue(QueueUrl=stack.addresses.sqs_dlq)
 
 
@@ -118,10 +100,10 @@ def test_visibility_expires_during_the_work(
 ) -> None:
     with Storm(stack, "visibility") as storm:
         # Held messages cannot be extended by a process that does not run.
-        with _halted(stack.services["queue"]):
+        with halted(stack.services["queue"]):
             storm.rages()
-            wait_until(lambda: _status(ingest).messages_held > 20, 20, "messages to be held")
-            with _halted(stack.services["cdc_ingest"]):
+            wait_until(lambda: status(ingest).messages_held > 20, 20, "messages to be held")
+            with halted(stack.services["cdc_ingest"]):
                 wait_until(lambda: _in_flight(stack, sqs) == 0, 20, "visibility to expire")
         storm.rages()
     await_agreement(stack)
