@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import change_latency, claim_next, context_read
+from bench import burst, change_latency, claim_next, context_read, ingest_rate, relay_rate
 from bench.measurement import Result, save, show
 from devstack.desk import Desk
 from devstack.stack import Stack
@@ -19,6 +19,9 @@ BENCHMARKS: dict[str, Callable[[Stack], Awaitable[list[Result]]]] = {
     "context_read": context_read.measure,
     "change_latency": change_latency.measure,
     "claim_next": claim_next.measure,
+    "ingest_rate": ingest_rate.measure,
+    "relay_rate": relay_rate.measure,
+    "burst": burst.measure,
 }
 USERS = 5_000
 

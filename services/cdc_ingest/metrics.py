@@ -1,11 +1,13 @@
 """What the ingest counts, for Prometheus and for GetStatus alike."""
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from prometheus_client import Counter, Gauge, Histogram
 
 from services.cdc_ingest.domain.latency import LatencySummary, LatestLatencies
 from services.cdc_ingest.domain.messages import Arrival, ChangeTimes
+from services.cdc_ingest.domain.staleness import Verdict
 
 _MESSAGES = Counter(
     "dialler_cdc_ingest_messages",
@@ -15,6 +17,9 @@ _MESSAGES = Counter(
 _RECORDS = Counter(
     "dialler_cdc_ingest_records", "Change records decoded, by concern: row, ignored.", ("concern",)
 )
+# Looking a child up by its label costs more than counting.
+_RECEIVED, _DONE = _MESSAGES.labels("received"), _MESSAGES.labels("done")
+_ROWS, _IGNORED = _RECORDS.labels("row"), _RECORDS.labels("ignored")
 _USERS = Counter("dialler_cdc_ingest_users_refreshed", "People refreshed and applied.")
 _BATCH = Histogram(
     "dialler_cdc_ingest_batch_keys",
@@ -29,7 +34,6 @@ _LEG = Histogram(
     ("leg",),
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300),
 )
-# Looking a child up by its label costs more than observing it.
 _CAPTURE, _TRANSPORT, _REFRESH, _APPLY, _TOTAL = (
     _LEG.labels(leg) for leg in ("capture", "transport", "refresh", "apply", "total")
 )
@@ -39,7 +43,7 @@ _READINGS = Counter(
     "doubtful (neither the change nor what was before), stale (what was before).",
     ("verdict",),
 )
-_VERDICTS = {name: _READINGS.labels(name) for name in ("shown", "untold", "doubtful", "stale")}
+_VERDICTS = {verdict: _READINGS.labels(verdict.name.lower()) for verdict in Verdict}
 _HELD = Gauge("dialler_cdc_ingest_messages_in_flight", "Messages held, reserved places included.")
 _WAITING = Gauge(
     "dialler_cdc_ingest_waiting", "People and rows waiting to be refreshed, by lane.", ("lane",)
@@ -70,19 +74,21 @@ class Ledger:
         self.last_captured_at: datetime | None = None
         self._latencies = LatestLatencies()
 
-    def arrived(self, arrival: Arrival) -> None:
-        """Count a message received and the records in it."""
-        self.received += 1
-        self.records += arrival.records
-        self.records_ignored += arrival.demand.ignored
-        _MESSAGES.labels("received").inc()
-        _RECORDS.labels("ignored").inc(arrival.demand.ignored)
-        _RECORDS.labels("row").inc(arrival.records - arrival.demand.ignored)
+    def arrived(self, arrivals: Sequence[Arrival]) -> None:
+        """Count messages received and the records in them."""
+        records = sum(arrival.records for arrival in arrivals)
+        ignored = sum(arrival.demand.ignored for arrival in arrivals)
+        self.received += len(arrivals)
+        self.records += records
+        self.records_ignored += ignored
+        _RECEIVED.inc(len(arrivals))
+        _IGNORED.inc(ignored)
+        _ROWS.inc(records - ignored)
 
     def deleted(self) -> None:
         """Count a message done with."""
         self.done += 1
-        _MESSAGES.labels("done").inc()
+        _DONE.inc()
 
     def not_deleted(self) -> None:
         """Count a message that is done with and will come again nevertheless."""
@@ -118,11 +124,11 @@ class Ledger:
         self._latencies.add(_seconds(captured_at, applied_at))
         self.last_captured_at = max(captured_at, self.last_captured_at or captured_at)
 
-    def judged(self, verdict: str) -> None:
-        """Count what one reading said about one message."""
-        _VERDICTS[verdict].inc()
-        if verdict == "stale":
-            self.readings_stale += 1
+    def judged(self, verdicts: Mapping[Verdict, int]) -> None:
+        """Count what readings said about messages."""
+        for verdict, count in verdicts.items():
+            _VERDICTS[verdict].inc(count)
+        self.readings_stale += verdicts.get(Verdict.STALE, 0)
 
     def full_run_wanted(self) -> None:
         """Count a loss of track."""

@@ -41,6 +41,9 @@ AWAY = (Unavailable, DeadlineExceeded, Exhausted, Unauthenticated, PermissionDen
 HOPELESS = (InvalidArgument, FailedPrecondition, NotFound, AlreadyExists)
 """Failures that another try will not cure."""
 
+# When changes come thick, a call for many costs less than several for few.
+_FEW = 4
+_GATHERED = 100
 # Those due at nearly the same time are read together.
 _SHORTEST_NAP_SECONDS = 0.02
 _PROBE_BACK_OFF = BackOff(first_seconds=0.2, longest_seconds=10.0)
@@ -82,6 +85,7 @@ class Pipeline:
         self._burials = BurialLimit(dead_letters_per_minute)
         self._backlog = Backlog(bulk_above_users)
         self._rereadings = Rereadings()
+        self._latest_size = 0
         self._alarm: asyncio.TimerHandle | None = None
         self._running: Counter[Lane] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -93,8 +97,8 @@ class Pipeline:
     def accept(self, arrivals: Sequence[Arrival]) -> None:
         """Take on messages just received."""
         self._custody.hold(arrival.message for arrival in arrivals)
+        self._ledger.arrived(arrivals)
         for arrival in arrivals:
-            self._ledger.arrived(arrival)
             self._take_on(arrival)
         self._pump()
 
@@ -145,12 +149,14 @@ class Pipeline:
 
     def _pump(self) -> None:
         while not self._is_away and not self._is_stopping:
-            lane = lane_to_serve(self._backlog, self._running, self._batches_in_flight)
+            gather = _GATHERED if self._latest_size > _FEW else 1
+            lane = lane_to_serve(self._backlog, self._running, self._batches_in_flight, gather)
             if lane is None:
                 return
             batch = self._backlog.take(lane, self._batch_users)
             if batch.waiting:
                 self._running[lane] += 1
+                self._latest_size = len(batch.waiting)
                 self._ledger.batch_started(lane.value, len(batch.waiting))
                 metrics.waiting(lane.value, self._backlog.waiting(lane))
                 self._spawn(self._run(batch))
@@ -200,6 +206,7 @@ class Pipeline:
     def _advance(self, batch: Batch, reading: FactsReading, read_at: datetime) -> None:
         """Finish what the reading shows; the rest is read again."""
         now = self._clock.now()
+        verdicts: Counter[Verdict] = Counter()
         for key, tickets in batch.waiting.items():
             for ticket in tickets:
                 # One that is to be buried has an end of its own.
@@ -207,13 +214,14 @@ class Pipeline:
                     self._finish_one(ticket)
                     continue
                 decision = self._guard.decide(ticket, key, reading, read_at, now)
-                self._ledger.judged(decision.verdict.name.lower())
+                verdicts[decision.verdict] += 1
                 if decision.at is not None:
                     self._read_again(decision.at, batch.lane, key, ticket)
                 elif decision.step is Step.PUT_BACK:
                     self._retry([ticket])
                 else:
                     self._end(ticket, decision)
+        self._ledger.judged(verdicts)
         self._set_alarm()
 
     def _end(self, ticket: Ticket, decision: Decision) -> None:

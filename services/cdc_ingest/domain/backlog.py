@@ -92,10 +92,6 @@ class Backlog:
     def __len__(self) -> int:
         return sum(map(len, self._lanes.values()))
 
-    def is_waiting(self, lane: Lane) -> bool:
-        """Tell whether there is work in the lane."""
-        return bool(self._lanes[lane])
-
     def add(self, ticket: Ticket, by_transaction: Mapping[str, Set[Key]]) -> None:
         """Queue everybody concerned; a transaction that concerns more than `bulk_above` is bulk."""
         fresh: set[Key] = set()
@@ -155,15 +151,19 @@ class Backlog:
         return [ticket for ticket in tickets if not ticket.is_abandoned]
 
 
-def lane_to_serve(backlog: Backlog, running: Mapping[Lane, int], limit: int) -> Lane | None:
+def lane_to_serve(
+    backlog: Backlog, running: Mapping[Lane, int], limit: int, gather: int = 1
+) -> Lane | None:
     """Return the lane the next of at most `limit` concurrent batches comes from; None to wait.
 
     Neither lane takes the last place: a small change never waits for bulk alone, nor bulk for
-    small changes; and small changes that come thick gather into fewer, larger batches.
+    small changes; and small changes that come thick gather into fewer, larger batches. Beside a
+    batch of the same lane another is begun only once `gather` people wait.
     """
     if sum(running.values()) >= limit:
         return None
     for lane in (Lane.FRESH, Lane.BULK):
-        if backlog.is_waiting(lane) and running[lane] < max(1, limit - 1):
+        waiting, others = backlog.waiting(lane), running[lane]
+        if waiting and others < max(1, limit - 1) and (not others or waiting >= gather):
             return lane
     return None
