@@ -20,6 +20,7 @@ from services.cdc_ingest.domain.retries import BackOff
 from services.cdc_ingest.ingest import Ingest
 from services.cdc_ingest.intake import Intake
 from services.cdc_ingest.metrics import Ledger
+from services.cdc_ingest.pause import Pause
 from services.cdc_ingest.receivers import Receivers
 from services.cdc_ingest.refresher import Refresher
 from services.cdc_ingest.servicer import CdcIngestServicer
@@ -82,10 +83,21 @@ async def build(settings: CdcIngestSettings) -> Parts:
         dead_letters_per_minute=settings.dead_letters_per_minute,
     )
     keeper = Loop("custody", custody.run_once, settings.visibility_seconds / 6, clock)
-    ingest = Ingest(receivers, pipeline, custody, keeper, drain_seconds=settings.drain_seconds)
+    pause = Pause(sqs, intake, pipeline, clock)
+    watch = Loop("pause", pause.run_once, settings.pause_poll_seconds, clock)
+    ingest = Ingest(
+        receivers,
+        pipeline,
+        custody,
+        keeper,
+        pause,
+        watch,
+        clock,
+        drain_seconds=settings.drain_seconds,
+    )
     letters = DeadLetterStore(client, settings.sqs_queue_url, settings.sqs_dlq_url)
     dead_letters = DeadLetters(letters, main_app, clock)
-    servicer = CdcIngestServicer(sqs, intake, ledger, pipeline, dead_letters)
+    servicer = CdcIngestServicer(sqs, intake, ledger, pipeline, dead_letters, pause)
     server = GrpcServer(
         settings,
         "cdc_ingest",

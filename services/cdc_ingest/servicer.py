@@ -16,6 +16,7 @@ from services.cdc_ingest.domain.backlog import Lane
 from services.cdc_ingest.domain.dead_letters import DeadLetter, Selection
 from services.cdc_ingest.intake import Intake, Stop
 from services.cdc_ingest.metrics import Ledger
+from services.cdc_ingest.pause import Pause
 from services.cdc_ingest.store import QueueDepths, SqsStore
 from services.cdc_ingest.worker import Pipeline
 
@@ -37,12 +38,14 @@ class CdcIngestServicer(cdc_ingest_pb2_grpc.CdcIngestServiceServicer):
         ledger: Ledger,
         pipeline: Pipeline,
         dead_letters: DeadLetters,
+        pause: Pause,
     ) -> None:
         self._store = store
         self._intake = intake
         self._ledger = ledger
         self._pipeline = pipeline
         self._dead_letters = dead_letters
+        self._pause = pause
         self._depths = QueueDepths(0, 0)
 
     async def GetStatus(
@@ -83,14 +86,14 @@ class CdcIngestServicer(cdc_ingest_pb2_grpc.CdcIngestServiceServicer):
         self, request: cdc_ingest_pb2.PauseIngestRequest, context: Context
     ) -> cdc_ingest_pb2.PauseIngestResponse:
         """Pause; a poll under way may still bring messages, which go straight back."""
-        self._intake.stop(Stop.OPERATOR)
+        await self._pause.begin()
         return cdc_ingest_pb2.PauseIngestResponse()
 
     async def ResumeIngest(
         self, request: cdc_ingest_pb2.ResumeIngestRequest, context: Context
     ) -> cdc_ingest_pb2.ResumeIngestResponse:
         """End the pause, or the one that an alarm about dead letters began."""
-        self._pipeline.resume()
+        await self._pause.end()
         return cdc_ingest_pb2.ResumeIngestResponse()
 
     async def ListDeadLetters(

@@ -78,6 +78,11 @@ class CdcIngestSettings(ServiceSettings):
         description="Receives after which a message whose people alone fail is given up. Keep the "
         "queue's own maxReceiveCount above it, else messages end without a reason.",
     )
+    pause_poll_seconds: float = Field(
+        default=5.0,
+        gt=0,
+        description="How often the queue is asked for the tag by which operators pause every copy.",
+    )
     dead_letters_per_minute: int = Field(
         default=100,
         ge=1,

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 MAX_BATCH = 10
 MAX_ATTRIBUTES = 10
 _READ_MARGIN_SECONDS = 10
+_PAUSE_TAG = "dialler-ingest-paused"
 _SYSTEM_ATTRIBUTES: Sequence[MessageSystemAttributeNameType] = (
     "ApproximateReceiveCount",
     "ApproximateFirstReceiveTimestamp",
@@ -130,6 +131,28 @@ class SqsStore:
     def depths(self) -> QueueDepths:
         """Return how many messages wait in both queues."""
         return QueueDepths(self._depth(self._queue_url), self._depth(self._dlq_url))
+
+    def mark_paused(self) -> None:
+        """Tag the queue as paused, for every copy and for after a restart."""
+        try:
+            self._client.tag_queue(QueueUrl=self._queue_url, Tags={_PAUSE_TAG: "true"})
+        except (BotoCoreError, ClientError) as error:
+            raise unavailable(error) from error
+
+    def unmark_paused(self) -> None:
+        """Take the tag off; harmless when there is none."""
+        try:
+            self._client.untag_queue(QueueUrl=self._queue_url, TagKeys=[_PAUSE_TAG])
+        except (BotoCoreError, ClientError) as error:
+            raise unavailable(error) from error
+
+    def is_marked_paused(self) -> bool:
+        """Tell whether the queue is tagged as paused; SQS may take a minute to know."""
+        try:
+            answer = self._client.list_queue_tags(QueueUrl=self._queue_url)
+        except (BotoCoreError, ClientError) as error:
+            raise unavailable(error) from error
+        return _PAUSE_TAG in answer.get("Tags", {})
 
     def _depth(self, url: str) -> int:
         try:

@@ -79,6 +79,7 @@ class Bench:
             # The fakes' facts show nothing of what messages tell, unless a test sees to it.
             "stale_patience_seconds": 0.0,
             "settle_seconds": 0.0,
+            "pause_poll_seconds": 0.1,
         }
         return CdcIngestSettings(**{**chosen, **overrides})
 

@@ -135,6 +135,13 @@ async def test_too_many_dead_letters_stop_the_intake_until_an_operator_resumes(
             return (await operator.status()).dead_letter_alarm
 
         await bench.until_async(is_alarmed, True)
+
+        async def is_paused() -> bool:
+            return (await operator.status()).paused
+
+        await bench.until_async(is_paused, True)
+        async with bench.running() as other, bench.operator(other) as witness:
+            assert (await witness.status()).paused, "one copy's alarm stops them all"
         await bench.send(bench.change("users", {"id": 99}))
         await bench.seen_by_others()
         assert await bench.depth(bench.queue.dlq_url) <= 5

@@ -74,14 +74,15 @@ class CdcIngestServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PauseIngest(self, request, context):
-        """Stops receiving; messages under way are finished first. Says nothing to other copies.
+        """Stops receiving; messages under way are finished first. Kept with the queue: other copies
+        follow within a minute, and a restart changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResumeIngest(self, request, context):
-        """Receives again, also after an alarm about dead letters.
+        """Receives again, also after an alarm about dead letters; other copies follow within a minute.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
