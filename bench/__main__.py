@@ -10,7 +10,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import apply_facts, change_latency, claim_next, context_read, mysql_load, rebuild
+from bench import (
+    apply_facts,
+    burst,
+    change_latency,
+    claim_next,
+    context_read,
+    ingest_rate,
+    mysql_load,
+    rebuild,
+    relay_rate,
+)
 from bench.measurement import Result, save, show
 from devstack.desk import Desk
 from devstack.stack import Stack
@@ -21,6 +31,9 @@ BENCHMARKS: dict[str, Callable[[Stack], Awaitable[list[Result]]]] = {
     "claim_next": claim_next.measure,
     "apply_facts": apply_facts.measure,
     "mysql_load": mysql_load.measure,
+    "ingest_rate": ingest_rate.measure,
+    "relay_rate": relay_rate.measure,
+    "burst": burst.measure,
 }
 REBUILD = "rebuild"
 # What costs MySQL much or little shows with as many people as there are.

@@ -55,19 +55,23 @@ class SqsQueue:
         *,
         max_receives: int = 20,
         visibility_timeout_seconds: int = 30,
+        is_fifo: bool = False,
     ) -> "SqsQueue":
         name = name or f"changes-{uuid.uuid4().hex}"
-        dlq_url = client.create_queue(QueueName=f"{name}-dlq")["QueueUrl"]
+        end = ".fifo" if is_fifo else ""
+        kind: dict[QueueAttributeNameType, str] = {"FifoQueue": "true"} if is_fifo else {}
+        dlq_url = client.create_queue(QueueName=f"{name}-dlq{end}", Attributes=kind)["QueueUrl"]
         dlq = client.get_queue_attributes(QueueUrl=dlq_url, AttributeNames=["QueueArn"])
         redrive = {
             "deadLetterTargetArn": dlq["Attributes"]["QueueArn"],
             "maxReceiveCount": max_receives,
         }
         attributes: dict[QueueAttributeNameType, str] = {
+            **kind,
             "RedrivePolicy": json.dumps(redrive),
             "VisibilityTimeout": str(visibility_timeout_seconds),
         }
-        url = client.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
+        url = client.create_queue(QueueName=f"{name}{end}", Attributes=attributes)["QueueUrl"]
         return cls(endpoint, client, url, dlq_url)
 
     @property

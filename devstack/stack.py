@@ -116,7 +116,7 @@ class Stack:
         (self.folder / "stack.json").unlink(missing_ok=True)
         for process in reversed(self.services.values()):
             process.stop()
-        for server in (self._sqs, self.redis, self.postgres, self.mariadb):
+        for server in (self.sqs, self.redis, self.postgres, self.mariadb):
             server.stop()
 
     def __post_init__(self) -> None:
@@ -124,7 +124,7 @@ class Stack:
         self.postgres = PostgreSQL(self.folder / "postgres", durable=self.durable)
         self.redis = Redis(self.folder / "redis")
         self._sqs_port = 0
-        self._sqs = ChildProcess("sqs", "devstack.sqs", self.logs / "sqs.log")
+        self.sqs = ChildProcess("sqs", "devstack.sqs", self.logs / "sqs.log")
 
     @property
     def logs(self) -> Path:
@@ -137,9 +137,9 @@ class Stack:
         self.postgres.start()
         self.redis.start()
         self._sqs_port = free_port()
-        self._sqs.arguments = ("--port", str(self._sqs_port))
-        self._sqs.start()
-        self._sqs.wait_ready(lambda: _answers(f"http://127.0.0.1:{self._sqs_port}/"))
+        self.sqs.arguments = ("--port", str(self._sqs_port))
+        self.sqs.start()
+        self.sqs.wait_ready(lambda: _answers(f"http://127.0.0.1:{self._sqs_port}/"))
 
     def _prepare_data(self) -> None:
         self.main_app = MainAppDatabase(self.mariadb, MAIN_APP)

@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway import docs, problems, sse
 from gateway.auth import Guard, Role, guarded
+from gateway.dead_letters import DeadLetterRoutes
 from gateway.health import HealthRoutes, Readiness
 from gateway.openapi import (
     CONTEXT_EXTRA,
@@ -41,6 +42,7 @@ class Endpoints:
     queues: QueueRoutes
     assignments: AssignmentRoutes
     pipeline: PipelineRoutes
+    dead_letters: DeadLetterRoutes
     events: sse.EventRoutes
     health: HealthRoutes
 
@@ -73,6 +75,7 @@ def application(guard: Guard, endpoints: Endpoints) -> FastAPI:
     _add_queues(_Adder(app, guard), endpoints.queues)
     _add_assignments(_Adder(app, guard), endpoints.assignments)
     _add_pipeline(_Adder(app, guard), endpoints)
+    _add_dead_letters(_Adder(app, guard), endpoints.dead_letters)
     _add_health(app, endpoints.health)
     docs.install(app)
     return app
@@ -212,6 +215,19 @@ def _add_pipeline(routes: _Adder, endpoints: Endpoints) -> None:
         documented(),
         status_code=201,
     )
+
+
+def _add_dead_letters(routes: _Adder, letters: DeadLetterRoutes) -> None:
+    watchers = (Role.SUPERVISOR, Role.SERVICE)
+    path = "/v1/pipeline/dead-letters"
+    writes = documented(400, writes=True)
+    routes.add("GET", path, letters.dead_letters, watchers, "pipeline", documented(422))
+    for method, route, endpoint in (
+        ("POST", f"{path}/redrive", letters.redrive),
+        ("POST", "/v1/pipeline/ingest/pause", letters.pause),
+        ("POST", "/v1/pipeline/ingest/resume", letters.resume),
+    ):
+        routes.add(method, route, endpoint, (Role.SUPERVISOR,), "pipeline", writes)
 
 
 def _add_health(app: FastAPI, health: HealthRoutes) -> None:

@@ -15,6 +15,7 @@ from gateway import sse
 from gateway.api import Endpoints, Express, application
 from gateway.auth import Guard, verifier_of
 from gateway.channels import Channels
+from gateway.dead_letters import DeadLetterRoutes
 from gateway.edge import Edge
 from gateway.events import BLOCK_SECONDS, EventHub
 from gateway.health import HealthRoutes, redis_check, service_check
@@ -52,6 +53,7 @@ def build(settings: GatewaySettings) -> Parts:
             "redis": redis_check(redis),
         }
     )
+    ingest = CdcIngestServiceStub(channels.cdc_ingest) if channels.cdc_ingest else None
     endpoints = Endpoints(
         people=PeopleRoutes(guard, user_context),
         queues=QueueRoutes(queue),
@@ -59,11 +61,12 @@ def build(settings: GatewaySettings) -> Parts:
         pipeline=PipelineRoutes(
             PipelineReader(
                 user_context,
-                CdcIngestServiceStub(channels.cdc_ingest) if channels.cdc_ingest else None,
+                ingest,
                 BinlogRelayServiceStub(channels.binlog_relay) if channels.binlog_relay else None,
                 ReconcilerServiceStub(channels.reconciler) if channels.reconciler else None,
             )
         ),
+        dead_letters=DeadLetterRoutes(ingest),
         events=sse.EventRoutes(
             guard,
             hub,

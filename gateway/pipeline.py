@@ -49,6 +49,14 @@ class Ingest(BaseModel):
     backlog_messages: int
     dead_letter_messages: int
     last_captured_at: Moment | None
+    downstream_away: bool = Field(description="user_context or queue cannot be used.")
+    dead_letter_alarm: bool = Field(
+        description="Too many dead letters: nothing is received until somebody resumes it."
+    )
+    messages_held: int
+    waiting_fresh: int = Field(description="People waiting on behalf of small changes.")
+    waiting_bulk: int = Field(description="People waiting on behalf of bulk changes.")
+    readings_stale: int = Field(description="Readings older than their change, and repeated.")
 
     @classmethod
     def of(cls, message: cdc_ingest_pb2.GetStatusResponse) -> Self:
@@ -71,6 +79,12 @@ class Ingest(BaseModel):
             backlog_messages=message.backlog_messages,
             dead_letter_messages=message.dead_letter_messages,
             last_captured_at=moment_in(message, "last_captured_at"),
+            downstream_away=message.downstream_away,
+            dead_letter_alarm=message.dead_letter_alarm,
+            messages_held=message.messages_held,
+            waiting_fresh=message.waiting_fresh,
+            waiting_bulk=message.waiting_bulk,
+            readings_stale=message.readings_stale,
         )
 
 

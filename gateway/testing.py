@@ -219,6 +219,37 @@ class FakeIngest(Fake, cdc_ingest_pb2_grpc.CdcIngestServiceServicer):
         response.change_latency.p50_seconds = 0.05
         return response
 
+    async def PauseIngest(self, request: Any, context: Any) -> Any:
+        """Take note."""
+        await self.received("PauseIngest", request)
+        return cdc_ingest_pb2.PauseIngestResponse()
+
+    async def ResumeIngest(self, request: Any, context: Any) -> Any:
+        """Take note."""
+        await self.received("ResumeIngest", request)
+        return cdc_ingest_pb2.ResumeIngestResponse()
+
+    async def ListDeadLetters(self, request: Any, context: Any) -> Any:
+        """Return one."""
+        await self.received("ListDeadLetters", request)
+        return cdc_ingest_pb2.ListDeadLettersResponse(dead_letters=[_letter()], total=1)
+
+    async def RedriveDeadLetters(self, request: Any, context: Any) -> Any:
+        """Match one, and send it unless it is only asked about."""
+        await self.received("RedriveDeadLetters", request)
+        return cdc_ingest_pb2.RedriveDeadLettersResponse(
+            matched=1,
+            sent=0 if request.validate_only else 1,
+            complete=True,
+            dead_letters=[_letter()],
+        )
+
+
+def _letter() -> cdc_ingest_pb2.DeadLetter:
+    return cdc_ingest_pb2.DeadLetter(
+        message_id="m-1", reason="BODY_NOT_JSON", receive_count=1, concerns=["users/5"]
+    )
+
 
 @dataclass
 class FakeRelay(Fake, binlog_relay_pb2_grpc.BinlogRelayServiceServicer):
@@ -264,7 +295,7 @@ class FakeServices:
         # What a fake leaves out answers UNIMPLEMENTED.
         self.user_context = FakeUserContext()  # type: ignore[abstract]
         self.queue = FakeQueue()  # type: ignore[abstract]
-        self.cdc_ingest = FakeIngest()  # type: ignore[abstract]
+        self.cdc_ingest = FakeIngest()
         self.binlog_relay = FakeRelay()
         self.reconciler = FakeReconciler()  # type: ignore[abstract]
         settings = ServiceSettings(drain_seconds=0.0)

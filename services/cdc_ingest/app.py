@@ -2,32 +2,42 @@
 
 import asyncio
 from functools import partial
+from typing import TYPE_CHECKING
 
 import grpc.aio
 from dialler.cdc_ingest.v1 import cdc_ingest_pb2_grpc
 
 from mainapp import description
 from servicekit.client import connect
-from servicekit.clock import Clock, SystemClock
+from servicekit.clock import SystemClock
 from servicekit.lifecycle import Closing, Loop, Parts
 from servicekit.server import GrpcServer
-from services.cdc_ingest import object_store, store
+from services.cdc_ingest import object_store
 from services.cdc_ingest.change_files import ChangeFiles
 from services.cdc_ingest.custody import Custody
+from services.cdc_ingest.dead_letter_store import DeadLetterStore
+from services.cdc_ingest.dead_letters import DeadLetters
 from services.cdc_ingest.domain.people import PersonMap
+from services.cdc_ingest.domain.rereading import Guard
 from services.cdc_ingest.domain.retries import BackOff
+from services.cdc_ingest.domain.staleness import Witness
 from services.cdc_ingest.file_reader import FileReader
 from services.cdc_ingest.ingest import Ingest
 from services.cdc_ingest.intake import Intake
 from services.cdc_ingest.metrics import Ledger
 from services.cdc_ingest.object_store import ObjectStore
+from services.cdc_ingest.pause import Pause
 from services.cdc_ingest.receivers import Receivers
 from services.cdc_ingest.refresher import Refresher
 from services.cdc_ingest.servicer import CdcIngestServicer
 from services.cdc_ingest.settings import CdcIngestSettings
 from services.cdc_ingest.store import SqsStore
+from services.cdc_ingest.store import connect as connect_sqs
 from services.cdc_ingest.upstreams import Upstreams
 from services.cdc_ingest.worker import Pipeline
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs.client import SQSClient
 
 SERVICE_NAME = "dialler.cdc_ingest.v1.CdcIngestService"
 # Threads other than the receivers that talk to SQS at the same time.
@@ -42,7 +52,11 @@ async def build(settings: CdcIngestSettings) -> Parts:
     ledger = Ledger()
     intake = Intake(settings.max_messages_in_flight, settings.max_bytes_in_flight)
     # boto3 reads files when it makes a client.
-    sqs = await asyncio.to_thread(_sqs, settings, clock)
+    client = await asyncio.to_thread(_client, settings)
+    sqs = SqsStore(
+        client, settings.sqs_queue_url, settings.sqs_dlq_url, clock, settings.visibility_seconds
+    )
+    main_app = description.load()
     custody = Custody(
         sqs,
         intake,
@@ -52,11 +66,12 @@ async def build(settings: CdcIngestSettings) -> Parts:
         back_off=BackOff(settings.retry_first_seconds, settings.retry_longest_seconds),
     )
     s3 = await asyncio.to_thread(_s3, settings)
-    people = PersonMap(description.load())
+    people, witness = PersonMap(main_app), Witness(main_app)
     receivers = Receivers(
         sqs,
         intake,
         people,
+        witness,
         threads=settings.receivers,
         wait_seconds=settings.receive_wait_seconds,
     )
@@ -66,13 +81,19 @@ async def build(settings: CdcIngestSettings) -> Parts:
         custody,
         intake,
         ledger,
+        Guard(
+            settle_seconds=settings.settle_seconds,
+            patience_seconds=settings.stale_patience_seconds,
+        ),
+        clock,
         batch_users=settings.batch_users,
         batches_in_flight=settings.batches_in_flight,
         bulk_above_users=settings.bulk_above_users,
         max_receives=settings.max_receives,
+        dead_letters_per_minute=settings.dead_letters_per_minute,
     )
     files = ChangeFiles(
-        _file_reader(settings, s3, people),
+        _file_reader(settings, s3, people, witness),
         custody,
         ledger,
         pipeline.accept,
@@ -80,10 +101,22 @@ async def build(settings: CdcIngestSettings) -> Parts:
         max_receives=settings.max_receives,
     )
     keeper = Loop("custody", custody.run_once, settings.visibility_seconds / 6, clock)
+    pause = Pause(sqs, intake, pipeline, clock)
+    watch = Loop("pause", pause.run_once, settings.pause_poll_seconds, clock)
     ingest = Ingest(
-        receivers, files, pipeline, custody, keeper, drain_seconds=settings.drain_seconds
+        receivers,
+        files,
+        pipeline,
+        custody,
+        keeper,
+        pause,
+        watch,
+        clock,
+        drain_seconds=settings.drain_seconds,
     )
-    servicer = CdcIngestServicer(sqs, intake, ledger)
+    letters = DeadLetterStore(client, settings.sqs_queue_url, settings.sqs_dlq_url)
+    dead_letters = DeadLetters(letters, main_app, clock)
+    servicer = CdcIngestServicer(sqs, intake, ledger, pipeline, dead_letters, pause)
     server = GrpcServer(
         settings,
         "cdc_ingest",
@@ -94,13 +127,19 @@ async def build(settings: CdcIngestSettings) -> Parts:
         {"sqs": receivers.check},
     )
     closing = [Closing(partial(channel.close, None)) for channel in channels if channel is not None]
-    closing += [Closing(partial(asyncio.to_thread, each.close)) for each in (sqs, s3)]
+    closing += [Closing(partial(asyncio.to_thread, each.close)) for each in (client, s3)]
     return Parts(*closing, server, ingest)
 
 
-def _file_reader(settings: CdcIngestSettings, s3: ObjectStore, people: PersonMap) -> FileReader:
+def _file_reader(
+    settings: CdcIngestSettings, s3: ObjectStore, people: PersonMap, witness: Witness
+) -> FileReader:
     return FileReader(
-        s3, people, buckets=settings.allowed_buckets, max_bytes=settings.s3_max_object_bytes
+        s3,
+        people,
+        witness,
+        buckets=settings.allowed_buckets,
+        max_bytes=settings.s3_max_object_bytes,
     )
 
 
@@ -112,16 +151,12 @@ def _s3(settings: CdcIngestSettings) -> ObjectStore:
     )
 
 
-def _sqs(settings: CdcIngestSettings, clock: Clock) -> SqsStore:
-    return store.connect(
-        queue_url=settings.sqs_queue_url,
-        dlq_url=settings.sqs_dlq_url,
+def _client(settings: CdcIngestSettings) -> "SQSClient":
+    return connect_sqs(
         endpoint_url=settings.sqs_endpoint_url,
         region=settings.aws_region,
-        visibility_seconds=settings.visibility_seconds,
         wait_seconds=settings.receive_wait_seconds,
         connections=settings.receivers + _OTHER_CONNECTIONS,
-        clock=clock,
     )
 
 

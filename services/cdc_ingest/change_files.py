@@ -89,7 +89,7 @@ class ChangeFiles:
         extra = {"message_id": message.message_id, "error": reason}
         _log.warning("file_not_read", exc_info=cause, extra=extra)
         if message.receive_count < self._max_receives:
-            self._ledger.arrived(Arrival(message, Demand(), arrival.times))
+            self._ledger.arrived((Arrival(message, Demand(), arrival.times),))
             self._custody.put_back(message)
             return
         demand = arrival.demand

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
+from servicekit import telemetry
 from servicekit.clock import Clock
 from services.cdc_ingest.domain.messages import Message
 from services.cdc_ingest.domain.retries import BackOff
@@ -154,7 +155,9 @@ class Custody:
         self, burials: Sequence[tuple[Message, str]]
     ) -> tuple[list[tuple[Message, str]], list[tuple[Message, str]]]:
         for message, reason in burials:
-            self._store.send_to_dead_letters(message, reason)
+            # One that came without a trace gets one to be found by.
+            with telemetry.span("bury", parent=telemetry.extract(message.traceparent)):
+                self._store.send_to_dead_letters(message, reason, telemetry.inject())
         return [], []
 
     def _buried(self, burial: tuple[Message, str], is_done: bool) -> None:

@@ -6,7 +6,7 @@ from datetime import datetime
 from servicekit.errors import NotFound
 from services.cdc_ingest.domain.formats.dms_file import CSV, PARQUET, row_change, wanted_columns
 from services.cdc_ingest.domain.messages import Arrival, ChangeTimes
-from services.cdc_ingest.domain.people import Demand, PersonMap
+from services.cdc_ingest.domain.people import Demand, Key, PersonMap
 from services.cdc_ingest.domain.records import (
     ChangeFile,
     Kind,
@@ -14,6 +14,7 @@ from services.cdc_ingest.domain.records import (
     RowChange,
     UnreadableError,
 )
+from services.cdc_ingest.domain.staleness import SHOWN, Seen, Witness
 from services.cdc_ingest.file_rows import rows_of_csv, rows_of_parquet
 from services.cdc_ingest.object_store import ObjectStore
 
@@ -22,10 +23,17 @@ class FileReader:
     """Reads files from the allowed buckets. Blocks: never call it from asyncio."""
 
     def __init__(
-        self, store: ObjectStore, people: PersonMap, *, buckets: Collection[str], max_bytes: int
+        self,
+        store: ObjectStore,
+        people: PersonMap,
+        witness: Witness,
+        *,
+        buckets: Collection[str],
+        max_bytes: int,
     ) -> None:
         self._store = store
         self._people = people
+        self._witness = witness
         self._buckets = buckets
         self._max_bytes = max_bytes
 
@@ -39,14 +47,17 @@ class FileReader:
             ServiceError: S3 does not give us a file that may well be there.
         """
         demand, captured_at = arrival.demand, arrival.times.captured_at
+        sightings = dict(arrival.sightings)
         for file in arrival.files:
-            found = self._read(file)
+            found = self._read(file, sightings)
             demand.absorb(found)
             if found.by_transaction and file.written_at is not None:
                 captured_at = min(captured_at or file.written_at, file.written_at)
-        return Arrival(arrival.message, demand, _times(arrival, captured_at))
+        return Arrival(
+            arrival.message, demand, _times(arrival, captured_at), sightings=sightings
+        )
 
-    def _read(self, file: ChangeFile) -> Demand:
+    def _read(self, file: ChangeFile, sightings: dict[Key, Seen]) -> Demand:
         demand = Demand()
         demand.counts[file.format, Kind.ENVELOPE] += 1
         if file.bucket not in self._buckets:
@@ -57,7 +68,7 @@ class FileReader:
             if content is None:
                 _lose(demand, file, "file-too-large")
             else:
-                self._people.add(self._changes(file, content), demand)
+                self._people.add(self._changes(file, content, sightings), demand)
         except UnreadableError as error:
             demand.fault = error.reason
             _lose(demand, file, "file-unreadable")
@@ -71,12 +82,17 @@ class FileReader:
         except NotFound as error:
             raise UnreadableError(error.reason) from error
 
-    def _changes(self, file: ChangeFile, content: bytes) -> Iterator[RowChange]:
+    def _changes(
+        self, file: ChangeFile, content: bytes, sightings: dict[Key, Seen]
+    ) -> Iterator[RowChange]:
         leading = self._people.columns(file.table)
         is_parquet = file.key.lower().endswith(".parquet")
         rows, form = (rows_of_parquet, PARQUET) if is_parquet else (rows_of_csv, CSV)
-        for row in rows(content, wanted_columns(leading), leading[0]):
-            yield row_change(file, row, form)
+        wanted = wanted_columns(dict.fromkeys((*leading, *SHOWN.get(file.table, ()))))
+        for row in rows(content, wanted, leading[0]):
+            change = row_change(file, row, form)
+            self._witness.see(change, sightings)
+            yield change
 
 
 def _lose(demand: Demand, file: ChangeFile, cause: str) -> None:

@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from enum import Enum
 from threading import Condition
 
 from services.cdc_ingest.domain.messages import Message
 from services.cdc_ingest.store import MAX_BATCH
+
+
+class Stop(Enum):
+    """Why nothing is received."""
+
+    OPERATOR = "operator"
+    DEAD_LETTERS = "dead_letters"
+    DOWNSTREAM = "downstream"
+
+
+# Messages that a poll still brings while those who work are away are worth keeping.
+_GIVING_BACK = frozenset({Stop.OPERATOR, Stop.DEAD_LETTERS})
 
 
 class Intake:
@@ -18,19 +31,17 @@ class Intake:
         self._changed = Condition()
         self._messages = 0
         self._bytes = 0
-        self._is_paused = False
-        self._is_held = False
+        self._stops: set[Stop] = set()
         self._is_closed = False
 
-    @property
-    def is_paused(self) -> bool:
-        """True while an operator wants nothing received."""
-        return self._is_paused
+    def is_stopped(self, why: Stop) -> bool:
+        """True while nothing is received for that reason."""
+        return why in self._stops
 
     @property
-    def is_closed(self) -> bool:
-        """True once the service stops."""
-        return self._is_closed
+    def gives_back(self) -> bool:
+        """True while what a poll still brings is to go straight back."""
+        return self._is_closed or not self._stops.isdisjoint(_GIVING_BACK)
 
     @property
     def messages(self) -> int:
@@ -55,28 +66,25 @@ class Intake:
         """Give back the place of a message that is settled."""
         self._change(messages=-1, size_bytes=-message.size_bytes)
 
-    def pause(self) -> None:
-        """Receive nothing until `resume`, for the operator."""
-        self._set(paused=True)
+    def stop(self, why: Stop) -> None:
+        """Receive nothing until `go` for the same reason."""
+        with self._changed:
+            self._stops.add(why)
 
-    def resume(self) -> None:
-        """End the operator's pause."""
-        self._set(paused=False)
-
-    def hold(self) -> None:
-        """Receive nothing until `release`, because those who do the work are away."""
-        self._set(held=True)
-
-    def release(self) -> None:
-        """End the hold."""
-        self._set(held=False)
+    def go(self, why: Stop) -> None:
+        """End that stop; another reason may still hold."""
+        with self._changed:
+            self._stops.discard(why)
+            self._changed.notify_all()
 
     def close(self) -> None:
         """Receive nothing ever again."""
-        self._set(closed=True)
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
 
     def _has_room(self) -> bool:
-        if self._is_paused or self._is_held:
+        if self._stops:
             return False
         return self._messages + MAX_BATCH <= self._max_messages and self._bytes < self._max_bytes
 
@@ -84,13 +92,4 @@ class Intake:
         with self._changed:
             self._messages += messages
             self._bytes += size_bytes
-            self._changed.notify_all()
-
-    def _set(
-        self, *, paused: bool | None = None, held: bool | None = None, closed: bool | None = None
-    ) -> None:
-        with self._changed:
-            self._is_paused = self._is_paused if paused is None else paused
-            self._is_held = self._is_held if held is None else held
-            self._is_closed = self._is_closed if closed is None else closed
             self._changed.notify_all()

@@ -1,11 +1,15 @@
 """What the ingest counts, for Prometheus and for GetStatus alike."""
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from prometheus_client import Counter, Gauge, Histogram
 
 from services.cdc_ingest.domain.latency import LatencySummary, LatestLatencies
 from services.cdc_ingest.domain.messages import Arrival, ChangeTimes
+from services.cdc_ingest.domain.people import Demand
+from services.cdc_ingest.domain.records import Kind
+from services.cdc_ingest.domain.staleness import Verdict
 
 _MESSAGES = Counter(
     "dialler_cdc_ingest_messages",
@@ -18,6 +22,8 @@ _RECORDS = Counter(
     "lost_track, unreadable, envelope (what others came in), and kinds that concern nobody.",
     ("format", "kind"),
 )
+# Looking a child up by its label costs more than counting.
+_RECEIVED, _DONE = _MESSAGES.labels("received"), _MESSAGES.labels("done")
 _USERS = Counter("dialler_cdc_ingest_users_refreshed", "People refreshed and applied.")
 _BATCH = Histogram(
     "dialler_cdc_ingest_batch_keys",
@@ -32,12 +38,25 @@ _LEG = Histogram(
     ("leg",),
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300),
 )
-# Looking a child up by its label costs more than observing it.
 _CAPTURE, _TRANSPORT, _REFRESH, _APPLY, _TOTAL = (
     _LEG.labels(leg) for leg in ("capture", "transport", "refresh", "apply", "total")
 )
+_READINGS = Counter(
+    "dialler_cdc_ingest_readings",
+    "Readings judged against their message: shown, untold (facts do not show what changed), "
+    "doubtful (neither the change nor what was before), stale (what was before).",
+    ("verdict",),
+)
+_VERDICTS = {verdict: _READINGS.labels(verdict.name.lower()) for verdict in Verdict}
 _HELD = Gauge("dialler_cdc_ingest_messages_in_flight", "Messages held, reserved places included.")
+_WAITING = Gauge(
+    "dialler_cdc_ingest_waiting", "People and rows waiting to be refreshed, by lane.", ("lane",)
+)
 _AWAY = Gauge("dialler_cdc_ingest_downstream_away", "1 while user_context or queue cannot be used.")
+_ALARM = Gauge(
+    "dialler_cdc_ingest_dead_letter_alarm",
+    "1 after too many dead letters within a minute: nothing is received until an operator says so.",
+)
 _FULL_RUNS = Counter(
     "dialler_cdc_ingest_full_runs_wanted", "Times changes could not be followed one by one."
 )
@@ -55,23 +74,31 @@ class Ledger:
         self.records = 0
         self.records_ignored = 0
         self.users_refreshed = 0
+        self.readings_stale = 0
         self.last_captured_at: datetime | None = None
         self._latencies = LatestLatencies()
+        self._kinds: dict[tuple[str, Kind], Counter] = {}
 
-    def arrived(self, arrival: Arrival) -> None:
-        """Count a message received and the records in it."""
-        self.received += 1
-        demand = arrival.demand
-        self.records += demand.records
-        self.records_ignored += demand.ignored
-        _MESSAGES.labels("received").inc()
-        for (name, kind), count in demand.counts.items():
-            _RECORDS.labels(name, kind.value).inc(count)
+    def arrived(self, arrivals: Sequence[Arrival]) -> None:
+        """Count messages received and the records in them."""
+        total = Demand()
+        for arrival in arrivals:
+            for which, count in arrival.demand.counts.items():
+                total.counts[which] += count
+        self.received += len(arrivals)
+        self.records += total.records
+        self.records_ignored += total.ignored
+        _RECEIVED.inc(len(arrivals))
+        for which, count in total.counts.items():
+            counter = self._kinds.get(which)
+            if counter is None:
+                counter = self._kinds[which] = _RECORDS.labels(which[0], which[1].value)
+            counter.inc(count)
 
     def deleted(self) -> None:
         """Count a message done with."""
         self.done += 1
-        _MESSAGES.labels("done").inc()
+        _DONE.inc()
 
     def not_deleted(self) -> None:
         """Count a message that is done with and will come again nevertheless."""
@@ -107,6 +134,12 @@ class Ledger:
         self._latencies.add(_seconds(captured_at, applied_at))
         self.last_captured_at = max(captured_at, self.last_captured_at or captured_at)
 
+    def judged(self, verdicts: Mapping[Verdict, int]) -> None:
+        """Count what readings said about messages."""
+        for verdict, count in verdicts.items():
+            _VERDICTS[verdict].inc(count)
+        self.readings_stale += verdicts.get(Verdict.STALE, 0)
+
     def full_run_wanted(self) -> None:
         """Count a loss of track."""
         _FULL_RUNS.inc()
@@ -115,9 +148,18 @@ class Ledger:
         """Show whether those who do the work are away."""
         _AWAY.set(is_away)
 
+    def dead_letter_alarm(self, *, is_on: bool) -> None:
+        """Show whether there have been too many dead letters."""
+        _ALARM.set(is_on)
+
     def change_latency(self) -> LatencySummary:
         """Return capture to applied over the latest people."""
         return self._latencies.summary()
+
+
+def waiting(lane: str, keys: int) -> None:
+    """Show how many people and rows wait in a lane."""
+    _WAITING.labels(lane).set(keys)
 
 
 def receive_failed() -> None:

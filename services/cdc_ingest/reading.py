@@ -7,14 +7,21 @@ from services.cdc_ingest.domain.decoding import Decoded, decode_body
 from services.cdc_ingest.domain.messages import Arrival, Message, times_of
 from services.cdc_ingest.domain.people import Demand, PersonMap
 from services.cdc_ingest.domain.records import ChangeFile, Kind
+from services.cdc_ingest.domain.staleness import Sightings, Witness
 
 _log = logging.getLogger(__name__)
 
 
-def read(message: Message, people: PersonMap) -> Arrival:
-    """Return whom the message concerns. Raises nothing, whatever the body holds."""
+def read(message: Message, people: PersonMap, witness: Witness | None = None) -> Arrival:
+    """Return whom the message concerns, and by `witness` what a reading of them must show.
+
+    Raises nothing, whatever the body holds.
+    """
+    sightings: Sightings = {}
     try:
         decoded, demand = _decode(message.body, people)
+        if witness is not None:
+            sightings = witness.sightings(decoded.records)
     except Exception as error:
         # It must not keep the message's neighbours waiting.
         decoded, demand = Decoded(fault="DECODER_FAILED", defects=[error]), Demand()
@@ -23,7 +30,7 @@ def read(message: Message, people: PersonMap) -> Arrival:
     demand.fault = decoded.fault or demand.fault
     demand.counts.update(decoded.counts)
     files = tuple(file for file in decoded.files if _concerns(file, people, demand))
-    return Arrival(message, demand, times_of(message, decoded.records), files)
+    return Arrival(message, demand, times_of(message, decoded.records), files, sightings)
 
 
 def _decode(body: str, people: PersonMap) -> tuple[Decoded, Demand]:

@@ -11,6 +11,7 @@ from services.cdc_ingest import metrics
 from services.cdc_ingest.domain.messages import Arrival, Message
 from services.cdc_ingest.domain.people import PersonMap
 from services.cdc_ingest.domain.retries import BackOff
+from services.cdc_ingest.domain.staleness import Witness
 from services.cdc_ingest.intake import Intake
 from services.cdc_ingest.reading import read
 from services.cdc_ingest.store import SqsStore
@@ -29,11 +30,19 @@ class Receivers:
     """
 
     def __init__(
-        self, store: SqsStore, intake: Intake, people: PersonMap, *, threads: int, wait_seconds: int
+        self,
+        store: SqsStore,
+        intake: Intake,
+        people: PersonMap,
+        witness: Witness,
+        *,
+        threads: int,
+        wait_seconds: int,
     ) -> None:
         self._store = store
         self._intake = intake
         self._people = people
+        self._witness = witness
         self._wait_seconds = wait_seconds
         self._count = threads
         self._threads: list[threading.Thread] = []
@@ -101,8 +110,8 @@ class Receivers:
     def _hand_over(
         self, messages: Sequence[Message], loop: asyncio.AbstractEventLoop, deliver: Deliver
     ) -> None:
-        if not (self._intake.is_paused or self._intake.is_closed):
-            arrivals = [read(message, self._people) for message in messages]
+        if not self._intake.gives_back:
+            arrivals = [read(message, self._people, self._witness) for message in messages]
             try:
                 loop.call_soon_threadsafe(deliver, arrivals)
             except RuntimeError:

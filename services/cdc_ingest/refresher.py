@@ -1,9 +1,10 @@
 """Everything that happens to one batch between being taken up and being done."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 
+from dialler.model.v1.facts_pb2 import UserFacts
 from opentelemetry.trace import SpanContext, TraceFlags
 
 from servicekit import telemetry
@@ -13,6 +14,7 @@ from services.cdc_ingest.domain.backlog import Batch, Ticket
 from services.cdc_ingest.domain.messages import ChangeTimes, oldest
 from services.cdc_ingest.domain.people import Key, RowKey, place
 from services.cdc_ingest.metrics import Ledger
+from services.cdc_ingest.readings import FactsReading
 from services.cdc_ingest.upstreams import Upstreams
 
 _MAX_LINKS = 32
@@ -30,14 +32,17 @@ class Refresher:
         self._clock = clock
         self._batch_users = batch_users
 
-    async def refresh(self, batch: Batch) -> None:
-        """Refresh everybody in the batch; a failure may leave some of them done, which is harmless.
+    async def refresh(self, batch: Batch) -> FactsReading:
+        """Refresh everybody in the batch and return what was read of them.
+
+        A failure may leave some of them done, which is harmless.
 
         Raises:
             ServiceError: what the other services answer.
         """
         with _span(batch):
-            await self._refresh(await self._people(batch))
+            people, counted = await self._people(batch)
+            return await self._refresh(people, counted)
 
     async def probe(self) -> None:
         """Raise what a call that does nearly nothing raises."""
@@ -48,38 +53,51 @@ class Refresher:
         with telemetry.span("full_run", parent=telemetry.extract(ticket.message.traceparent)):
             return await self._upstreams.ask_full_run(reason)
 
-    async def _refresh(self, times: Mapping[int, ChangeTimes]) -> None:
+    async def _refresh(self, times: Mapping[int, ChangeTimes], counted: Set[int]) -> FactsReading:
         people = sorted(times)
+        facts: list[UserFacts] = []
         for start in range(0, len(people), self._batch_users):
             part = people[start : start + self._batch_users]
             refreshed = await self._upstreams.refresh(part)
             part_times = {user_id: times[user_id] for user_id in part}
             await self._upstreams.apply(refreshed, part_times)
+            facts.extend(refreshed.facts)
             applied_at = self._clock.now()
-            for each in part_times.values():
-                self._ledger.applied(each, refreshed.refreshed_at, applied_at)
+            for user_id, each in part_times.items():
+                if user_id in counted:
+                    self._ledger.applied(each, refreshed.refreshed_at, applied_at)
+        return FactsReading(facts)
 
-    async def _people(self, batch: Batch) -> dict[int, ChangeTimes]:
-        """Return the people of a batch, each with the times of the oldest change."""
+    async def _people(self, batch: Batch) -> tuple[dict[int, ChangeTimes], Set[int]]:
+        """Return the people of a batch, each with the times of the oldest change.
+
+        And those whose latency counts: a second reading to be sure is not how long a change took.
+        """
         causes: defaultdict[int, list[ChangeTimes]] = defaultdict(list)
         rows: list[RowKey] = []
+        sure: set[int] = set()
         for key, tickets in batch.waiting.items():
             if isinstance(key, RowKey):
                 rows.append(key)
-            else:
-                causes[key].extend(ticket.times for ticket in tickets)
+                continue
+            causes[key].extend(ticket.times for ticket in tickets)
+            if all(key in ticket.second for ticket in tickets):
+                sure.add(key)
         if rows:
-            await self._add_people_of(rows, batch, causes)
-        return {user_id: oldest(each) for user_id, each in causes.items()}
+            sure -= await self._add_people_of(rows, batch, causes)
+        return {user_id: oldest(each) for user_id, each in causes.items()}, causes.keys() - sure
 
     async def _add_people_of(
         self, rows: Iterable[RowKey], batch: Batch, causes: defaultdict[int, list[ChangeTimes]]
-    ) -> None:
+    ) -> set[int]:
+        """Add whom the rows lead to, and return them."""
         owners = _owners(batch)
+        found: set[int] = set()
         asked: dict[RowKey, list[ChangeTimes]] = {}
         for row in rows:
             times = [ticket.times for ticket in batch.waiting[row]]
             users, unknown = place([row], owners)
+            found |= users
             for user_id in users:
                 causes[user_id].extend(times)
             for each in unknown:
@@ -87,8 +105,11 @@ class Refresher:
         if asked:
             # The answer does not say which row led to whom: the oldest time stands for all.
             stand_in = oldest(each for times in asked.values() for each in times)
-            for user_id in await self._upstreams.resolve(asked):
+            resolved = await self._upstreams.resolve(asked)
+            found |= resolved
+            for user_id in resolved:
                 causes[user_id].append(stand_in)
+        return found
 
 
 def _owners(batch: Batch) -> Mapping[RowKey, set[Key]]:

@@ -46,8 +46,24 @@ class CdcIngestSettings(ServiceSettings):
         le=43_200,
         description="How long SQS hides a message from others; extended while work on it goes on.",
     )
+    stale_patience_seconds: float = Field(
+        default=600.0,
+        ge=0,
+        le=43_200,
+        description="Whoever is found older than his message tells is read again for so long; then "
+        "the message goes to the dead-letter queue. Above the lag of the replica that is read. 0 "
+        "trusts every reading.",
+    )
+    settle_seconds: float = Field(
+        default=1.0,
+        ge=0,
+        le=60,
+        description="Where the facts do not show what changed, whoever was read sooner than this "
+        "after the message came is read once more before it is deleted. 0 trusts the first "
+        "reading.",
+    )
     max_messages_in_flight: int = Field(
-        default=2_000, ge=10, description="Messages held at once; receiving waits above it."
+        default=10_000, ge=10, description="Messages held at once; receiving waits above it."
     )
     max_bytes_in_flight: int = Field(
         default=64 * 1024 * 1024, ge=1, description="The same limit by size of the bodies."
@@ -74,6 +90,17 @@ class CdcIngestSettings(ServiceSettings):
         ge=1,
         description="Receives after which a message whose people alone fail is given up. Keep the "
         "queue's own maxReceiveCount above it, else messages end without a reason.",
+    )
+    pause_poll_seconds: float = Field(
+        default=5.0,
+        gt=0,
+        description="How often the queue is asked for the tag by which operators pause every copy.",
+    )
+    dead_letters_per_minute: int = Field(
+        default=100,
+        ge=1,
+        description="More dead letters than this within a minute, by one copy, and it receives "
+        "nothing more until an operator resumes it.",
     )
     refresh_timeout_seconds: float = Field(
         default=10.0, gt=0, description="Deadline of a call to user_context."

@@ -12,6 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from servicekit.clock import Clock
 from servicekit.errors import Unavailable
+from services.cdc_ingest.domain.dead_letters import FIRST_SEEN_AT, REASON, RECEIVE_COUNT
 from services.cdc_ingest.domain.messages import Message, moment
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 MAX_BATCH = 10
 MAX_ATTRIBUTES = 10
 _READ_MARGIN_SECONDS = 10
+_PAUSE_TAG = "dialler-ingest-paused"
 _SYSTEM_ATTRIBUTES: Sequence[MessageSystemAttributeNameType] = (
     "ApproximateReceiveCount",
     "ApproximateFirstReceiveTimestamp",
@@ -78,7 +80,7 @@ class SqsStore:
                 MessageSystemAttributeNames=_SYSTEM_ATTRIBUTES,
             )
         except (BotoCoreError, ClientError) as error:
-            raise _unavailable(error) from error
+            raise unavailable(error) from error
         return [self._read(message) for message in answer.get("Messages", ())]
 
     def delete(self, messages: Sequence[Message]) -> list[Refused]:
@@ -89,7 +91,7 @@ class SqsStore:
         try:
             answer = self._client.delete_message_batch(QueueUrl=self._queue_url, Entries=entries)
         except (BotoCoreError, ClientError) as error:
-            raise _unavailable(error) from error
+            raise unavailable(error) from error
         return _refused(messages, answer.get("Failed", ()))
 
     def hide(self, hidings: Sequence[tuple[Message, int]]) -> list[Refused]:
@@ -103,15 +105,20 @@ class SqsStore:
                 QueueUrl=self._queue_url, Entries=entries
             )
         except (BotoCoreError, ClientError) as error:
-            raise _unavailable(error) from error
+            raise unavailable(error) from error
         return _refused([message for message, _ in hidings], answer.get("Failed", ()))
 
-    def send_to_dead_letters(self, message: Message, reason: str) -> None:
-        """Copy the message to the dead-letter queue with why, since when, and its trace."""
+    def send_to_dead_letters(
+        self, message: Message, reason: str, traceparent: str | None = None
+    ) -> None:
+        """Copy the message to the dead-letter queue with why, since when, and its trace.
+
+        `traceparent` is for a message that came without one.
+        """
         request: SendMessageRequestTypeDef = {
             "QueueUrl": self._dlq_url,
             "MessageBody": message.body,
-            "MessageAttributes": _dead_letter_attributes(message, reason),
+            "MessageAttributes": _dead_letter_attributes(message, reason, traceparent),
         }
         if self._dlq_url.endswith(".fifo"):
             request["MessageGroupId"] = message.group_id or message.message_id
@@ -119,15 +126,33 @@ class SqsStore:
         try:
             self._client.send_message(**request)
         except (BotoCoreError, ClientError) as error:
-            raise _unavailable(error) from error
+            raise unavailable(error) from error
 
     def depths(self) -> QueueDepths:
         """Return how many messages wait in both queues."""
         return QueueDepths(self._depth(self._queue_url), self._depth(self._dlq_url))
 
-    def close(self) -> None:
-        """Close the connections."""
-        self._client.close()
+    def mark_paused(self) -> None:
+        """Tag the queue as paused, for every copy and for after a restart."""
+        try:
+            self._client.tag_queue(QueueUrl=self._queue_url, Tags={_PAUSE_TAG: "true"})
+        except (BotoCoreError, ClientError) as error:
+            raise unavailable(error) from error
+
+    def unmark_paused(self) -> None:
+        """Take the tag off; harmless when there is none."""
+        try:
+            self._client.untag_queue(QueueUrl=self._queue_url, TagKeys=[_PAUSE_TAG])
+        except (BotoCoreError, ClientError) as error:
+            raise unavailable(error) from error
+
+    def is_marked_paused(self) -> bool:
+        """Tell whether the queue is tagged as paused; SQS may take a minute to know."""
+        try:
+            answer = self._client.list_queue_tags(QueueUrl=self._queue_url)
+        except (BotoCoreError, ClientError) as error:
+            raise unavailable(error) from error
+        return _PAUSE_TAG in answer.get("Tags", {})
 
     def _depth(self, url: str) -> int:
         try:
@@ -135,12 +160,12 @@ class SqsStore:
                 QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages"]
             )
         except (BotoCoreError, ClientError) as error:
-            raise _unavailable(error) from error
+            raise unavailable(error) from error
         return int(answer["Attributes"]["ApproximateNumberOfMessages"])
 
     def _read(self, raw: MessageTypeDef) -> Message:
         system: Mapping[str, str] = {str(k): v for k, v in raw.get("Attributes", {}).items()}
-        text = _text_attributes(raw.get("MessageAttributes", {}))
+        text = text_attributes(raw.get("MessageAttributes", {}))
         return Message(
             message_id=raw["MessageId"],
             receipt=raw["ReceiptHandle"],
@@ -157,18 +182,10 @@ class SqsStore:
 
 
 def connect(
-    *,
-    queue_url: str,
-    dlq_url: str,
-    endpoint_url: str | None,
-    region: str,
-    visibility_seconds: int,
-    wait_seconds: int,
-    connections: int,
-    clock: Clock,
-) -> SqsStore:
-    """Return a store; nothing is sent yet, but files are read."""
-    client = boto3.session.Session().client(
+    *, endpoint_url: str | None, region: str, wait_seconds: int, connections: int
+) -> SQSClient:
+    """Return a client; nothing is sent yet, but files are read."""
+    return boto3.session.Session().client(
         "sqs",
         endpoint_url=endpoint_url,
         region_name=region,
@@ -180,22 +197,25 @@ def connect(
             tcp_keepalive=True,
         ),
     )
-    return SqsStore(client, queue_url, dlq_url, clock, visibility_seconds)
 
 
-def _text_attributes(raw: Mapping[str, MessageAttributeValueOutputTypeDef]) -> dict[str, str]:
+def text_attributes(raw: Mapping[str, MessageAttributeValueOutputTypeDef]) -> dict[str, str]:
+    """Return the attributes that are text or numbers, as text."""
     return {name: v["StringValue"] for name, v in raw.items() if "StringValue" in v}
 
 
 def _dead_letter_attributes(
-    message: Message, reason: str
+    message: Message, reason: str, traceparent: str | None
 ) -> dict[str, MessageAttributeValueTypeDef]:
     first_seen = message.first_received_at or message.received_at
     values = {
-        "dead_reason": reason,
-        "first_seen_at": first_seen.isoformat(),
-        "receive_count": str(message.receive_count),
+        REASON: reason,
+        # One that was sent again keeps when it was seen first.
+        FIRST_SEEN_AT: message.text_attributes.get(FIRST_SEEN_AT) or first_seen.isoformat(),
+        RECEIVE_COUNT: str(message.receive_count),
     }
+    if traceparent := message.traceparent or traceparent:
+        values["traceparent"] = traceparent
     for name, value in message.text_attributes.items():
         if value and len(values) < MAX_ATTRIBUTES:
             values.setdefault(name, value)
@@ -211,7 +231,8 @@ def _refused(
     ]
 
 
-def _unavailable(error: BotoCoreError | ClientError) -> Unavailable:
+def unavailable(error: BotoCoreError | ClientError) -> Unavailable:
+    """Return what to raise instead; it quotes nothing."""
     # The code alone: a message may quote the body.
     code = type(error).__name__
     if isinstance(error, ClientError):

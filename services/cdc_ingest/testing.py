@@ -50,9 +50,10 @@ class Faults:
 
 
 class FakeUserContext(user_context_pb2_grpc.UserContextServiceServicer):
-    """Everybody exists; `owners` says whom other rows belong to."""
+    """Everybody exists, as `people` has him; `owners` says whom other rows belong to."""
 
     def __init__(self) -> None:
+        self.people: dict[int, UserFacts] = {}
         self.faults = Faults()
         self.owners: dict[tuple[str, str], int] = {}
         self.refreshes: list[list[int]] = []
@@ -68,10 +69,16 @@ class FakeUserContext(user_context_pb2_grpc.UserContextServiceServicer):
         self.refreshes.append(list(request.user_ids))
         version = next(self._versions)
         response = user_context_pb2.RefreshUsersResponse(
-            facts=[UserFacts(user_id=u, exists=True, version=version) for u in request.user_ids]
+            facts=[self._facts(user_id, version) for user_id in request.user_ids]
         )
         response.refreshed_at.FromDatetime(datetime.now(UTC))
         return response
+
+    def _facts(self, user_id: int, version: int) -> UserFacts:
+        facts = UserFacts(exists=True)
+        facts.CopyFrom(self.people.get(user_id, facts))
+        facts.user_id, facts.version = user_id, version
+        return facts
 
     async def ResolveUsers(
         self, request: user_context_pb2.ResolveUsersRequest, context: Context

@@ -16,6 +16,7 @@ from services.cdc_ingest.domain.messages import ChangeTimes
 from services.cdc_ingest.domain.people import RowKey
 
 _MAX_REASON_CHARACTERS = 200
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +59,9 @@ class Upstreams:
     async def apply(self, refreshed: Refreshed, times: Mapping[int, ChangeTimes]) -> None:
         """Have the queue brought in line with the facts; returns once that is durable."""
         request = queue_pb2.ApplyUserFactsRequest(facts=refreshed.facts)
+        refreshed_at = _timestamp(refreshed.refreshed_at)
         for user_id, each in times.items():
-            request.timelines[user_id].CopyFrom(_timeline(each, refreshed.refreshed_at))
+            request.timelines[user_id].CopyFrom(_timeline(each, refreshed_at))
         await self._queue.ApplyUserFacts(request)
 
     async def probe(self) -> None:
@@ -83,18 +85,18 @@ class Upstreams:
         return True
 
 
-def _timeline(times: ChangeTimes, refreshed_at: datetime) -> ChangeTimeline:
+def _timeline(times: ChangeTimes, refreshed_at: Timestamp | None) -> ChangeTimeline:
     return ChangeTimeline(
         committed_at=_timestamp(times.committed_at),
         captured_at=_timestamp(times.captured_at),
         received_at=_timestamp(times.received_at),
-        refreshed_at=_timestamp(refreshed_at),
+        refreshed_at=refreshed_at,
     )
 
 
 def _timestamp(moment: datetime | None) -> Timestamp | None:
     if moment is None:
         return None
-    timestamp = Timestamp()
-    timestamp.FromDatetime(moment)
-    return timestamp
+    # Several for each person: Timestamp.FromDatetime takes three times as long.
+    since = moment - _EPOCH
+    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1_000)

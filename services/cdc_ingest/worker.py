@@ -5,8 +5,10 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Coroutine, Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
+from servicekit.clock import Clock
 from servicekit.errors import (
     AlreadyExists,
     DeadlineExceeded,
@@ -19,12 +21,18 @@ from servicekit.errors import (
     Unauthenticated,
     Unavailable,
 )
+from services.cdc_ingest import metrics
 from services.cdc_ingest.custody import Custody
 from services.cdc_ingest.domain.backlog import Backlog, Batch, Lane, Ticket, lane_to_serve
+from services.cdc_ingest.domain.dead_letters import BurialLimit
 from services.cdc_ingest.domain.messages import Arrival
+from services.cdc_ingest.domain.people import Key
+from services.cdc_ingest.domain.rereading import Decision, Guard, Rereadings, Step
 from services.cdc_ingest.domain.retries import BackOff
-from services.cdc_ingest.intake import Intake
+from services.cdc_ingest.domain.staleness import Verdict
+from services.cdc_ingest.intake import Intake, Stop
 from services.cdc_ingest.metrics import Ledger
+from services.cdc_ingest.readings import FactsReading
 from services.cdc_ingest.refresher import Refresher
 
 AWAY = (Unavailable, DeadlineExceeded, Exhausted, Unauthenticated, PermissionDenied)
@@ -33,6 +41,11 @@ AWAY = (Unavailable, DeadlineExceeded, Exhausted, Unauthenticated, PermissionDen
 HOPELESS = (InvalidArgument, FailedPrecondition, NotFound, AlreadyExists)
 """Failures that another try will not cure."""
 
+# When changes come thick, a call for many costs less than several for few.
+_FEW = 4
+_GATHERED = 100
+# Those due at nearly the same time are read together.
+_SHORTEST_NAP_SECONDS = 0.02
 _PROBE_BACK_OFF = BackOff(first_seconds=0.2, longest_seconds=10.0)
 
 _log = logging.getLogger(__name__)
@@ -51,20 +64,29 @@ class Pipeline:
         custody: Custody,
         intake: Intake,
         ledger: Ledger,
+        guard: Guard,
+        clock: Clock,
         *,
         batch_users: int,
         batches_in_flight: int,
         bulk_above_users: int,
         max_receives: int,
+        dead_letters_per_minute: int,
     ) -> None:
         self._refresher = refresher
         self._custody = custody
         self._intake = intake
         self._ledger = ledger
+        self._guard = guard
+        self._clock = clock
         self._batch_users = batch_users
         self._batches_in_flight = batches_in_flight
         self._max_receives = max_receives
+        self._burials = BurialLimit(dead_letters_per_minute)
         self._backlog = Backlog(bulk_above_users)
+        self._rereadings = Rereadings()
+        self._latest_size = 0
+        self._alarm: asyncio.TimerHandle | None = None
         self._running: Counter[Lane] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_away = False
@@ -75,8 +97,8 @@ class Pipeline:
     def accept(self, arrivals: Sequence[Arrival]) -> None:
         """Take on messages just received."""
         self._custody.hold(arrival.message for arrival in arrivals)
+        self._ledger.arrived(arrivals)
         for arrival in arrivals:
-            self._ledger.arrived(arrival)
             self._take_on(arrival)
         self._pump()
 
@@ -86,7 +108,10 @@ class Pipeline:
         if self._waiting is not None:
             self._waiting.cancel()
             await asyncio.wait((self._waiting,))
+        if self._alarm is not None:
+            self._alarm.cancel()
         self._return(self._backlog.drain())
+        self._return(self._rereadings.drain())
         if self._tasks:
             _, unfinished = await asyncio.wait(self._tasks, timeout=seconds)
             for task in unfinished:
@@ -94,12 +119,26 @@ class Pipeline:
             if unfinished:
                 await asyncio.wait(unfinished)
 
+    def resume(self) -> None:
+        """Receive again, after an operator's pause or an alarm about dead letters."""
+        self._burials.forgive()
+        self._ledger.dead_letter_alarm(is_on=False)
+        for why in (Stop.OPERATOR, Stop.DEAD_LETTERS):
+            self._intake.go(why)
+
+    def waiting(self, lane: Lane) -> int:
+        """How many people and rows wait in a lane, those to be read again not counted."""
+        return self._backlog.waiting(lane)
+
     def _take_on(self, arrival: Arrival) -> None:
         demand = arrival.demand
-        ticket = Ticket(arrival.message, arrival.times, demand.owners, fault=demand.fault)
+        ticket = Ticket(
+            arrival.message, arrival.times, demand.owners, arrival.sightings, fault=demand.fault
+        )
         if self._is_stopping:
             self._return([ticket])
             return
+        self._guard.note(arrival.sightings)
         if demand.lost_track is not None:
             ticket.outstanding += 1
             reason = f"cdc_ingest: {demand.lost_track.cause} {demand.lost_track.table}".strip()
@@ -110,13 +149,16 @@ class Pipeline:
 
     def _pump(self) -> None:
         while not self._is_away and not self._is_stopping:
-            lane = lane_to_serve(self._backlog, self._running, self._batches_in_flight)
+            gather = _GATHERED if self._latest_size > _FEW else 1
+            lane = lane_to_serve(self._backlog, self._running, self._batches_in_flight, gather)
             if lane is None:
                 return
             batch = self._backlog.take(lane, self._batch_users)
             if batch.waiting:
                 self._running[lane] += 1
+                self._latest_size = len(batch.waiting)
                 self._ledger.batch_started(lane.value, len(batch.waiting))
+                metrics.waiting(lane.value, self._backlog.waiting(lane))
                 self._spawn(self._run(batch))
 
     async def _run(self, batch: Batch) -> None:
@@ -131,8 +173,9 @@ class Pipeline:
 
     async def _process(self, batch: Batch) -> None:
         """Refresh a batch; when it is refused, find out by halves who is to blame."""
+        began_at = self._clock.now()
         try:
-            await self._refresher.refresh(batch)
+            reading = await self._refresher.refresh(batch)
         except AWAY as error:
             self._set_back(error)
             self._retry(_open(batch))
@@ -144,7 +187,7 @@ class Pipeline:
                 self._failed_alone(batch, error)
         else:
             self._setbacks = 0
-            self._advance(batch)
+            self._advance(batch, reading, began_at)
 
     async def _want_full_run(self, ticket: Ticket, reason: str) -> None:
         self._ledger.full_run_wanted()
@@ -160,10 +203,58 @@ class Pipeline:
         _log.warning("full_run_wanted", extra={"cause": reason, "asked": asked})
         self._finish_one(ticket)
 
-    def _advance(self, batch: Batch) -> None:
-        for tickets in batch.waiting.values():
+    def _advance(self, batch: Batch, reading: FactsReading, read_at: datetime) -> None:
+        """Finish what the reading shows; the rest is read again."""
+        now = self._clock.now()
+        verdicts: Counter[Verdict] = Counter()
+        for key, tickets in batch.waiting.items():
             for ticket in tickets:
-                self._finish_one(ticket)
+                # One that is to be buried has an end of its own.
+                if ticket.fault is not None or ticket.is_abandoned:
+                    self._finish_one(ticket)
+                    continue
+                decision = self._guard.decide(ticket, key, reading, read_at, now)
+                verdicts[decision.verdict] += 1
+                if decision.at is not None:
+                    self._read_again(decision.at, batch.lane, key, ticket)
+                elif decision.step is Step.PUT_BACK:
+                    self._retry([ticket])
+                else:
+                    self._end(ticket, decision)
+        self._ledger.judged(verdicts)
+        self._set_alarm()
+
+    def _end(self, ticket: Ticket, decision: Decision) -> None:
+        extra = {"message_id": ticket.message.message_id, "verdict": decision.verdict.name}
+        if decision.step is Step.BURY:
+            ticket.fault = "READING_STALE"
+            _log.error("reading_stale", extra=extra)
+        elif decision.verdict is Verdict.DOUBTFUL:
+            _log.info("reading_doubtful", extra=extra)
+        self._finish_one(ticket)
+
+    def _read_again(self, at: datetime, lane: Lane, key: Key, ticket: Ticket) -> None:
+        if self._is_stopping:
+            self._return([ticket])
+        else:
+            self._rereadings.add(at, lane, key, ticket)
+
+    def _set_alarm(self) -> None:
+        """Wake up when the next one is to be read again."""
+        next_at = self._rereadings.next_at
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if next_at is not None and not self._is_stopping:
+            seconds = max(_SHORTEST_NAP_SECONDS, (next_at - self._clock.now()).total_seconds())
+            self._alarm = asyncio.get_running_loop().call_later(seconds, self._wake)
+
+    def _wake(self) -> None:
+        self._alarm = None
+        for lane, key, ticket in self._rereadings.take_due(self._clock.now()):
+            self._backlog.again(lane, key, ticket)
+        self._set_alarm()
+        self._pump()
 
     def _finish_one(self, ticket: Ticket) -> None:
         ticket.outstanding -= 1
@@ -173,8 +264,17 @@ class Pipeline:
     def _settle(self, ticket: Ticket) -> None:
         if ticket.fault is None:
             self._custody.delete(ticket.message)
-        else:
+        elif self._burials.admit(self._clock.now()):
             self._custody.bury(ticket.message, ticket.fault)
+        else:
+            self._raise_alarm(ticket.fault)
+            self._retry([ticket])
+
+    def _raise_alarm(self, reason: str) -> None:
+        if not self._intake.is_stopped(Stop.DEAD_LETTERS):
+            _log.error("dead_letter_alarm", extra={"dead_reason": reason})
+            self._intake.stop(Stop.DEAD_LETTERS)
+            self._ledger.dead_letter_alarm(is_on=True)
 
     def _failed_alone(self, batch: Batch, error: Exception) -> None:
         """Somebody fails by himself: give his messages up, or try again if that may help."""
@@ -204,7 +304,7 @@ class Pipeline:
             return
         _log.warning("downstream_away", extra={"error": str(error)})
         self._is_away = True
-        self._intake.hold()
+        self._intake.stop(Stop.DOWNSTREAM)
         self._ledger.downstream(is_away=True)
         self._waiting = asyncio.create_task(self._wait_for_downstream())
 
@@ -226,7 +326,7 @@ class Pipeline:
         _log.info("downstream_back")
         self._is_away = False
         self._ledger.downstream(is_away=False)
-        self._intake.release()
+        self._intake.go(Stop.DOWNSTREAM)
         self._pump()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

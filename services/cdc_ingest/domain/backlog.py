@@ -6,11 +6,12 @@ bulk ones: they have a lane of their own.
 
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from services.cdc_ingest.domain.messages import ChangeTimes, Message
 from services.cdc_ingest.domain.people import Key, RowKey
+from services.cdc_ingest.domain.staleness import Sightings
 
 
 class Lane(Enum):
@@ -25,15 +26,19 @@ class Ticket:
     """One message under way. It is done when `outstanding` has come down to 0.
 
     `fault` is why it then goes to the dead-letter queue. An abandoned ticket has gone back to SQS;
-    what others still finish for it no longer matters.
+    what others still finish for it no longer matters. `looks` counts how often a reading was older
+    than the message; in `second` are those read once more only to be sure.
     """
 
     message: Message
     times: ChangeTimes
     owners: Mapping[RowKey, Set[Key]]
+    sightings: Sightings = field(default_factory=dict)
     outstanding: int = 0
     fault: str | None = None
     is_abandoned: bool = False
+    looks: dict[Key, int] = field(default_factory=dict)
+    second: set[Key] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +92,6 @@ class Backlog:
     def __len__(self) -> int:
         return sum(map(len, self._lanes.values()))
 
-    def is_waiting(self, lane: Lane) -> bool:
-        """Tell whether there is work in the lane."""
-        return bool(self._lanes[lane])
-
     def add(self, ticket: Ticket, by_transaction: Mapping[str, Set[Key]]) -> None:
         """Queue everybody concerned; a transaction that concerns more than `bulk_above` is bulk."""
         fresh: set[Key] = set()
@@ -102,6 +103,17 @@ class Backlog:
         ticket.outstanding += len(fresh) + len(bulk)
         self._add_fresh(ticket, fresh)
         self._add_bulk(ticket, bulk)
+
+    def again(self, lane: Lane, key: Key, ticket: Ticket) -> None:
+        """Queue somebody once more for a ticket that has been waiting for him all along."""
+        if lane is Lane.FRESH:
+            self._add_fresh(ticket, {key})
+        else:
+            self._add_bulk(ticket, {key})
+
+    def waiting(self, lane: Lane) -> int:
+        """How many people and rows wait in the lane."""
+        return len(self._lanes[lane])
 
     def _add_fresh(self, ticket: Ticket, keys: Set[Key]) -> None:
         fresh, bulk = self._lanes[Lane.FRESH], self._lanes[Lane.BULK]
@@ -139,15 +151,19 @@ class Backlog:
         return [ticket for ticket in tickets if not ticket.is_abandoned]
 
 
-def lane_to_serve(backlog: Backlog, running: Mapping[Lane, int], limit: int) -> Lane | None:
+def lane_to_serve(
+    backlog: Backlog, running: Mapping[Lane, int], limit: int, gather: int = 1
+) -> Lane | None:
     """Return the lane the next of at most `limit` concurrent batches comes from; None to wait.
 
     Neither lane takes the last place: a small change never waits for bulk alone, nor bulk for
-    small changes; and small changes that come thick gather into fewer, larger batches.
+    small changes; and small changes that come thick gather into fewer, larger batches. Beside a
+    batch of the same lane another is begun only once `gather` people wait.
     """
     if sum(running.values()) >= limit:
         return None
     for lane in (Lane.FRESH, Lane.BULK):
-        if backlog.is_waiting(lane) and running[lane] < max(1, limit - 1):
+        waiting, others = backlog.waiting(lane), running[lane]
+        if waiting and others < max(1, limit - 1) and (not others or waiting >= gather):
             return lane
     return None

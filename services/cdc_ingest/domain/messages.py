@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from services.cdc_ingest.domain.people import Demand
 from services.cdc_ingest.domain.records import ChangeFile, Record, RowChange
+from services.cdc_ingest.domain.staleness import Sightings
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -48,7 +49,7 @@ class ChangeTimes:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A message that has been read: whom it concerns, and since when.
+    """A message that has been read: whom it concerns, since when, what a reading of them must show.
 
     `files` are those it points at; what is in them is yet to be read.
     """
@@ -57,6 +58,7 @@ class Arrival:
     demand: Demand
     times: ChangeTimes
     files: tuple[ChangeFile, ...] = ()
+    sightings: Sightings = field(default_factory=dict)
 
 
 def times_of(message: Message, records: Iterable[Record]) -> ChangeTimes:

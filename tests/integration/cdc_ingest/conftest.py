@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import grpc.aio
 import pytest
 from dialler.cdc_ingest.v1 import cdc_ingest_pb2, cdc_ingest_pb2_grpc
 
-from devstack.queues import SqsQueue
+from devstack.queues import SqsEndpoint, SqsQueue
 from servicekit.client import connect
 from servicekit.lifecycle import Parts
 from services.cdc_ingest.app import build
@@ -45,6 +46,14 @@ class Operator:
     async def resume(self) -> None:
         await self._stub.ResumeIngest(cdc_ingest_pb2.ResumeIngestRequest())
 
+    async def dead_letters(self) -> cdc_ingest_pb2.ListDeadLettersResponse:
+        return await self._stub.ListDeadLetters(cdc_ingest_pb2.ListDeadLettersRequest())
+
+    async def redrive(self, **request: Any) -> cdc_ingest_pb2.RedriveDeadLettersResponse:
+        return await self._stub.RedriveDeadLetters(
+            cdc_ingest_pb2.RedriveDeadLettersRequest(**request)
+        )
+
 
 @dataclass
 class Bench:
@@ -67,6 +76,10 @@ class Bench:
             "retry_first_seconds": 0.1,
             "retry_longest_seconds": 1.0,
             "drain_seconds": 5.0,
+            # The fakes' facts show nothing of what messages tell, unless a test sees to it.
+            "stale_patience_seconds": 0.0,
+            "settle_seconds": 0.0,
+            "pause_poll_seconds": 0.1,
         }
         return CdcIngestSettings(**{**chosen, **overrides})
 
@@ -98,13 +111,17 @@ class Bench:
         finally:
             await parts.stop()
 
-    async def send(self, body: object, **attributes: str) -> None:
-        """Send one message; what is not text is sent as JSON."""
+    async def send(self, body: object, *, group: str | None = None, **attributes: str) -> None:
+        """Send one message; what is not text is sent as JSON. A FIFO queue wants a `group`."""
         text = body if isinstance(body, str) else json.dumps(body)
+        fifo: dict[str, Any] = {}
+        if group is not None:
+            fifo = {"MessageGroupId": group, "MessageDeduplicationId": uuid.uuid4().hex}
         await asyncio.to_thread(
             self.queue.client.send_message,
             QueueUrl=self.queue.url,
             MessageBody=text,
+            **fifo,
             MessageAttributes={
                 name: {"DataType": "String", "StringValue": value}
                 for name, value in attributes.items()
@@ -183,6 +200,21 @@ class Bench:
                 if await ask() == wanted:
                     return
                 await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+async def fifo_bench(
+    sqs_endpoint: SqsEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Bench]:
+    """The same with FIFO queues."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    client = sqs_endpoint.client()
+    queue = SqsQueue.create(sqs_endpoint, client, is_fifo=True)
+    async with fake_services() as fakes:
+        yield Bench(queue, fakes)
+    queue.delete()
+    client.close()
 
 
 @pytest.fixture

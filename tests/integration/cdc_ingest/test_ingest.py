@@ -208,6 +208,29 @@ async def test_pause_and_resume(bench: "Bench") -> None:
         assert not (await operator.status()).paused
 
 
+async def test_a_pause_is_for_every_copy_and_outlives_a_restart(bench: "Bench") -> None:
+    async with (
+        bench.running() as one,
+        bench.running() as another,
+        bench.operator(one) as operator,
+        bench.operator(another) as witness,
+    ):
+
+        async def is_paused() -> bool:
+            return (await witness.status()).paused
+
+        await operator.pause()
+        await bench.until_async(is_paused, True)
+    await bench.send(bench.change("users", {"id": 5}))
+    async with bench.running() as parts, bench.operator(parts) as operator:
+        assert (await operator.status()).paused
+        await bench.seen_by_others()
+        assert bench.fakes.user_context.refreshes == []
+        await operator.resume()
+        await bench.emptied()
+    assert bench.fakes.queue.user_ids() == [5]
+
+
 async def test_latency_is_from_capture_to_applied(bench: "Bench") -> None:
     captured_us = round((time.time() - 30.0) * 1e6)
     await bench.send(bench.change("users", {"id": 5}), captured_at_us=str(captured_us))

@@ -52,6 +52,10 @@ async def test_description_is_valid(document: dict[str, Any]) -> None:
         ("POST", "/v1/assignments/{assignment_id}/release"),
         ("POST", "/v1/assignments/{assignment_id}/outcome"),
         ("GET", "/v1/pipeline"),
+        ("GET", "/v1/pipeline/dead-letters"),
+        ("POST", "/v1/pipeline/dead-letters/redrive"),
+        ("POST", "/v1/pipeline/ingest/pause"),
+        ("POST", "/v1/pipeline/ingest/resume"),
         ("GET", "/v1/reconciliations"),
         ("POST", "/v1/reconciliations"),
         ("GET", "/v1/events"),
@@ -105,6 +109,7 @@ async def test_answers_are_as_described(
 ) -> None:
     gateway.services.queue.ready = [1, 2, 3]
     entries = "/v1/queues/{queue}/entries"
+    letters = "/v1/pipeline/dead-letters"
     key = {"Idempotency-Key": str(uuid.uuid4())}
     for method, path, response in (
         ("get", "/v1/queues", await agent.get("/v1/queues")),
@@ -112,6 +117,12 @@ async def test_answers_are_as_described(
         ("post", "/v1/assignments", await agent.post("/v1/assignments", headers=key)),
         ("get", "/v1/assignments/current", await agent.get("/v1/assignments/current")),
         ("get", "/v1/pipeline", await supervisor.get("/v1/pipeline")),
+        ("get", letters, await supervisor.get(letters)),
+        (
+            "post",
+            f"{letters}/redrive",
+            await supervisor.post(f"{letters}/redrive", json={"all": True}),
+        ),
         ("post", "/v1/reconciliations", await supervisor.post("/v1/reconciliations")),
         ("get", "/v1/reconciliations", await supervisor.get("/v1/reconciliations")),
         ("post", "/v1/events/tickets", await agent.post("/v1/events/tickets")),

@@ -297,6 +297,37 @@ async def test_pipeline_of_services_that_are_not_there(start: Any) -> None:
         assert reason(await client.post("/v1/reconciliations"), 503) == "NOT_CONFIGURED"
 
 
+async def test_dead_letters(gateway: RunningGateway, supervisor: httpx.AsyncClient) -> None:
+    path = "/v1/pipeline/dead-letters"
+    listed = (await supervisor.get(path)).json()
+    assert listed["total"] == 1
+    (letter,) = listed["dead_letters"]
+    assert (letter["reason"], letter["concerns"]) == ("BODY_NOT_JSON", ["users/5"])
+    assert letter["first_seen_at"] is None
+    dry = {"message_ids": ["m-1"], "dry_run": True}
+    assert (await supervisor.post(f"{path}/redrive", json=dry)).json()["sent"] == 0
+    sent = (await supervisor.post(f"{path}/redrive", json={"reason": "BODY_NOT_JSON"})).json()
+    assert (sent["sent"], sent["complete"]) == (1, True)
+    requests = [
+        call.request
+        for call in gateway.services.cdc_ingest.calls
+        if call.method == "RedriveDeadLetters"
+    ]
+    assert (list(requests[0].message_ids), requests[0].validate_only) == (["m-1"], True)
+    assert (requests[1].reason, requests[1].all) == ("BODY_NOT_JSON", False)
+    bad = await supervisor.post(f"{path}/redrive", json={"reason": "'; --"})
+    assert bad.status_code == 422
+
+
+async def test_pause_and_resume(gateway: RunningGateway, supervisor: httpx.AsyncClient) -> None:
+    paused = await supervisor.post("/v1/pipeline/ingest/pause")
+    assert paused.json() == {"paused": True}
+    resumed = await supervisor.post("/v1/pipeline/ingest/resume")
+    assert resumed.json() == {"paused": False}
+    methods = [call.method for call in gateway.services.cdc_ingest.calls]
+    assert methods == ["PauseIngest", "ResumeIngest"]
+
+
 async def test_reconciliations(gateway: RunningGateway, supervisor: httpx.AsyncClient) -> None:
     assert (await supervisor.get("/v1/reconciliations")).json() == {"reconciliations": []}
     response = await supervisor.post("/v1/reconciliations", json={"reason": "after the deploy"})

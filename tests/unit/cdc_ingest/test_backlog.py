@@ -122,6 +122,16 @@ def test_neither_lane_takes_the_last_place() -> None:
     assert lane_to_serve(both, Counter(), 1) is Lane.FRESH
 
 
+def test_a_second_batch_of_a_lane_waits_until_enough_have_gathered() -> None:
+    backlog = Backlog(bulk_above=50)
+    backlog.add(ticket(), {"": {1, 2, 3}})
+    assert lane_to_serve(backlog, Counter(), 3, gather=4) is Lane.FRESH
+    assert lane_to_serve(backlog, Counter({Lane.BULK: 1}), 3, gather=4) is Lane.FRESH
+    assert lane_to_serve(backlog, Counter({Lane.FRESH: 1}), 3, gather=4) is None
+    backlog.add(ticket(), {"": {4}})
+    assert lane_to_serve(backlog, Counter({Lane.FRESH: 1}), 3, gather=4) is Lane.FRESH
+
+
 @given(st.integers(0, 100), st.floats(0, 1, exclude_max=True))
 def test_back_off_grows_within_its_bounds(attempt: int, luck: float) -> None:
     back_off = BackOff(1.0, 300.0)

@@ -3,9 +3,11 @@
 isort:skip_file
 Change messages from SQS, turned into refreshed people."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -52,6 +54,12 @@ class GetStatusResponse(_message.Message):
     BACKLOG_MESSAGES_FIELD_NUMBER: _builtins.int
     DEAD_LETTER_MESSAGES_FIELD_NUMBER: _builtins.int
     LAST_CAPTURED_AT_FIELD_NUMBER: _builtins.int
+    DOWNSTREAM_AWAY_FIELD_NUMBER: _builtins.int
+    DEAD_LETTER_ALARM_FIELD_NUMBER: _builtins.int
+    MESSAGES_HELD_FIELD_NUMBER: _builtins.int
+    WAITING_FRESH_FIELD_NUMBER: _builtins.int
+    WAITING_BULK_FIELD_NUMBER: _builtins.int
+    READINGS_STALE_FIELD_NUMBER: _builtins.int
     paused: _builtins.bool
     """True while paused."""
     messages_received: _builtins.int
@@ -72,6 +80,18 @@ class GetStatusResponse(_message.Message):
     """Messages waiting in the queue, as SQS tells (approximate)."""
     dead_letter_messages: _builtins.int
     """Messages in the dead-letter queue, as SQS tells (approximate)."""
+    downstream_away: _builtins.bool
+    """True while user_context or queue cannot be used: nothing is received meanwhile."""
+    dead_letter_alarm: _builtins.bool
+    """True after too many dead letters in a short time: nothing is received until ResumeIngest."""
+    messages_held: _builtins.int
+    """Messages held now, whatever they wait for."""
+    waiting_fresh: _builtins.int
+    """People and rows waiting to be refreshed on behalf of small changes."""
+    waiting_bulk: _builtins.int
+    """People and rows waiting to be refreshed on behalf of bulk changes."""
+    readings_stale: _builtins.int
+    """Readings that were older than the message they were made for, and were repeated."""
     @_builtins.property
     def change_latency(self) -> Global___LatencySummary:
         """Seconds from capture to the queue having applied, over the latest 1,000 people."""
@@ -95,14 +115,202 @@ class GetStatusResponse(_message.Message):
         backlog_messages: _builtins.int = ...,
         dead_letter_messages: _builtins.int = ...,
         last_captured_at: _timestamp_pb2.Timestamp | None = ...,
+        downstream_away: _builtins.bool = ...,
+        dead_letter_alarm: _builtins.bool = ...,
+        messages_held: _builtins.int = ...,
+        waiting_fresh: _builtins.int = ...,
+        waiting_bulk: _builtins.int = ...,
+        readings_stale: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["change_latency", b"change_latency", "last_captured_at", b"last_captured_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backlog_messages", b"backlog_messages", "change_latency", b"change_latency", "dead_letter_messages", b"dead_letter_messages", "last_captured_at", b"last_captured_at", "messages_dead", b"messages_dead", "messages_done", b"messages_done", "messages_received", b"messages_received", "messages_retried", b"messages_retried", "paused", b"paused", "records", b"records", "records_ignored", b"records_ignored", "users_refreshed", b"users_refreshed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backlog_messages", b"backlog_messages", "change_latency", b"change_latency", "dead_letter_alarm", b"dead_letter_alarm", "dead_letter_messages", b"dead_letter_messages", "downstream_away", b"downstream_away", "last_captured_at", b"last_captured_at", "messages_dead", b"messages_dead", "messages_done", b"messages_done", "messages_held", b"messages_held", "messages_received", b"messages_received", "messages_retried", b"messages_retried", "paused", b"paused", "readings_stale", b"readings_stale", "records", b"records", "records_ignored", b"records_ignored", "users_refreshed", b"users_refreshed", "waiting_bulk", b"waiting_bulk", "waiting_fresh", b"waiting_fresh"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015
+
+@_typing.final
+class DeadLetter(_message.Message):
+    """A message in the dead-letter queue."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    FIRST_SEEN_AT_FIELD_NUMBER: _builtins.int
+    DEAD_AT_FIELD_NUMBER: _builtins.int
+    RECEIVE_COUNT_FIELD_NUMBER: _builtins.int
+    TRACE_ID_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    CONCERNS_FIELD_NUMBER: _builtins.int
+    message_id: _builtins.str
+    """Its id in the dead-letter queue."""
+    reason: _builtins.str
+    """Why it is there, UPPER_SNAKE; empty when SQS moved it by itself."""
+    receive_count: _builtins.int
+    """Receives before it was given up; 0 when nobody told."""
+    trace_id: _builtins.str
+    """Trace it belongs to, in hex; empty for none."""
+    size_bytes: _builtins.int
+    """Size of its body."""
+    @_builtins.property
+    def first_seen_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was first received; unset when nobody told."""
+
+    @_builtins.property
+    def dead_at(self) -> _timestamp_pb2.Timestamp:
+        """When it came to the dead-letter queue."""
+
+    @_builtins.property
+    def concerns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Whom or what it concerns as far as it can be read, such as `users/5`; at most 20."""
+
+    def __init__(
+        self,
+        *,
+        message_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        first_seen_at: _timestamp_pb2.Timestamp | None = ...,
+        dead_at: _timestamp_pb2.Timestamp | None = ...,
+        receive_count: _builtins.int = ...,
+        trace_id: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        concerns: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dead_at", b"dead_at", "first_seen_at", b"first_seen_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concerns", b"concerns", "dead_at", b"dead_at", "first_seen_at", b"first_seen_at", "message_id", b"message_id", "reason", b"reason", "receive_count", b"receive_count", "size_bytes", b"size_bytes", "trace_id", b"trace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeadLetter: _TypeAlias = DeadLetter  # noqa: Y015
+
+@_typing.final
+class ListDeadLettersRequest(_message.Message):
+    """Request of ListDeadLetters."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most so many, 1 to 1,000; 0 means 100."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDeadLettersRequest: _TypeAlias = ListDeadLettersRequest  # noqa: Y015
+
+@_typing.final
+class ListDeadLettersResponse(_message.Message):
+    """Response of ListDeadLetters."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEAD_LETTERS_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    total: _builtins.int
+    """Messages in the dead-letter queue, as SQS tells (approximate)."""
+    @_builtins.property
+    def dead_letters(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeadLetter]:
+        """In no particular order."""
+
+    def __init__(
+        self,
+        *,
+        dead_letters: _abc.Iterable[Global___DeadLetter] | None = ...,
+        total: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_letters", b"dead_letters", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDeadLettersResponse: _TypeAlias = ListDeadLettersResponse  # noqa: Y015
+
+@_typing.final
+class RedriveDeadLettersRequest(_message.Message):
+    """Request of RedriveDeadLetters. With neither ids nor a reason `all` must be set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGE_IDS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ALL_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """Only those with this reason."""
+    all: _builtins.bool
+    """Everything."""
+    validate_only: _builtins.bool
+    """Only tell what would be sent."""
+    @_builtins.property
+    def message_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only these."""
+
+    def __init__(
+        self,
+        *,
+        message_ids: _abc.Iterable[_builtins.str] | None = ...,
+        reason: _builtins.str = ...,
+        all: _builtins.bool = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "message_ids", b"message_ids", "reason", b"reason", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RedriveDeadLettersRequest: _TypeAlias = RedriveDeadLettersRequest  # noqa: Y015
+
+@_typing.final
+class RedriveDeadLettersResponse(_message.Message):
+    """Response of RedriveDeadLetters."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MATCHED_FIELD_NUMBER: _builtins.int
+    SENT_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    DEAD_LETTERS_FIELD_NUMBER: _builtins.int
+    matched: _builtins.int
+    """Messages that match what was asked for, as far as the queue was looked through."""
+    sent: _builtins.int
+    """Messages sent to the queue of changes; 0 with `validate_only`."""
+    failed: _builtins.int
+    """Messages that could not be sent or deleted; they are still in the dead-letter queue."""
+    complete: _builtins.bool
+    """True when the queue was looked through to its end; else ask again."""
+    @_builtins.property
+    def dead_letters(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeadLetter]:
+        """Up to 100 of those that match."""
+
+    def __init__(
+        self,
+        *,
+        matched: _builtins.int = ...,
+        sent: _builtins.int = ...,
+        failed: _builtins.int = ...,
+        complete: _builtins.bool = ...,
+        dead_letters: _abc.Iterable[Global___DeadLetter] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "dead_letters", b"dead_letters", "failed", b"failed", "matched", b"matched", "sent", b"sent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RedriveDeadLettersResponse: _TypeAlias = RedriveDeadLettersResponse  # noqa: Y015
 
 @_typing.final
 class LatencySummary(_message.Message):

@@ -50,6 +50,16 @@ class CdcIngestServiceStub:
                 request_serializer=dialler_dot_cdc__ingest_dot_v1_dot_cdc__ingest__pb2.ResumeIngestRequest.SerializeToString,
                 response_deserializer=dialler_dot_cdc__ingest_dot_v1_dot_cdc__ingest__pb2.ResumeIngestResponse.FromString,
                 _registered_method=True)
+        self.ListDeadLetters = channel.unary_unary(
+                '/dialler.cdc_ingest.v1.CdcIngestService/ListDeadLetters',
+                request_serializer=dialler_dot_cdc__ingest_dot_v1_dot_cdc__ingest__pb2.ListDeadLettersRequest.SerializeToString,
+                response_deserializer=dialler_dot_cdc__ingest_dot_v1_dot_cdc__ingest__pb2.ListDeadLettersResponse.FromString,
+                _registered_method=True)
+        self.RedriveDeadLetters = channel.unary_unary(
+                '/dialler.cdc_ingest.v1.CdcIngestService/RedriveDeadLetters',
+                request_serializer=dialler_dot_cdc__ingest_dot_v1_dot_cdc__ingest__pb2.RedriveDeadLettersRequest.SerializeToString,
+                response_deserializer=dialler_dot_cdc__ingest_dot_v1_dot_cdc__ingest__pb2.RedriveDeadLettersResponse.FromString,
+                _registered_method=True)
 
 
 class CdcIngestServiceServicer:
@@ -64,14 +74,30 @@ class CdcIngestServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PauseIngest(self, request, context):
-        """Stops receiving; messages under way are finished first. Says nothing to other copies.
+        """Stops receiving; messages under way are finished first. Kept with the queue: other copies
+        follow within a minute, and a restart changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResumeIngest(self, request, context):
-        """Receives again.
+        """Receives again, also after an alarm about dead letters; other copies follow within a minute.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDeadLetters(self, request, context):
+        """What lies in the dead-letter queue and why, without the bodies. Looking counts as a receive.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RedriveDeadLetters(self, request, context):
+        """Sends dead letters to the queue of changes again. Each is sent before it is deleted, so a
+        failure may repeat one but loses none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -94,6 +120,16 @@ def add_CdcIngestServiceServicer_to_server(servicer, server):
                     servicer.ResumeIngest,
                     request_deserializer=dialler_dot_cdc__ingest_dot_v1_dot_cdc__ingest__pb2.ResumeIngestRequest.FromString,
                     response_serializer=dialler_dot_cdc__ingest_dot_v1_dot_cdc__ingest__pb2.ResumeIngestResponse.SerializeToString,
+            ),
+            'ListDeadLetters': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDeadLetters,
+                    request_deserializer=dialler_dot_cdc__ingest_dot_v1_dot_cdc__ingest__pb2.ListDeadLettersRequest.FromString,
+                    response_serializer=dialler_dot_cdc__ingest_dot_v1_dot_cdc__ingest__pb2.ListDeadLettersResponse.SerializeToString,
+            ),
+            'RedriveDeadLetters': grpc.unary_unary_rpc_method_handler(
+                    servicer.RedriveDeadLetters,
+                    request_deserializer=dialler_dot_cdc__ingest_dot_v1_dot_cdc__ingest__pb2.RedriveDeadLettersRequest.FromString,
+                    response_serializer=dialler_dot_cdc__ingest_dot_v1_dot_cdc__ingest__pb2.RedriveDeadLettersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +214,60 @@ class CdcIngestService:
             '/dialler.cdc_ingest.v1.CdcIngestService/ResumeIngest',
             dialler_dot_cdc__ingest_dot_v1_dot_cdc__ingest__pb2.ResumeIngestRequest.SerializeToString,
             dialler_dot_cdc__ingest_dot_v1_dot_cdc__ingest__pb2.ResumeIngestResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDeadLetters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dialler.cdc_ingest.v1.CdcIngestService/ListDeadLetters',
+            dialler_dot_cdc__ingest_dot_v1_dot_cdc__ingest__pb2.ListDeadLettersRequest.SerializeToString,
+            dialler_dot_cdc__ingest_dot_v1_dot_cdc__ingest__pb2.ListDeadLettersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RedriveDeadLetters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dialler.cdc_ingest.v1.CdcIngestService/RedriveDeadLetters',
+            dialler_dot_cdc__ingest_dot_v1_dot_cdc__ingest__pb2.RedriveDeadLettersRequest.SerializeToString,
+            dialler_dot_cdc__ingest_dot_v1_dot_cdc__ingest__pb2.RedriveDeadLettersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -36,9 +36,17 @@ class CdcIngestServiceStub:
     GetStatus: _grpc.UnaryUnaryMultiCallable[_cdc_ingest_pb2.GetStatusRequest, _cdc_ingest_pb2.GetStatusResponse]
     """What this process is doing and has done since it started."""
     PauseIngest: _grpc.UnaryUnaryMultiCallable[_cdc_ingest_pb2.PauseIngestRequest, _cdc_ingest_pb2.PauseIngestResponse]
-    """Stops receiving; messages under way are finished first. Says nothing to other copies."""
+    """Stops receiving; messages under way are finished first. Kept with the queue: other copies
+    follow within a minute, and a restart changes nothing.
+    """
     ResumeIngest: _grpc.UnaryUnaryMultiCallable[_cdc_ingest_pb2.ResumeIngestRequest, _cdc_ingest_pb2.ResumeIngestResponse]
-    """Receives again."""
+    """Receives again, also after an alarm about dead letters; other copies follow within a minute."""
+    ListDeadLetters: _grpc.UnaryUnaryMultiCallable[_cdc_ingest_pb2.ListDeadLettersRequest, _cdc_ingest_pb2.ListDeadLettersResponse]
+    """What lies in the dead-letter queue and why, without the bodies. Looking counts as a receive."""
+    RedriveDeadLetters: _grpc.UnaryUnaryMultiCallable[_cdc_ingest_pb2.RedriveDeadLettersRequest, _cdc_ingest_pb2.RedriveDeadLettersResponse]
+    """Sends dead letters to the queue of changes again. Each is sent before it is deleted, so a
+    failure may repeat one but loses none.
+    """
 
 @_typing.type_check_only
 class CdcIngestServiceAsyncStub(CdcIngestServiceStub):
@@ -48,9 +56,17 @@ class CdcIngestServiceAsyncStub(CdcIngestServiceStub):
     GetStatus: _aio.UnaryUnaryMultiCallable[_cdc_ingest_pb2.GetStatusRequest, _cdc_ingest_pb2.GetStatusResponse]  # type: ignore[assignment]
     """What this process is doing and has done since it started."""
     PauseIngest: _aio.UnaryUnaryMultiCallable[_cdc_ingest_pb2.PauseIngestRequest, _cdc_ingest_pb2.PauseIngestResponse]  # type: ignore[assignment]
-    """Stops receiving; messages under way are finished first. Says nothing to other copies."""
+    """Stops receiving; messages under way are finished first. Kept with the queue: other copies
+    follow within a minute, and a restart changes nothing.
+    """
     ResumeIngest: _aio.UnaryUnaryMultiCallable[_cdc_ingest_pb2.ResumeIngestRequest, _cdc_ingest_pb2.ResumeIngestResponse]  # type: ignore[assignment]
-    """Receives again."""
+    """Receives again, also after an alarm about dead letters; other copies follow within a minute."""
+    ListDeadLetters: _aio.UnaryUnaryMultiCallable[_cdc_ingest_pb2.ListDeadLettersRequest, _cdc_ingest_pb2.ListDeadLettersResponse]  # type: ignore[assignment]
+    """What lies in the dead-letter queue and why, without the bodies. Looking counts as a receive."""
+    RedriveDeadLetters: _aio.UnaryUnaryMultiCallable[_cdc_ingest_pb2.RedriveDeadLettersRequest, _cdc_ingest_pb2.RedriveDeadLettersResponse]  # type: ignore[assignment]
+    """Sends dead letters to the queue of changes again. Each is sent before it is deleted, so a
+    failure may repeat one but loses none.
+    """
 
 class CdcIngestServiceServicer(metaclass=_abc_1.ABCMeta):
     """For operators of the ingest."""
@@ -69,7 +85,9 @@ class CdcIngestServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _cdc_ingest_pb2.PauseIngestRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_cdc_ingest_pb2.PauseIngestResponse, _abc.Awaitable[_cdc_ingest_pb2.PauseIngestResponse]]:
-        """Stops receiving; messages under way are finished first. Says nothing to other copies."""
+        """Stops receiving; messages under way are finished first. Kept with the queue: other copies
+        follow within a minute, and a restart changes nothing.
+        """
 
     @_abc_1.abstractmethod
     def ResumeIngest(
@@ -77,6 +95,24 @@ class CdcIngestServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _cdc_ingest_pb2.ResumeIngestRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_cdc_ingest_pb2.ResumeIngestResponse, _abc.Awaitable[_cdc_ingest_pb2.ResumeIngestResponse]]:
-        """Receives again."""
+        """Receives again, also after an alarm about dead letters; other copies follow within a minute."""
+
+    @_abc_1.abstractmethod
+    def ListDeadLetters(
+        self,
+        request: _cdc_ingest_pb2.ListDeadLettersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cdc_ingest_pb2.ListDeadLettersResponse, _abc.Awaitable[_cdc_ingest_pb2.ListDeadLettersResponse]]:
+        """What lies in the dead-letter queue and why, without the bodies. Looking counts as a receive."""
+
+    @_abc_1.abstractmethod
+    def RedriveDeadLetters(
+        self,
+        request: _cdc_ingest_pb2.RedriveDeadLettersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cdc_ingest_pb2.RedriveDeadLettersResponse, _abc.Awaitable[_cdc_ingest_pb2.RedriveDeadLettersResponse]]:
+        """Sends dead letters to the queue of changes again. Each is sent before it is deleted, so a
+        failure may repeat one but loses none.
+        """
 
 def add_CdcIngestServiceServicer_to_server(servicer: CdcIngestServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

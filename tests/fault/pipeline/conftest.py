@@ -1,0 +1,77 @@
+"""One whole stack for the tests of this folder, impatient so that faults are soon felt."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from dialler.cdc_ingest.v1 import cdc_ingest_pb2
+from dialler.cdc_ingest.v1.cdc_ingest_pb2_grpc import CdcIngestServiceStub
+from mypy_boto3_sqs.client import SQSClient
+
+from devstack.desk import Desk
+from devstack.queues import SqsEndpoint
+from devstack.stack import SERVICES, Stack
+from tests.fault.pipeline.comparison import await_agreement, runs
+
+USERS = 300
+VISIBILITY_SECONDS = 3
+IMPATIENT = {
+    "CDC_INGEST_VISIBILITY_SECONDS": str(VISIBILITY_SECONDS),
+    "CDC_INGEST_RECEIVE_WAIT_SECONDS": "1",
+    "CDC_INGEST_REFRESH_TIMEOUT_SECONDS": "2",
+    "CDC_INGEST_APPLY_TIMEOUT_SECONDS": "2",
+    "CDC_INGEST_RETRY_FIRST_SECONDS": "0.2",
+    "CDC_INGEST_RETRY_LONGEST_SECONDS": "2",
+    # A tenth of it is how long a reading is doubted that another process has made sense of.
+    "CDC_INGEST_STALE_PATIENCE_SECONDS": "100",
+    "BINLOG_RELAY_RETRY_LONGEST_SECONDS": "0.5",
+    "BINLOG_RELAY_HEARTBEAT_SECONDS": "0.5",
+    # Many small messages rather than few packed ones: more to lose.
+    "BINLOG_RELAY_MAX_RECORDS_PER_MESSAGE": "20",
+}
+
+
+@pytest.fixture(scope="session")
+def running_stack() -> Iterator[Stack]:
+    """Every service, with everybody in the queues and every context cached."""
+    folder = Path(tempfile.mkdtemp(prefix="dialler-fault-"))
+    folder.chmod(0o711)
+    quiet = Stack(
+        folder, users=USERS, durable=False, extra_environment=IMPATIENT, report=lambda _: None
+    )
+    with quiet as running:
+        with Desk(running.addresses, "supervisor", "supervisor-setup") as desk:
+            desk.await_reconciled()
+        yield running
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def stack(running_stack: Stack) -> Iterator[Stack]:
+    """The stack in agreement with MySQL; at the end all of it runs, and no full run has helped."""
+    await_agreement(running_stack)
+    before = runs(running_stack)
+    yield running_stack
+    assert runs(running_stack) == before, "repaired by a full run rather than by the changes"
+    assert all(running_stack.services[name].is_running for name in SERVICES)
+
+
+@pytest.fixture
+def ingest(stack: Stack) -> Iterator[CdcIngestServiceStub]:
+    """What an operator uses; a pause that a test leaves is ended."""
+    with grpc.insecure_channel(stack.addresses.grpc["cdc_ingest"]) as channel:
+        stub = CdcIngestServiceStub(channel)
+        yield stub
+        stub.ResumeIngest(cdc_ingest_pb2.ResumeIngestRequest(), timeout=5, wait_for_ready=True)
+
+
+@pytest.fixture
+def sqs(stack: Stack) -> Iterator[SQSClient]:
+    with contextlib.closing(SqsEndpoint(stack.addresses.sqs_endpoint).client()) as client:
+        yield client

@@ -1,0 +1,104 @@
+"""Whatever is killed or goes away while changes flow, nothing is lost and all ends well."""
+
+from __future__ import annotations
+
+import pytest
+from dialler.cdc_ingest.v1.cdc_ingest_pb2_grpc import CdcIngestServiceStub
+
+from devstack.changes import MainApp
+from devstack.desk import Desk
+from devstack.stack import Stack, is_serving, wait_until
+from tests.fault.pipeline.comparison import await_agreement
+from tests.fault.pipeline.storm import Storm, fail_requests, halted, status
+
+pytestmark = [pytest.mark.fault, pytest.mark.timeout(180)]
+
+
+# Whom to stop answering so that the one to be killed is surely in the middle of something.
+@pytest.mark.parametrize(
+    ("name", "waits_for"),
+    [("cdc_ingest", "queue"), ("user_context", "user_context"), ("queue", "queue")],
+)
+def test_killed_in_the_middle_of_a_batch(
+    stack: Stack, ingest: CdcIngestServiceStub, name: str, waits_for: str
+) -> None:
+    with Storm(stack, name) as storm:
+        with halted(stack.services[waits_for]):
+            _change_every_claim(stack, name)
+            wait_until(lambda: status(ingest).messages_held >= 20, 20, "messages under way")
+            stack.services[name].kill()
+        storm.rages()
+        stack.restart(name)
+    await_agreement(stack)
+
+
+def test_relay_killed_while_it_sends(stack: Stack) -> None:
+    people = [int(row[0]) for row in stack.main_app.rows("SELECT id FROM users LIMIT 40")]
+    fail_requests(stack, "SendMessageBatch", 100_000)
+    # Each once: nothing that comes later may make good what was lost.
+    with MainApp(stack.addresses.mysql_writer) as main_app:
+        for user_id in people:
+            main_app.set_status(user_id, "sent only once")
+    # By then a position would have been saved, had there been one to save.
+    wait_until(lambda: not is_serving(stack.addresses.grpc["binlog_relay"]), 20, "it to show")
+    stack.services["binlog_relay"].kill()
+    fail_requests(stack, "SendMessageBatch", 0)
+    stack.restart("binlog_relay")
+    await_agreement(stack)
+
+
+def test_reconciler_killed_in_the_middle_of_a_run(running_stack: Stack) -> None:
+    stack = running_stack
+    with Desk(stack.addresses, "supervisor") as desk:
+        with halted(stack.services["user_context"]):
+            run = desk.post("/v1/reconciliations").raise_for_status().json()["run_id"]
+            wait_until(lambda: desk.reconciliations()[0]["state"] == "running", 20, "the run")
+            stack.services["reconciler"].kill()
+        stack.restart("reconciler")
+        desk.await_reconciled()
+        latest = desk.reconciliations()[0]
+    assert (latest["run_id"], latest["state"]) == (run, "succeeded")
+    await_agreement(stack)
+
+
+def _change_every_claim(stack: Stack, status: str) -> None:
+    claims = [int(row[0]) for row in stack.main_app.rows("SELECT id FROM claims")]
+    with MainApp(stack.addresses.mysql_writer) as main_app:
+        main_app.update_claims(claims, f"as {status} has it")
+
+
+def test_redis_is_restarted_empty(stack: Stack) -> None:
+    with Storm(stack, "redis") as storm:
+        stack.redis.kill()
+        storm.rages()
+        stack.redis.start()
+        storm.rages()
+    await_agreement(stack)
+
+
+def test_postgresql_is_restarted(stack: Stack) -> None:
+    with Storm(stack, "postgres") as storm:
+        stack.postgres.kill()
+        storm.rages()
+        stack.postgres.start()
+        storm.rages()
+    await_agreement(stack)
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+def test_mysql_is_restarted(stack: Stack, how: str) -> None:
+    with Storm(stack, f"mysql {how}") as storm:
+        getattr(stack.mariadb, how)()
+        stack.mariadb.start()
+        storm.rages()
+    await_agreement(stack)
+
+
+def test_sqs_is_unavailable(stack: Stack) -> None:
+    with Storm(stack, "sqs") as storm:
+        for action in ("ReceiveMessage", "DeleteMessageBatch", "SendMessageBatch"):
+            fail_requests(stack, action, 14)
+        wait_until(lambda: not is_serving(stack.addresses.grpc["cdc_ingest"]), 20, "it to show")
+        storm.rages()
+        wait_until(lambda: is_serving(stack.addresses.grpc["cdc_ingest"]), 40, "it to be back")
+    await_agreement(stack)

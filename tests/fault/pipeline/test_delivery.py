@@ -1,0 +1,149 @@
+"""What SQS may do to messages, and what may be wrong with them or with those who work on them."""
+
+from __future__ import annotations
+
+import random
+import uuid
+
+import grpc
+import pytest
+from dialler.binlog_relay.v1 import binlog_relay_pb2
+from dialler.binlog_relay.v1.binlog_relay_pb2_grpc import BinlogRelayServiceStub
+from dialler.cdc_ingest.v1 import cdc_ingest_pb2 as pb
+from dialler.cdc_ingest.v1.cdc_ingest_pb2_grpc import CdcIngestServiceStub
+from mypy_boto3_sqs.client import SQSClient
+
+from devstack.desk import Desk
+from devstack.processes import ChildProcess, free_port
+from devstack.stack import Stack, is_serving, service_environment, wait_until
+from tests.fault.pipeline.comparison import await_agreement
+from tests.fault.pipeline.conftest import IMPATIENT
+from tests.fault.pipeline.storm import Storm, halted, status
+
+pytestmark = [pytest.mark.fault, pytest.mark.timeout(180)]
+
+
+def test_messages_come_twice_and_in_any_order(
+    stack: Stack, ingest: CdcIngestServiceStub, sqs: SQSClient
+) -> None:
+    ingest.PauseIngest(pb.PauseIngestRequest(), timeout=5)
+    with Storm(stack, "shuffled") as storm:
+        storm.rages(200)
+    bodies = _drained(stack, sqs)
+    assert len(bodies) > 5
+    bodies *= 2
+    random.Random("shuffled").shuffle(bodies)
+    for body in bodies:
+        sqs.send_message(QueueUrl=stack.addresses.sqs_queue, MessageBody=body)
+    ingest.ResumeIngest(pb.ResumeIngestRequest(), timeout=5)
+    await_agreement(stack)
+
+
+def _drained(stack: Stack, sqs: SQSClient) -> list[str]:
+    """Take everything out of the queue, once the relay has sent it all."""
+    bodies: list[str] = []
+    while True:
+        answer = sqs.receive_message(
+            QueueUrl=stack.addresses.sqs_queue,
+            MaxNumberOfMessages=10,
+            WaitTimeSeconds=3,
+            VisibilityTimeout=60,
+        )
+        found = answer.get("Messages", [])
+        if not found:
+            return bodies
+        for message in found:
+            bodies.append(message["Body"])
+            sqs.delete_message(
+                QueueUrl=stack.addresses.sqs_queue, ReceiptHandle=message["ReceiptHandle"]
+            )
+
+
+@pytest.mark.parametrize("name", ["user_context", "queue"])
+def test_downstream_hangs(stack: Stack, ingest: CdcIngestServiceStub, name: str) -> None:
+    with Storm(stack, f"slow {name}") as storm:
+        with halted(stack.services[name]):
+            wait_until(lambda: status(ingest).downstream_away, 20, "the ingest to notice")
+            retried = status(ingest).messages_retried
+            storm.rages(150)
+            burnt = status(ingest).messages_retried - retried
+            # What was under way goes back once; nothing more is taken.
+            assert burnt <= 60, "receives were burnt"
+        wait_until(lambda: not status(ingest).downstream_away, 30, "the ingest to go on")
+    await_agreement(stack)
+
+
+def test_poison_among_good_ones_is_buried_alone_and_can_be_sent_again(
+    stack: Stack, ingest: CdcIngestServiceStub, sqs: SQSClient
+) -> None:
+    poison = ["no json", '{"metadata": 3}', "[" + '{"metadata": {"operation": "update"}}]']
+    with Storm(stack, "poison") as storm:
+        for body in poison:
+            sqs.send_message(QueueUrl=stack.addresses.sqs_queue, MessageBody=body)
+            storm.rages(20)
+    await_agreement(stack, dead_letters=len(poison))
+    with Desk(stack.addresses, "supervisor") as desk:
+        path = "/v1/pipeline/dead-letters"
+        reasons = {each["reason"] for each in desk.get(path)["dead_letters"]}
+        assert {"BODY_NOT_JSON", "FORMAT_UNKNOWN", "DMS_TABLE_MISSING"} == reasons
+        dry = desk.post(f"{path}/redrive", {"all": True, "dry_run": True}).json()
+        assert (dry["matched"], dry["sent"]) == (3, 0)
+        done = desk.post(f"{path}/redrive", {"reason": "BODY_NOT_JSON"}).json()
+        assert done["sent"] == 1
+    dead = status(ingest).messages_dead
+    wait_until(lambda: status(ingest).messages_dead >= dead, 20, "it to die again")
+    sqs.purge_queue(QueueUrl=stack.addresses.sqs_dlq)
+
+
+def test_visibility_expires_during_the_work(
+    stack: Stack, ingest: CdcIngestServiceStub, sqs: SQSClient
+) -> None:
+    with Storm(stack, "visibility") as storm:
+        # Held messages cannot be extended by a process that does not run.
+        with halted(stack.services["queue"]):
+            storm.rages()
+            wait_until(lambda: status(ingest).messages_held > 20, 20, "messages to be held")
+            with halted(stack.services["cdc_ingest"]):
+                wait_until(lambda: _in_flight(stack, sqs) == 0, 20, "visibility to expire")
+        storm.rages()
+    await_agreement(stack)
+
+
+def _in_flight(stack: Stack, sqs: SQSClient) -> int:
+    answer = sqs.get_queue_attributes(QueueUrl=stack.addresses.sqs_queue, AttributeNames=["All"])
+    return int(answer["Attributes"]["ApproximateNumberOfMessagesNotVisible"])
+
+
+def test_two_relays_at_once(stack: Stack) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    environment = service_environment("binlog_relay", stack.addresses) | IMPATIENT
+    environment["BINLOG_RELAY_GRPC_PORT"] = address.rpartition(":")[2]
+    second = ChildProcess(
+        f"relay-{uuid.uuid4().hex[:4]}",
+        "services.binlog_relay",
+        stack.logs / "second_relay.log",
+        environment=environment,
+    )
+    first = stack.addresses.grpc["binlog_relay"]
+    second.start()
+    try:
+        second.wait_ready(lambda: is_serving(address))
+        with Storm(stack, "relays") as storm:
+            storm.rages()
+            assert (_position(first).active, _position(address).active) == (True, False)
+            stack.services["binlog_relay"].kill()
+            wait_until(lambda: _position(address).active, 10, "the standby to take over")
+            storm.rages()
+            stack.restart("binlog_relay")
+            assert not _position(first).active
+        await_agreement(stack)
+        assert _position(address).gaps == 0
+    finally:
+        second.stop()
+    wait_until(lambda: _position(first).active, 10, "the first to take over again")
+
+
+def _position(address: str) -> binlog_relay_pb2.GetPositionResponse:
+    with grpc.insecure_channel(address) as channel:
+        stub = BinlogRelayServiceStub(channel)
+        return stub.GetPosition(binlog_relay_pb2.GetPositionRequest(), timeout=5)

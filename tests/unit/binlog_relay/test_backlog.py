@@ -1,0 +1,42 @@
+"""However long a transaction is, no more of it is held than the backlog may."""
+
+import asyncio
+import threading
+
+import pytest
+
+from services.binlog_relay.backlog import Backlog, BacklogClosedError
+from services.binlog_relay.domain.packing import Change, Limits
+
+LIMITS = Limits(max_records_per_message=10, max_message_bytes=4_000, max_request_bytes=8_000)
+CHANGE = Change(b"x" * 1_000, 1, 1)
+MOST = 20_000
+
+
+async def test_reading_waits_while_the_backlog_is_full_and_goes_on_as_it_empties() -> None:
+    backlog = Backlog(MOST, LIMITS)
+    highest = 0
+
+    def read() -> None:
+        for _ in range(200):
+            backlog.put([CHANGE])
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    taken = 0
+    while taken < 200:
+        highest = max(highest, backlog.waiting_bytes)
+        taken += (await backlog.take()).records
+    reader.join()
+    assert taken == 200
+    # What is put at once is taken in whole.
+    assert highest <= MOST + len(CHANGE.body)
+
+
+async def test_a_reader_that_waits_is_freed_when_nobody_takes_any_more() -> None:
+    backlog = Backlog(MOST, LIMITS)
+    backlog.put([CHANGE] * 20)
+    waiting = asyncio.get_running_loop().run_in_executor(None, backlog.put, [CHANGE])
+    backlog.close()
+    with pytest.raises(BacklogClosedError):
+        await waiting
