@@ -32,7 +32,6 @@ from services.queue.main_app import MainApp
 from services.queue.outcome_desk import OutcomeDesk
 from services.queue.promotion import Promotion
 from services.queue.rebuild import Rebuild
-from services.queue.release_desk import ReleaseDesk
 from services.queue.rulebook import Rulebook
 from services.queue.servicer import SERVICE_NAME, Desks, QueueServicer
 from services.queue.settings import QueueSettings
@@ -91,20 +90,10 @@ def build(settings: QueueSettings, clock: Clock | None = None) -> Parts:
         workers=settings.claim_workers,
         batch=settings.claim_batch,
     )
-    release_desk = ReleaseDesk(
-        database,
-        rulebook,
-        assignment_desk,
-        clock,
-        posted,
-        workers=settings.claim_workers,
-        batch=settings.claim_batch,
-    )
     desks = Desks(
         facts=facts,
         claims=claim_desk,
         assignments=assignment_desk,
-        releases=release_desk,
         outcomes=OutcomeDesk(database, rulebook, facts, main_app, figures, clock, posted),
         callbacks=callback_desk,
         agents=AgentDesk(database, rulebook, figures, clock),
@@ -153,7 +142,6 @@ def build(settings: QueueSettings, clock: Clock | None = None) -> Parts:
         ),
         every("gauges", Gauges(database).run_once, GAUGE_INTERVAL_SECONDS),
         Closing(claim_desk.stop),
-        Closing(release_desk.stop),
         GrpcServer(settings, "queue", register, [SERVICE_NAME], {"postgres": database.ping}),
     )
 

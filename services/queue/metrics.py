@@ -8,11 +8,6 @@ CLAIM_BATCH = Histogram(
     "Claims that were served together.",
     buckets=(1, 2, 4, 8, 16, 32, 64, 128),
 )
-RELEASE_BATCH = Histogram(
-    "dialler_queue_release_batch_size",
-    "Releases that were served together.",
-    buckets=(1, 2, 4, 8, 16, 32, 64, 128),
-)
 PREVENTED_CALLS = Counter(
     "dialler_queue_wrong_calls_prevented", "People the live check kept from being phoned."
 )

@@ -42,7 +42,7 @@ class PhoneListReader:
         # A line that ends in \r may go on with \n.
         if complete and not is_last and not complete[-1].endswith("\n"):
             self._rest = complete.pop()
-        if len(self._rest) > LONGEST_LINE:
+        if any(len(line) > LONGEST_LINE for line in (*complete, self._rest)):
             raise InvalidArgument("CSV_LINE_TOO_LONG", "a line is too long for a list of numbers")
         return list(self._numbers(complete))
 

@@ -22,7 +22,6 @@ from services.queue.facts_application import FactsApplication
 from services.queue.figures import Figures
 from services.queue.outcome_desk import OutcomeDesk
 from services.queue.rebuild import Rebuild
-from services.queue.release_desk import ReleaseDesk
 from services.queue.requests import ByActor
 from services.queue.rulebook import Rulebook
 from services.queue.store.assignments import Request
@@ -42,7 +41,6 @@ class Desks:
     facts: FactsApplication
     claims: ClaimDesk
     assignments: AssignmentDesk
-    releases: ReleaseDesk
     outcomes: OutcomeDesk
     callbacks: CallbackDesk
     agents: AgentDesk
@@ -116,7 +114,7 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
         assignment_id = requests.uuid_of(request.assignment_id, "assignment_id")
         agent_id = requests.agent_of(request.agent_id)
         identified = requests.request_of(request, agent_id, request.request_id)
-        return await self._desks.releases.release(
+        return await self._desks.assignments.release(
             assignment_id,
             identified,
             is_skipped=request.reason == queue_pb2.RELEASE_REASON_SKIPPED,

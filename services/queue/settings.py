@@ -35,7 +35,7 @@ class QueueSettings(ServiceSettings):
         default=4,
         ge=1,
         le=32,
-        description="Rounds of claims, and of releases, that run side by side at most.",
+        description="Rounds of claims that run side by side at most.",
     )
     claim_batch: int = Field(
         default=100, ge=1, le=200, description="Agents served in one round at most."

@@ -174,7 +174,7 @@ async def hand_out(
             "frozen_from": frozen_from,
             "phone_rest_from": phone_rest_from,
             "now": now,
-            "seen_before": now - SIGN_OF_LIFE_EVERY,
+            "seen_before": now - _SIGN_OF_LIFE_EVERY,
         },
     )
     return {UserId(row[0]) for row in rows.all()}
@@ -264,7 +264,7 @@ _HAND_OUT = statement(
 
 
 # Agents are seen again and again; a row that is a few seconds behind serves as well.
-SIGN_OF_LIFE_EVERY = timedelta(seconds=10)
+_SIGN_OF_LIFE_EVERY = timedelta(seconds=10)
 
 
 async def live_of_agent(tx: Transaction, agent_id: AgentId) -> Assignment | None:

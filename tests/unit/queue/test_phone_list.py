@@ -81,6 +81,20 @@ def test_only_the_first_invalid_lines_are_told() -> None:
     assert (reader.invalid, reader.invalid_lines) == (250, list(range(1, 101)))
 
 
+@pytest.mark.parametrize("cut", [0, 9_000, 10_400])
+def test_a_line_too_long_is_refused_wherever_it_is_cut(cut: int) -> None:
+    line = b"07700900123" + b" " * 10_500 + b"\n07700900124\n"
+    reader = PhoneListReader()
+
+    def read() -> None:
+        for part in (line[:cut], line[cut:]):
+            reader.feed(part)
+
+    with pytest.raises(InvalidArgument) as raised:
+        read()
+    assert raised.value.reason == "CSV_LINE_TOO_LONG"
+
+
 @given(parts=st.lists(st.binary(max_size=40), max_size=6))
 def test_no_bytes_do_harm(parts: list[bytes]) -> None:
     reader = PhoneListReader()
