@@ -17,8 +17,8 @@ from services.queue.domain.terms import Action, Block, CallbackState, Reason, Us
 from services.queue.figures import Figures
 from services.queue.phone_list import PhoneListReader
 from services.queue.rulebook import Rulebook
-from services.queue.store import assignments, audit, callbacks, entries, suppressions
-from services.queue.store.assignments import Request
+from services.queue.store import answers, audit, callbacks, entries, suppressions
+from services.queue.store.answers import Request
 from services.queue.store.database import Database, Transaction
 from services.queue.store.suppressions import Suppression
 from services.queue.writing import Moved, place_by_number, require_same, write_moved
@@ -61,7 +61,7 @@ class SuppressionDesk:
         now, placement = self._clock.now(), self._rulebook.placement
         async with self._database.transaction() as tx:
             await suppressions.guard(tx)
-            answered = await assignments.begin_request(tx, request, now)
+            answered = await answers.begin_request(tx, request, now)
             if answered is not None:
                 first = require_same(answered, request)
                 return queue_pb2.SuppressUserResponse.FromString(first)
@@ -75,7 +75,7 @@ class SuppressionDesk:
             await audit.note(tx, request.agent_id, Action.SUPPRESSED, [user_id], now)
             state = await self._state(tx, user_id)
             response = queue_pb2.SuppressUserResponse(call_state=state)
-            await assignments.finish_request(tx, request, response.SerializeToString())
+            await answers.finish_request(tx, request, response.SerializeToString())
         self._posted()
         return response
 
@@ -89,7 +89,7 @@ class SuppressionDesk:
         now, placement = self._clock.now(), self._rulebook.placement
         async with self._database.transaction() as tx:
             await suppressions.guard(tx)
-            answered = await assignments.begin_request(tx, request, now)
+            answered = await answers.begin_request(tx, request, now)
             if answered is not None:
                 first = require_same(answered, request)
                 return queue_pb2.LiftSuppressionResponse.FromString(first)
@@ -109,7 +109,7 @@ class SuppressionDesk:
             await audit.note(tx, request.agent_id, Action.SUPPRESSION_LIFTED, [user_id], now)
             state = await self._state(tx, user_id)
             response = queue_pb2.LiftSuppressionResponse(call_state=state)
-            await assignments.finish_request(tx, request, response.SerializeToString())
+            await answers.finish_request(tx, request, response.SerializeToString())
         self._posted()
         return response
 
