@@ -82,7 +82,7 @@ class SuppressionDesk:
     async def lift(
         self, request: Request, user_id: UserId, notes: str
     ) -> queue_pb2.LiftSuppressionResponse:
-        """Lift a person's suppression, or a "no claim": a fresh start.
+        """Lift a person's suppression, or a "no claim": a fresh start, but no end of other waits.
 
         Raises NotFound, and FailedPrecondition when nothing stands that a person can lift.
         """
@@ -101,7 +101,6 @@ class SuppressionDesk:
                 outcome_points=placement.rules.score.fresh,
                 attempt_points=0.0,
                 aged_from=now,
-                rest_until=None,
             )
             await write_moved(tx, [Moved(before, placement.placed(after, now))], now)
             # The number may have changed since.
