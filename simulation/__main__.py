@@ -44,7 +44,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--rules", type=Path, help="other rules for the queue, not for the checker")
     parser.add_argument("--tick-seconds", type=float, default=10.0)
-    parser.add_argument("--loop-seconds", type=float, default=0.03)
+    parser.add_argument("--loop-seconds", type=float, default=0.1)
     parser.add_argument("--logs", type=Path, help="leave the services' logs in this folder")
     parser.add_argument("--keep", type=Path, help="pickle the week into this file, to look into it")
     return parser.parse_args()

@@ -16,8 +16,9 @@ from services.queue.domain.entries import Entry, Placement
 from services.queue.domain.terms import Action, AgentId, Ending, Queue
 from services.queue.figures import Figures
 from services.queue.rulebook import Rulebook
-from services.queue.store import agents, assignments, audit, callbacks, entries
-from services.queue.store.assignments import Assignment, Request
+from services.queue.store import agents, answers, assignments, audit, callbacks, entries
+from services.queue.store.answers import Request
+from services.queue.store.assignments import Assignment
 from services.queue.store.database import Database, Transaction
 from services.queue.writing import (
     Moved,
@@ -93,7 +94,7 @@ class AssignmentDesk:
         now, placement = self._clock.now(), self._rulebook.placement
         agent_id = request.agent_id
         async with self._database.transaction() as tx:
-            answered = await assignments.begin_request(tx, request, now)
+            answered = await answers.begin_request(tx, request, now)
             if answered is not None:
                 answer = require_same(answered, request)
                 return queue_pb2.ReleaseAssignmentResponse.FromString(answer)
@@ -107,7 +108,7 @@ class AssignmentDesk:
             response = queue_pb2.ReleaseAssignmentResponse(
                 call_state=await self._figures.state_within(tx, held.user_id)
             )
-            await assignments.finish_request(tx, request, response.SerializeToString())
+            await answers.finish_request(tx, request, response.SerializeToString())
         self._posted()
         return response
 
@@ -117,7 +118,7 @@ class AssignmentDesk:
         """End somebody else's assignment; the agent may still report the call for a while."""
         now, placement = self._clock.now(), self._rulebook.placement
         async with self._database.transaction() as tx:
-            answered = await assignments.begin_request(tx, request, now)
+            answered = await answers.begin_request(tx, request, now)
             if answered is not None:
                 answer = require_same(answered, request)
                 return queue_pb2.ForceReleaseAssignmentResponse.FromString(answer)
@@ -132,7 +133,7 @@ class AssignmentDesk:
             response = queue_pb2.ForceReleaseAssignmentResponse(
                 call_state=await self._figures.state_within(tx, held.user_id)
             )
-            await assignments.finish_request(tx, request, response.SerializeToString())
+            await answers.finish_request(tx, request, response.SerializeToString())
         self._posted()
         return response
 

@@ -14,8 +14,8 @@ from services.queue.domain import pages
 from services.queue.domain.callbacks import Callback, require_schedulable, rescheduled
 from services.queue.domain.terms import Action, AgentId, CallbackState, State, UserId
 from services.queue.rulebook import Rulebook
-from services.queue.store import assignments, audit, callbacks, entries
-from services.queue.store.assignments import Request
+from services.queue.store import answers, audit, callbacks, entries
+from services.queue.store.answers import Request
 from services.queue.store.database import Database, Transaction
 from services.queue.writing import Moved, require_same, write_moved
 
@@ -62,7 +62,7 @@ class CallbackDesk:
         """
         now = self._clock.now()
         async with self._database.transaction() as tx:
-            answered = await assignments.begin_request(tx, request, now)
+            answered = await answers.begin_request(tx, request, now)
             if answered is not None:
                 first = require_same(answered, request)
                 return queue_pb2.ScheduleCallbackResponse.FromString(first)
@@ -90,7 +90,7 @@ class CallbackDesk:
             await self._place(tx, made, now)
             await self._note(tx, request, Action.CALLBACK_SCHEDULED, made, now)
             response = queue_pb2.ScheduleCallbackResponse(callback=messages.callback_message(made))
-            await assignments.finish_request(tx, request, response.SerializeToString())
+            await answers.finish_request(tx, request, response.SerializeToString())
         metrics.CALLBACKS.labels("scheduled").inc()
         self._posted()
         return response
@@ -108,7 +108,7 @@ class CallbackDesk:
         """
         now = self._clock.now()
         async with self._database.transaction() as tx:
-            answered = await assignments.begin_request(tx, request, now)
+            answered = await answers.begin_request(tx, request, now)
             if answered is not None:
                 first = require_same(answered, request)
                 return queue_pb2.RescheduleCallbackResponse.FromString(first)
@@ -126,7 +126,7 @@ class CallbackDesk:
             response = queue_pb2.RescheduleCallbackResponse(
                 callback=messages.callback_message(after)
             )
-            await assignments.finish_request(tx, request, response.SerializeToString())
+            await answers.finish_request(tx, request, response.SerializeToString())
         metrics.CALLBACKS.labels("rescheduled").inc()
         self._posted()
         return response
@@ -135,7 +135,7 @@ class CallbackDesk:
         """Call a callback off; raises NotFound or FailedPrecondition (CALLBACK_ENDED)."""
         now = self._clock.now()
         async with self._database.transaction() as tx:
-            answered = await assignments.begin_request(tx, request, now)
+            answered = await answers.begin_request(tx, request, now)
             if answered is not None:
                 first = require_same(answered, request)
                 return queue_pb2.CancelCallbackResponse.FromString(first)
@@ -146,7 +146,7 @@ class CallbackDesk:
                 await self._place(tx, after, now)
             await self._note(tx, request, Action.CALLBACK_CANCELLED, after, now)
             response = queue_pb2.CancelCallbackResponse(callback=messages.callback_message(after))
-            await assignments.finish_request(tx, request, response.SerializeToString())
+            await answers.finish_request(tx, request, response.SerializeToString())
         metrics.CALLBACKS.labels("cancelled").inc()
         self._posted()
         return response

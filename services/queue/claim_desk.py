@@ -26,7 +26,8 @@ from services.queue.domain.terms import AgentId, Queue, UserId
 from services.queue.figures import Figures
 from services.queue.rounds import Rounds
 from services.queue.store import agents, assignments
-from services.queue.store.assignments import Assignment, Request, Standing
+from services.queue.store.answers import Request
+from services.queue.store.assignments import Assignment, Standing
 from services.queue.store.database import Database
 from services.queue.writing import require_same
 

@@ -19,7 +19,8 @@ from services.queue.facts_application import FactsApplication
 from services.queue.main_app import MainApp
 from services.queue.requests import FactsUpdate
 from services.queue.store import assignments, claims, entries
-from services.queue.store.assignments import Assignment, HandOut, Request
+from services.queue.store.answers import Request
+from services.queue.store.assignments import Assignment, HandOut
 from services.queue.store.claims import Candidate, Gate
 from services.queue.store.database import Database
 from services.queue.time_zones import TimeZones

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from services.queue.rulebook import Rulebook
-from services.queue.store import assignments, audit
+from services.queue.store import answers, audit
 from services.queue.store.database import Database
 
 _BATCH = 1_000
@@ -36,6 +36,6 @@ class Housekeeping:
         requests_before = now - timedelta(hours=rules.request_hours)
         audit_before = now - timedelta(days=rules.audit_days)
         async with self._database.statements() as tx:
-            requests = await assignments.delete_requests(tx, requests_before, _BATCH)
+            requests = await answers.delete_requests(tx, requests_before, _BATCH)
             entries = await audit.delete_old(tx, audit_before, _BATCH)
         return Forgotten(requests, entries)

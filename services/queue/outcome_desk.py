@@ -23,13 +23,15 @@ from services.queue.requests import FactsUpdate
 from services.queue.rulebook import Rulebook
 from services.queue.store import (
     agents,
+    answers,
     assignments,
     audit,
     callbacks,
     entries,
     suppressions,
 )
-from services.queue.store.assignments import Assignment, Request
+from services.queue.store.answers import Request
+from services.queue.store.assignments import Assignment
 from services.queue.store.database import Database, Transaction
 from services.queue.store.suppressions import Suppression
 from services.queue.writing import (
@@ -99,7 +101,7 @@ class OutcomeDesk:
         async with self._database.transaction() as tx:
             if rule.block is Block.DO_NOT_CONTACT:
                 await suppressions.guard(tx)
-            answered = await assignments.begin_request(tx, request, now)
+            answered = await answers.begin_request(tx, request, now)
             if answered is not None:
                 answer = require_same(answered, request)
                 return queue_pb2.RecordOutcomeResponse.FromString(answer)
@@ -111,7 +113,7 @@ class OutcomeDesk:
                 outcomes.check(report, placement, now)
                 await _write(tx, _Call(held, report, placement, now))
             response = await self._recorded(tx, held)
-            await assignments.finish_request(tx, request, response.SerializeToString())
+            await answers.finish_request(tx, request, response.SerializeToString())
         if is_new:
             metrics.OUTCOMES.labels(report.outcome.name.lower()).inc()
         self._posted()
@@ -129,7 +131,7 @@ class OutcomeDesk:
             await self._facts.apply([FactsUpdate(it) for it in facts])
             async with self._database.transaction() as tx:
                 checked = await self._recorded(tx, held)
-                await assignments.finish_request(tx, request, checked.SerializeToString())
+                await answers.finish_request(tx, request, checked.SerializeToString())
         except ServiceError:
             # A change event or the next live check will tell.
             return response

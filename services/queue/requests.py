@@ -26,7 +26,7 @@ from services.queue.domain.terms import (
     State,
     UserId,
 )
-from services.queue.store.assignments import Request
+from services.queue.store.answers import Request
 
 PEOPLE_AT_MOST = 1_000
 AGENT_ID_LONGEST = 200

@@ -24,7 +24,7 @@ from services.queue.outcome_desk import OutcomeDesk
 from services.queue.rebuild import Rebuild
 from services.queue.requests import ByActor
 from services.queue.rulebook import Rulebook
-from services.queue.store.assignments import Request
+from services.queue.store.answers import Request
 from services.queue.store.audit import AuditFilter
 from services.queue.store.reading import EntryFilter
 from services.queue.suppression_desk import ListHeader, SuppressionDesk

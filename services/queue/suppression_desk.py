@@ -17,8 +17,8 @@ from services.queue.domain.terms import Action, Block, CallbackState, Reason, Us
 from services.queue.figures import Figures
 from services.queue.phone_list import PhoneListReader
 from services.queue.rulebook import Rulebook
-from services.queue.store import assignments, audit, callbacks, entries, suppressions
-from services.queue.store.assignments import Request
+from services.queue.store import answers, audit, callbacks, entries, suppressions
+from services.queue.store.answers import Request
 from services.queue.store.database import Database, Transaction
 from services.queue.store.suppressions import Suppression
 from services.queue.writing import Moved, place_by_number, require_same, write_moved
@@ -61,7 +61,7 @@ class SuppressionDesk:
         now, placement = self._clock.now(), self._rulebook.placement
         async with self._database.transaction() as tx:
             await suppressions.guard(tx)
-            answered = await assignments.begin_request(tx, request, now)
+            answered = await answers.begin_request(tx, request, now)
             if answered is not None:
                 first = require_same(answered, request)
                 return queue_pb2.SuppressUserResponse.FromString(first)
@@ -75,21 +75,21 @@ class SuppressionDesk:
             await audit.note(tx, request.agent_id, Action.SUPPRESSED, [user_id], now)
             state = await self._state(tx, user_id)
             response = queue_pb2.SuppressUserResponse(call_state=state)
-            await assignments.finish_request(tx, request, response.SerializeToString())
+            await answers.finish_request(tx, request, response.SerializeToString())
         self._posted()
         return response
 
     async def lift(
         self, request: Request, user_id: UserId, notes: str
     ) -> queue_pb2.LiftSuppressionResponse:
-        """Lift a person's suppression, or a "no claim": a fresh start.
+        """Lift a person's suppression, or a "no claim": a fresh start, but no end of other waits.
 
         Raises NotFound, and FailedPrecondition when nothing stands that a person can lift.
         """
         now, placement = self._clock.now(), self._rulebook.placement
         async with self._database.transaction() as tx:
             await suppressions.guard(tx)
-            answered = await assignments.begin_request(tx, request, now)
+            answered = await answers.begin_request(tx, request, now)
             if answered is not None:
                 first = require_same(answered, request)
                 return queue_pb2.LiftSuppressionResponse.FromString(first)
@@ -101,7 +101,6 @@ class SuppressionDesk:
                 outcome_points=placement.rules.score.fresh,
                 attempt_points=0.0,
                 aged_from=now,
-                rest_until=None,
             )
             await write_moved(tx, [Moved(before, placement.placed(after, now))], now)
             # The number may have changed since.
@@ -109,7 +108,7 @@ class SuppressionDesk:
             await audit.note(tx, request.agent_id, Action.SUPPRESSION_LIFTED, [user_id], now)
             state = await self._state(tx, user_id)
             response = queue_pb2.LiftSuppressionResponse(call_state=state)
-            await assignments.finish_request(tx, request, response.SerializeToString())
+            await answers.finish_request(tx, request, response.SerializeToString())
         self._posted()
         return response
 

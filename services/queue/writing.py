@@ -12,7 +12,8 @@ from services.queue import messages, metrics
 from services.queue.domain.entries import Entry, PhoneStanding, Placement
 from services.queue.domain.terms import AgentId, Ending, Outcome
 from services.queue.store import assignments, entries, outbox, suppressions
-from services.queue.store.assignments import Answered, Assignment, Request
+from services.queue.store.answers import Answered, Request
+from services.queue.store.assignments import Assignment
 from services.queue.store.database import Transaction
 
 

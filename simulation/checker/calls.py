@@ -159,10 +159,10 @@ def _check_sharers(
             f"{who}, whose number was called for person {last_call[1]} at {last_call[0]}",
         )
     for other in state.sharers(person):
-        if other.view.phone == person.last_phone and other.held is not None:
+        if other.held is not None and other.held.phone == person.last_phone:
             report.check(
                 "shared number",
                 not other.held.is_live(at),
                 at,
-                f"{who}, whose number is that of {other.user_id}, who is in a call",
+                f"{who}, on whose number {other.user_id} is being called",
             )

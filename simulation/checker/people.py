@@ -29,6 +29,8 @@ class Held:
     hand_out: HandOut
     window: Window
     lease_expires_at: datetime
+    # The number that is called, None when it is not certain which.
+    phone: str | None = None
     ended_at: datetime | None = None
 
     def is_live(self, at: datetime) -> bool:

@@ -102,7 +102,7 @@ class Replay:
         check_hand_out(self.state, self.report, person, given, window)
         self._check_preference(record, person, given)
         self._order.check(record, person, given.queue)
-        held = Held(given, window, given.lease_expires_at)
+        held = Held(given, window, given.lease_expires_at, _number_called(person, window))
         self.state.assignments[given.assignment_id] = held
         agent = self.state.agents[given.agent_id]
         person.held = agent.held = held
@@ -129,6 +129,7 @@ class Replay:
             # One who comes back at this very moment may not have been noticed yet.
             and preferred.last_seen_at < record.at < preferred.last_seen_at + _SEEN_LATELY
             and (preferred.held is None or not preferred.held.is_live(record.at))
+            and (not preferred.limits or CALLBACKS in preferred.limits)
         )
         is_early = record.at < callback.due_at + PREFERRED_FOR
         is_theirs = given.agent_id == callback.preferred_agent_id
@@ -207,7 +208,8 @@ class Replay:
     def _apply_outcome(self, person: Person, held: Held, record: Recorded) -> None:
         effect, at = EFFECTS[record.outcome], record.at
         person.attempts.append(at)
-        self._note_number(person, held, at)
+        if held.phone is not None:
+            self.state.last_calls[held.phone] = (at, person.user_id)
         person.last_outcome = record.outcome
         person.last_agent_id = record.agent_id
         person.key = self._or_fresh(person, person.key.after(effect, at), at)
@@ -224,12 +226,6 @@ class Replay:
             person.suppressed = record.window
             self._suppress_phone(person, record.window, at)
         self._callback_after(person, held, record)
-
-    def _note_number(self, person: Person, held: Held, at: datetime) -> None:
-        """Remember which number was called, where it is certain."""
-        phones = {view.phone for view in person.views_within(held.window)}
-        if phones == {person.last_phone} and person.last_phone is not None:
-            self.state.last_calls[person.last_phone] = (at, person.user_id)
 
     def _callback_after(self, person: Person, held: Held, record: Recorded) -> None:
         """What was agreed takes the place of the old one; what came to nothing is retried."""
@@ -336,6 +332,11 @@ class Replay:
 
 _NEARLY_FROZEN = 199.0
 _A_MOMENT = timedelta(seconds=1)
+
+
+def _number_called(person: Person, window: Window) -> str | None:
+    phones = {view.phone for view in person.views_within(window)}
+    return person.last_phone if phones == {person.last_phone} else None
 
 
 def _expected_callback(person: Person, record: Recorded) -> OpenCallback | None:

@@ -66,7 +66,8 @@ class State:
         if truth.is_captured:
             stops = (it.until for it in self.stops if it.at <= truth.at < it.until)
             return max(stops, default=truth.at) + self.patience.capture
-        looks = (it.until for it in self.reconciliations if it.at >= truth.at)
+        # One that began at the very same moment may have passed the person already.
+        looks = (it.until for it in self.reconciliations if it.at > truth.at)
         return min(looks, default=_NEVER)
 
     def learn(self, truth: Truth) -> Person:

@@ -7,7 +7,15 @@ import pytest
 
 from simulation.checker import check
 from simulation.checker.testing import OWES_SIGNATURE, SIGNED, Story
-from simulation.history import CALLBACKS, Claimed, Truth, Window
+from simulation.history import (
+    CALLBACKS,
+    UNSIGNED,
+    AgentLimited,
+    Claimed,
+    PresenceSet,
+    Truth,
+    Window,
+)
 
 
 def _just_before_closing(story: Story) -> None:
@@ -85,6 +93,23 @@ def _missed_callback_called_off_beside_an_open_one(story: Story) -> None:
     assert made.callback_id != first.open_callback.callback_id
 
 
+def _number_got_in_the_middle_of_a_call(story: Story) -> None:
+    story.history.people[4] = OWES_SIGNATURE._replace(phone="7700900001")
+    story.history.people[3] = OWES_SIGNATURE._replace(phone="7700900002")
+    given = story.at(9).gets("ann", 4)
+    story.later(1).becomes(4, OWES_SIGNATURE._replace(phone="7700900002"))
+    story.gets("bob", 3)
+    story.reports(given, "no_answer")
+
+
+def _preferred_agent_may_take_no_callbacks(story: Story) -> None:
+    agreed = story.at(9).gets("ann", 4)
+    story.later(1).reports(agreed, "call_back", callback_at=story.now + timedelta(hours=1))
+    story.later(1).add(AgentLimited(story.now, story.window(), "ann", (UNSIGNED,)))
+    story.later(60).add(PresenceSet(story.now, story.window(), "ann", "available"))
+    story.later(0.5).gets("bob", 4, CALLBACKS)
+
+
 NEAR_MISSES: list[Callable[[Story], None]] = [
     _just_before_closing,
     _at_opening_after_the_clocks_went_forward,
@@ -96,6 +121,8 @@ NEAR_MISSES: list[Callable[[Story], None]] = [
     _seen_by_nobody_for_half_an_hour,
     _callback_closed_while_nobody_may_call,
     _missed_callback_called_off_beside_an_open_one,
+    _number_got_in_the_middle_of_a_call,
+    _preferred_agent_may_take_no_callbacks,
 ]
 
 

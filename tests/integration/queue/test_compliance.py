@@ -184,6 +184,14 @@ async def test_do_not_contact_stops_every_way_to_the_person_and_to_the_number(
     assert raised.value.reason == "NOT_SUPPRESSED"
 
 
+async def test_lifting_ends_no_other_wait(desk: Desk, clock: FakeClock) -> None:
+    await desk.fill(unsigned(1, created_at=clock.now()))
+    clock.advance(60)
+    await desk.suppress(1)
+    assert (await desk.lift(1)).hold == call_state_pb2.HOLD_COOLING
+    assert (await desk.claim("agent")).HasField("empty")
+
+
 async def test_a_supervisor_suppresses_somebody_whom_a_claim_has_in_hand(
     desk: Desk, queue: RunningQueue
 ) -> None:
