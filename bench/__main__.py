@@ -69,9 +69,7 @@ def main() -> int:
 
 def _with_stack(names: list[str], users: int, console: Console) -> list[Result]:
     folder = FOLDER / ("bench" if users == USERS else f"bench-of-{users}")
-    with Stack(
-        folder, users=users, extra_environment=ENVIRONMENT, report=console.print
-    ) as stack:
+    with Stack(folder, users=users, extra_environment=ENVIRONMENT, report=console.print) as stack:
         # The first fill of the queues is not what is measured.
         with Desk(stack.addresses, "supervisor", "bench") as desk:
             desk.await_reconciled()

@@ -53,9 +53,7 @@ class FileReader:
             demand.absorb(found)
             if found.by_transaction and file.written_at is not None:
                 captured_at = min(captured_at or file.written_at, file.written_at)
-        return Arrival(
-            arrival.message, demand, _times(arrival, captured_at), sightings=sightings
-        )
+        return Arrival(arrival.message, demand, _times(arrival, captured_at), sightings=sightings)
 
     def _read(self, file: ChangeFile, sightings: dict[Key, Seen]) -> Demand:
         demand = Demand()

@@ -30,6 +30,6 @@ def test_records_are_counted_by_format_and_kind(
 ) -> None:
     before = [_count(*each) for each in counted]
     ledger = Ledger()
-    ledger.arrived(arrival(body))
+    ledger.arrived([arrival(body)])
     assert [_count(*each) for each in counted] == [count + 1 for count in before]
     assert (ledger.records, ledger.records_ignored) == (records, ignored)
