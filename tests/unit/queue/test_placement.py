@@ -31,6 +31,7 @@ _FACTS = UserFacts(
     is_enabled=True,
     claims=(ClaimFacts(None, NOW - timedelta(days=9)),),
     created_at=NOW - timedelta(days=9),
+    phone_e164="+447700900007",
 )
 SOMEBODY = PLACEMENT.apply_facts(None, PLACEMENT.assessor.assess(_FACTS, NOW), NOW).after
 
@@ -38,7 +39,7 @@ _moments = st.none() | st.timedeltas(timedelta(days=-3), timedelta(days=3)).map(
 
 
 @st.composite
-def _entries(draw: st.DrawFn) -> Entry:
+def entries(draw: st.DrawFn) -> Entry:
     eligible = draw(
         st.sampled_from(
             [
@@ -70,13 +71,13 @@ def _entries(draw: st.DrawFn) -> Entry:
     )
 
 
-@given(entry=_entries())
+@given(entry=entries())
 def test_placing_somebody_twice_is_placing_them_once(entry: Entry) -> None:
     placed = PLACEMENT.placed(entry, NOW)
     assert PLACEMENT.placed(placed, NOW) == placed
 
 
-@given(entry=_entries())
+@given(entry=entries())
 def test_nobody_is_offered_while_anything_keeps_them(entry: Entry) -> None:
     placed = PLACEMENT.placed(entry, NOW)
     is_barred = (
@@ -103,7 +104,7 @@ def test_nobody_is_offered_while_anything_keeps_them(entry: Entry) -> None:
         assert placed.state is State.SUPPRESSED
 
 
-@given(entry=_entries(), later=st.timedeltas(timedelta(0), timedelta(days=10)))
+@given(entry=entries(), later=st.timedeltas(timedelta(0), timedelta(days=10)))
 def test_whoever_waits_is_ready_when_the_moment_comes_and_not_before(
     entry: Entry, later: timedelta
 ) -> None:
@@ -117,7 +118,7 @@ def test_whoever_waits_is_ready_when_the_moment_comes_and_not_before(
         assert then.state in (State.READY, State.OUT)
 
 
-@given(entry=_entries())
+@given(entry=entries())
 def test_a_due_callback_comes_by_its_time_alone(entry: Entry) -> None:
     placed = PLACEMENT.placed(entry, NOW)
     is_due = entry.callback_at is not None and entry.callback_at <= NOW
@@ -129,7 +130,7 @@ def test_a_due_callback_comes_by_its_time_alone(entry: Entry) -> None:
         assert PLACEMENT.placed(sooner, NOW).rank_key < placed.rank_key
 
 
-@given(entry=_entries())
+@given(entry=entries())
 def test_whoever_an_agent_holds_stays_there(entry: Entry) -> None:
     held = entry._replace(state=State.ASSIGNED, agent_id=AgentId("agent"))
     assert PLACEMENT.placed(held, NOW) is held
