@@ -63,7 +63,7 @@ class _Callbacks:
                 row.closed_at or row.scheduled_for,
                 f"{row}",
             )
-            if row.state in ("open", "missed"):
+            if row.state == "open":
                 opened[row.user_id] += 1
         for user_id, count in opened.items():
             self._report.check(
