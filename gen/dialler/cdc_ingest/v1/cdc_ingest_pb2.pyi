@@ -60,6 +60,8 @@ class GetStatusResponse(_message.Message):
     WAITING_FRESH_FIELD_NUMBER: _builtins.int
     WAITING_BULK_FIELD_NUMBER: _builtins.int
     READINGS_STALE_FIELD_NUMBER: _builtins.int
+    CAPTURE_ALIVE_AT_FIELD_NUMBER: _builtins.int
+    APPLIED_THROUGH_FIELD_NUMBER: _builtins.int
     paused: _builtins.bool
     """True while paused."""
     messages_received: _builtins.int
@@ -100,6 +102,18 @@ class GetStatusResponse(_message.Message):
     def last_captured_at(self) -> _timestamp_pb2.Timestamp:
         """Capture time of the newest change applied; unset before the first."""
 
+    @_builtins.property
+    def capture_alive_at(self) -> _timestamp_pb2.Timestamp:
+        """When the capture was last known to be alive: capture time of the newest message received,
+        heartbeats included. Unset before the first.
+        """
+
+    @_builtins.property
+    def applied_through(self) -> _timestamp_pb2.Timestamp:
+        """Everything captured before this moment, as far as it was received, has been applied; unset
+        before the first message.
+        """
+
     def __init__(
         self,
         *,
@@ -121,10 +135,12 @@ class GetStatusResponse(_message.Message):
         waiting_fresh: _builtins.int = ...,
         waiting_bulk: _builtins.int = ...,
         readings_stale: _builtins.int = ...,
+        capture_alive_at: _timestamp_pb2.Timestamp | None = ...,
+        applied_through: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["change_latency", b"change_latency", "last_captured_at", b"last_captured_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["applied_through", b"applied_through", "capture_alive_at", b"capture_alive_at", "change_latency", b"change_latency", "last_captured_at", b"last_captured_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backlog_messages", b"backlog_messages", "change_latency", b"change_latency", "dead_letter_alarm", b"dead_letter_alarm", "dead_letter_messages", b"dead_letter_messages", "downstream_away", b"downstream_away", "last_captured_at", b"last_captured_at", "messages_dead", b"messages_dead", "messages_done", b"messages_done", "messages_held", b"messages_held", "messages_received", b"messages_received", "messages_retried", b"messages_retried", "paused", b"paused", "readings_stale", b"readings_stale", "records", b"records", "records_ignored", b"records_ignored", "users_refreshed", b"users_refreshed", "waiting_bulk", b"waiting_bulk", "waiting_fresh", b"waiting_fresh"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_through", b"applied_through", "backlog_messages", b"backlog_messages", "capture_alive_at", b"capture_alive_at", "change_latency", b"change_latency", "dead_letter_alarm", b"dead_letter_alarm", "dead_letter_messages", b"dead_letter_messages", "downstream_away", b"downstream_away", "last_captured_at", b"last_captured_at", "messages_dead", b"messages_dead", "messages_done", b"messages_done", "messages_held", b"messages_held", "messages_received", b"messages_received", "messages_retried", b"messages_retried", "paused", b"paused", "readings_stale", b"readings_stale", "records", b"records", "records_ignored", b"records_ignored", "users_refreshed", b"users_refreshed", "waiting_bulk", b"waiting_bulk", "waiting_fresh", b"waiting_fresh"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -40,6 +40,7 @@ class UserFacts(_message.Message):
     PHONE_E164_FIELD_NUMBER: _builtins.int
     DATE_OF_BIRTH_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
+    ROW_FINGERPRINTS_FIELD_NUMBER: _builtins.int
     user_id: _builtins.int
     """`users.id` of the main app."""
     exists: _builtins.bool
@@ -62,6 +63,16 @@ class UserFacts(_message.Message):
     """The person's phone number in E.164, absent when there is none or it is not valid."""
     date_of_birth: _builtins.str
     """`users.date_of_birth` as YYYY-MM-DD, absent for NULL."""
+    row_fingerprints: _builtins.bytes
+    """What the person's rows come to in MySQL, for reconciliation: little-endian records of 16 bytes.
+    The first is of the person: the fingerprints of the row of `users`, of the rows of `claims`
+    and of the rows of `user_addresses`, 32 bits each, and 32 bits of 0. One for each claim follows,
+    by rising id: `claims.id` in 64 bits, the fingerprint of its rows of `claim_requirements` and of
+    those of `claim_vehicle_packages`, 32 bits each. A row's fingerprint is CRC32 of the columns
+    that are read, times 2654435761; those of several rows are combined by exclusive or, and the
+    upper and lower 32 bits of the result likewise; no rows come to 0. Empty when the person does
+    not exist, and in readings that have not seen every row.
+    """
     @_builtins.property
     def claims(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClaimFacts]:
         """Every claim of the person, open or ended."""
@@ -84,10 +95,11 @@ class UserFacts(_message.Message):
         phone_e164: _builtins.str | None = ...,
         date_of_birth: _builtins.str | None = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
+        row_fingerprints: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_date_of_birth", b"_date_of_birth", "_phone_e164", b"_phone_e164", "_status", b"_status", "created_at", b"created_at", "date_of_birth", b"date_of_birth", "phone_e164", b"phone_e164", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_date_of_birth", b"_date_of_birth", "_phone_e164", b"_phone_e164", "_status", b"_status", "claims", b"claims", "created_at", b"created_at", "date_of_birth", b"date_of_birth", "exists", b"exists", "fingerprint", b"fingerprint", "has_signature", b"has_signature", "is_enabled", b"is_enabled", "phone_e164", b"phone_e164", "status", b"status", "user_id", b"user_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_date_of_birth", b"_date_of_birth", "_phone_e164", b"_phone_e164", "_status", b"_status", "claims", b"claims", "created_at", b"created_at", "date_of_birth", b"date_of_birth", "exists", b"exists", "fingerprint", b"fingerprint", "has_signature", b"has_signature", "is_enabled", b"is_enabled", "phone_e164", b"phone_e164", "row_fingerprints", b"row_fingerprints", "status", b"status", "user_id", b"user_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__date_of_birth: _TypeAlias = _typing.Literal["date_of_birth"]  # noqa: Y015
     _WhichOneofArgType__date_of_birth: _TypeAlias = _typing.Literal["_date_of_birth", b"_date_of_birth"]  # noqa: Y015

@@ -2302,3 +2302,286 @@ class AuditEntry(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AuditEntry: _TypeAlias = AuditEntry  # noqa: Y015
+
+@_typing.final
+class StreamAppliedFactsRequest(_message.Message):
+    """Request of StreamAppliedFacts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AFTER_USER_ID_FIELD_NUMBER: _builtins.int
+    BLOCK_SIZE_FIELD_NUMBER: _builtins.int
+    after_user_id: _builtins.int
+    """People above this id; 0 for everybody."""
+    block_size: _builtins.int
+    """People in a block, 1 to 20,000; 0 means 10,000."""
+    def __init__(
+        self,
+        *,
+        after_user_id: _builtins.int = ...,
+        block_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_user_id", b"after_user_id", "block_size", b"block_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamAppliedFactsRequest: _TypeAlias = StreamAppliedFactsRequest  # noqa: Y015
+
+@_typing.final
+class StreamAppliedFactsResponse(_message.Message):
+    """Response of StreamAppliedFacts: one block."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPLIED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def applied(self) -> Global___AppliedFacts:
+        """What was applied."""
+
+    def __init__(
+        self,
+        *,
+        applied: Global___AppliedFacts | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamAppliedFactsResponse: _TypeAlias = StreamAppliedFactsResponse  # noqa: Y015
+
+@_typing.final
+class ReadAppliedFactsRequest(_message.Message):
+    """Request of ReadAppliedFacts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def user_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """`users.id` of up to 1,000 people; repeats count once."""
+
+    def __init__(
+        self,
+        *,
+        user_ids: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["user_ids", b"user_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadAppliedFactsRequest: _TypeAlias = ReadAppliedFactsRequest  # noqa: Y015
+
+@_typing.final
+class ReadAppliedFactsResponse(_message.Message):
+    """Response of ReadAppliedFacts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPLIED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def applied(self) -> Global___AppliedFacts:
+        """What was applied; people the queue has never heard of are missing."""
+
+    def __init__(
+        self,
+        *,
+        applied: Global___AppliedFacts | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadAppliedFactsResponse: _TypeAlias = ReadAppliedFactsResponse  # noqa: Y015
+
+@_typing.final
+class AppliedFacts(_message.Message):
+    """What was last applied of some people, in columns that run side by side."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_IDS_FIELD_NUMBER: _builtins.int
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    FINGERPRINTS_FIELD_NUMBER: _builtins.int
+    ROW_FINGERPRINT_BYTES_FIELD_NUMBER: _builtins.int
+    ROW_FINGERPRINTS_FIELD_NUMBER: _builtins.int
+    ABSENT_USER_IDS_FIELD_NUMBER: _builtins.int
+    ALTERED_USER_IDS_FIELD_NUMBER: _builtins.int
+    row_fingerprints: _builtins.bytes
+    """UserFacts.row_fingerprints of one after the other."""
+    @_builtins.property
+    def user_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The people, by rising id; those whom the main app no longer has, too."""
+
+    @_builtins.property
+    def versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """For each, UserFacts.version of what was applied."""
+
+    @_builtins.property
+    def fingerprints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """For each, UserFacts.fingerprint; 0 when no reading of the whole context has been applied."""
+
+    @_builtins.property
+    def row_fingerprint_bytes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """For each, the length of UserFacts.row_fingerprints in bytes; 0 when the person does not exist
+        or nothing is known of their rows.
+        """
+
+    @_builtins.property
+    def absent_user_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Those of the people who were applied as not existing."""
+
+    @_builtins.property
+    def altered_user_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Those of the people whose entry is not what the applied facts and the queue's own rules could
+        have made of it.
+        """
+
+    def __init__(
+        self,
+        *,
+        user_ids: _abc.Iterable[_builtins.int] | None = ...,
+        versions: _abc.Iterable[_builtins.int] | None = ...,
+        fingerprints: _abc.Iterable[_builtins.int] | None = ...,
+        row_fingerprint_bytes: _abc.Iterable[_builtins.int] | None = ...,
+        row_fingerprints: _builtins.bytes = ...,
+        absent_user_ids: _abc.Iterable[_builtins.int] | None = ...,
+        altered_user_ids: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["absent_user_ids", b"absent_user_ids", "altered_user_ids", b"altered_user_ids", "fingerprints", b"fingerprints", "row_fingerprint_bytes", b"row_fingerprint_bytes", "row_fingerprints", b"row_fingerprints", "user_ids", b"user_ids", "versions", b"versions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AppliedFacts: _TypeAlias = AppliedFacts  # noqa: Y015
+
+@_typing.final
+class CheckEntriesRequest(_message.Message):
+    """Request of CheckEntries."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AFTER_USER_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    after_user_id: _builtins.int
+    """People above this id; 0 starts at the beginning."""
+    page_size: _builtins.int
+    """At most so many, 1 to 1,000; 0 means 500."""
+    def __init__(
+        self,
+        *,
+        after_user_id: _builtins.int = ...,
+        page_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_user_id", b"after_user_id", "page_size", b"page_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckEntriesRequest: _TypeAlias = CheckEntriesRequest  # noqa: Y015
+
+@_typing.final
+class CheckEntriesResponse(_message.Message):
+    """Response of CheckEntries."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHECKED_FIELD_NUMBER: _builtins.int
+    CORRECTED_USER_IDS_FIELD_NUMBER: _builtins.int
+    THROUGH_USER_ID_FIELD_NUMBER: _builtins.int
+    checked: _builtins.int
+    """People looked at."""
+    through_user_id: _builtins.int
+    """Everybody up to this id has been looked at; 0 when there is nobody above `after_user_id`."""
+    @_builtins.property
+    def corrected_user_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """People who were put right."""
+
+    def __init__(
+        self,
+        *,
+        checked: _builtins.int = ...,
+        corrected_user_ids: _abc.Iterable[_builtins.int] | None = ...,
+        through_user_id: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checked", b"checked", "corrected_user_ids", b"corrected_user_ids", "through_user_id", b"through_user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckEntriesResponse: _TypeAlias = CheckEntriesResponse  # noqa: Y015
+
+@_typing.final
+class KeepHouseRequest(_message.Message):
+    """Request of KeepHouse."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeepHouseRequest: _TypeAlias = KeepHouseRequest  # noqa: Y015
+
+@_typing.final
+class KeepHouseResponse(_message.Message):
+    """Response of KeepHouse."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class DoneEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    DONE_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    more: _builtins.bool
+    """True when a batch was full: ask again."""
+    @_builtins.property
+    def done(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """What was done, such as "attempts_deleted" or "leases_ended": how many."""
+
+    def __init__(
+        self,
+        *,
+        done: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        more: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "more", b"more"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeepHouseResponse: _TypeAlias = KeepHouseResponse  # noqa: Y015

@@ -161,6 +161,26 @@ class QueueServiceStub:
                 request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListAuditEntriesRequest.SerializeToString,
                 response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListAuditEntriesResponse.FromString,
                 _registered_method=True)
+        self.StreamAppliedFacts = channel.unary_stream(
+                '/dialler.queue.v1.QueueService/StreamAppliedFacts',
+                request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.StreamAppliedFactsRequest.SerializeToString,
+                response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.StreamAppliedFactsResponse.FromString,
+                _registered_method=True)
+        self.ReadAppliedFacts = channel.unary_unary(
+                '/dialler.queue.v1.QueueService/ReadAppliedFacts',
+                request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ReadAppliedFactsRequest.SerializeToString,
+                response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ReadAppliedFactsResponse.FromString,
+                _registered_method=True)
+        self.CheckEntries = channel.unary_unary(
+                '/dialler.queue.v1.QueueService/CheckEntries',
+                request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.CheckEntriesRequest.SerializeToString,
+                response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.CheckEntriesResponse.FromString,
+                _registered_method=True)
+        self.KeepHouse = channel.unary_unary(
+                '/dialler.queue.v1.QueueService/KeepHouse',
+                request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.KeepHouseRequest.SerializeToString,
+                response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.KeepHouseResponse.FromString,
+                _registered_method=True)
 
 
 class QueueServiceServicer:
@@ -354,6 +374,36 @@ class QueueServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StreamAppliedFacts(self, request, context):
+        """What was last applied of everybody the queue knows, in rising order of id, block by block: for
+        reconciliation.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadAppliedFacts(self, request, context):
+        """The same of up to 1,000 people, as of now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckEntries(self, request, context):
+        """Works out anew where the people of one stretch of ids belong by what the queue knows of them,
+        and puts right whoever stands elsewhere. People whose facts are in doubt are left alone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def KeepHouse(self, request, context):
+        """One round of housekeeping: a batch of whatever is out of date is ended or deleted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_QueueServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -481,6 +531,26 @@ def add_QueueServiceServicer_to_server(servicer, server):
                     servicer.ListAuditEntries,
                     request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListAuditEntriesRequest.FromString,
                     response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListAuditEntriesResponse.SerializeToString,
+            ),
+            'StreamAppliedFacts': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamAppliedFacts,
+                    request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.StreamAppliedFactsRequest.FromString,
+                    response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.StreamAppliedFactsResponse.SerializeToString,
+            ),
+            'ReadAppliedFacts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadAppliedFacts,
+                    request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ReadAppliedFactsRequest.FromString,
+                    response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ReadAppliedFactsResponse.SerializeToString,
+            ),
+            'CheckEntries': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckEntries,
+                    request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.CheckEntriesRequest.FromString,
+                    response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.CheckEntriesResponse.SerializeToString,
+            ),
+            'KeepHouse': grpc.unary_unary_rpc_method_handler(
+                    servicer.KeepHouse,
+                    request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.KeepHouseRequest.FromString,
+                    response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.KeepHouseResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1160,6 +1230,114 @@ class QueueService:
             '/dialler.queue.v1.QueueService/ListAuditEntries',
             dialler_dot_queue_dot_v1_dot_queue__pb2.ListAuditEntriesRequest.SerializeToString,
             dialler_dot_queue_dot_v1_dot_queue__pb2.ListAuditEntriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamAppliedFacts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/dialler.queue.v1.QueueService/StreamAppliedFacts',
+            dialler_dot_queue_dot_v1_dot_queue__pb2.StreamAppliedFactsRequest.SerializeToString,
+            dialler_dot_queue_dot_v1_dot_queue__pb2.StreamAppliedFactsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadAppliedFacts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dialler.queue.v1.QueueService/ReadAppliedFacts',
+            dialler_dot_queue_dot_v1_dot_queue__pb2.ReadAppliedFactsRequest.SerializeToString,
+            dialler_dot_queue_dot_v1_dot_queue__pb2.ReadAppliedFactsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckEntries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dialler.queue.v1.QueueService/CheckEntries',
+            dialler_dot_queue_dot_v1_dot_queue__pb2.CheckEntriesRequest.SerializeToString,
+            dialler_dot_queue_dot_v1_dot_queue__pb2.CheckEntriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def KeepHouse(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dialler.queue.v1.QueueService/KeepHouse',
+            dialler_dot_queue_dot_v1_dot_queue__pb2.KeepHouseRequest.SerializeToString,
+            dialler_dot_queue_dot_v1_dot_queue__pb2.KeepHouseResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -106,6 +106,18 @@ class QueueServiceStub:
     """Notes who looked at whom. Changes note themselves."""
     ListAuditEntries: _grpc.UnaryUnaryMultiCallable[_queue_pb2.ListAuditEntriesRequest, _queue_pb2.ListAuditEntriesResponse]
     """Who saw and changed whom, the latest first."""
+    StreamAppliedFacts: _grpc.UnaryStreamMultiCallable[_queue_pb2.StreamAppliedFactsRequest, _queue_pb2.StreamAppliedFactsResponse]
+    """What was last applied of everybody the queue knows, in rising order of id, block by block: for
+    reconciliation.
+    """
+    ReadAppliedFacts: _grpc.UnaryUnaryMultiCallable[_queue_pb2.ReadAppliedFactsRequest, _queue_pb2.ReadAppliedFactsResponse]
+    """The same of up to 1,000 people, as of now."""
+    CheckEntries: _grpc.UnaryUnaryMultiCallable[_queue_pb2.CheckEntriesRequest, _queue_pb2.CheckEntriesResponse]
+    """Works out anew where the people of one stretch of ids belong by what the queue knows of them,
+    and puts right whoever stands elsewhere. People whose facts are in doubt are left alone.
+    """
+    KeepHouse: _grpc.UnaryUnaryMultiCallable[_queue_pb2.KeepHouseRequest, _queue_pb2.KeepHouseResponse]
+    """One round of housekeeping: a batch of whatever is out of date is ended or deleted."""
 
 @_typing.type_check_only
 class QueueServiceAsyncStub(QueueServiceStub):
@@ -185,6 +197,18 @@ class QueueServiceAsyncStub(QueueServiceStub):
     """Notes who looked at whom. Changes note themselves."""
     ListAuditEntries: _aio.UnaryUnaryMultiCallable[_queue_pb2.ListAuditEntriesRequest, _queue_pb2.ListAuditEntriesResponse]  # type: ignore[assignment]
     """Who saw and changed whom, the latest first."""
+    StreamAppliedFacts: _aio.UnaryStreamMultiCallable[_queue_pb2.StreamAppliedFactsRequest, _queue_pb2.StreamAppliedFactsResponse]  # type: ignore[assignment]
+    """What was last applied of everybody the queue knows, in rising order of id, block by block: for
+    reconciliation.
+    """
+    ReadAppliedFacts: _aio.UnaryUnaryMultiCallable[_queue_pb2.ReadAppliedFactsRequest, _queue_pb2.ReadAppliedFactsResponse]  # type: ignore[assignment]
+    """The same of up to 1,000 people, as of now."""
+    CheckEntries: _aio.UnaryUnaryMultiCallable[_queue_pb2.CheckEntriesRequest, _queue_pb2.CheckEntriesResponse]  # type: ignore[assignment]
+    """Works out anew where the people of one stretch of ids belong by what the queue knows of them,
+    and puts right whoever stands elsewhere. People whose facts are in doubt are left alone.
+    """
+    KeepHouse: _aio.UnaryUnaryMultiCallable[_queue_pb2.KeepHouseRequest, _queue_pb2.KeepHouseResponse]  # type: ignore[assignment]
+    """One round of housekeeping: a batch of whatever is out of date is ended or deleted."""
 
 class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
     """Owns queue entries, assignments, attempts and outcomes in PostgreSQL, and every rule about who is
@@ -411,5 +435,41 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_queue_pb2.ListAuditEntriesResponse, _abc.Awaitable[_queue_pb2.ListAuditEntriesResponse]]:
         """Who saw and changed whom, the latest first."""
+
+    @_abc_1.abstractmethod
+    def StreamAppliedFacts(
+        self,
+        request: _queue_pb2.StreamAppliedFactsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_queue_pb2.StreamAppliedFactsResponse], _abc.AsyncIterator[_queue_pb2.StreamAppliedFactsResponse]]:
+        """What was last applied of everybody the queue knows, in rising order of id, block by block: for
+        reconciliation.
+        """
+
+    @_abc_1.abstractmethod
+    def ReadAppliedFacts(
+        self,
+        request: _queue_pb2.ReadAppliedFactsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_pb2.ReadAppliedFactsResponse, _abc.Awaitable[_queue_pb2.ReadAppliedFactsResponse]]:
+        """The same of up to 1,000 people, as of now."""
+
+    @_abc_1.abstractmethod
+    def CheckEntries(
+        self,
+        request: _queue_pb2.CheckEntriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_pb2.CheckEntriesResponse, _abc.Awaitable[_queue_pb2.CheckEntriesResponse]]:
+        """Works out anew where the people of one stretch of ids belong by what the queue knows of them,
+        and puts right whoever stands elsewhere. People whose facts are in doubt are left alone.
+        """
+
+    @_abc_1.abstractmethod
+    def KeepHouse(
+        self,
+        request: _queue_pb2.KeepHouseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_pb2.KeepHouseResponse, _abc.Awaitable[_queue_pb2.KeepHouseResponse]]:
+        """One round of housekeeping: a batch of whatever is out of date is ended or deleted."""
 
 def add_QueueServiceServicer_to_server(servicer: QueueServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -25,35 +25,57 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&dialler/reconciler/v1/reconciler.proto\x12\x15\x64ialler.reconciler.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf9\x02\n\x03Run\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12,\n\x04kind\x18\x02 \x01(\x0e\x32\x1e.dialler.reconciler.v1.RunKind\x12.\n\x05state\x18\x03 \x01(\x0e\x32\x1f.dialler.reconciler.v1.RunState\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x30\n\x0crequested_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rusers_checked\x18\x08 \x01(\x04\x12\x13\n\x0busers_moved\x18\t \x01(\x04\x12\x14\n\x0clast_user_id\x18\n \x01(\x04\x12\x13\n\x0bmax_user_id\x18\x0b \x01(\x04\x12\r\n\x05\x65rror\x18\x0c \x01(\t\"O\n\x0fStartRunRequest\x12,\n\x04kind\x18\x01 \x01(\x0e\x32\x1e.dialler.reconciler.v1.RunKind\x12\x0e\n\x06reason\x18\x02 \x01(\t\";\n\x10StartRunResponse\x12\'\n\x03run\x18\x01 \x01(\x0b\x32\x1a.dialler.reconciler.v1.Run\"\x1f\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"9\n\x0eGetRunResponse\x12\'\n\x03run\x18\x01 \x01(\x0b\x32\x1a.dialler.reconciler.v1.Run\"$\n\x0fListRunsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\"<\n\x10ListRunsResponse\x12(\n\x04runs\x18\x01 \x03(\x0b\x32\x1a.dialler.reconciler.v1.Run\"!\n\x0fWatchRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\";\n\x10WatchRunResponse\x12\'\n\x03run\x18\x01 \x01(\x0b\x32\x1a.dialler.reconciler.v1.Run*6\n\x07RunKind\x12\x18\n\x14RUN_KIND_UNSPECIFIED\x10\x00\x12\x11\n\rRUN_KIND_FULL\x10\x01*\x82\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11RUN_STATE_PENDING\x10\x01\x12\x15\n\x11RUN_STATE_RUNNING\x10\x02\x12\x17\n\x13RUN_STATE_SUCCEEDED\x10\x03\x12\x14\n\x10RUN_STATE_FAILED\x10\x04\x32\x83\x03\n\x11ReconcilerService\x12[\n\x08StartRun\x12&.dialler.reconciler.v1.StartRunRequest\x1a\'.dialler.reconciler.v1.StartRunResponse\x12U\n\x06GetRun\x12$.dialler.reconciler.v1.GetRunRequest\x1a%.dialler.reconciler.v1.GetRunResponse\x12[\n\x08ListRuns\x12&.dialler.reconciler.v1.ListRunsRequest\x1a\'.dialler.reconciler.v1.ListRunsResponse\x12]\n\x08WatchRun\x12&.dialler.reconciler.v1.WatchRunRequest\x1a\'.dialler.reconciler.v1.WatchRunResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&dialler/reconciler/v1/reconciler.proto\x12\x15\x64ialler.reconciler.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x88\x06\n\x03Run\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12,\n\x04kind\x18\x02 \x01(\x0e\x32\x1e.dialler.reconciler.v1.RunKind\x12.\n\x05state\x18\x03 \x01(\x0e\x32\x1f.dialler.reconciler.v1.RunState\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x30\n\x0crequested_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rusers_checked\x18\x08 \x01(\x04\x12\x13\n\x0busers_moved\x18\t \x01(\x04\x12\x14\n\x0clast_user_id\x18\n \x01(\x04\x12\x13\n\x0bmax_user_id\x18\x0b \x01(\x04\x12\r\n\x05\x65rror\x18\x0c \x01(\t\x12.\n\x05phase\x18\r \x01(\x0e\x32\x1f.dialler.reconciler.v1.RunPhase\x12\x12\n\nphase_done\x18\x0e \x01(\x04\x12\x13\n\x0bphase_total\x18\x0f \x01(\x04\x12\x17\n\x0fusers_refreshed\x18\x10 \x01(\x04\x12\x15\n\rusers_drifted\x18\x11 \x01(\x04\x12\x17\n\x0fusers_unsettled\x18\x12 \x01(\x04\x12\x14\n\x0cusers_failed\x18\x13 \x01(\x04\x12\x30\n\x05\x64rift\x18\x14 \x03(\x0b\x32!.dialler.reconciler.v1.DriftCount\x12\x11\n\trows_read\x18\x15 \x01(\x04\x12\x18\n\x10mysql_statements\x18\x16 \x01(\x04\x12\x15\n\rmysql_seconds\x18\x17 \x01(\x01\x12\x32\n\x04\x64one\x18\x18 \x03(\x0b\x32$.dialler.reconciler.v1.Run.DoneEntry\x1a+\n\tDoneEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"Z\n\nDriftCount\x12.\n\x04kind\x18\x01 \x01(\x0e\x32 .dialler.reconciler.v1.DriftKind\x12\r\n\x05table\x18\x02 \x01(\t\x12\r\n\x05users\x18\x03 \x01(\x04\"O\n\x0fStartRunRequest\x12,\n\x04kind\x18\x01 \x01(\x0e\x32\x1e.dialler.reconciler.v1.RunKind\x12\x0e\n\x06reason\x18\x02 \x01(\t\";\n\x10StartRunResponse\x12\'\n\x03run\x18\x01 \x01(\x0b\x32\x1a.dialler.reconciler.v1.Run\"\x1f\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"9\n\x0eGetRunResponse\x12\'\n\x03run\x18\x01 \x01(\x0b\x32\x1a.dialler.reconciler.v1.Run\"$\n\x0fListRunsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\"<\n\x10ListRunsResponse\x12(\n\x04runs\x18\x01 \x03(\x0b\x32\x1a.dialler.reconciler.v1.Run\"!\n\x0fWatchRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\";\n\x10WatchRunResponse\x12\'\n\x03run\x18\x01 \x01(\x0b\x32\x1a.dialler.reconciler.v1.Run\"I\n\x10ListDriftRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"Y\n\x11ListDriftResponse\x12+\n\x05\x64rift\x18\x01 \x03(\x0b\x32\x1c.dialler.reconciler.v1.Drift\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"W\n\x05\x44rift\x12\x0f\n\x07user_id\x18\x01 \x01(\x04\x12.\n\x04kind\x18\x02 \x01(\x0e\x32 .dialler.reconciler.v1.DriftKind\x12\r\n\x05table\x18\x03 \x01(\t\"\x15\n\x13GetFreshnessRequest\"\xec\x01\n\x14GetFreshnessResponse\x12\x32\n\x04mode\x18\x01 \x01(\x0e\x32$.dialler.reconciler.v1.FreshnessMode\x12)\n\x05since\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x34\n\x10\x63\x61pture_alive_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bverified_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*}\n\x07RunKind\x12\x18\n\x14RUN_KIND_UNSPECIFIED\x10\x00\x12\x11\n\rRUN_KIND_FULL\x10\x01\x12\x14\n\x10RUN_KIND_CHANGED\x10\x02\x12\x14\n\x10RUN_KIND_WARMING\x10\x03\x12\x19\n\x15RUN_KIND_HOUSEKEEPING\x10\x04*\x88\x01\n\x08RunPhase\x12\x19\n\x15RUN_PHASE_UNSPECIFIED\x10\x00\x12\x15\n\x11RUN_PHASE_READING\x10\x01\x12\x17\n\x13RUN_PHASE_COMPARING\x10\x02\x12\x18\n\x14RUN_PHASE_RECHECKING\x10\x03\x12\x17\n\x13RUN_PHASE_REPAIRING\x10\x04*\xc8\x01\n\tDriftKind\x12\x1a\n\x16\x44RIFT_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44RIFT_KIND_MISSING\x10\x01\x12\x17\n\x13\x44RIFT_KIND_ORPHANED\x10\x02\x12\x17\n\x13\x44RIFT_KIND_OUTDATED\x10\x03\x12\x16\n\x12\x44RIFT_KIND_ALTERED\x10\x04\x12\x1e\n\x1a\x44RIFT_KIND_CACHED_OUTDATED\x10\x05\x12\x1d\n\x19\x44RIFT_KIND_CACHED_ALTERED\x10\x06*l\n\rFreshnessMode\x12\x1e\n\x1a\x46RESHNESS_MODE_UNSPECIFIED\x10\x00\x12!\n\x1d\x46RESHNESS_MODE_CHANGE_CAPTURE\x10\x01\x12\x18\n\x14\x46RESHNESS_MODE_BATCH\x10\x02*\x82\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11RUN_STATE_PENDING\x10\x01\x12\x15\n\x11RUN_STATE_RUNNING\x10\x02\x12\x17\n\x13RUN_STATE_SUCCEEDED\x10\x03\x12\x14\n\x10RUN_STATE_FAILED\x10\x04\x32\xcc\x04\n\x11ReconcilerService\x12[\n\x08StartRun\x12&.dialler.reconciler.v1.StartRunRequest\x1a\'.dialler.reconciler.v1.StartRunResponse\x12U\n\x06GetRun\x12$.dialler.reconciler.v1.GetRunRequest\x1a%.dialler.reconciler.v1.GetRunResponse\x12[\n\x08ListRuns\x12&.dialler.reconciler.v1.ListRunsRequest\x1a\'.dialler.reconciler.v1.ListRunsResponse\x12]\n\x08WatchRun\x12&.dialler.reconciler.v1.WatchRunRequest\x1a\'.dialler.reconciler.v1.WatchRunResponse0\x01\x12^\n\tListDrift\x12\'.dialler.reconciler.v1.ListDriftRequest\x1a(.dialler.reconciler.v1.ListDriftResponse\x12g\n\x0cGetFreshness\x12*.dialler.reconciler.v1.GetFreshnessRequest\x1a+.dialler.reconciler.v1.GetFreshnessResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'dialler.reconciler.v1.reconciler_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RUNKIND']._serialized_start=908
-  _globals['_RUNKIND']._serialized_end=962
-  _globals['_RUNSTATE']._serialized_start=965
-  _globals['_RUNSTATE']._serialized_end=1095
+  _globals['_RUN_DONEENTRY']._loaded_options = None
+  _globals['_RUN_DONEENTRY']._serialized_options = b'8\001'
+  _globals['_RUNKIND']._serialized_start=1916
+  _globals['_RUNKIND']._serialized_end=2041
+  _globals['_RUNPHASE']._serialized_start=2044
+  _globals['_RUNPHASE']._serialized_end=2180
+  _globals['_DRIFTKIND']._serialized_start=2183
+  _globals['_DRIFTKIND']._serialized_end=2383
+  _globals['_FRESHNESSMODE']._serialized_start=2385
+  _globals['_FRESHNESSMODE']._serialized_end=2493
+  _globals['_RUNSTATE']._serialized_start=2496
+  _globals['_RUNSTATE']._serialized_end=2626
   _globals['_RUN']._serialized_start=99
-  _globals['_RUN']._serialized_end=476
-  _globals['_STARTRUNREQUEST']._serialized_start=478
-  _globals['_STARTRUNREQUEST']._serialized_end=557
-  _globals['_STARTRUNRESPONSE']._serialized_start=559
-  _globals['_STARTRUNRESPONSE']._serialized_end=618
-  _globals['_GETRUNREQUEST']._serialized_start=620
-  _globals['_GETRUNREQUEST']._serialized_end=651
-  _globals['_GETRUNRESPONSE']._serialized_start=653
-  _globals['_GETRUNRESPONSE']._serialized_end=710
-  _globals['_LISTRUNSREQUEST']._serialized_start=712
-  _globals['_LISTRUNSREQUEST']._serialized_end=748
-  _globals['_LISTRUNSRESPONSE']._serialized_start=750
-  _globals['_LISTRUNSRESPONSE']._serialized_end=810
-  _globals['_WATCHRUNREQUEST']._serialized_start=812
-  _globals['_WATCHRUNREQUEST']._serialized_end=845
-  _globals['_WATCHRUNRESPONSE']._serialized_start=847
-  _globals['_WATCHRUNRESPONSE']._serialized_end=906
-  _globals['_RECONCILERSERVICE']._serialized_start=1098
-  _globals['_RECONCILERSERVICE']._serialized_end=1485
+  _globals['_RUN']._serialized_end=875
+  _globals['_RUN_DONEENTRY']._serialized_start=832
+  _globals['_RUN_DONEENTRY']._serialized_end=875
+  _globals['_DRIFTCOUNT']._serialized_start=877
+  _globals['_DRIFTCOUNT']._serialized_end=967
+  _globals['_STARTRUNREQUEST']._serialized_start=969
+  _globals['_STARTRUNREQUEST']._serialized_end=1048
+  _globals['_STARTRUNRESPONSE']._serialized_start=1050
+  _globals['_STARTRUNRESPONSE']._serialized_end=1109
+  _globals['_GETRUNREQUEST']._serialized_start=1111
+  _globals['_GETRUNREQUEST']._serialized_end=1142
+  _globals['_GETRUNRESPONSE']._serialized_start=1144
+  _globals['_GETRUNRESPONSE']._serialized_end=1201
+  _globals['_LISTRUNSREQUEST']._serialized_start=1203
+  _globals['_LISTRUNSREQUEST']._serialized_end=1239
+  _globals['_LISTRUNSRESPONSE']._serialized_start=1241
+  _globals['_LISTRUNSRESPONSE']._serialized_end=1301
+  _globals['_WATCHRUNREQUEST']._serialized_start=1303
+  _globals['_WATCHRUNREQUEST']._serialized_end=1336
+  _globals['_WATCHRUNRESPONSE']._serialized_start=1338
+  _globals['_WATCHRUNRESPONSE']._serialized_end=1397
+  _globals['_LISTDRIFTREQUEST']._serialized_start=1399
+  _globals['_LISTDRIFTREQUEST']._serialized_end=1472
+  _globals['_LISTDRIFTRESPONSE']._serialized_start=1474
+  _globals['_LISTDRIFTRESPONSE']._serialized_end=1563
+  _globals['_DRIFT']._serialized_start=1565
+  _globals['_DRIFT']._serialized_end=1652
+  _globals['_GETFRESHNESSREQUEST']._serialized_start=1654
+  _globals['_GETFRESHNESSREQUEST']._serialized_end=1675
+  _globals['_GETFRESHNESSRESPONSE']._serialized_start=1678
+  _globals['_GETFRESHNESSRESPONSE']._serialized_end=1914
+  _globals['_RECONCILERSERVICE']._serialized_start=2629
+  _globals['_RECONCILERSERVICE']._serialized_end=3217
 # @@protoc_insertion_point(module_scope)

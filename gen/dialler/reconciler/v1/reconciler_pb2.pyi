@@ -29,7 +29,13 @@ class _RunKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunKind.Value
     RUN_KIND_UNSPECIFIED: _RunKind.ValueType  # 0
     """Not allowed."""
     RUN_KIND_FULL: _RunKind.ValueType  # 1
-    """Every person of the main app."""
+    """Every person of the main app, the queue and the cache, by fingerprints."""
+    RUN_KIND_CHANGED: _RunKind.ValueType  # 2
+    """People whose rows say that they were created or updated lately."""
+    RUN_KIND_WARMING: _RunKind.ValueType  # 3
+    """Nothing is compared: contexts of the people whom the queues will offer next are cached."""
+    RUN_KIND_HOUSEKEEPING: _RunKind.ValueType  # 4
+    """Nothing is compared: what is out of date is ended or deleted, and entries are checked."""
 
 class RunKind(_RunKind, metaclass=_RunKindEnumTypeWrapper):
     """What a run looks at."""
@@ -37,8 +43,110 @@ class RunKind(_RunKind, metaclass=_RunKindEnumTypeWrapper):
 RUN_KIND_UNSPECIFIED: RunKind.ValueType  # 0
 """Not allowed."""
 RUN_KIND_FULL: RunKind.ValueType  # 1
-"""Every person of the main app."""
+"""Every person of the main app, the queue and the cache, by fingerprints."""
+RUN_KIND_CHANGED: RunKind.ValueType  # 2
+"""People whose rows say that they were created or updated lately."""
+RUN_KIND_WARMING: RunKind.ValueType  # 3
+"""Nothing is compared: contexts of the people whom the queues will offer next are cached."""
+RUN_KIND_HOUSEKEEPING: RunKind.ValueType  # 4
+"""Nothing is compared: what is out of date is ended or deleted, and entries are checked."""
 Global___RunKind: _TypeAlias = RunKind  # noqa: Y015
+
+class _RunPhase:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RunPhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunPhase.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RUN_PHASE_UNSPECIFIED: _RunPhase.ValueType  # 0
+    """Not begun."""
+    RUN_PHASE_READING: _RunPhase.ValueType  # 1
+    """Adding up MySQL's rows."""
+    RUN_PHASE_COMPARING: _RunPhase.ValueType  # 2
+    """Comparing with what is held."""
+    RUN_PHASE_RECHECKING: _RunPhase.ValueType  # 3
+    """Waiting for changes under way to arrive, then looking again."""
+    RUN_PHASE_REPAIRING: _RunPhase.ValueType  # 4
+    """Refreshing people."""
+
+class RunPhase(_RunPhase, metaclass=_RunPhaseEnumTypeWrapper):
+    """What a run is doing."""
+
+RUN_PHASE_UNSPECIFIED: RunPhase.ValueType  # 0
+"""Not begun."""
+RUN_PHASE_READING: RunPhase.ValueType  # 1
+"""Adding up MySQL's rows."""
+RUN_PHASE_COMPARING: RunPhase.ValueType  # 2
+"""Comparing with what is held."""
+RUN_PHASE_RECHECKING: RunPhase.ValueType  # 3
+"""Waiting for changes under way to arrive, then looking again."""
+RUN_PHASE_REPAIRING: RunPhase.ValueType  # 4
+"""Refreshing people."""
+Global___RunPhase: _TypeAlias = RunPhase  # noqa: Y015
+
+class _DriftKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DriftKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DriftKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DRIFT_KIND_UNSPECIFIED: _DriftKind.ValueType  # 0
+    """Never returned."""
+    DRIFT_KIND_MISSING: _DriftKind.ValueType  # 1
+    """The main app has the person, the queue does not."""
+    DRIFT_KIND_ORPHANED: _DriftKind.ValueType  # 2
+    """The queue has the person, the main app does not."""
+    DRIFT_KIND_OUTDATED: _DriftKind.ValueType  # 3
+    """The rows of a table are not those that were applied."""
+    DRIFT_KIND_ALTERED: _DriftKind.ValueType  # 4
+    """An entry of the queue is not what was written."""
+    DRIFT_KIND_CACHED_OUTDATED: _DriftKind.ValueType  # 5
+    """The cache would serve another context than was applied."""
+    DRIFT_KIND_CACHED_ALTERED: _DriftKind.ValueType  # 6
+    """The cache would serve what nobody stored."""
+
+class DriftKind(_DriftKind, metaclass=_DriftKindEnumTypeWrapper):
+    """How somebody had drifted."""
+
+DRIFT_KIND_UNSPECIFIED: DriftKind.ValueType  # 0
+"""Never returned."""
+DRIFT_KIND_MISSING: DriftKind.ValueType  # 1
+"""The main app has the person, the queue does not."""
+DRIFT_KIND_ORPHANED: DriftKind.ValueType  # 2
+"""The queue has the person, the main app does not."""
+DRIFT_KIND_OUTDATED: DriftKind.ValueType  # 3
+"""The rows of a table are not those that were applied."""
+DRIFT_KIND_ALTERED: DriftKind.ValueType  # 4
+"""An entry of the queue is not what was written."""
+DRIFT_KIND_CACHED_OUTDATED: DriftKind.ValueType  # 5
+"""The cache would serve another context than was applied."""
+DRIFT_KIND_CACHED_ALTERED: DriftKind.ValueType  # 6
+"""The cache would serve what nobody stored."""
+Global___DriftKind: _TypeAlias = DriftKind  # noqa: Y015
+
+class _FreshnessMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FreshnessModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FreshnessMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FRESHNESS_MODE_UNSPECIFIED: _FreshnessMode.ValueType  # 0
+    """Never returned."""
+    FRESHNESS_MODE_CHANGE_CAPTURE: _FreshnessMode.ValueType  # 1
+    """Changes arrive as they happen."""
+    FRESHNESS_MODE_BATCH: _FreshnessMode.ValueType  # 2
+    """Change capture is off or silent: full runs follow one another closely."""
+
+class FreshnessMode(_FreshnessMode, metaclass=_FreshnessModeEnumTypeWrapper):
+    """Where the suite's freshness comes from."""
+
+FRESHNESS_MODE_UNSPECIFIED: FreshnessMode.ValueType  # 0
+"""Never returned."""
+FRESHNESS_MODE_CHANGE_CAPTURE: FreshnessMode.ValueType  # 1
+"""Changes arrive as they happen."""
+FRESHNESS_MODE_BATCH: FreshnessMode.ValueType  # 2
+"""Change capture is off or silent: full runs follow one another closely."""
+Global___FreshnessMode: _TypeAlias = FreshnessMode  # noqa: Y015
 
 class _RunState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -78,6 +186,26 @@ class Run(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class DoneEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     RUN_ID_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
@@ -90,6 +218,18 @@ class Run(_message.Message):
     LAST_USER_ID_FIELD_NUMBER: _builtins.int
     MAX_USER_ID_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    PHASE_DONE_FIELD_NUMBER: _builtins.int
+    PHASE_TOTAL_FIELD_NUMBER: _builtins.int
+    USERS_REFRESHED_FIELD_NUMBER: _builtins.int
+    USERS_DRIFTED_FIELD_NUMBER: _builtins.int
+    USERS_UNSETTLED_FIELD_NUMBER: _builtins.int
+    USERS_FAILED_FIELD_NUMBER: _builtins.int
+    DRIFT_FIELD_NUMBER: _builtins.int
+    ROWS_READ_FIELD_NUMBER: _builtins.int
+    MYSQL_STATEMENTS_FIELD_NUMBER: _builtins.int
+    MYSQL_SECONDS_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """UUID."""
     kind: Global___RunKind.ValueType
@@ -108,6 +248,26 @@ class Run(_message.Message):
     """Highest id in the main app, for progress."""
     error: _builtins.str
     """Set for RUN_STATE_FAILED."""
+    phase: Global___RunPhase.ValueType
+    """What it is doing."""
+    phase_done: _builtins.int
+    """How much of the phase is done, of `phase_total`; what is counted depends on the phase."""
+    phase_total: _builtins.int
+    """How much the phase is; 0 while that is not known."""
+    users_refreshed: _builtins.int
+    """People read anew and applied."""
+    users_drifted: _builtins.int
+    """People who had drifted, each once."""
+    users_unsettled: _builtins.int
+    """People for whom a difference kept changing: refreshed, without being counted as drifted."""
+    users_failed: _builtins.int
+    """People who could not be refreshed or applied."""
+    rows_read: _builtins.int
+    """Rows that MySQL added up."""
+    mysql_statements: _builtins.int
+    """Statements made in MySQL, without those of refreshes."""
+    mysql_seconds: _builtins.float
+    """How long MySQL took for them."""
     @_builtins.property
     def requested_at(self) -> _timestamp_pb2.Timestamp:
         """Asked for at."""
@@ -119,6 +279,14 @@ class Run(_message.Message):
     @_builtins.property
     def ended_at(self) -> _timestamp_pb2.Timestamp:
         """Ended at."""
+
+    @_builtins.property
+    def drift(self) -> _containers.RepeatedCompositeFieldContainer[Global___DriftCount]:
+        """How people had drifted; somebody may count in several."""
+
+    @_builtins.property
+    def done(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """What housekeeping or warming did, such as "attempts_deleted": how many."""
 
     def __init__(
         self,
@@ -135,14 +303,56 @@ class Run(_message.Message):
         last_user_id: _builtins.int = ...,
         max_user_id: _builtins.int = ...,
         error: _builtins.str = ...,
+        phase: Global___RunPhase.ValueType = ...,
+        phase_done: _builtins.int = ...,
+        phase_total: _builtins.int = ...,
+        users_refreshed: _builtins.int = ...,
+        users_drifted: _builtins.int = ...,
+        users_unsettled: _builtins.int = ...,
+        users_failed: _builtins.int = ...,
+        drift: _abc.Iterable[Global___DriftCount] | None = ...,
+        rows_read: _builtins.int = ...,
+        mysql_statements: _builtins.int = ...,
+        mysql_seconds: _builtins.float = ...,
+        done: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "requested_at", b"requested_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "error", b"error", "kind", b"kind", "last_user_id", b"last_user_id", "max_user_id", b"max_user_id", "reason", b"reason", "requested_at", b"requested_at", "run_id", b"run_id", "started_at", b"started_at", "state", b"state", "users_checked", b"users_checked", "users_moved", b"users_moved"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "drift", b"drift", "ended_at", b"ended_at", "error", b"error", "kind", b"kind", "last_user_id", b"last_user_id", "max_user_id", b"max_user_id", "mysql_seconds", b"mysql_seconds", "mysql_statements", b"mysql_statements", "phase", b"phase", "phase_done", b"phase_done", "phase_total", b"phase_total", "reason", b"reason", "requested_at", b"requested_at", "rows_read", b"rows_read", "run_id", b"run_id", "started_at", b"started_at", "state", b"state", "users_checked", b"users_checked", "users_drifted", b"users_drifted", "users_failed", b"users_failed", "users_moved", b"users_moved", "users_refreshed", b"users_refreshed", "users_unsettled", b"users_unsettled"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Run: _TypeAlias = Run  # noqa: Y015
+
+@_typing.final
+class DriftCount(_message.Message):
+    """How many people had drifted in one way."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    TABLE_FIELD_NUMBER: _builtins.int
+    USERS_FIELD_NUMBER: _builtins.int
+    kind: Global___DriftKind.ValueType
+    """The way."""
+    table: _builtins.str
+    """The main app's table for DRIFT_KIND_OUTDATED, else empty."""
+    users: _builtins.int
+    """How many."""
+    def __init__(
+        self,
+        *,
+        kind: Global___DriftKind.ValueType = ...,
+        table: _builtins.str = ...,
+        users: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "table", b"table", "users", b"users"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DriftCount: _TypeAlias = DriftCount  # noqa: Y015
 
 @_typing.final
 class StartRunRequest(_message.Message):
@@ -331,3 +541,152 @@ class WatchRunResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchRunResponse: _TypeAlias = WatchRunResponse  # noqa: Y015
+
+@_typing.final
+class ListDriftRequest(_message.Message):
+    """Request of ListDrift."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """Which run."""
+    page_size: _builtins.int
+    """At most so many, 1 to 1,000; 0 means 100."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before; empty for the first."""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDriftRequest: _TypeAlias = ListDriftRequest  # noqa: Y015
+
+@_typing.final
+class ListDriftResponse(_message.Message):
+    """Response of ListDrift."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DRIFT_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty when there are no more."""
+    @_builtins.property
+    def drift(self) -> _containers.RepeatedCompositeFieldContainer[Global___Drift]:
+        """Who had drifted; a run keeps the first 10,000 it finds."""
+
+    def __init__(
+        self,
+        *,
+        drift: _abc.Iterable[Global___Drift] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["drift", b"drift", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDriftResponse: _TypeAlias = ListDriftResponse  # noqa: Y015
+
+@_typing.final
+class Drift(_message.Message):
+    """One person who had drifted in one way."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    TABLE_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.int
+    """`users.id` of the main app."""
+    kind: Global___DriftKind.ValueType
+    """The way."""
+    table: _builtins.str
+    """The main app's table for DRIFT_KIND_OUTDATED, else empty."""
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.int = ...,
+        kind: Global___DriftKind.ValueType = ...,
+        table: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "table", b"table", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Drift: _TypeAlias = Drift  # noqa: Y015
+
+@_typing.final
+class GetFreshnessRequest(_message.Message):
+    """Request of GetFreshness."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetFreshnessRequest: _TypeAlias = GetFreshnessRequest  # noqa: Y015
+
+@_typing.final
+class GetFreshnessResponse(_message.Message):
+    """Response of GetFreshness."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODE_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    CAPTURE_ALIVE_AT_FIELD_NUMBER: _builtins.int
+    VERIFIED_AT_FIELD_NUMBER: _builtins.int
+    mode: Global___FreshnessMode.ValueType
+    """Where freshness comes from."""
+    reason: _builtins.str
+    """Why, UPPER_SNAKE, such as "CAPTURE_SILENT"; empty for FRESHNESS_MODE_CHANGE_CAPTURE."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Since when."""
+
+    @_builtins.property
+    def capture_alive_at(self) -> _timestamp_pb2.Timestamp:
+        """When change capture was last known to be alive; unset before the first time."""
+
+    @_builtins.property
+    def verified_at(self) -> _timestamp_pb2.Timestamp:
+        """When the latest successful full run began: everything older than that is known to be right."""
+
+    def __init__(
+        self,
+        *,
+        mode: Global___FreshnessMode.ValueType = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        reason: _builtins.str = ...,
+        capture_alive_at: _timestamp_pb2.Timestamp | None = ...,
+        verified_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["capture_alive_at", b"capture_alive_at", "since", b"since", "verified_at", b"verified_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capture_alive_at", b"capture_alive_at", "mode", b"mode", "reason", b"reason", "since", b"since", "verified_at", b"verified_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetFreshnessResponse: _TypeAlias = GetFreshnessResponse  # noqa: Y015

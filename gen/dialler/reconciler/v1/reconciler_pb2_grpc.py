@@ -55,6 +55,16 @@ class ReconcilerServiceStub:
                 request_serializer=dialler_dot_reconciler_dot_v1_dot_reconciler__pb2.WatchRunRequest.SerializeToString,
                 response_deserializer=dialler_dot_reconciler_dot_v1_dot_reconciler__pb2.WatchRunResponse.FromString,
                 _registered_method=True)
+        self.ListDrift = channel.unary_unary(
+                '/dialler.reconciler.v1.ReconcilerService/ListDrift',
+                request_serializer=dialler_dot_reconciler_dot_v1_dot_reconciler__pb2.ListDriftRequest.SerializeToString,
+                response_deserializer=dialler_dot_reconciler_dot_v1_dot_reconciler__pb2.ListDriftResponse.FromString,
+                _registered_method=True)
+        self.GetFreshness = channel.unary_unary(
+                '/dialler.reconciler.v1.ReconcilerService/GetFreshness',
+                request_serializer=dialler_dot_reconciler_dot_v1_dot_reconciler__pb2.GetFreshnessRequest.SerializeToString,
+                response_deserializer=dialler_dot_reconciler_dot_v1_dot_reconciler__pb2.GetFreshnessResponse.FromString,
+                _registered_method=True)
 
 
 class ReconcilerServiceServicer:
@@ -62,7 +72,8 @@ class ReconcilerServiceServicer:
     """
 
     def StartRun(self, request, context):
-        """Asks for a run. While one of the same kind is waiting or running, that one is returned instead.
+        """Asks for a run. While one of the same kind is waiting, that one is returned instead; one that
+        is running may have passed those whom this is about, so another waits behind it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -84,6 +95,20 @@ class ReconcilerServiceServicer:
 
     def WatchRun(self, request, context):
         """A run's progress about once a second until it has ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDrift(self, request, context):
+        """Who had drifted, as one run found them, by rising id. NOT_FOUND (RUN_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetFreshness(self, request, context):
+        """What the suite's data is as fresh as: change capture, or the batch runs standing in for it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -111,6 +136,16 @@ def add_ReconcilerServiceServicer_to_server(servicer, server):
                     servicer.WatchRun,
                     request_deserializer=dialler_dot_reconciler_dot_v1_dot_reconciler__pb2.WatchRunRequest.FromString,
                     response_serializer=dialler_dot_reconciler_dot_v1_dot_reconciler__pb2.WatchRunResponse.SerializeToString,
+            ),
+            'ListDrift': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDrift,
+                    request_deserializer=dialler_dot_reconciler_dot_v1_dot_reconciler__pb2.ListDriftRequest.FromString,
+                    response_serializer=dialler_dot_reconciler_dot_v1_dot_reconciler__pb2.ListDriftResponse.SerializeToString,
+            ),
+            'GetFreshness': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetFreshness,
+                    request_deserializer=dialler_dot_reconciler_dot_v1_dot_reconciler__pb2.GetFreshnessRequest.FromString,
+                    response_serializer=dialler_dot_reconciler_dot_v1_dot_reconciler__pb2.GetFreshnessResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -222,6 +257,60 @@ class ReconcilerService:
             '/dialler.reconciler.v1.ReconcilerService/WatchRun',
             dialler_dot_reconciler_dot_v1_dot_reconciler__pb2.WatchRunRequest.SerializeToString,
             dialler_dot_reconciler_dot_v1_dot_reconciler__pb2.WatchRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDrift(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dialler.reconciler.v1.ReconcilerService/ListDrift',
+            dialler_dot_reconciler_dot_v1_dot_reconciler__pb2.ListDriftRequest.SerializeToString,
+            dialler_dot_reconciler_dot_v1_dot_reconciler__pb2.ListDriftResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetFreshness(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dialler.reconciler.v1.ReconcilerService/GetFreshness',
+            dialler_dot_reconciler_dot_v1_dot_reconciler__pb2.GetFreshnessRequest.SerializeToString,
+            dialler_dot_reconciler_dot_v1_dot_reconciler__pb2.GetFreshnessResponse.FromString,
             options,
             channel_credentials,
             insecure,

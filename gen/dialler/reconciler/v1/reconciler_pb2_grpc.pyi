@@ -34,13 +34,19 @@ class ReconcilerServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ReconcilerServiceAsyncStub: ...
     StartRun: _grpc.UnaryUnaryMultiCallable[_reconciler_pb2.StartRunRequest, _reconciler_pb2.StartRunResponse]
-    """Asks for a run. While one of the same kind is waiting or running, that one is returned instead."""
+    """Asks for a run. While one of the same kind is waiting, that one is returned instead; one that
+    is running may have passed those whom this is about, so another waits behind it.
+    """
     GetRun: _grpc.UnaryUnaryMultiCallable[_reconciler_pb2.GetRunRequest, _reconciler_pb2.GetRunResponse]
     """One run. NOT_FOUND (RUN_NOT_FOUND)."""
     ListRuns: _grpc.UnaryUnaryMultiCallable[_reconciler_pb2.ListRunsRequest, _reconciler_pb2.ListRunsResponse]
     """The latest runs, newest first."""
     WatchRun: _grpc.UnaryStreamMultiCallable[_reconciler_pb2.WatchRunRequest, _reconciler_pb2.WatchRunResponse]
     """A run's progress about once a second until it has ended."""
+    ListDrift: _grpc.UnaryUnaryMultiCallable[_reconciler_pb2.ListDriftRequest, _reconciler_pb2.ListDriftResponse]
+    """Who had drifted, as one run found them, by rising id. NOT_FOUND (RUN_NOT_FOUND)."""
+    GetFreshness: _grpc.UnaryUnaryMultiCallable[_reconciler_pb2.GetFreshnessRequest, _reconciler_pb2.GetFreshnessResponse]
+    """What the suite's data is as fresh as: change capture, or the batch runs standing in for it."""
 
 @_typing.type_check_only
 class ReconcilerServiceAsyncStub(ReconcilerServiceStub):
@@ -48,13 +54,19 @@ class ReconcilerServiceAsyncStub(ReconcilerServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     StartRun: _aio.UnaryUnaryMultiCallable[_reconciler_pb2.StartRunRequest, _reconciler_pb2.StartRunResponse]  # type: ignore[assignment]
-    """Asks for a run. While one of the same kind is waiting or running, that one is returned instead."""
+    """Asks for a run. While one of the same kind is waiting, that one is returned instead; one that
+    is running may have passed those whom this is about, so another waits behind it.
+    """
     GetRun: _aio.UnaryUnaryMultiCallable[_reconciler_pb2.GetRunRequest, _reconciler_pb2.GetRunResponse]  # type: ignore[assignment]
     """One run. NOT_FOUND (RUN_NOT_FOUND)."""
     ListRuns: _aio.UnaryUnaryMultiCallable[_reconciler_pb2.ListRunsRequest, _reconciler_pb2.ListRunsResponse]  # type: ignore[assignment]
     """The latest runs, newest first."""
     WatchRun: _aio.UnaryStreamMultiCallable[_reconciler_pb2.WatchRunRequest, _reconciler_pb2.WatchRunResponse]  # type: ignore[assignment]
     """A run's progress about once a second until it has ended."""
+    ListDrift: _aio.UnaryUnaryMultiCallable[_reconciler_pb2.ListDriftRequest, _reconciler_pb2.ListDriftResponse]  # type: ignore[assignment]
+    """Who had drifted, as one run found them, by rising id. NOT_FOUND (RUN_NOT_FOUND)."""
+    GetFreshness: _aio.UnaryUnaryMultiCallable[_reconciler_pb2.GetFreshnessRequest, _reconciler_pb2.GetFreshnessResponse]  # type: ignore[assignment]
+    """What the suite's data is as fresh as: change capture, or the batch runs standing in for it."""
 
 class ReconcilerServiceServicer(metaclass=_abc_1.ABCMeta):
     """For operators, schedules, and a relay that lost its place."""
@@ -65,7 +77,9 @@ class ReconcilerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _reconciler_pb2.StartRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_reconciler_pb2.StartRunResponse, _abc.Awaitable[_reconciler_pb2.StartRunResponse]]:
-        """Asks for a run. While one of the same kind is waiting or running, that one is returned instead."""
+        """Asks for a run. While one of the same kind is waiting, that one is returned instead; one that
+        is running may have passed those whom this is about, so another waits behind it.
+        """
 
     @_abc_1.abstractmethod
     def GetRun(
@@ -90,5 +104,21 @@ class ReconcilerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_reconciler_pb2.WatchRunResponse], _abc.AsyncIterator[_reconciler_pb2.WatchRunResponse]]:
         """A run's progress about once a second until it has ended."""
+
+    @_abc_1.abstractmethod
+    def ListDrift(
+        self,
+        request: _reconciler_pb2.ListDriftRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_reconciler_pb2.ListDriftResponse, _abc.Awaitable[_reconciler_pb2.ListDriftResponse]]:
+        """Who had drifted, as one run found them, by rising id. NOT_FOUND (RUN_NOT_FOUND)."""
+
+    @_abc_1.abstractmethod
+    def GetFreshness(
+        self,
+        request: _reconciler_pb2.GetFreshnessRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_reconciler_pb2.GetFreshnessResponse, _abc.Awaitable[_reconciler_pb2.GetFreshnessResponse]]:
+        """What the suite's data is as fresh as: change capture, or the batch runs standing in for it."""
 
 def add_ReconcilerServiceServicer_to_server(servicer: ReconcilerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

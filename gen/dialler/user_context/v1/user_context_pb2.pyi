@@ -1249,3 +1249,365 @@ class VehiclePackage(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__vehicle_registration) -> _WhichOneofReturnType__vehicle_registration | None: ...
 
 Global___VehiclePackage: _TypeAlias = VehiclePackage  # noqa: Y015
+
+@_typing.final
+class StreamRangeFingerprintsRequest(_message.Message):
+    """Request of StreamRangeFingerprints."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TABLE_FIELD_NUMBER: _builtins.int
+    RANGE_SIZE_FIELD_NUMBER: _builtins.int
+    AFTER_KEY_FIELD_NUMBER: _builtins.int
+    LOAD_SHARE_FIELD_NUMBER: _builtins.int
+    table: _builtins.str
+    """`users`, `claims` or `user_addresses`, whose owners are people, or `claim_requirements` or
+    `claim_vehicle_packages`, whose owners are claims.
+    """
+    range_size: _builtins.int
+    """Owners' ids in a range: range number n holds the ids from n * range_size on."""
+    after_key: _builtins.str
+    """Rows above this primary key only, as `through_key` of an earlier stream; empty for all."""
+    load_share: _builtins.float
+    """Share of the time in which MySQL is at work on this, above 0, at most 1; 0 means 1."""
+    def __init__(
+        self,
+        *,
+        table: _builtins.str = ...,
+        range_size: _builtins.int = ...,
+        after_key: _builtins.str = ...,
+        load_share: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_key", b"after_key", "load_share", b"load_share", "range_size", b"range_size", "table", b"table"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamRangeFingerprintsRequest: _TypeAlias = StreamRangeFingerprintsRequest  # noqa: Y015
+
+@_typing.final
+class StreamRangeFingerprintsResponse(_message.Message):
+    """Response of StreamRangeFingerprints: one chunk, in columns that run side by side."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RANGES_FIELD_NUMBER: _builtins.int
+    FINGERPRINTS_FIELD_NUMBER: _builtins.int
+    ROW_COUNTS_FIELD_NUMBER: _builtins.int
+    THROUGH_KEY_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
+    STATEMENTS_FIELD_NUMBER: _builtins.int
+    MYSQL_SECONDS_FIELD_NUMBER: _builtins.int
+    through_key: _builtins.str
+    """Every row up to this primary key has been read."""
+    last: _builtins.bool
+    """True for the last chunk, which may be empty."""
+    statements: _builtins.int
+    """Statements made for the chunk."""
+    mysql_seconds: _builtins.float
+    """How long MySQL took for them."""
+    @_builtins.property
+    def ranges(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Numbers of ranges, each once."""
+
+    @_builtins.property
+    def fingerprints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """For each range what the chunk's rows in it come to, as in UserFacts.row_fingerprints."""
+
+    @_builtins.property
+    def row_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """For each range how many rows that are."""
+
+    def __init__(
+        self,
+        *,
+        ranges: _abc.Iterable[_builtins.int] | None = ...,
+        fingerprints: _abc.Iterable[_builtins.int] | None = ...,
+        row_counts: _abc.Iterable[_builtins.int] | None = ...,
+        through_key: _builtins.str = ...,
+        last: _builtins.bool = ...,
+        statements: _builtins.int = ...,
+        mysql_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fingerprints", b"fingerprints", "last", b"last", "mysql_seconds", b"mysql_seconds", "ranges", b"ranges", "row_counts", b"row_counts", "statements", b"statements", "through_key", b"through_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamRangeFingerprintsResponse: _TypeAlias = StreamRangeFingerprintsResponse  # noqa: Y015
+
+@_typing.final
+class ReadOwnerFingerprintsRequest(_message.Message):
+    """Request of ReadOwnerFingerprints."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TABLE_FIELD_NUMBER: _builtins.int
+    RANGE_SIZE_FIELD_NUMBER: _builtins.int
+    RANGES_FIELD_NUMBER: _builtins.int
+    table: _builtins.str
+    """As in StreamRangeFingerprintsRequest."""
+    range_size: _builtins.int
+    """As in StreamRangeFingerprintsRequest."""
+    @_builtins.property
+    def ranges(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Up to 100 numbers of ranges."""
+
+    def __init__(
+        self,
+        *,
+        table: _builtins.str = ...,
+        range_size: _builtins.int = ...,
+        ranges: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["range_size", b"range_size", "ranges", b"ranges", "table", b"table"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadOwnerFingerprintsRequest: _TypeAlias = ReadOwnerFingerprintsRequest  # noqa: Y015
+
+@_typing.final
+class ReadOwnerFingerprintsResponse(_message.Message):
+    """Response of ReadOwnerFingerprints, in columns that run side by side."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OWNER_IDS_FIELD_NUMBER: _builtins.int
+    FINGERPRINTS_FIELD_NUMBER: _builtins.int
+    STATEMENTS_FIELD_NUMBER: _builtins.int
+    MYSQL_SECONDS_FIELD_NUMBER: _builtins.int
+    statements: _builtins.int
+    """Statements made."""
+    mysql_seconds: _builtins.float
+    """How long MySQL took for them."""
+    @_builtins.property
+    def owner_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Ids of the people, or claims, that have rows."""
+
+    @_builtins.property
+    def fingerprints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """For each what its rows come to, as in UserFacts.row_fingerprints."""
+
+    def __init__(
+        self,
+        *,
+        owner_ids: _abc.Iterable[_builtins.int] | None = ...,
+        fingerprints: _abc.Iterable[_builtins.int] | None = ...,
+        statements: _builtins.int = ...,
+        mysql_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fingerprints", b"fingerprints", "mysql_seconds", b"mysql_seconds", "owner_ids", b"owner_ids", "statements", b"statements"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadOwnerFingerprintsResponse: _TypeAlias = ReadOwnerFingerprintsResponse  # noqa: Y015
+
+@_typing.final
+class ReadRowFingerprintsRequest(_message.Message):
+    """Request of ReadRowFingerprints."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def user_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """`users.id` of up to 1,000 people; repeats count once."""
+
+    def __init__(
+        self,
+        *,
+        user_ids: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["user_ids", b"user_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadRowFingerprintsRequest: _TypeAlias = ReadRowFingerprintsRequest  # noqa: Y015
+
+@_typing.final
+class ReadRowFingerprintsResponse(_message.Message):
+    """Response of ReadRowFingerprints, in columns that run side by side."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_IDS_FIELD_NUMBER: _builtins.int
+    ROW_FINGERPRINTS_FIELD_NUMBER: _builtins.int
+    STATEMENTS_FIELD_NUMBER: _builtins.int
+    MYSQL_SECONDS_FIELD_NUMBER: _builtins.int
+    statements: _builtins.int
+    """Statements made."""
+    mysql_seconds: _builtins.float
+    """How long MySQL took for them."""
+    @_builtins.property
+    def user_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The people who exist."""
+
+    @_builtins.property
+    def row_fingerprints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """For each, UserFacts.row_fingerprints."""
+
+    def __init__(
+        self,
+        *,
+        user_ids: _abc.Iterable[_builtins.int] | None = ...,
+        row_fingerprints: _abc.Iterable[_builtins.bytes] | None = ...,
+        statements: _builtins.int = ...,
+        mysql_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mysql_seconds", b"mysql_seconds", "row_fingerprints", b"row_fingerprints", "statements", b"statements", "user_ids", b"user_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadRowFingerprintsResponse: _TypeAlias = ReadRowFingerprintsResponse  # noqa: Y015
+
+@_typing.final
+class StreamChangedUsersRequest(_message.Message):
+    """Request of StreamChangedUsers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SINCE_FIELD_NUMBER: _builtins.int
+    LOAD_SHARE_FIELD_NUMBER: _builtins.int
+    load_share: _builtins.float
+    """As in StreamRangeFingerprintsRequest."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Rows created or updated before it are left out."""
+
+    def __init__(
+        self,
+        *,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        load_share: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["load_share", b"load_share", "since", b"since"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamChangedUsersRequest: _TypeAlias = StreamChangedUsersRequest  # noqa: Y015
+
+@_typing.final
+class StreamChangedUsersResponse(_message.Message):
+    """Response of StreamChangedUsers: one chunk of one table."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_IDS_FIELD_NUMBER: _builtins.int
+    ROWS_READ_FIELD_NUMBER: _builtins.int
+    STATEMENTS_FIELD_NUMBER: _builtins.int
+    MYSQL_SECONDS_FIELD_NUMBER: _builtins.int
+    rows_read: _builtins.int
+    """Rows looked at."""
+    statements: _builtins.int
+    """Statements made for the chunk."""
+    mysql_seconds: _builtins.float
+    """How long MySQL took for them."""
+    @_builtins.property
+    def user_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The people, each once in a chunk."""
+
+    def __init__(
+        self,
+        *,
+        user_ids: _abc.Iterable[_builtins.int] | None = ...,
+        rows_read: _builtins.int = ...,
+        statements: _builtins.int = ...,
+        mysql_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mysql_seconds", b"mysql_seconds", "rows_read", b"rows_read", "statements", b"statements", "user_ids", b"user_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamChangedUsersResponse: _TypeAlias = StreamChangedUsersResponse  # noqa: Y015
+
+@_typing.final
+class InspectCachedContextsRequest(_message.Message):
+    """Request of InspectCachedContexts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def user_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """`users.id` of up to 1,000 people; repeats count once."""
+
+    def __init__(
+        self,
+        *,
+        user_ids: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["user_ids", b"user_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InspectCachedContextsRequest: _TypeAlias = InspectCachedContextsRequest  # noqa: Y015
+
+@_typing.final
+class InspectCachedContextsResponse(_message.Message):
+    """Response of InspectCachedContexts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTEXTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def contexts(self) -> _containers.RepeatedCompositeFieldContainer[Global___CachedContext]:
+        """One for each person of whom the cache holds something it would serve as fresh."""
+
+    def __init__(
+        self,
+        *,
+        contexts: _abc.Iterable[Global___CachedContext] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contexts", b"contexts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InspectCachedContextsResponse: _TypeAlias = InspectCachedContextsResponse  # noqa: Y015
+
+@_typing.final
+class CachedContext(_message.Message):
+    """The main app's part of one person's context as the cache holds it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
+    INTACT_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.int
+    """Whose it is."""
+    fingerprint: _builtins.int
+    """UserFacts.fingerprint of the reading it was made of; 0 when it says that there is nobody."""
+    intact: _builtins.bool
+    """False when its content is not what was stored."""
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.int = ...,
+        fingerprint: _builtins.int = ...,
+        intact: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fingerprint", b"fingerprint", "intact", b"intact", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CachedContext: _TypeAlias = CachedContext  # noqa: Y015

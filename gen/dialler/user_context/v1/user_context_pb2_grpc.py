@@ -76,6 +76,31 @@ class UserContextServiceStub:
                 request_serializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.InvalidateCallStatesRequest.SerializeToString,
                 response_deserializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.InvalidateCallStatesResponse.FromString,
                 _registered_method=True)
+        self.StreamRangeFingerprints = channel.unary_stream(
+                '/dialler.user_context.v1.UserContextService/StreamRangeFingerprints',
+                request_serializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.StreamRangeFingerprintsRequest.SerializeToString,
+                response_deserializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.StreamRangeFingerprintsResponse.FromString,
+                _registered_method=True)
+        self.ReadOwnerFingerprints = channel.unary_unary(
+                '/dialler.user_context.v1.UserContextService/ReadOwnerFingerprints',
+                request_serializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.ReadOwnerFingerprintsRequest.SerializeToString,
+                response_deserializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.ReadOwnerFingerprintsResponse.FromString,
+                _registered_method=True)
+        self.ReadRowFingerprints = channel.unary_unary(
+                '/dialler.user_context.v1.UserContextService/ReadRowFingerprints',
+                request_serializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.ReadRowFingerprintsRequest.SerializeToString,
+                response_deserializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.ReadRowFingerprintsResponse.FromString,
+                _registered_method=True)
+        self.StreamChangedUsers = channel.unary_stream(
+                '/dialler.user_context.v1.UserContextService/StreamChangedUsers',
+                request_serializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.StreamChangedUsersRequest.SerializeToString,
+                response_deserializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.StreamChangedUsersResponse.FromString,
+                _registered_method=True)
+        self.InspectCachedContexts = channel.unary_unary(
+                '/dialler.user_context.v1.UserContextService/InspectCachedContexts',
+                request_serializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.InspectCachedContextsRequest.SerializeToString,
+                response_deserializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.InspectCachedContextsResponse.FromString,
+                _registered_method=True)
         self.GetCacheStats = channel.unary_unary(
                 '/dialler.user_context.v1.UserContextService/GetCacheStats',
                 request_serializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.GetCacheStatsRequest.SerializeToString,
@@ -151,6 +176,45 @@ class UserContextServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StreamRangeFingerprints(self, request, context):
+        """What the rows of one table come to by range of their owners' ids, computed inside MySQL in
+        chunks in order of primary key: for reconciliation. A range appears in as many chunks as it has
+        rows in; exclusive or combines them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadOwnerFingerprints(self, request, context):
+        """The same for each owner in up to 100 ranges.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadRowFingerprints(self, request, context):
+        """What the rows of up to 1,000 people come to, as of now; nothing is cached.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamChangedUsers(self, request, context):
+        """The people of rows whose `created_at` or `updated_at` is not before a moment, table by table,
+        chunk by chunk. Raw updates that leave `updated_at` alone and deletions are not among them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def InspectCachedContexts(self, request, context):
+        """What the cache would serve as fresh of the main app's part of up to 1,000 people's contexts,
+        and whether it is still what was stored. UNAVAILABLE (CACHE_UNAVAILABLE) without Redis.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetCacheStats(self, request, context):
         """What this process's cache has answered since it started.
         """
@@ -200,6 +264,31 @@ def add_UserContextServiceServicer_to_server(servicer, server):
                     servicer.InvalidateCallStates,
                     request_deserializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.InvalidateCallStatesRequest.FromString,
                     response_serializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.InvalidateCallStatesResponse.SerializeToString,
+            ),
+            'StreamRangeFingerprints': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamRangeFingerprints,
+                    request_deserializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.StreamRangeFingerprintsRequest.FromString,
+                    response_serializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.StreamRangeFingerprintsResponse.SerializeToString,
+            ),
+            'ReadOwnerFingerprints': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadOwnerFingerprints,
+                    request_deserializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.ReadOwnerFingerprintsRequest.FromString,
+                    response_serializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.ReadOwnerFingerprintsResponse.SerializeToString,
+            ),
+            'ReadRowFingerprints': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadRowFingerprints,
+                    request_deserializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.ReadRowFingerprintsRequest.FromString,
+                    response_serializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.ReadRowFingerprintsResponse.SerializeToString,
+            ),
+            'StreamChangedUsers': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamChangedUsers,
+                    request_deserializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.StreamChangedUsersRequest.FromString,
+                    response_serializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.StreamChangedUsersResponse.SerializeToString,
+            ),
+            'InspectCachedContexts': grpc.unary_unary_rpc_method_handler(
+                    servicer.InspectCachedContexts,
+                    request_deserializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.InspectCachedContextsRequest.FromString,
+                    response_serializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.InspectCachedContextsResponse.SerializeToString,
             ),
             'GetCacheStats': grpc.unary_unary_rpc_method_handler(
                     servicer.GetCacheStats,
@@ -425,6 +514,141 @@ class UserContextService:
             '/dialler.user_context.v1.UserContextService/InvalidateCallStates',
             dialler_dot_user__context_dot_v1_dot_user__context__pb2.InvalidateCallStatesRequest.SerializeToString,
             dialler_dot_user__context_dot_v1_dot_user__context__pb2.InvalidateCallStatesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamRangeFingerprints(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/dialler.user_context.v1.UserContextService/StreamRangeFingerprints',
+            dialler_dot_user__context_dot_v1_dot_user__context__pb2.StreamRangeFingerprintsRequest.SerializeToString,
+            dialler_dot_user__context_dot_v1_dot_user__context__pb2.StreamRangeFingerprintsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadOwnerFingerprints(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dialler.user_context.v1.UserContextService/ReadOwnerFingerprints',
+            dialler_dot_user__context_dot_v1_dot_user__context__pb2.ReadOwnerFingerprintsRequest.SerializeToString,
+            dialler_dot_user__context_dot_v1_dot_user__context__pb2.ReadOwnerFingerprintsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadRowFingerprints(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dialler.user_context.v1.UserContextService/ReadRowFingerprints',
+            dialler_dot_user__context_dot_v1_dot_user__context__pb2.ReadRowFingerprintsRequest.SerializeToString,
+            dialler_dot_user__context_dot_v1_dot_user__context__pb2.ReadRowFingerprintsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamChangedUsers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/dialler.user_context.v1.UserContextService/StreamChangedUsers',
+            dialler_dot_user__context_dot_v1_dot_user__context__pb2.StreamChangedUsersRequest.SerializeToString,
+            dialler_dot_user__context_dot_v1_dot_user__context__pb2.StreamChangedUsersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def InspectCachedContexts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dialler.user_context.v1.UserContextService/InspectCachedContexts',
+            dialler_dot_user__context_dot_v1_dot_user__context__pb2.InspectCachedContextsRequest.SerializeToString,
+            dialler_dot_user__context_dot_v1_dot_user__context__pb2.InspectCachedContextsResponse.FromString,
             options,
             channel_credentials,
             insecure,

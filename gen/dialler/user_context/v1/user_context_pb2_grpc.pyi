@@ -64,6 +64,23 @@ class UserContextServiceStub:
     """Says that the queue's side of these people has changed, so that the cached copy of it is no
     longer served as fresh.
     """
+    StreamRangeFingerprints: _grpc.UnaryStreamMultiCallable[_user_context_pb2.StreamRangeFingerprintsRequest, _user_context_pb2.StreamRangeFingerprintsResponse]
+    """What the rows of one table come to by range of their owners' ids, computed inside MySQL in
+    chunks in order of primary key: for reconciliation. A range appears in as many chunks as it has
+    rows in; exclusive or combines them.
+    """
+    ReadOwnerFingerprints: _grpc.UnaryUnaryMultiCallable[_user_context_pb2.ReadOwnerFingerprintsRequest, _user_context_pb2.ReadOwnerFingerprintsResponse]
+    """The same for each owner in up to 100 ranges."""
+    ReadRowFingerprints: _grpc.UnaryUnaryMultiCallable[_user_context_pb2.ReadRowFingerprintsRequest, _user_context_pb2.ReadRowFingerprintsResponse]
+    """What the rows of up to 1,000 people come to, as of now; nothing is cached."""
+    StreamChangedUsers: _grpc.UnaryStreamMultiCallable[_user_context_pb2.StreamChangedUsersRequest, _user_context_pb2.StreamChangedUsersResponse]
+    """The people of rows whose `created_at` or `updated_at` is not before a moment, table by table,
+    chunk by chunk. Raw updates that leave `updated_at` alone and deletions are not among them.
+    """
+    InspectCachedContexts: _grpc.UnaryUnaryMultiCallable[_user_context_pb2.InspectCachedContextsRequest, _user_context_pb2.InspectCachedContextsResponse]
+    """What the cache would serve as fresh of the main app's part of up to 1,000 people's contexts,
+    and whether it is still what was stored. UNAVAILABLE (CACHE_UNAVAILABLE) without Redis.
+    """
     GetCacheStats: _grpc.UnaryUnaryMultiCallable[_user_context_pb2.GetCacheStatsRequest, _user_context_pb2.GetCacheStatsResponse]
     """What this process's cache has answered since it started."""
 
@@ -102,6 +119,23 @@ class UserContextServiceAsyncStub(UserContextServiceStub):
     InvalidateCallStates: _aio.UnaryUnaryMultiCallable[_user_context_pb2.InvalidateCallStatesRequest, _user_context_pb2.InvalidateCallStatesResponse]  # type: ignore[assignment]
     """Says that the queue's side of these people has changed, so that the cached copy of it is no
     longer served as fresh.
+    """
+    StreamRangeFingerprints: _aio.UnaryStreamMultiCallable[_user_context_pb2.StreamRangeFingerprintsRequest, _user_context_pb2.StreamRangeFingerprintsResponse]  # type: ignore[assignment]
+    """What the rows of one table come to by range of their owners' ids, computed inside MySQL in
+    chunks in order of primary key: for reconciliation. A range appears in as many chunks as it has
+    rows in; exclusive or combines them.
+    """
+    ReadOwnerFingerprints: _aio.UnaryUnaryMultiCallable[_user_context_pb2.ReadOwnerFingerprintsRequest, _user_context_pb2.ReadOwnerFingerprintsResponse]  # type: ignore[assignment]
+    """The same for each owner in up to 100 ranges."""
+    ReadRowFingerprints: _aio.UnaryUnaryMultiCallable[_user_context_pb2.ReadRowFingerprintsRequest, _user_context_pb2.ReadRowFingerprintsResponse]  # type: ignore[assignment]
+    """What the rows of up to 1,000 people come to, as of now; nothing is cached."""
+    StreamChangedUsers: _aio.UnaryStreamMultiCallable[_user_context_pb2.StreamChangedUsersRequest, _user_context_pb2.StreamChangedUsersResponse]  # type: ignore[assignment]
+    """The people of rows whose `created_at` or `updated_at` is not before a moment, table by table,
+    chunk by chunk. Raw updates that leave `updated_at` alone and deletions are not among them.
+    """
+    InspectCachedContexts: _aio.UnaryUnaryMultiCallable[_user_context_pb2.InspectCachedContextsRequest, _user_context_pb2.InspectCachedContextsResponse]  # type: ignore[assignment]
+    """What the cache would serve as fresh of the main app's part of up to 1,000 people's contexts,
+    and whether it is still what was stored. UNAVAILABLE (CACHE_UNAVAILABLE) without Redis.
     """
     GetCacheStats: _aio.UnaryUnaryMultiCallable[_user_context_pb2.GetCacheStatsRequest, _user_context_pb2.GetCacheStatsResponse]  # type: ignore[assignment]
     """What this process's cache has answered since it started."""
@@ -186,6 +220,53 @@ class UserContextServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_user_context_pb2.InvalidateCallStatesResponse, _abc.Awaitable[_user_context_pb2.InvalidateCallStatesResponse]]:
         """Says that the queue's side of these people has changed, so that the cached copy of it is no
         longer served as fresh.
+        """
+
+    @_abc_1.abstractmethod
+    def StreamRangeFingerprints(
+        self,
+        request: _user_context_pb2.StreamRangeFingerprintsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_user_context_pb2.StreamRangeFingerprintsResponse], _abc.AsyncIterator[_user_context_pb2.StreamRangeFingerprintsResponse]]:
+        """What the rows of one table come to by range of their owners' ids, computed inside MySQL in
+        chunks in order of primary key: for reconciliation. A range appears in as many chunks as it has
+        rows in; exclusive or combines them.
+        """
+
+    @_abc_1.abstractmethod
+    def ReadOwnerFingerprints(
+        self,
+        request: _user_context_pb2.ReadOwnerFingerprintsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_user_context_pb2.ReadOwnerFingerprintsResponse, _abc.Awaitable[_user_context_pb2.ReadOwnerFingerprintsResponse]]:
+        """The same for each owner in up to 100 ranges."""
+
+    @_abc_1.abstractmethod
+    def ReadRowFingerprints(
+        self,
+        request: _user_context_pb2.ReadRowFingerprintsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_user_context_pb2.ReadRowFingerprintsResponse, _abc.Awaitable[_user_context_pb2.ReadRowFingerprintsResponse]]:
+        """What the rows of up to 1,000 people come to, as of now; nothing is cached."""
+
+    @_abc_1.abstractmethod
+    def StreamChangedUsers(
+        self,
+        request: _user_context_pb2.StreamChangedUsersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_user_context_pb2.StreamChangedUsersResponse], _abc.AsyncIterator[_user_context_pb2.StreamChangedUsersResponse]]:
+        """The people of rows whose `created_at` or `updated_at` is not before a moment, table by table,
+        chunk by chunk. Raw updates that leave `updated_at` alone and deletions are not among them.
+        """
+
+    @_abc_1.abstractmethod
+    def InspectCachedContexts(
+        self,
+        request: _user_context_pb2.InspectCachedContextsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_user_context_pb2.InspectCachedContextsResponse, _abc.Awaitable[_user_context_pb2.InspectCachedContextsResponse]]:
+        """What the cache would serve as fresh of the main app's part of up to 1,000 people's contexts,
+        and whether it is still what was stored. UNAVAILABLE (CACHE_UNAVAILABLE) without Redis.
         """
 
     @_abc_1.abstractmethod
