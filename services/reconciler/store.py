@@ -195,8 +195,8 @@ class RunStore:
             "reason": now_is.reason,
             "capture_alive_at": now_is.capture_alive_at,
         }
-        statement = insert(freshness).values(only=1, **values)
-        upsert = statement.on_conflict_do_update(index_elements=["only"], set_=values)
+        statement = insert(freshness).values(row_id=1, **values)
+        upsert = statement.on_conflict_do_update(index_elements=["row_id"], set_=values)
         with database_errors():
             async with self._engine.begin() as connection:
                 await connection.execute(upsert)

@@ -80,10 +80,10 @@ drift = Table(
 freshness = Table(
     "freshness",
     metadata,
-    Column("only", SmallInteger, primary_key=True, autoincrement=False, server_default="1"),
+    Column("row_id", SmallInteger, primary_key=True, autoincrement=False, server_default="1"),
     Column("mode", Text, nullable=False),
     Column("since", DateTime(timezone=True), nullable=False),
     Column("reason", Text, nullable=False),
     Column("capture_alive_at", DateTime(timezone=True)),
-    CheckConstraint("only = 1", name="freshness_only"),
+    CheckConstraint("row_id = 1", name="freshness_one_row"),
 )

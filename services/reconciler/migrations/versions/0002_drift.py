@@ -64,13 +64,13 @@ def upgrade() -> None:
     op.create_table(
         "freshness",
         sa.Column(
-            "only", sa.SmallInteger, primary_key=True, autoincrement=False, server_default="1"
+            "row_id", sa.SmallInteger, primary_key=True, autoincrement=False, server_default="1"
         ),
         sa.Column("mode", sa.Text, nullable=False),
         sa.Column("since", sa.DateTime(timezone=True), nullable=False),
         sa.Column("reason", sa.Text, nullable=False),
         sa.Column("capture_alive_at", sa.DateTime(timezone=True)),
-        sa.CheckConstraint("only = 1", name="freshness_only"),
+        sa.CheckConstraint("row_id = 1", name="freshness_one_row"),
         schema="reconciler",
     )
 
