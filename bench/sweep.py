@@ -4,6 +4,7 @@ percona-toolkit's pt-table-checksum on the same server."""
 from __future__ import annotations
 
 import asyncio
+import shutil
 import subprocess
 import time
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from sqlalchemy import make_url
 
 from bench.measurement import Result, load_average, summarise
 from devstack.mysql_connection import connect
-from devstack.packages import find_program, install
+from devstack.packages import install
 from devstack.stack import MAIN_APP, Stack
 from mainapp.description import load
 
@@ -166,7 +167,7 @@ def _as_admin(stack: Stack) -> pymysql.Connection[pymysql.cursors.Cursor]:
 
 
 def _require_tool() -> None:
-    if find_program(TOOL) is None:
+    if shutil.which(TOOL) is None:
         install([PACKAGE])
 
 
