@@ -12,7 +12,6 @@ from servicekit.clock import Clock
 from services.user_context.chunk_walk import Chunk, ChunkWalks
 from services.user_context.domain import UserId
 from services.user_context.store import KEYS_PER_STATEMENT, MainAppStore
-from services.user_context.tables import main_app_tables
 
 _MOMENTS = ("created_at", "updated_at")
 
@@ -36,7 +35,7 @@ class ChangedUsers:
         self._store = store
         self._clock = clock
         self._described = description.tables
-        self._tables = main_app_tables(description)
+        self._tables = walks.tables
 
     async def since(
         self, moment: datetime, *, load_share: float

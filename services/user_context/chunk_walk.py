@@ -1,7 +1,7 @@
 """Whole tables in chunks by primary key, at a pace that the main app's MySQL can bear."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -29,6 +29,7 @@ _UUID_CHARACTERS = 36
 Values = Sequence[Any]
 # Makes the statement that reads the rows for which a condition holds.
 Reading = Callable[[sa.ColumnElement[bool]], sa.Select[Any]]
+Sleep = Callable[[float], Awaitable[None]]
 
 
 class Chunk(NamedTuple):
@@ -90,11 +91,20 @@ class ChunkWalks:
     it was or as it is, one that is put in behind the walk is not seen.
     """
 
-    def __init__(self, engine: AsyncEngine, description: Description, clock: Clock) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        description: Description,
+        clock: Clock,
+        *,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
         self._engine = engine
+        self._sleep = sleep
         self._description = description
         self._clock = clock
-        self._tables = main_app_tables(description)
+        # Readings must be made of these, or their statements would have two tables.
+        self.tables = main_app_tables(description)
 
     async def chunks(
         self, table: str, reading: Reading, *, load_share: float, after_key: str = ""
@@ -117,7 +127,7 @@ class ChunkWalks:
                 if not is_slow or pace.rows == LEAST_ROWS:
                     raise
                 pace.took(SLOW_SECONDS + timer.longest)
-                await asyncio.sleep(pace.rest_seconds(timer.seconds))
+                await self._sleep(pace.rest_seconds(timer.seconds))
                 continue
             finally:
                 metrics.count_walked(timer.statements, timer.seconds)
@@ -127,7 +137,7 @@ class ChunkWalks:
             if chunk.is_last:
                 return
             rested = self._clock.monotonic() - rested_from
-            await asyncio.sleep(max(0.0, pace.rest_seconds(timer.seconds) - rested))
+            await self._sleep(max(0.0, pace.rest_seconds(timer.seconds) - rested))
 
     async def _read(
         self, table: str, reading: Reading, low: object, rows: int, timer: _Timer
@@ -152,7 +162,7 @@ class ChunkWalks:
 
     def _key(self, table: str) -> sa.ColumnElement[Any]:
         described = self._description.tables[table]
-        return self._tables[table].c[described.columns[described.key].name_with_us or described.key]
+        return self.tables[table].c[described.columns[described.key].name_with_us or described.key]
 
     def _parsed(self, table: str, key: str) -> object:
         described = self._description.tables[table]

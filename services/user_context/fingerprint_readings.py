@@ -13,7 +13,6 @@ from services.user_context.chunk_walk import Chunk, ChunkWalks, Values
 from services.user_context.domain import HIGHEST_ID, OF_CLAIMS, OF_PEOPLE, UserId
 from services.user_context.fingerprints import LaneReading, expression, folded, packed
 from services.user_context.snapshots import keep_snapshots_repeatable, main_app_errors, snapshot
-from services.user_context.tables import main_app_tables
 
 # Owners a statement may have to tell apart.
 OWNERS_PER_STATEMENT = 20_000
@@ -58,7 +57,7 @@ class FingerprintReadings:
         self._engine = engine
         self._walks = walks
         self._clock = clock
-        self._tables = main_app_tables(description)
+        self._tables = walks.tables
         self._owners: dict[str, sa.ColumnElement[Any]] = {}
         self._row: dict[str, sa.ColumnElement[Any]] = {}
         for name in (*OF_PEOPLE, *OF_CLAIMS):
