@@ -69,7 +69,7 @@ class PeopleRows:
     requirements: Sequence[Row] = ()
     vehicle_packages: Sequence[Row] = ()
     addresses: Sequence[Row] = ()
-    row_fingerprints: Mapping[int, bytes] = field(default_factory=dict)
+    row_fingerprints: Mapping[int, bytes] = field(default_factory=dict, kw_only=True)
 
 
 @dataclass(slots=True)
