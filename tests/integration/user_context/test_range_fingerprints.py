@@ -1,5 +1,7 @@
 """Ranges, owners and people come to the same, however a table is walked."""
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from struct import iter_unpack, unpack_from
@@ -7,6 +9,7 @@ from typing import Any
 
 import pytest
 from dialler.user_context.v1 import user_context_pb2 as pb
+from prometheus_client import REGISTRY
 
 from devstack.mainapp_database import MainAppDatabase
 from mainapp import description
@@ -200,6 +203,17 @@ class _Rests:
         self.then()
 
 
+class _Ticking(SystemClock):
+    """Half a second goes by whenever it is looked at."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+
+    def monotonic(self) -> float:
+        self._seconds += 0.5
+        return self._seconds
+
+
 @pytest.fixture
 async def walked(
     seeded_mainapp: MainAppDatabase, monkeypatch: pytest.MonkeyPatch
@@ -207,7 +221,7 @@ async def walked(
     """Readings in small chunks whose statements may take 0.3 seconds."""
     monkeypatch.setattr(chunk_walk, "MOST_ROWS", 200)
     engine = mysql_engine(seeded_mainapp.url, pool_size=1, statement_timeout_seconds=0.3)
-    rests, clock = _Rests(), SystemClock()
+    rests, clock = _Rests(), _Ticking()
     walks = ChunkWalks(engine, _DESCRIBED, clock, sleep=rests)
     yield FingerprintReadings(engine, _DESCRIBED, walks, clock), rests
     await engine.dispose()
@@ -224,10 +238,10 @@ async def test_mysql_works_at_most_its_share_of_the_time(
     readings, rests = walked
     found = await _walk(readings, 0.1)
 
-    worked = sum(it.chunk.mysql_seconds for it in found[:-1])
-    # What the caller took between two chunks counts as rest.
-    assert len(rests.seconds) == len(found) - 1 > 2
-    assert worked * 8 < sum(rests.seconds) <= worked * 9
+    assert len(found) > 3
+    assert {it.chunk.mysql_seconds for it in found[:-1]} == {1.0}
+    # What the caller took between two chunks, half a second, counts as rest.
+    assert rests.seconds == pytest.approx([8.5] * (len(found) - 1))
 
 
 async def test_a_walk_that_is_closed_asks_no_more(
@@ -269,3 +283,23 @@ async def test_without_mysql_it_is_unavailable() -> None:
     with pytest.raises(ServiceError, match="MAIN_APP_UNAVAILABLE"):
         await readings.owners("users", 1, [1])
     await engine.dispose()
+
+
+async def test_a_client_that_goes_away_ends_the_walk(
+    seeded_user_context: RunningUserContext,
+    mysql_statements: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(chunk_walk, "MOST_ROWS", 20)
+    request = pb.StreamRangeFingerprintsRequest(table="users", range_size=16, load_share=1e-6)
+    call = seeded_user_context.stub.StreamRangeFingerprints(request)
+    async for chunk in call:
+        assert not chunk.last
+        break
+    call.cancel()
+    end = time.monotonic() + 20
+    while REGISTRY.get_sample_value("dialler_grpc_server_in_progress") != 0:
+        assert time.monotonic() < end, "waited for the walk to end"
+        await asyncio.sleep(0.005)
+
+    assert sum("CRC32" in statement for statement in mysql_statements) == 1
