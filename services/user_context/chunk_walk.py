@@ -88,7 +88,8 @@ class ChunkWalks:
     """Walks along the primary keys of described tables.
 
     No snapshot and, between chunks, no connection is held: a row that changes meanwhile is seen as
-    it was or as it is, one that is put in behind the walk is not seen.
+    it was or as it is, one that is put in behind the walk is not seen. Where a chunk ended is
+    remembered: finding it costs up to a fifth of a walk, and any key will do for the next.
     """
 
     def __init__(
@@ -105,6 +106,8 @@ class ChunkWalks:
         self._clock = clock
         # Readings must be made of these, or their statements would have two tables.
         self.tables = main_app_tables(description)
+        # The last key of a full chunk by its table and the key it begins behind.
+        self._ends: dict[tuple[str, object], object] = {}
 
     async def chunks(
         self, table: str, reading: Reading, *, load_share: float, after_key: str = ""
@@ -144,21 +147,35 @@ class ChunkWalks:
     ) -> tuple[Chunk, object]:
         key = self._key(table)
         above = [] if low is None else [key > low]
-        edge = sa.select(key).where(*above).order_by(key).limit(1).offset(rows - 1)
         with main_app_errors():
             async with self._engine.connect() as connection:
-                edges = await timer.rows(connection, edge)
-                is_last = not edges
-                if is_last:
-                    edges = await timer.rows(connection, sa.select(sa.func.max(key)).where(*above))
-                high = edges[0][0]
+                high, is_last = self._ends.get((table, low)), False
+                if high is None or rows < MOST_ROWS:
+                    high, is_last = await self._end(connection, table, low, rows, timer)
                 found: Sequence[Values] = ()
                 if high is not None:
                     inside = sa.and_(key <= high, *above)
                     found = await timer.rows(connection, reading(inside))
+        if timer.longest > QUICK_SECONDS:
+            # Rows may have been put in between.
+            self._ends.pop((table, low), None)
         through = low if high is None else high
         text = "" if through is None else str(through)
         return Chunk(found, text, is_last, timer.statements, timer.seconds), through
+
+    async def _end(
+        self, connection: AsyncConnection, table: str, low: object, rows: int, timer: _Timer
+    ) -> tuple[object, bool]:
+        """Return the last key of the next chunk, None for no rows, and whether it is the last."""
+        key = self._key(table)
+        above = [] if low is None else [key > low]
+        nth = sa.select(key).where(*above).order_by(key).limit(1).offset(rows - 1)
+        if ends := await timer.rows(connection, nth):
+            if rows == MOST_ROWS:
+                self._ends[table, low] = ends[0][0]
+            return ends[0][0], False
+        ((highest,),) = await timer.rows(connection, sa.select(sa.func.max(key)).where(*above))
+        return highest, True
 
     def _key(self, table: str) -> sa.ColumnElement[Any]:
         described = self._description.tables[table]
