@@ -29,6 +29,7 @@ from services.user_context.pipelined_redis import PipelinedLink
 from services.user_context.readings import MainAppReadings
 from services.user_context.redis_link import RedisLink
 from services.user_context.rendering import check_description
+from services.user_context.replica_lag import ReplicaLag
 from services.user_context.scan import TableScans
 from services.user_context.servicer import SERVICE_NAME, UserContextServicer, registering
 from services.user_context.settings import UserContextSettings
@@ -88,7 +89,8 @@ def build(settings: UserContextSettings) -> Parts:
     main = Coalescer(readings.load, max_keys=REFRESH_LIMIT, max_batches=half, is_exclusive=True)
     call = Coalescer(call_states.load, max_keys=REFRESH_LIMIT, max_batches=4, is_exclusive=True)
     invalidations = Invalidations(cache, own)
-    walks = ChunkWalks(bulk_engine, described, clock)
+    lag = ReplicaLag(bulk_engine, clock, settings.mysql_replica_lag_seconds)
+    walks = ChunkWalks(bulk_engine, described, clock, lag)
     servicer = UserContextServicer(
         contexts=Contexts(cache, main, call, stats),
         facts=facts,

@@ -12,6 +12,7 @@ from servicekit.clock import Clock
 from servicekit.errors import DeadlineExceeded, InvalidArgument, Unavailable
 from services.user_context import metrics
 from services.user_context.domain import numeric_key
+from services.user_context.replica_lag import ReplicaLag
 from services.user_context.snapshots import main_app_errors
 from services.user_context.tables import main_app_tables
 
@@ -23,6 +24,9 @@ LEAST_ROWS = 100
 # A chunk that takes longer is halved; one that would still be quick at twice the size is doubled.
 SLOW_SECONDS = 1.0
 QUICK_SECONDS = 0.25
+
+# How long a replica that lags is left alone before it is asked again.
+_LAG_SECONDS = 1.0
 
 _UUID_CHARACTERS = 36
 
@@ -97,10 +101,12 @@ class ChunkWalks:
         engine: AsyncEngine,
         description: Description,
         clock: Clock,
+        lag: ReplicaLag,
         *,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         self._engine = engine
+        self._lag = lag
         self._sleep = sleep
         self._description = description
         self._clock = clock
@@ -122,6 +128,8 @@ class ChunkWalks:
         low = self._parsed(table, after_key) if after_key else None
         pace = Pace(load_share)
         while True:
+            while await self._lag.is_too_long():
+                await self._sleep(_LAG_SECONDS)
             timer = _Timer(self._clock)
             try:
                 chunk, low = await self._read(table, reading, low, pace.rows, timer)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 
 class Result(StrEnum):
@@ -41,6 +41,10 @@ _WALK_STATEMENTS = Counter(
 )
 _WALK_SECONDS = Counter(
     "dialler_user_context_walk_mysql_seconds", "How long MySQL took for the statements of walks."
+)
+REPLICA_LAG = Gauge(
+    "dialler_user_context_replica_lag_seconds",
+    "How far behind the replica that is read was when last asked, where it tells.",
 )
 _UNRAISED = Counter(
     "dialler_user_context_fences_unraised",

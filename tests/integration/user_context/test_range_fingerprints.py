@@ -19,6 +19,7 @@ from servicekit.errors import InvalidArgument, ServiceError, Unavailable
 from services.user_context import chunk_walk, fingerprint_readings
 from services.user_context.chunk_walk import ChunkWalks
 from services.user_context.fingerprint_readings import FingerprintReadings, RangeChunk
+from services.user_context.replica_lag import ReplicaLag
 from services.user_context.testing import RunningUserContext, insertion
 
 pytestmark = pytest.mark.integration
@@ -222,7 +223,7 @@ async def walked(
     monkeypatch.setattr(chunk_walk, "MOST_ROWS", 200)
     engine = mysql_engine(seeded_mainapp.url, pool_size=1, statement_timeout_seconds=0.3)
     rests, clock = _Rests(), _Ticking()
-    walks = ChunkWalks(engine, _DESCRIBED, clock, sleep=rests)
+    walks = ChunkWalks(engine, _DESCRIBED, clock, ReplicaLag(engine, clock, 0.0), sleep=rests)
     yield FingerprintReadings(engine, _DESCRIBED, walks, clock), rests
     await engine.dispose()
 
@@ -277,7 +278,8 @@ async def test_without_mysql_it_is_unavailable() -> None:
         "mysql://nobody:x@127.0.0.1:1/nothing", pool_size=1, statement_timeout_seconds=1.0
     )
     clock = SystemClock()
-    readings = FingerprintReadings(engine, _DESCRIBED, ChunkWalks(engine, _DESCRIBED, clock), clock)
+    walks = ChunkWalks(engine, _DESCRIBED, clock, ReplicaLag(engine, clock, 0.0))
+    readings = FingerprintReadings(engine, _DESCRIBED, walks, clock)
     with pytest.raises(Unavailable, match="MAIN_APP_UNAVAILABLE"):
         await _walk(readings)
     with pytest.raises(ServiceError, match="MAIN_APP_UNAVAILABLE"):

@@ -18,6 +18,7 @@ from servicekit.database import mysql_engine
 from services.user_context.chunk_walk import ChunkWalks
 from services.user_context.domain import UserId
 from services.user_context.fingerprint_readings import FingerprintReadings
+from services.user_context.replica_lag import ReplicaLag
 from services.user_context.testing import insertion
 
 pytestmark = pytest.mark.integration
@@ -38,7 +39,7 @@ def _reference(table: str, values: Mapping[str, str | None]) -> int:
 async def readings(mainapp_database: MainAppDatabase) -> AsyncIterator[FingerprintReadings]:
     engine = mysql_engine(mainapp_database.url, pool_size=1, statement_timeout_seconds=5.0)
     clock = SystemClock()
-    walks = ChunkWalks(engine, _DESCRIBED, clock)
+    walks = ChunkWalks(engine, _DESCRIBED, clock, ReplicaLag(engine, clock, 0.0))
     yield FingerprintReadings(engine, _DESCRIBED, walks, clock)
     await engine.dispose()
 
