@@ -80,7 +80,8 @@ class Custody:
         """Take responsibility for messages just received."""
         now = self._clock.monotonic()
         for message in messages:
-            self._held[message.receipt] = _Held(message, now)
+            # One whose files were read comes a second time, hidden since the first.
+            self._held.setdefault(message.receipt, _Held(message, now))
 
     def delete(self, message: Message) -> None:
         """The work is done: take it off the queue."""

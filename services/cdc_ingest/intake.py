@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from enum import Enum
 from threading import Condition
 
+from services.cdc_ingest import metrics
 from services.cdc_ingest.domain.messages import Message
 from services.cdc_ingest.store import MAX_BATCH
 
@@ -55,6 +56,7 @@ class Intake:
             if self._is_closed:
                 return False
             self._messages += MAX_BATCH
+            metrics.held(self._messages)
             return True
 
     def took(self, messages: Iterable[Message]) -> None:
@@ -92,4 +94,5 @@ class Intake:
         with self._changed:
             self._messages += messages
             self._bytes += size_bytes
+            metrics.held(self._messages)
             self._changed.notify_all()

@@ -93,7 +93,6 @@ class Receivers:
             failures = 0
             self._failing[number] = False
             self._intake.took(messages)
-            metrics.held(self._intake.messages)
             if messages:
                 self._hand_over(messages, loop, deliver)
 
