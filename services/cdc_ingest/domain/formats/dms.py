@@ -79,10 +79,14 @@ class DmsDecoder:
 
 
 def before_image_columns(row: Image) -> Image | None:
-    """Return the before image that a mapping rule has spread among the columns of `row`."""
+    """Return the before image that a mapping rule has spread among the columns of `row`.
+
+    A file has these columns for inserts and deletions too; every row has a key, so one of NULLs
+    alone is none.
+    """
     size = len(BEFORE_PREFIX)
     found = {name[size:]: row[name] for name in row if name.startswith(BEFORE_PREFIX)}
-    return found or None
+    return found if any(value is not None for value in found.values()) else None
 
 
 def _control(operation: str, table: str) -> Record:
