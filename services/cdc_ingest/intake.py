@@ -40,6 +40,11 @@ class Intake:
         return why in self._stops
 
     @property
+    def is_idle(self) -> bool:
+        """True while nothing is received, for whatever reason."""
+        return self._is_closed or bool(self._stops)
+
+    @property
     def gives_back(self) -> bool:
         """True while what a poll still brings is to go straight back."""
         return self._is_closed or not self._stops.isdisjoint(_GIVING_BACK)

@@ -96,7 +96,7 @@ class Pipeline:
 
     def accept(self, arrivals: Sequence[Arrival]) -> None:
         """Take on messages just received."""
-        self._custody.hold(arrival.message for arrival in arrivals)
+        self._custody.hold(arrivals)
         self._ledger.arrived(arrivals)
         for arrival in arrivals:
             self._take_on(arrival)

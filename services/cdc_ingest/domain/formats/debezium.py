@@ -113,7 +113,7 @@ def _records(event: Mapping[str, object], decimals: frozenset[str]) -> tuple[Rec
     if _is_flat(event):
         return (_flat_row(event, decimals),)
     if _is_heartbeat(event):
-        return (Ignored(Kind.HEARTBEAT, _FORMAT),)
+        return (Ignored(Kind.HEARTBEAT, _FORMAT, epoch_moment(event["ts_ms"], 1_000)),)
     raise UnreadableError("DEBEZIUM_PAYLOAD_UNKNOWN")
 
 
