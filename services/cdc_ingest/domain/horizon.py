@@ -17,6 +17,8 @@ class Horizon:
         self._held: dict[str, datetime | None] = {}
         self._returned: dict[str, tuple[datetime | None, float]] = {}
         self._newest: datetime | None = None
+        # Where the horizon was a while ago: to look through all for each message would be dear.
+        self._mark: datetime | None = None
 
     @property
     def alive_at(self) -> datetime | None:
@@ -37,7 +39,9 @@ class Horizon:
         before, _ = self._returned.pop(message.message_id, (None, 0.0))
         if told is None:
             # Nothing tells its age: until it is done, no more is promised than was before it.
-            told = self._held.get(message.receipt) or before or self.applied_through
+            if self._mark is None and self._newest is not None:
+                self._mark = self.applied_through
+            told = self._held.get(message.receipt) or before or self._mark
         elif self._newest is None or told > self._newest:
             self._newest = told
         self._held[message.receipt] = told
@@ -54,6 +58,7 @@ class Horizon:
 
     def tidy(self, now: float, *, is_receiving: bool) -> None:
         """Forget what others must have received by now; while nobody receives nothing is."""
+        self._mark = self.applied_through or self._mark
         if not is_receiving:
             least = now + self._grace_seconds
             self._returned = {

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import time
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import given
@@ -85,6 +86,18 @@ def test_a_message_that_tells_no_time_holds_the_horizon_where_it_is() -> None:
     assert (horizon.alive_at, horizon.applied_through) == (at(9), at(1))
     horizon.finish(silent.message)
     assert horizon.applied_through == at(9)
+
+
+def test_many_messages_that_tell_no_time_are_not_compared_each_with_all() -> None:
+    horizon = Horizon(GRACE)
+    horizon.hold(came("first", 1))
+    horizon.hold(came("silent", None))
+    horizon.tidy(0, is_receiving=True)
+    began = time.process_time()
+    for number in range(10_000):
+        horizon.hold(came(str(number), None))
+    assert time.process_time() - began < 2.0
+    assert horizon.applied_through == at(1)
 
 
 def test_a_message_that_tells_no_time_before_any_other_leaves_it_unknown() -> None:
