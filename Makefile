@@ -9,8 +9,8 @@ JOBS ?= 2
 SOURCES := servicekit services gateway mainapp devstack simulation bench tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test check fmt fmt-check lint types imports proto proto-check proto-release docs docs-check \
-	aws aws-check unit contract integration migrations-check fault e2e simulation simulate bench lock clean metrics
+.PHONY: help setup run demo reconcile test check fmt fmt-check lint types imports proto proto-check proto-release docs docs-check \
+	aws aws-check unit contract integration migrations-check fault e2e drift simulation simulate bench lock clean metrics
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -25,6 +25,10 @@ run: setup ## Start everything on this machine (USERS=50000, CHANGES=1 a second)
 
 demo: setup ## With `make run` going: follow one signature from MySQL to the desk, then make a call
 	@$(PY) -m devstack.demo
+
+reconcile: KIND = full
+reconcile: setup ## With `make run` going: compare everybody with MySQL (KIND=changed, warming, housekeeping)
+	@$(PY) -m devstack.reconcile --kind $(KIND)
 
 test: setup check contract integration migrations-check fault e2e simulation ## All checks and all tests
 	@echo "All checks and tests have passed."
@@ -100,6 +104,9 @@ fault: setup ## Tests that break things on purpose
 
 e2e: setup ## The whole suite, from a row in MySQL to an event in the desk
 	@$(BIN)/pytest -q tests/e2e
+
+drift: setup ## Silent damage of every kind among 50,000 people: all found, nobody falsely accused
+	@$(BIN)/pytest -q tests/drift
 
 simulation: setup ## A short simulated day, and the same with rules broken on purpose
 	@$(BIN)/pytest -q -n $(JOBS) tests/simulation

@@ -143,8 +143,8 @@ def _reconcile(desk: Desk, console: Console) -> None:
         while run["state"] in ("pending", "running"):
             time.sleep(0.25)
             run = next(each for each in desk.reconciliations() if each["run_id"] == run["run_id"])
-            total = int(run["max_user_id"]) or None
-            progress.update(task, completed=int(run["last_user_id"]), total=total)
+            if run["phase"] == "repairing":
+                progress.update(task, completed=run["phase_done"], total=run["phase_total"])
     if run["state"] != "succeeded":
         raise DidNotStart(f"The first reconciliation failed: {run['error']}")
 

@@ -24,6 +24,7 @@ from gateway.openapi import (
     problems_of,
 )
 from gateway.openapi import problems as documented
+from gateway.reconciliations import ReconciliationRoutes
 from gateway.routes import AssignmentRoutes, PeopleRoutes, PipelineRoutes, QueueRoutes
 from gateway.schemas import Claimed
 
@@ -42,6 +43,7 @@ class Endpoints:
     queues: QueueRoutes
     assignments: AssignmentRoutes
     pipeline: PipelineRoutes
+    reconciliations: ReconciliationRoutes
     dead_letters: DeadLetterRoutes
     events: sse.EventRoutes
     health: HealthRoutes
@@ -75,6 +77,7 @@ def application(guard: Guard, endpoints: Endpoints) -> FastAPI:
     _add_queues(_Adder(app, guard), endpoints.queues)
     _add_assignments(_Adder(app, guard), endpoints.assignments)
     _add_pipeline(_Adder(app, guard), endpoints)
+    _add_reconciliations(_Adder(app, guard), endpoints.reconciliations)
     _add_dead_letters(_Adder(app, guard), endpoints.dead_letters)
     _add_health(app, endpoints.health)
     docs.install(app)
@@ -195,17 +198,6 @@ def _add_pipeline(routes: _Adder, endpoints: Endpoints) -> None:
     pipeline, watchers = endpoints.pipeline, (Role.SUPERVISOR, Role.SERVICE)
     everyday = ("GET", "/v1/pipeline", pipeline.pipeline, watchers, "pipeline", documented())
     routes.add(*everyday)
-    runs = "/v1/reconciliations"
-    routes.add("GET", runs, pipeline.reconciliations, watchers, "pipeline", documented(422))
-    routes.add(
-        "POST",
-        runs,
-        pipeline.reconcile,
-        watchers,
-        "pipeline",
-        documented(writes=True),
-        status_code=202,
-    )
     routes.add(
         "POST",
         f"{sse.PATH}/tickets",
@@ -215,6 +207,17 @@ def _add_pipeline(routes: _Adder, endpoints: Endpoints) -> None:
         documented(),
         status_code=201,
     )
+
+
+def _add_reconciliations(routes: _Adder, runs: ReconciliationRoutes) -> None:
+    watchers, path = (Role.SUPERVISOR, Role.SERVICE), "/v1/reconciliations"
+    for method, route, endpoint, responses, options in (
+        ("GET", path, runs.reconciliations, documented(422), {}),
+        ("POST", path, runs.reconcile, documented(writes=True), {"status_code": 202}),
+        ("GET", f"{path}/{{run_id}}", runs.reconciliation, documented(404, 422), {}),
+        ("GET", f"{path}/{{run_id}}/drift", runs.drift, documented(400, 404, 422), {}),
+    ):
+        routes.add(method, route, endpoint, watchers, "pipeline", responses, **options)
 
 
 def _add_dead_letters(routes: _Adder, letters: DeadLetterRoutes) -> None:

@@ -21,6 +21,7 @@ from gateway.events import BLOCK_SECONDS, EventHub
 from gateway.health import HealthRoutes, redis_check, service_check
 from gateway.pipeline import PipelineReader
 from gateway.rate_limit import RateLimiter
+from gateway.reconciliations import ReconciliationRoutes
 from gateway.routes import AssignmentRoutes, PeopleRoutes, PipelineRoutes, QueueRoutes
 from gateway.server import HttpServer
 from gateway.settings import GatewaySettings
@@ -54,6 +55,7 @@ def build(settings: GatewaySettings) -> Parts:
         }
     )
     ingest = CdcIngestServiceStub(channels.cdc_ingest) if channels.cdc_ingest else None
+    reconciler = ReconcilerServiceStub(channels.reconciler) if channels.reconciler else None
     endpoints = Endpoints(
         people=PeopleRoutes(guard, user_context),
         queues=QueueRoutes(queue),
@@ -63,9 +65,10 @@ def build(settings: GatewaySettings) -> Parts:
                 user_context,
                 ingest,
                 BinlogRelayServiceStub(channels.binlog_relay) if channels.binlog_relay else None,
-                ReconcilerServiceStub(channels.reconciler) if channels.reconciler else None,
+                reconciler,
             )
         ),
+        reconciliations=ReconciliationRoutes(reconciler),
         dead_letters=DeadLetterRoutes(ingest),
         events=sse.EventRoutes(
             guard,

@@ -2,16 +2,16 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from dialler.binlog_relay.v1 import binlog_relay_pb2
 from dialler.cdc_ingest.v1 import cdc_ingest_pb2
 from dialler.reconciler.v1 import reconciler_pb2
 from dialler.user_context.v1 import user_context_pb2
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, Field
 
-from gateway.schemas import Id, Moment, moment_in, name_in
+from gateway.reconciliations import Freshness, Reconciliation
+from gateway.schemas import Id, Moment, moment_in
 from servicekit import deadline
 from servicekit.errors import ServiceError, Unavailable
 
@@ -146,75 +146,6 @@ class Cache(BaseModel):
         )
 
 
-class RunKind(StrEnum):
-    """What a reconciliation looks at."""
-
-    FULL = "full"
-
-
-class RunState(StrEnum):
-    """How far a reconciliation is."""
-
-    PENDING = "pending"
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-
-
-class Reconciliation(BaseModel):
-    """One reconciliation."""
-
-    run_id: str
-    kind: RunKind | None
-    state: RunState | None
-    reason: str
-    requested_at: Moment | None
-    started_at: Moment | None
-    ended_at: Moment | None
-    users_checked: int
-    users_moved: int
-    last_user_id: Id = Field(description="Everybody up to this id has been looked at.")
-    max_user_id: Id = Field(description="Highest id in the main app, for progress.")
-    error: str | None
-
-    @classmethod
-    def of(cls, message: reconciler_pb2.Run) -> Self:
-        """Return what the message says."""
-        kind = name_in(reconciler_pb2.RunKind.Name, "RUN_KIND_", message.kind)
-        state = name_in(reconciler_pb2.RunState.Name, "RUN_STATE_", message.state)
-        return cls(
-            run_id=message.run_id,
-            kind=RunKind(kind) if kind else None,
-            state=RunState(state) if state else None,
-            reason=message.reason,
-            requested_at=moment_in(message, "requested_at"),
-            started_at=moment_in(message, "started_at"),
-            ended_at=moment_in(message, "ended_at"),
-            users_checked=message.users_checked,
-            users_moved=message.users_moved,
-            last_user_id=str(message.last_user_id),
-            max_user_id=str(message.max_user_id),
-            error=message.error or None,
-        )
-
-
-class Reconciliations(BaseModel):
-    """The latest reconciliations, newest first."""
-
-    reconciliations: list[Reconciliation]
-
-
-class ReconciliationRequest(BaseModel):
-    """What to look at, and why."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    kind: RunKind = RunKind.FULL
-    reason: Annotated[str, StringConstraints(max_length=100, pattern=r"^[\w .,:;()/-]*$")] = Field(
-        default="", description="Kept with the run; no personal data."
-    )
-
-
 class Pipeline(BaseModel):
     """The parts of the pipeline; null where a service could not be asked."""
 
@@ -222,6 +153,9 @@ class Pipeline(BaseModel):
     relay: Relay | None
     cache: Cache | None
     reconciliation: Reconciliation | None = Field(description="The latest; null for none so far.")
+    freshness: Freshness | None = Field(
+        description="Whether changes arrive as they happen, or reconciliations stand in for them."
+    )
     unavailable: dict[str, str] = Field(
         description="Reason code by part that is null because its service could not be asked."
     )
@@ -248,31 +182,21 @@ class PipelineReader:
     async def read(self) -> Pipeline:
         """Return every part, within `PART_SECONDS` and a little."""
         unavailable: dict[str, str] = {}
-        ingest, relay, cache, reconciliation = await asyncio.gather(
+        ingest, relay, cache, reconciliation, freshness = await asyncio.gather(
             _part("ingest", self._read_ingest, unavailable),
             _part("relay", self._read_relay, unavailable),
             _part("cache", self._read_cache, unavailable),
             _part("reconciliation", self._read_latest, unavailable),
+            _part("freshness", self._read_freshness, unavailable),
         )
         return Pipeline(
             ingest=ingest,
             relay=relay,
             cache=cache,
             reconciliation=reconciliation,
+            freshness=freshness,
             unavailable=unavailable,
         )
-
-    async def reconciliations(self, limit: int) -> Reconciliations:
-        """Return the latest runs; raises Unavailable where there is no reconciler."""
-        request = reconciler_pb2.ListRunsRequest(page_size=limit)
-        answer = await _configured(self._reconciler).ListRuns(request)
-        return Reconciliations(reconciliations=[Reconciliation.of(each) for each in answer.runs])
-
-    async def reconcile(self, kind: RunKind, reason: str) -> Reconciliation:
-        """Ask for a run and return it, or the one under way."""
-        number = reconciler_pb2.RunKind.Value(f"RUN_KIND_{kind.name}")
-        request = reconciler_pb2.StartRunRequest(kind=number, reason=reason)
-        return Reconciliation.of((await _configured(self._reconciler).StartRun(request)).run)
 
     async def _read_ingest(self) -> Ingest:
         request = cdc_ingest_pb2.GetStatusRequest()
@@ -287,8 +211,13 @@ class PipelineReader:
         return Cache.of(await self._user_context.GetCacheStats(request))
 
     async def _read_latest(self) -> Reconciliation | None:
-        latest = (await self.reconciliations(1)).reconciliations
-        return latest[0] if latest else None
+        request = reconciler_pb2.ListRunsRequest(page_size=1)
+        runs = (await _configured(self._reconciler).ListRuns(request)).runs
+        return Reconciliation.of(runs[0]) if runs else None
+
+    async def _read_freshness(self) -> Freshness:
+        request = reconciler_pb2.GetFreshnessRequest()
+        return Freshness.of(await _configured(self._reconciler).GetFreshness(request))
 
 
 async def _part(

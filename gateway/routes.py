@@ -10,13 +10,7 @@ from fastapi import Body, Depends, Header, Path, Query, Request, Response
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from gateway.auth import Caller, Guard, Role, caller_of
-from gateway.pipeline import (
-    Pipeline,
-    PipelineReader,
-    Reconciliation,
-    ReconciliationRequest,
-    Reconciliations,
-)
+from gateway.pipeline import Pipeline, PipelineReader
 from gateway.problems import InvalidRequest
 from gateway.schemas import (
     Assignment,
@@ -214,24 +208,8 @@ class PipelineRoutes:
         self._reader = reader
 
     async def pipeline(self) -> Pipeline:
-        """Change ingest, relay, cache and the latest reconciliation."""
+        """Change ingest, relay, cache, latest reconciliation, and where freshness comes from."""
         return await self._reader.read()
-
-    async def reconciliations(
-        self, page_size: Annotated[int, Query(ge=1, le=100)] = 20
-    ) -> Reconciliations:
-        """The latest reconciliations, newest first."""
-        return await self._reader.reconciliations(page_size)
-
-    async def reconcile(
-        self, caller: CallerOf, body: Annotated[ReconciliationRequest | None, Body()] = None
-    ) -> Reconciliation:
-        """Ask for a reconciliation; while one is waiting or running, that one is returned."""
-        asked = body or ReconciliationRequest()
-        reason = f"{caller.role} {caller.subject}"
-        return await self._reader.reconcile(
-            asked.kind, f"{reason}: {asked.reason}" if asked.reason else reason
-        )
 
 
 def _freshness_headers(freshness: user_context_pb2.Freshness) -> dict[str, str]:

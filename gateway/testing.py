@@ -279,7 +279,6 @@ class FakeReconciler(Fake, reconciler_pb2_grpc.ReconcilerServiceServicer):
                     kind=request.kind,
                     state=reconciler_pb2.RUN_STATE_PENDING,
                     reason=request.reason,
-                    max_user_id=2**60,
                 )
             )
         return reconciler_pb2.StartRunResponse(run=self.runs[0])
@@ -288,6 +287,33 @@ class FakeReconciler(Fake, reconciler_pb2_grpc.ReconcilerServiceServicer):
         """Return the latest."""
         await self.received("ListRuns", request)
         return reconciler_pb2.ListRunsResponse(runs=self.runs[: request.page_size or 20])
+
+    async def GetRun(self, request: Any, context: Any) -> Any:
+        """Return the run."""
+        await self.received("GetRun", request)
+        for run in self.runs:
+            if run.run_id == request.run_id:
+                return reconciler_pb2.GetRunResponse(run=run)
+        raise NotFound("RUN_NOT_FOUND", "there is no such run")
+
+    async def ListDrift(self, request: Any, context: Any) -> Any:
+        """Return one person, and one more on the next page."""
+        await self.received("ListDrift", request)
+        is_first = not request.page_token
+        drifted = reconciler_pb2.Drift(
+            user_id=2**60 if is_first else 2**60 + 1,
+            kind=reconciler_pb2.DRIFT_KIND_OUTDATED,
+            table="claims",
+        )
+        token = "next" if is_first else ""
+        return reconciler_pb2.ListDriftResponse(drift=[drifted], next_page_token=token)
+
+    async def GetFreshness(self, request: Any, context: Any) -> Any:
+        """Say that runs stand in."""
+        await self.received("GetFreshness", request)
+        return reconciler_pb2.GetFreshnessResponse(
+            mode=reconciler_pb2.FRESHNESS_MODE_BATCH, reason="CAPTURE_SILENT"
+        )
 
 
 class FakeServices:

@@ -1,7 +1,9 @@
 """Wiring."""
 
+from datetime import timedelta
 from functools import partial
 
+import grpc.aio
 from dialler.reconciler.v1 import reconciler_pb2_grpc
 
 from servicekit.client import connect
@@ -9,16 +11,22 @@ from servicekit.clock import SystemClock
 from servicekit.database import postgres_engine
 from servicekit.lifecycle import Closing, Loop, Parts
 from servicekit.server import GrpcServer
+from services.reconciler.domain.runs import RunKind
+from services.reconciler.domain.schedule import Schedule
+from services.reconciler.jobs import Jobs, Limits
+from services.reconciler.patience import Pauses
+from services.reconciler.rechecking import Waits
 from services.reconciler.servicer import ReconcilerServicer
 from services.reconciler.settings import ReconcilerSettings
 from services.reconciler.store import Leadership, RunStore
-from services.reconciler.sweep import Pace
 from services.reconciler.upstreams import Upstreams
+from services.reconciler.watch import CaptureWatch
 from services.reconciler.worker import Worker
 
 SERVICE_NAME = "dialler.reconciler.v1.ReconcilerService"
 _POOL_SIZE = 5
 _STATEMENT_SECONDS = 5.0
+_INGEST_SECONDS = 2.0
 
 
 def build(settings: ReconcilerSettings) -> Parts:
@@ -41,11 +49,20 @@ def build(settings: ReconcilerSettings) -> Parts:
         name="queue",
         default_timeout_seconds=settings.apply_timeout_seconds,
     )
-    store = RunStore(engine)
-    worker = Worker(
-        store, Leadership(postgres_url), Upstreams(user_context, queue), _pace(settings), clock
-    )
+    ingest = _ingest(settings)
+    upstreams = Upstreams(user_context, queue, ingest)
+    store, leadership = RunStore(engine), Leadership(postgres_url)
+    jobs = Jobs(upstreams, store, _limits(settings), clock)
+    worker = Worker(store, leadership, jobs, _schedule(settings), clock)
     loop = Loop("runs", worker.run_once, settings.poll_seconds, clock, stop_seconds=0.5)
+    watch = CaptureWatch(
+        upstreams,
+        store,
+        leadership,
+        clock,
+        switch=settings.change_capture,
+        silence=timedelta(seconds=settings.silence_seconds),
+    )
     servicer = ReconcilerServicer(store, clock, loop.nudge)
     server = GrpcServer(
         settings,
@@ -56,19 +73,45 @@ def build(settings: ReconcilerSettings) -> Parts:
     )
     return Parts(
         Closing(engine.dispose),
-        Closing(partial(user_context.close, None)),
-        Closing(partial(queue.close, None)),
+        *(Closing(partial(it.close, None)) for it in (user_context, queue, ingest) if it),
         Closing(worker.stop),
         loop,
+        Loop("capture_watch", watch.run_once, settings.watch_seconds, clock, stop_seconds=0.5),
         server,
     )
 
 
-def _pace(settings: ReconcilerSettings) -> Pace:
-    return Pace(
+def _ingest(settings: ReconcilerSettings) -> grpc.aio.Channel | None:
+    target = settings.cdc_ingest_target
+    if target is None:
+        return None
+    return connect(target, name="cdc_ingest", default_timeout_seconds=_INGEST_SECONDS)
+
+
+def _schedule(settings: ReconcilerSettings) -> Schedule:
+    seconds = {
+        RunKind.FULL: settings.full_every_seconds,
+        RunKind.CHANGED: settings.changed_every_seconds,
+        RunKind.WARMING: settings.warming_every_seconds,
+        RunKind.HOUSEKEEPING: settings.housekeeping_every_seconds,
+    }
+    every = {kind: timedelta(seconds=each) for kind, each in seconds.items() if each}
+    return Schedule(every, timedelta(seconds=settings.batch_every_seconds))
+
+
+def _limits(settings: ReconcilerSettings) -> Limits:
+    return Limits(
         page_users=settings.page_users,
         pages_in_flight=settings.pages_in_flight,
-        retry_first_seconds=settings.retry_first_seconds,
-        retry_longest_seconds=settings.retry_longest_seconds,
-        give_up_seconds=settings.give_up_seconds,
+        load_share=settings.load_share,
+        waits=Waits(settings.recheck_seconds, settings.recheck_longest_seconds),
+        pauses=Pauses(
+            settings.retry_first_seconds,
+            settings.retry_longest_seconds,
+            settings.give_up_seconds,
+        ),
+        changed_overlap=timedelta(seconds=settings.changed_overlap_seconds),
+        changed_every=timedelta(seconds=settings.changed_every_seconds),
+        warming_users=settings.warming_users,
+        runs_kept=timedelta(days=settings.runs_kept_days),
     )

@@ -3,8 +3,25 @@
 from prometheus_client import Counter, Gauge
 
 USERS = Counter(
-    "dialler_reconciler_users", "People looked at, by result: checked, moved, failed.", ("result",)
+    "dialler_reconciler_users", "People, by result: refreshed, moved, failed.", ("result",)
 )
-RUNS = Counter("dialler_reconciler_runs", "Runs ended, by state.", ("state",))
+DRIFT = Counter(
+    "dialler_reconciler_drift",
+    "People found drifted, by kind and, where rows are outdated, by table. Should stay 0.",
+    ("kind", "table"),
+)
+RUNS = Counter("dialler_reconciler_runs", "Runs ended, by kind and state.", ("kind", "state"))
+LAST_SUCCESS = Gauge(
+    "dialler_reconciler_last_success_timestamp_seconds",
+    "When the latest successful run of a kind began, seconds since 1970.",
+    ("kind",),
+)
+BATCH_FRESHNESS = Gauge(
+    "dialler_reconciler_batch_freshness",
+    "1 while runs stand in for change capture; from the copy that works.",
+)
+MYSQL_SECONDS = Counter(
+    "dialler_reconciler_mysql_seconds", "How long MySQL was at work on comparisons."
+)
 LEADING = Gauge("dialler_reconciler_leading", "1 for the copy that works.")
 RETRIES = Counter("dialler_reconciler_retries", "Calls tried again after a failure.")

@@ -1,6 +1,9 @@
 """ReconcilerService: proto to domain and back."""
 
 import asyncio
+import base64
+import binascii
+import json
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from typing import Any, Final
@@ -11,16 +14,20 @@ from dialler.reconciler.v1 import reconciler_pb2, reconciler_pb2_grpc
 
 from servicekit.clock import Clock
 from servicekit.errors import InvalidArgument, NotFound
-from services.reconciler.domain import Run, RunId, RunKind
-from services.reconciler.store import RunStore
+from services.reconciler.domain.drift import Difference, DriftKind
+from services.reconciler.domain.freshness import Freshness, FreshnessMode
+from services.reconciler.domain.runs import Figures, Run, RunId, RunKind
+from services.reconciler.store import Drifted, RunStore
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 MAX_REASON_CHARACTERS: Final = 200
 DEFAULT_PAGE_SIZE: Final = 20
 MAX_PAGE_SIZE: Final = 100
-_WATCH_SECONDS: Final = 1.0
-_KINDS: Final = {reconciler_pb2.RUN_KIND_FULL: RunKind.FULL}
+DEFAULT_DRIFT_PAGE_SIZE: Final = 100
+MAX_DRIFT_PAGE_SIZE: Final = 1_000
+_WATCH_SECONDS: Final = 0.5
+_KINDS: Final = {reconciler_pb2.RunKind.Value(f"RUN_KIND_{kind.value}"): kind for kind in RunKind}
 
 
 class ReconcilerServicer(reconciler_pb2_grpc.ReconcilerServiceServicer):
@@ -34,7 +41,7 @@ class ReconcilerServicer(reconciler_pb2_grpc.ReconcilerServiceServicer):
     async def StartRun(
         self, request: reconciler_pb2.StartRunRequest, context: Context
     ) -> reconciler_pb2.StartRunResponse:
-        """Return the run asked for, or the one already waiting or running."""
+        """Return the run asked for, or the one already waiting."""
         kind = _KINDS.get(request.kind)
         if kind is None:
             raise InvalidArgument("RUN_KIND_UNKNOWN", "kind must be a known kind of run")
@@ -64,7 +71,7 @@ class ReconcilerServicer(reconciler_pb2_grpc.ReconcilerServiceServicer):
     async def WatchRun(
         self, request: reconciler_pb2.WatchRunRequest, context: Context
     ) -> AsyncIterator[reconciler_pb2.WatchRunResponse]:
-        """Yield the run now, about once a second, and when it has ended."""
+        """Yield the run now, about twice a second, and when it has ended."""
         run_id = _run_id(request.run_id)
         while True:
             run = await self._store.get(run_id)
@@ -72,6 +79,39 @@ class ReconcilerServicer(reconciler_pb2_grpc.ReconcilerServiceServicer):
             if run.state.is_ended:
                 return
             await asyncio.sleep(_WATCH_SECONDS)
+
+    async def ListDrift(
+        self, request: reconciler_pb2.ListDriftRequest, context: Context
+    ) -> reconciler_pb2.ListDriftResponse:
+        """Return a page of who had drifted."""
+        run = await self._store.get(_run_id(request.run_id))
+        limit = min(request.page_size or DEFAULT_DRIFT_PAGE_SIZE, MAX_DRIFT_PAGE_SIZE)
+        after = _after(request.page_token)
+        found = await self._store.list_drift(run.run_id, after, limit + 1)
+        page = found[:limit]
+        return reconciler_pb2.ListDriftResponse(
+            drift=[
+                reconciler_pb2.Drift(user_id=user_id, kind=_drift_kind(it.kind), table=it.table)
+                for user_id, it in page
+            ],
+            next_page_token=_token(page[-1]) if len(found) > limit else "",
+        )
+
+    async def GetFreshness(
+        self, request: reconciler_pb2.GetFreshnessRequest, context: Context
+    ) -> reconciler_pb2.GetFreshnessResponse:
+        """Return where freshness comes from; before that was judged, change capture is taken."""
+        now_is = await self._store.freshness()
+        if now_is is None:
+            now_is = Freshness(FreshnessMode.CHANGE_CAPTURE, self._clock.now())
+        answer = reconciler_pb2.GetFreshnessResponse(
+            mode=reconciler_pb2.FreshnessMode.Value(f"FRESHNESS_MODE_{now_is.mode.value}"),
+            reason=now_is.reason,
+        )
+        _set(answer.since, now_is.since)
+        _set(answer.capture_alive_at, now_is.capture_alive_at)
+        _set(answer.verified_at, await self._store.last_success([RunKind.FULL]))
+        return answer
 
 
 def _run_id(text: str) -> RunId:
@@ -81,22 +121,59 @@ def _run_id(text: str) -> RunId:
         raise NotFound("RUN_NOT_FOUND", "there is no such run") from error
 
 
+def _token(last: Drifted) -> str:
+    user_id, difference = last
+    return base64.urlsafe_b64encode(json.dumps([user_id, *difference]).encode()).decode()
+
+
+def _after(token: str) -> Drifted | None:
+    if not token:
+        return None
+    try:
+        user_id, kind, table = json.loads(base64.urlsafe_b64decode(token))
+        return int(user_id), Difference(DriftKind(kind), str(table))
+    except (ValueError, TypeError, binascii.Error) as error:
+        raise InvalidArgument("PAGE_TOKEN_INVALID", "page_token is not one of ours") from error
+
+
 def _message(run: Run) -> reconciler_pb2.Run:
+    figures = run.figures
     message = reconciler_pb2.Run(
         run_id=str(run.run_id),
         kind=reconciler_pb2.RunKind.Value(f"RUN_KIND_{run.kind.value}"),
         state=reconciler_pb2.RunState.Value(f"RUN_STATE_{run.state.value}"),
         reason=run.reason,
-        users_checked=run.progress.users_checked,
-        users_moved=run.progress.users_moved,
-        last_user_id=run.progress.last_user_id,
-        max_user_id=run.progress.max_user_id,
         error=run.error,
+        phase=reconciler_pb2.RunPhase.Value(f"RUN_PHASE_{figures.phase.value}"),
+        phase_done=figures.phase_done,
+        phase_total=figures.phase_total,
+        users_checked=figures.users_checked,
+        users_refreshed=figures.users_refreshed,
+        users_moved=figures.users_moved,
+        users_drifted=figures.users_drifted,
+        users_unsettled=figures.users_unsettled,
+        users_failed=figures.users_failed,
+        rows_read=figures.rows_read,
+        mysql_statements=figures.mysql_statements,
+        mysql_seconds=figures.mysql_seconds,
+        drift=_drift_counts(figures),
+        done=figures.done,
     )
     _set(message.requested_at, run.requested_at)
     _set(message.started_at, run.started_at)
     _set(message.ended_at, run.ended_at)
     return message
+
+
+def _drift_counts(figures: Figures) -> list[reconciler_pb2.DriftCount]:
+    return [
+        reconciler_pb2.DriftCount(kind=_drift_kind(it.kind), table=it.table, users=users)
+        for it, users in sorted(figures.drift.items())
+    ]
+
+
+def _drift_kind(kind: DriftKind) -> reconciler_pb2.DriftKind.ValueType:
+    return reconciler_pb2.DriftKind.Value(f"DRIFT_KIND_{kind.value}")
 
 
 def _set(field: Any, moment: datetime | None) -> None:

@@ -1,28 +1,36 @@
-"""Runs in PostgreSQL, and the lock that leaves one copy at work."""
+"""Runs and what they found in PostgreSQL, and the lock that leaves one copy at work."""
 
 import contextlib
 import zlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID, uuid4
 
 import asyncpg
-from sqlalchemy import Row, func, select, text, update
+from sqlalchemy import Row, Select, delete, func, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from servicekit.database import database_errors
 from servicekit.errors import Conflict, NotFound, Unavailable
-from services.reconciler.domain import Progress, Run, RunId, RunKind, RunState
-from services.reconciler.tables import runs
+from services.reconciler.domain.drift import Difference, DriftKind
+from services.reconciler.domain.freshness import Freshness, FreshnessMode
+from services.reconciler.domain.runs import Figures, Run, RunId, RunKind, RunPhase, RunState
+from services.reconciler.tables import drift, freshness, runs
 
 _ACTIVE = text("state IN ('PENDING', 'RUNNING')")
-_READ = [column for column in runs.c if column.name != "holder"]
+_PENDING = text("state = 'PENDING'")
+_UNREAD = {"holder", "checkpoint", "last_user_id", "max_user_id"}
+_READ = [column for column in runs.c if column.name not in _UNREAD]
 _LOCK_KEY: Final = zlib.crc32(b"reconciler")
 _ANSWER_SECONDS: Final = 3.0
 _REQUEST_ATTEMPTS: Final = 5
+
+# A row of the page of drift that came before.
+Drifted = tuple[int, Difference]
 
 
 class RunStore:
@@ -38,7 +46,10 @@ class RunStore:
                 await connection.execute(select(1))
 
     async def request(self, kind: RunKind, reason: str, now: datetime) -> Run:
-        """Return the run of the kind that is waiting or running, else a new one."""
+        """Return the run of the kind that is waiting, else a new one.
+
+        One that is under way may have passed those whom the request is about: it does not count.
+        """
         values = {
             "run_id": uuid4(),
             "kind": kind,
@@ -49,11 +60,11 @@ class RunStore:
         made = (
             insert(runs)
             .values(values)
-            .on_conflict_do_nothing(index_elements=[runs.c.kind], index_where=_ACTIVE)
+            .on_conflict_do_nothing(index_elements=[runs.c.kind], index_where=_PENDING)
             .returning(*_READ)
         )
-        there = select(*_READ).where(runs.c.kind == kind, _ACTIVE)
-        # The run that is in the way may end before it is read; then there is room for a new one.
+        there = select(*_READ).where(runs.c.kind == kind, _PENDING)
+        # The run that is in the way may begin before it is read; then there is room for a new one.
         for _ in range(_REQUEST_ATTEMPTS):
             with database_errors():
                 async with self._engine.begin() as connection:
@@ -65,21 +76,29 @@ class RunStore:
 
     async def get(self, run_id: RunId) -> Run:
         """Return the run; raises NotFound (RUN_NOT_FOUND)."""
-        with database_errors():
-            async with self._engine.connect() as connection:
-                found = await connection.execute(select(*_READ).where(runs.c.run_id == run_id))
-                row = found.one_or_none()
-        if row is None:
+        rows = await self._rows(select(*_READ).where(runs.c.run_id == run_id))
+        if not rows:
             raise NotFound("RUN_NOT_FOUND", "there is no such run", run_id=str(run_id))
-        return _run(row)
+        return _run(rows[0])
 
     async def latest(self, limit: int) -> list[Run]:
         """Return so many runs at most, newest first."""
-        statement = select(*_READ).order_by(runs.c.requested_at.desc(), runs.c.run_id).limit(limit)
-        with database_errors():
-            async with self._engine.connect() as connection:
-                found = await connection.execute(statement)
-                return [_run(row) for row in found]
+        query = select(*_READ).order_by(runs.c.requested_at.desc(), runs.c.run_id).limit(limit)
+        return [_run(row) for row in await self._rows(query)]
+
+    async def last_requested(self) -> dict[RunKind, datetime]:
+        """Return when each kind was last asked for."""
+        query = select(runs.c.kind, func.max(runs.c.requested_at)).group_by(runs.c.kind)
+        return {RunKind(kind): at for kind, at in await self._rows(query)}
+
+    async def last_success(self, kinds: Sequence[RunKind]) -> datetime | None:
+        """Return when the latest successful run of these kinds began."""
+        query = select(func.max(runs.c.started_at)).where(
+            runs.c.kind.in_(kinds), runs.c.state == RunState.SUCCEEDED
+        )
+        rows = await self._rows(query)
+        began: datetime | None = rows[0][0]
+        return began
 
     async def take(self, holder: UUID, now: datetime) -> Run | None:
         """Return the run that has waited longest, now RUNNING and ours; None when none waits.
@@ -87,7 +106,10 @@ class RunStore:
         Whoever held it before can no longer write to it.
         """
         oldest = (
-            select(runs.c.run_id).where(_ACTIVE).order_by(runs.c.requested_at).limit(1)
+            select(runs.c.run_id)
+            .where(_ACTIVE)
+            .order_by(runs.c.state == RunState.PENDING, runs.c.requested_at)
+            .limit(1)
         ).scalar_subquery()
         statement = (
             update(runs)
@@ -104,17 +126,88 @@ class RunStore:
                 row = (await connection.execute(statement)).one_or_none()
         return None if row is None else _run(row)
 
-    async def save(self, run_id: RunId, holder: UUID, progress: Progress) -> None:
-        """Store how far the run is; raises Conflict (RUN_TAKEN_OVER) if it is no longer ours."""
-        await self._write(run_id, holder, _progress_values(progress))
+    async def save(self, run_id: RunId, holder: UUID, figures: Figures) -> None:
+        """Store what the run has done; raises Conflict (RUN_TAKEN_OVER) if it is not ours."""
+        await self._write(run_id, holder, _figure_values(figures))
+
+    async def save_checkpoint(self, run_id: RunId, holder: UUID, checkpoint: object) -> None:
+        """Keep what need not be read again; raises Conflict (RUN_TAKEN_OVER)."""
+        await self._write(run_id, holder, {"checkpoint": checkpoint})
+
+    async def checkpoint(self, run_id: RunId) -> Any:
+        """Return what was kept last; None for nothing."""
+        rows = await self._rows(select(runs.c.checkpoint).where(runs.c.run_id == run_id))
+        return rows[0][0] if rows else None
 
     async def end(
         self, run_id: RunId, holder: UUID, state: RunState, error: str, now: datetime
     ) -> None:
         """End the run; raises Conflict (RUN_TAKEN_OVER) if it is no longer ours."""
-        await self._write(run_id, holder, {"state": state, "error": error, "ended_at": now})
+        values = {"state": state, "error": error, "ended_at": now, "checkpoint": None}
+        await self._write(run_id, holder, values)
 
-    async def _write(self, run_id: RunId, holder: UUID, values: dict[str, Any]) -> None:
+    async def add_drift(self, run_id: RunId, found: Iterable[Drifted]) -> None:
+        """Keep who had drifted; repeats are kept once."""
+        values = [
+            {"run_id": run_id, "user_id": user_id, "kind": it.kind, "table_name": it.table}
+            for user_id, it in found
+        ]
+        if values:
+            with database_errors():
+                async with self._engine.begin() as connection:
+                    await connection.execute(insert(drift).on_conflict_do_nothing(), values)
+
+    async def list_drift(self, run_id: RunId, after: Drifted | None, limit: int) -> list[Drifted]:
+        """Return who had drifted by rising id, kind and table, from behind `after`."""
+        order = (drift.c.user_id, drift.c.kind, drift.c.table_name)
+        query = select(*order).where(drift.c.run_id == run_id).order_by(*order).limit(limit)
+        if after is not None:
+            user_id, last = after
+            query = query.where(tuple_(*order) > tuple_(user_id, last.kind.value, last.table))
+        return [
+            (int(user_id), Difference(DriftKind(kind), table))
+            for user_id, kind, table in await self._rows(query)
+        ]
+
+    async def forget(self, before: datetime) -> int:
+        """Delete runs that ended before then, but for the latest of each kind; return how many."""
+        latest = select(func.max(runs.c.requested_at)).group_by(runs.c.kind)
+        statement = delete(runs).where(runs.c.ended_at < before, runs.c.requested_at.not_in(latest))
+        with database_errors():
+            async with self._engine.begin() as connection:
+                return int((await connection.execute(statement)).rowcount)
+
+    async def freshness(self) -> Freshness | None:
+        """Return where freshness comes from; None before it was ever judged."""
+        columns = freshness.c
+        query = select(columns.mode, columns.since, columns.reason, columns.capture_alive_at)
+        rows = await self._rows(query)
+        if not rows:
+            return None
+        mode, since, reason, alive_at = rows[0]
+        return Freshness(FreshnessMode(mode), since, reason, alive_at)
+
+    async def save_freshness(self, now_is: Freshness) -> None:
+        """Say where freshness comes from."""
+        values = {
+            "mode": now_is.mode,
+            "since": now_is.since,
+            "reason": now_is.reason,
+            "capture_alive_at": now_is.capture_alive_at,
+        }
+        statement = insert(freshness).values(row_id=1, **values)
+        upsert = statement.on_conflict_do_update(index_elements=["row_id"], set_=values)
+        with database_errors():
+            async with self._engine.begin() as connection:
+                await connection.execute(upsert)
+
+    async def _rows(self, query: Select[*tuple[Any, ...]]) -> Sequence[Any]:
+        with database_errors():
+            async with self._engine.connect() as connection:
+                rows: Sequence[Any] = (await connection.execute(query)).all()
+        return rows
+
+    async def _write(self, run_id: RunId, holder: UUID, values: Mapping[str, Any]) -> None:
         statement = (
             update(runs)
             .where(
@@ -141,6 +234,11 @@ class Leadership:
         dsn = make_url(postgres_url).set(drivername="postgresql")
         self._dsn = dsn.render_as_string(hide_password=False)
         self._connection: Any = None
+
+    @property
+    def is_held(self) -> bool:
+        """True while the lock was ours when it was last asked for."""
+        return self._connection is not None
 
     async def is_ours(self) -> bool:
         """Try to take the lock, or make sure that we still have it.
@@ -199,24 +297,47 @@ def _run(row: Row[Any]) -> Run:
         requested_at=row.requested_at,
         started_at=row.started_at,
         ended_at=row.ended_at,
-        progress=Progress(
-            users_checked=row.users_checked,
-            users_moved=row.users_moved,
-            users_failed=row.users_failed,
-            failed_user_ids=tuple(map(int, row.failed_user_ids)),
-            last_user_id=int(row.last_user_id),
-            max_user_id=int(row.max_user_id),
-        ),
+        figures=_figures(row),
         error=row.error,
     )
 
 
-def _progress_values(progress: Progress) -> dict[str, int | Sequence[int]]:
+_COUNTS: Final = (
+    "phase_done",
+    "phase_total",
+    "users_checked",
+    "users_refreshed",
+    "users_moved",
+    "users_drifted",
+    "users_unsettled",
+    "users_failed",
+    "rows_read",
+    "mysql_statements",
+    "mysql_seconds",
+)
+
+
+def _figures(row: Row[Any]) -> Figures:
+    values = row._mapping
+    return Figures(
+        phase=RunPhase(row.phase),
+        failed_user_ids=[int(user_id) for user_id in row.failed_user_ids],
+        drift=Counter({_difference(name): users for name, users in row.drift.items()}),
+        done=Counter(row.done),
+        **{name: values[name] for name in _COUNTS},
+    )
+
+
+def _figure_values(figures: Figures) -> dict[str, Any]:
     return {
-        "users_checked": progress.users_checked,
-        "users_moved": progress.users_moved,
-        "users_failed": progress.users_failed,
-        "failed_user_ids": list(progress.failed_user_ids),
-        "last_user_id": progress.last_user_id,
-        "max_user_id": progress.max_user_id,
+        "phase": figures.phase,
+        "failed_user_ids": figures.failed_user_ids,
+        "drift": {" ".join(it).strip(): users for it, users in figures.drift.items()},
+        "done": dict(figures.done),
+        **{name: getattr(figures, name) for name in _COUNTS},
     }
+
+
+def _difference(name: str) -> Difference:
+    kind, _, table = name.partition(" ")
+    return Difference(DriftKind(kind), table)

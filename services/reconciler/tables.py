@@ -1,20 +1,24 @@
-"""The reconciler's one table, in its own schema."""
+"""The reconciler's tables, in their own schema."""
 
 from typing import Final
 
 from sqlalchemy import (
     BigInteger,
+    CheckConstraint,
     Column,
     DateTime,
+    Double,
+    ForeignKey,
     Index,
     MetaData,
     Numeric,
+    SmallInteger,
     Table,
     Text,
     Uuid,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 SCHEMA: Final = "reconciler"
 
@@ -33,20 +37,53 @@ runs = Table(
     Column("requested_at", DateTime(timezone=True), nullable=False),
     Column("started_at", DateTime(timezone=True)),
     Column("ended_at", DateTime(timezone=True)),
+    Column("phase", Text, nullable=False, server_default="UNSPECIFIED"),
+    Column("phase_done", BigInteger, nullable=False, server_default="0"),
+    Column("phase_total", BigInteger, nullable=False, server_default="0"),
     Column("users_checked", BigInteger, nullable=False, server_default="0"),
+    Column("users_refreshed", BigInteger, nullable=False, server_default="0"),
     Column("users_moved", BigInteger, nullable=False, server_default="0"),
+    Column("users_drifted", BigInteger, nullable=False, server_default="0"),
+    Column("users_unsettled", BigInteger, nullable=False, server_default="0"),
     Column("users_failed", BigInteger, nullable=False, server_default="0"),
     Column("failed_user_ids", ARRAY(USER_ID), nullable=False, server_default="{}"),
-    Column("last_user_id", USER_ID, nullable=False, server_default="0"),
-    Column("max_user_id", USER_ID, nullable=False, server_default="0"),
+    Column("rows_read", BigInteger, nullable=False, server_default="0"),
+    Column("mysql_statements", BigInteger, nullable=False, server_default="0"),
+    Column("mysql_seconds", Double, nullable=False, server_default="0"),
+    # How many people by name of what was done, or by "KIND table" of how they had drifted.
+    Column("done", JSONB, nullable=False, server_default="{}"),
+    Column("drift", JSONB, nullable=False, server_default="{}"),
+    # What a run that goes on after an interruption need not read again.
+    Column("checkpoint", JSONB),
     Column("error", Text, nullable=False, server_default=""),
     # Who works on it; another who takes over makes the first one's writes miss.
     Column("holder", Uuid),
-    Index(
-        "runs_active_kind",
-        "kind",
-        unique=True,
-        postgresql_where=text("state IN ('PENDING', 'RUNNING')"),
-    ),
+    # Written by the release before this one alone; to be dropped with the next.
+    Column("last_user_id", USER_ID, nullable=False, server_default="0"),
+    Column("max_user_id", USER_ID, nullable=False, server_default="0"),
+    Index("runs_pending_kind", "kind", unique=True, postgresql_where=text("state = 'PENDING'")),
     Index("runs_requested", "requested_at"),
+    Index("runs_of_kind", "kind", text("requested_at DESC")),
+)
+
+# Who had drifted, as one run found them.
+drift = Table(
+    "drift",
+    metadata,
+    Column("run_id", Uuid, ForeignKey(runs.c.run_id, ondelete="CASCADE"), primary_key=True),
+    Column("user_id", USER_ID, primary_key=True),
+    Column("kind", Text, primary_key=True),
+    Column("table_name", Text, primary_key=True),
+)
+
+# The one row that says where freshness comes from.
+freshness = Table(
+    "freshness",
+    metadata,
+    Column("row_id", SmallInteger, primary_key=True, autoincrement=False, server_default="1"),
+    Column("mode", Text, nullable=False),
+    Column("since", DateTime(timezone=True), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("capture_alive_at", DateTime(timezone=True)),
+    CheckConstraint("row_id = 1", name="freshness_one_row"),
 )

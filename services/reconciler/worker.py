@@ -1,18 +1,20 @@
-"""The one copy that works: takes runs and walks them to their end."""
+"""The one copy that works: asks for the runs that are due, takes runs, sees them to their end."""
 
 import logging
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 from servicekit.clock import Clock
-from servicekit.errors import Conflict
+from servicekit.errors import Conflict, ServiceError
 from services.reconciler import metrics
-from services.reconciler.domain import Run, RunState, verdict
+from services.reconciler.domain.freshness import FreshnessMode
+from services.reconciler.domain.runs import Run, RunState, verdict
+from services.reconciler.domain.schedule import Schedule
+from services.reconciler.jobs import Jobs
+from services.reconciler.patience import GaveUpError
+from services.reconciler.report import Report
 from services.reconciler.store import Leadership, RunStore
-from services.reconciler.sweep import GaveUpError, Pace, Sweep
-from services.reconciler.upstreams import Upstreams
 
 _log = logging.getLogger(__name__)
 
@@ -29,53 +31,61 @@ class Worker:
     """Looks for work; a copy that does not hold the lock does nothing.
 
     A run interrupted at any point, by a stop, a crash or a lost connection, stays RUNNING and is
-    gone on with from the last page saved, here or in another copy.
+    done again from what it has kept, here or in another copy.
     """
 
     def __init__(
-        self,
-        store: RunStore,
-        leadership: Leadership,
-        upstreams: Upstreams,
-        pace: Pace,
-        clock: Clock,
+        self, store: RunStore, leadership: Leadership, jobs: Jobs, schedule: Schedule, clock: Clock
     ) -> None:
         self._store = store
         self._leadership = leadership
-        self._upstreams = upstreams
-        self._pace = pace
+        self._jobs = jobs
+        self._schedule = schedule
         self._clock = clock
+        self._began_at = clock.now()
 
-    async def run_once(self, _now: datetime) -> Round:
-        """Walk the run that has waited longest, if it is for us to do."""
+    async def run_once(self, now: datetime) -> Round:
+        """Do the run that has waited longest, if it is for us to do."""
         is_leading = await self._leadership.is_ours()
         metrics.LEADING.set(is_leading)
         if not is_leading:
             return Round(is_leading=False)
+        await self._ask_for_due(now)
         holder = uuid4()
         run = await self._store.take(holder, self._clock.now())
         if run is None:
             return Round(is_leading=True)
-        await self._walk(run, holder)
+        await self._do(run, Report(self._store, run, holder, self._clock))
         return Round(is_leading=True, has_more=True)
 
     async def stop(self) -> None:
         """Let another copy work; call it after the last `run_once`."""
         await self._leadership.release()
 
-    async def _walk(self, run: Run, holder: UUID) -> None:
-        extra = {"run_id": str(run.run_id), "after_user_id": run.progress.last_user_id}
+    async def _ask_for_due(self, now: datetime) -> None:
+        fresh = await self._store.freshness()
+        mode = FreshnessMode.CHANGE_CAPTURE if fresh is None else fresh.mode
+        last = await self._store.last_requested()
+        for kind in self._schedule.due(mode, last, self._began_at, now):
+            await self._store.request(kind, f"schedule, {mode.value.lower()}", now)
+
+    async def _do(self, run: Run, report: Report) -> None:
+        extra = {"run_id": str(run.run_id), "kind": run.kind.value}
         _log.info("run_taken", extra=extra)
-        save = partial(self._store.save, run.run_id, holder)
-        sweep = Sweep(self._upstreams, self._pace, self._clock, save)
         try:
-            state, error = verdict(await sweep.run(run.progress))
+            await self._jobs.do(report)
+            state, error = verdict(report.figures)
+            await report.save()
         except GaveUpError as failure:
             state, error = RunState.FAILED, f"gave up: {failure}"
         except Conflict as conflict:
             _log.warning("run_lost", extra={**extra, "error": str(conflict)})
             await self._leadership.release()
             return
-        await self._store.end(run.run_id, holder, state, error, self._clock.now())
-        metrics.RUNS.labels(state.value).inc()
+        except ServiceError as refusal:
+            state, error = RunState.FAILED, f"refused: {refusal}"
+        await report.end(state, error)
+        metrics.RUNS.labels(run.kind.value.lower(), state.value.lower()).inc()
+        if state is RunState.SUCCEEDED and run.started_at is not None:
+            metrics.LAST_SUCCESS.labels(run.kind.value.lower()).set(run.started_at.timestamp())
         _log.info("run_ended", extra={**extra, "state": state.value, "error": error})

@@ -58,6 +58,8 @@ async def test_description_is_valid(document: dict[str, Any]) -> None:
         ("POST", "/v1/pipeline/ingest/resume"),
         ("GET", "/v1/reconciliations"),
         ("POST", "/v1/reconciliations"),
+        ("GET", "/v1/reconciliations/{run_id}"),
+        ("GET", "/v1/reconciliations/{run_id}/drift"),
         ("GET", "/v1/events"),
         ("POST", "/v1/events/tickets"),
         ("GET", "/healthz"),

@@ -36,6 +36,8 @@ ROUTES = [
     ("POST", "/v1/pipeline/ingest/resume", {"supervisor"}),
     ("GET", "/v1/reconciliations", {"supervisor", "service"}),
     ("POST", "/v1/reconciliations", {"supervisor", "service"}),
+    ("GET", f"/v1/reconciliations/{ANY}", {"supervisor", "service"}),
+    ("GET", f"/v1/reconciliations/{ANY}/drift", {"supervisor", "service"}),
     ("POST", "/v1/events/tickets", {"agent", "supervisor", "service"}),
 ]
 

@@ -279,6 +279,7 @@ async def test_pipeline(gateway: RunningGateway, supervisor: httpx.AsyncClient) 
     assert body["relay"]["offset"] == "4711"
     assert body["cache"]["hits"] == 9
     assert body["reconciliation"] is None
+    assert (body["freshness"]["mode"], body["freshness"]["reason"]) == ("batch", "CAPTURE_SILENT")
     assert body["unavailable"] == {}
     await gateway.services.stop("binlog_relay", "cdc_ingest")
     body = (await supervisor.get("/v1/pipeline")).json()
@@ -338,12 +339,27 @@ async def test_reconciliations(gateway: RunningGateway, supervisor: httpx.AsyncC
     run = response.json()
     assert run["state"] == "pending"
     assert run["kind"] == "full"
-    assert run["max_user_id"] == str(2**60)
+    assert (run["phase"], run["drift"], run["done"]) == (None, [], {})
     assert run["reason"] == "supervisor supervisor-1: after the deploy"
     again = await supervisor.post("/v1/reconciliations")
     assert again.json() == run
     listed = (await supervisor.get("/v1/reconciliations", params={"page_size": 1})).json()
     assert listed == {"reconciliations": [run]}
+    path = f"/v1/reconciliations/{run['run_id']}"
+    assert (await supervisor.get(path)).json() == run
+    missing = await supervisor.get(f"/v1/reconciliations/{uuid.uuid4()}")
+    assert reason(missing, 404) == "RUN_NOT_FOUND"
+    first = (await supervisor.get(f"{path}/drift")).json()
+    expected = {"user_id": str(2**60), "kind": "outdated", "table": "claims"}
+    assert first == {"drift": [expected], "next_page_token": "next"}
+    last = await supervisor.get(f"{path}/drift", params={"page_token": "next"})
+    assert last.json()["next_page_token"] is None
+
+
+@pytest.mark.parametrize("kind", ["changed", "warming", "housekeeping"])
+async def test_every_kind_of_reconciliation(supervisor: httpx.AsyncClient, kind: str) -> None:
+    response = await supervisor.post("/v1/reconciliations", json={"kind": kind})
+    assert response.json()["kind"] == kind
 
 
 async def test_deadline_and_trace_travel(

@@ -21,7 +21,7 @@ from servicekit.lifecycle import Parts
 from servicekit.migrations import upgrade
 from services.reconciler.app import build
 from services.reconciler.settings import ReconcilerSettings
-from services.reconciler.testing import FakeServices, fake_services
+from services.reconciler.testing import FakeServices, fake_services, packed, person_rows
 
 if TYPE_CHECKING:
     from dialler.reconciler.v1.reconciler_pb2_grpc import ReconcilerServiceAsyncStub
@@ -43,7 +43,12 @@ class Bench:
             "postgres_url": SecretStr(self.postgres_url),
             "user_context_target": self.fakes.user_context_target,
             "queue_target": self.fakes.queue_target,
+            "cdc_ingest_target": None,
             "page_users": 10,
+            "load_share": 1.0,
+            "recheck_seconds": 0.01,
+            "recheck_longest_seconds": 1.0,
+            "watch_seconds": 0.02,
             "poll_seconds": 0.05,
             "retry_first_seconds": 0.02,
             "retry_longest_seconds": 0.1,
@@ -86,11 +91,11 @@ class Bench:
 
     @staticmethod
     async def start_run(
-        stub: "ReconcilerServiceAsyncStub", reason: str = "test"
+        stub: "ReconcilerServiceAsyncStub",
+        reason: str = "test",
+        kind: reconciler_pb2.RunKind.ValueType = reconciler_pb2.RUN_KIND_FULL,
     ) -> reconciler_pb2.Run:
-        response = await stub.StartRun(
-            reconciler_pb2.StartRunRequest(kind=reconciler_pb2.RUN_KIND_FULL, reason=reason)
-        )
+        response = await stub.StartRun(reconciler_pb2.StartRunRequest(kind=kind, reason=reason))
         return response.run
 
     @staticmethod
@@ -101,6 +106,14 @@ class Bench:
             async for answer in stub.WatchRun(reconciler_pb2.WatchRunRequest(run_id=run_id)):
                 run = answer.run
         return run
+
+    async def run(
+        self,
+        stub: "ReconcilerServiceAsyncStub",
+        kind: reconciler_pb2.RunKind.ValueType = reconciler_pb2.RUN_KIND_FULL,
+    ) -> reconciler_pb2.Run:
+        """Have a run done and return it ended."""
+        return await self.ended(stub, (await self.start_run(stub, kind=kind)).run_id)
 
     async def until(self, is_true: Callable[[], bool]) -> None:
         """Wait until it is true; fails after a while."""
@@ -124,7 +137,8 @@ async def bench(postgres_database: PostgresDatabase) -> AsyncIterator[Bench]:
     """A migrated database and fresh fakes who know 100 people with gaps between their ids."""
     await upgrade(postgres_database.url, package="services.reconciler", schema="reconciler")
     async with fake_services() as fakes:
-        fakes.user_context.user_ids = [n * 3 for n in range(1, 101)]
+        for user_id in (n * 3 for n in range(1, 101)):
+            fakes.user_context.people[user_id] = packed(person_rows(user_id))
         bench = Bench(postgres_database.url, fakes)
         yield bench
         if bench.channel is not None:

@@ -1,0 +1,1 @@
+"""Rules without input or output: what a run is, what differs, what that means."""

@@ -1,0 +1,280 @@
+"""Every kind of silent damage is found, told and put right; nobody else is touched or accused."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from dialler.reconciler.v1 import reconciler_pb2
+from dialler.reconciler.v1.reconciler_pb2 import (
+    DRIFT_KIND_ALTERED,
+    DRIFT_KIND_CACHED_ALTERED,
+    DRIFT_KIND_CACHED_OUTDATED,
+    DRIFT_KIND_MISSING,
+    DRIFT_KIND_ORPHANED,
+    DRIFT_KIND_OUTDATED,
+    RUN_KIND_CHANGED,
+    RUN_KIND_HOUSEKEEPING,
+    RUN_KIND_WARMING,
+    RUN_STATE_SUCCEEDED,
+)
+
+from servicekit.errors import Unavailable
+from services.reconciler.domain.fingerprints import unpack
+from services.reconciler.testing import (
+    FakeEntry,
+    FakeServices,
+    context_of,
+    packed,
+    person_rows,
+)
+
+if TYPE_CHECKING:
+    from dialler.reconciler.v1.reconciler_pb2_grpc import ReconcilerServiceAsyncStub
+
+    from tests.integration.reconciler.conftest import Bench
+
+pytestmark = pytest.mark.integration
+
+# Of the people of the bench: 3, 6, ... 300.
+SOMEBODY = 42
+
+
+def _claims_moved(fakes: FakeServices) -> None:
+    """A claim of somebody's is another's now, and no change message said so."""
+    people = fakes.user_context.people
+    giver, taker = unpack(people[SOMEBODY]), unpack(people[45])
+    claim_id = min(giver.hanging)
+    left = {i: both for i, both in giver.hanging.items() if i != claim_id}
+    people[SOMEBODY] = packed(giver._replace(claims=giver.claims ^ 7, hanging=left))
+    more = {**taker.hanging, claim_id: giver.hanging[claim_id]}
+    people[45] = packed(taker._replace(claims=taker.claims ^ 11, hanging=more))
+
+
+def _requirement_changed(fakes: FakeServices) -> None:
+    rows = unpack(fakes.user_context.people[SOMEBODY])
+    claim_id = max(rows.hanging)
+    changed = {**rows.hanging, claim_id: (rows.hanging[claim_id][0] ^ 9, rows.hanging[claim_id][1])}
+    fakes.user_context.people[SOMEBODY] = packed(rows._replace(hanging=changed))
+
+
+def _added(fakes: FakeServices) -> None:
+    fakes.user_context.people[1_000] = packed(person_rows(1_000))
+
+
+def _deleted(fakes: FakeServices) -> None:
+    del fakes.user_context.people[SOMEBODY]
+
+
+def _entry_removed(fakes: FakeServices) -> None:
+    del fakes.queue.entries[SOMEBODY]
+
+
+def _entry_invented(fakes: FakeServices) -> None:
+    fakes.queue.entries[2_000] = fakes.queue.entries[SOMEBODY]
+
+
+def _entry_altered(fakes: FakeServices) -> None:
+    entries = fakes.queue.entries
+    entries[SOMEBODY] = entries[SOMEBODY]._replace(is_altered=True)
+
+
+def _cache_altered(fakes: FakeServices) -> None:
+    rows = fakes.user_context.people[SOMEBODY]
+    fakes.user_context.cached[SOMEBODY] = context_of(rows), False
+
+
+def _cache_outdated(fakes: FakeServices) -> None:
+    fakes.user_context.cached[SOMEBODY] = 123, True
+
+
+Found = set[tuple[int, int, str]]
+
+DAMAGE: list[tuple[Callable[[FakeServices], None], Found]] = [
+    (
+        _claims_moved,
+        {
+            (who, DRIFT_KIND_OUTDATED, table)
+            for who in (SOMEBODY, 45)
+            for table in ("claims", "claim_requirements", "claim_vehicle_packages")
+        },
+    ),
+    (_requirement_changed, {(SOMEBODY, DRIFT_KIND_OUTDATED, "claim_requirements")}),
+    (_added, {(1_000, DRIFT_KIND_MISSING, "")}),
+    (_deleted, {(SOMEBODY, DRIFT_KIND_ORPHANED, "")}),
+    (_entry_removed, {(SOMEBODY, DRIFT_KIND_MISSING, "")}),
+    (_entry_invented, {(2_000, DRIFT_KIND_ORPHANED, "")}),
+    (_entry_altered, {(SOMEBODY, DRIFT_KIND_ALTERED, "")}),
+    (_cache_altered, {(SOMEBODY, DRIFT_KIND_CACHED_ALTERED, "")}),
+    (_cache_outdated, {(SOMEBODY, DRIFT_KIND_CACHED_OUTDATED, "")}),
+]
+
+
+async def _drift(stub: "ReconcilerServiceAsyncStub", run: reconciler_pb2.Run) -> Found:
+    found: Found = set()
+    token = ""
+    while True:
+        page = await stub.ListDrift(
+            reconciler_pb2.ListDriftRequest(run_id=run.run_id, page_size=2, page_token=token)
+        )
+        found |= {(it.user_id, it.kind, it.table) for it in page.drift}
+        token = page.next_page_token
+        if not token:
+            return found
+
+
+def _is_all_right(fakes: FakeServices) -> bool:
+    held = {u: it.rows for u, it in fakes.queue.entries.items() if not it.is_absent}
+    is_cache_right = all(
+        cached == (context_of(fakes.user_context.people[user_id]), True)
+        for user_id, cached in fakes.user_context.cached.items()
+    )
+    is_altered = any(it.is_altered for it in fakes.queue.entries.values())
+    return held == fakes.user_context.people and is_cache_right and not is_altered
+
+
+@pytest.mark.parametrize(("damage", "expected"), DAMAGE, ids=lambda it: getattr(it, "__name__", ""))
+async def test_damage_is_found_told_and_put_right(
+    bench: "Bench", damage: Callable[[FakeServices], None], expected: Found
+) -> None:
+    fakes = bench.fakes
+    fakes.apply_everybody()
+    damage(fakes)
+    async with bench.running() as stub:
+        run = await bench.run(stub)
+        assert run.state == RUN_STATE_SUCCEEDED
+        assert await _drift(stub, run) == expected
+        assert run.users_drifted == len({who for who, _, _ in expected})
+        assert {(it.kind, it.table) for it in run.drift} == {it[1:] for it in expected}
+        assert _is_all_right(fakes)
+        assert set(fakes.user_context.refreshed) == {who for who, _, _ in expected}
+        again = await bench.run(stub)
+    assert (again.users_drifted, again.users_refreshed) == (0, 0)
+
+
+async def test_a_change_under_way_is_no_drift(bench: "Bench") -> None:
+    """MySQL has it already, the queue applies it between the first look and the second."""
+    fakes = bench.fakes
+    fakes.apply_everybody()
+    _requirement_changed(fakes)
+    rows = fakes.user_context.people[SOMEBODY]
+
+    def arrive() -> None:
+        if fakes.user_context.calls["ReadRowFingerprints"] == 1:
+            fakes.queue.entries[SOMEBODY] = FakeEntry(9, context_of(rows), rows)
+
+    fakes.user_context.on_look = arrive
+    async with bench.running() as stub:
+        run = await bench.run(stub)
+    assert (run.users_drifted, run.users_unsettled) == (0, 0)
+
+
+async def test_somebody_who_keeps_changing_is_refreshed_without_being_accused(
+    bench: "Bench",
+) -> None:
+    fakes = bench.fakes
+    fakes.apply_everybody()
+    _requirement_changed(fakes)
+    seeds = iter(range(1, 100))
+
+    def change() -> None:
+        rows = person_rows(SOMEBODY, seed=next(seeds))
+        hanging = person_rows(SOMEBODY).hanging
+        fakes.user_context.people[SOMEBODY] = packed(rows._replace(hanging=hanging))
+
+    fakes.user_context.on_look = change
+    async with bench.running() as stub:
+        run = await bench.run(stub)
+    assert (run.users_drifted, run.users_unsettled, run.users_refreshed) == (0, 1, 1)
+    assert _is_all_right(fakes)
+
+
+async def test_what_was_captured_before_the_first_look_is_waited_for(bench: "Bench") -> None:
+    fakes = bench.fakes
+    fakes.apply_everybody()
+    _requirement_changed(fakes)
+    rows = fakes.user_context.people[SOMEBODY]
+    fakes.ingest.alive_at = fakes.ingest.applied_through = datetime.now(UTC)
+    async with bench.running(
+        cdc_ingest_target=fakes.ingest_target, recheck_longest_seconds=60.0
+    ) as stub:
+        run = await bench.start_run(stub)
+        await bench.until(lambda: fakes.user_context.calls["ReadRowFingerprints"] == 1)
+        fakes.queue.entries[SOMEBODY] = FakeEntry(9, context_of(rows), rows)
+        fakes.ingest.applied_through = datetime.now(UTC) + timedelta(seconds=1)
+        ended = await bench.ended(stub, run.run_id)
+    assert (ended.users_drifted, ended.users_refreshed) == (0, 0)
+
+
+async def test_unverified_people_are_refreshed_once_and_nobody_is_accused(bench: "Bench") -> None:
+    """As a rebuild leaves them: placed by facts alone."""
+    fakes = bench.fakes
+    fakes.apply_everybody()
+    for user_id in (3, 6, 9):
+        fakes.queue.entries[user_id] = fakes.queue.entries[user_id]._replace(rows=b"", context=0)
+    async with bench.running() as stub:
+        run = await bench.run(stub)
+        assert (run.users_drifted, run.users_refreshed) == (0, 3)
+        assert (await bench.run(stub)).users_refreshed == 0
+
+
+async def test_without_a_cache_the_rest_is_compared(bench: "Bench") -> None:
+    fakes = bench.fakes
+    fakes.apply_everybody()
+    _requirement_changed(fakes)
+    fakes.user_context.cache_failure = Unavailable("CACHE_UNAVAILABLE", "no Redis")
+    async with bench.running() as stub:
+        run = await bench.run(stub)
+    assert (run.state, run.users_drifted) == (RUN_STATE_SUCCEEDED, 1)
+
+
+@pytest.mark.fault
+async def test_a_broken_stream_goes_on_where_it_was(bench: "Bench") -> None:
+    fakes = bench.fakes
+    fakes.apply_everybody()
+    fakes.user_context.people |= {it: packed(person_rows(it)) for it in range(301, 901)}
+    fakes.apply_everybody()
+
+    def fail_once(chunk: int) -> None:
+        if chunk == 8:
+            raise Unavailable("MAIN_APP_UNAVAILABLE", "away")
+
+    fakes.user_context.on_chunk = fail_once
+    async with bench.running() as stub:
+        run = await bench.run(stub)
+    assert (run.state, run.users_drifted, run.users_refreshed) == (RUN_STATE_SUCCEEDED, 0, 0)
+
+
+async def test_changed_people_are_compared(bench: "Bench") -> None:
+    fakes = bench.fakes
+    fakes.apply_everybody()
+    _requirement_changed(fakes)
+    fakes.user_context.changed = {SOMEBODY, 45}
+    async with bench.running() as stub:
+        run = await bench.run(stub, RUN_KIND_CHANGED)
+    assert (run.users_checked, run.users_drifted, run.users_refreshed) == (2, 1, 1)
+    assert not fakes.user_context.calls["StreamRangeFingerprints"]
+    assert _is_all_right(fakes)
+
+
+async def test_the_heads_of_the_queues_are_cached(bench: "Bench") -> None:
+    fakes = bench.fakes
+    fakes.apply_everybody()
+    async with bench.running(warming_users=60) as stub:
+        run = await bench.run(stub, RUN_KIND_WARMING)
+    assert run.done == {"contexts_cached": 180}
+    assert set(fakes.user_context.cached) == {n * 3 for n in range(1, 61)}
+
+
+async def test_housekeeping_goes_on_until_nothing_is_left(bench: "Bench") -> None:
+    fakes = bench.fakes
+    fakes.apply_everybody()
+    fakes.queue.misplaced = {SOMEBODY}
+    async with bench.running(runs_kept_days=1e-9) as stub:
+        for _ in range(2):
+            await bench.run(stub)
+        run = await bench.run(stub, RUN_KIND_HOUSEKEEPING)
+        listed = (await stub.ListRuns(reconciler_pb2.ListRunsRequest())).runs
+    assert run.done == {"requests_deleted": 30, "runs_deleted": 1}
+    assert len(listed) == 2, "the latest of each kind stays"
+    assert (run.users_checked, run.users_drifted) == (100, 1)
