@@ -28,6 +28,7 @@ from services.queue.facts_stream import FactsStream
 from services.queue.figures import Figures
 from services.queue.gauges import Gauges
 from services.queue.housekeeping import Housekeeping
+from services.queue.lookup_desk import LookupDesk
 from services.queue.main_app import MainApp
 from services.queue.outcome_desk import OutcomeDesk
 from services.queue.promotion import Promotion
@@ -102,6 +103,7 @@ def build(settings: QueueSettings, clock: Clock | None = None) -> Parts:
         explaining=Explaining(database, rulebook, main_app, clock),
         rebuild=rebuild,
         audit=AuditTrail(database, clock),
+        lookup=LookupDesk(database, rulebook),
     )
     servicer = QueueServicer(desks, rulebook, clock)
 

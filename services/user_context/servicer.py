@@ -21,6 +21,7 @@ from services.user_context.fragments import batched
 from services.user_context.invalidations import Invalidations
 from services.user_context.metrics import CacheStats, Result
 from services.user_context.readings import Refreshed
+from services.user_context.search import PeopleSearch
 from services.user_context.store import MainAppStore
 
 SERVICE_NAME = "dialler.user_context.v1.UserContextService"
@@ -44,6 +45,7 @@ class UserContextServicer:
         invalidations: Invalidations,
         main_app: MainAppStore,
         streams: FactsStreams,
+        search: PeopleSearch,
         stats: CacheStats,
     ) -> None:
         self._contexts = contexts
@@ -52,6 +54,7 @@ class UserContextServicer:
         self._invalidations = invalidations
         self._main_app = main_app
         self._streams = streams
+        self._search = search
         self._stats = stats
 
     async def GetUserContext(self, request: pb.GetUserContextRequest, context: _Context) -> bytes:
@@ -141,6 +144,12 @@ class UserContextServicer:
             versions[user_id] = max(one.version, versions.get(user_id, 0))
         await self._invalidations.invalidate_call_states(versions)
         return pb.InvalidateCallStatesResponse()
+
+    async def SearchUsers(
+        self, request: pb.SearchUsersRequest, context: _Context
+    ) -> pb.SearchUsersResponse:
+        """People by number, address or name."""
+        return await self._search.find(request)
 
     async def GetCacheStats(
         self, request: pb.GetCacheStatsRequest, context: _Context
