@@ -101,6 +101,7 @@ def build(settings: UserContextSettings) -> Parts:
     invalidations = Invalidations(cache, own)
     servicer = UserContextServicer(
         contexts=Contexts(cache, main, call, stats),
+        search=PeopleSearch(people, names, queue),
         facts=facts,
         refreshes=refreshes,
         invalidations=invalidations,
@@ -110,7 +111,6 @@ def build(settings: UserContextSettings) -> Parts:
             own,
             most_seconds=settings.mysql_stream_seconds,
         ),
-        search=PeopleSearch(people, names, queue),
         stats=stats,
     )
     return Parts(

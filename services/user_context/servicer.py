@@ -40,21 +40,21 @@ class UserContextServicer:
         self,
         *,
         contexts: Contexts,
+        search: PeopleSearch,
         facts: Coalescer[UserId, UserFacts],
         refreshes: Coalescer[UserId, Refreshed],
         invalidations: Invalidations,
         main_app: MainAppStore,
         streams: FactsStreams,
-        search: PeopleSearch,
         stats: CacheStats,
     ) -> None:
         self._contexts = contexts
+        self._search = search
         self._facts = facts
         self._refreshes = refreshes
         self._invalidations = invalidations
         self._main_app = main_app
         self._streams = streams
-        self._search = search
         self._stats = stats
 
     async def GetUserContext(self, request: pb.GetUserContextRequest, context: _Context) -> bytes:
@@ -78,6 +78,12 @@ class UserContextServicer:
         if not missing:
             return found
         return found + pb.BatchGetUserContextsResponse(missing_user_ids=missing).SerializeToString()
+
+    async def SearchUsers(
+        self, request: pb.SearchUsersRequest, context: _Context
+    ) -> pb.SearchUsersResponse:
+        """People by number, address or name."""
+        return await self._search.find(request)
 
     async def RefreshUsers(
         self, request: pb.RefreshUsersRequest, context: _Context
@@ -144,12 +150,6 @@ class UserContextServicer:
             versions[user_id] = max(one.version, versions.get(user_id, 0))
         await self._invalidations.invalidate_call_states(versions)
         return pb.InvalidateCallStatesResponse()
-
-    async def SearchUsers(
-        self, request: pb.SearchUsersRequest, context: _Context
-    ) -> pb.SearchUsersResponse:
-        """People by number, address or name."""
-        return await self._search.find(request)
 
     async def GetCacheStats(
         self, request: pb.GetCacheStatsRequest, context: _Context
