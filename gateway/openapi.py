@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from pydantic import BaseModel, Field
 
+from gateway.examples import add_examples
 from gateway.problems import MEDIA_TYPE
 from gateway.schemas import EventType
 
@@ -100,6 +101,7 @@ def described(app: FastAPI) -> dict[str, Any]:
     schemas |= problem.pop("$defs", {})
     schemas["Problem"] = problem
     schemas["Context"] = _of_message(user_context_pb2.UserContext.DESCRIPTOR)
+    add_examples(document)
     return document
 
 
