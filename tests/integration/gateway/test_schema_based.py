@@ -55,7 +55,9 @@ AGENTS = (
 )
 
 
-@pytest.mark.parametrize(("role", "arguments"), [("supervisor", WHOLE), ("agent", AGENTS)])
+@pytest.mark.parametrize(
+    ("role", "arguments"), [("supervisor", WHOLE), ("agent", AGENTS)], ids=["supervisor", "agent"]
+)
 async def test_the_api_is_as_described(start: Start, role: str, arguments: str) -> None:
     gateway = await start(
         rate_limit_per_second=100_000, address_rate_limit_per_second=1_000_000, access_log=False
