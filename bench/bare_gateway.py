@@ -7,6 +7,7 @@ no audit, no headers, no log.
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import grpc.aio
 import uvicorn
@@ -17,14 +18,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+if TYPE_CHECKING:
+    from dialler.user_context.v1.user_context_pb2_grpc import UserContextServiceAsyncStub
+
 
 def application(target: str) -> Starlette:
     """Return the application; its channel opens with the first request."""
-    stubs: list[UserContextServiceStub] = []
+    stubs: list[UserContextServiceAsyncStub] = []
 
     async def context(request: Request) -> Response:
         if not stubs:
-            stubs.append(UserContextServiceStub(grpc.aio.insecure_channel(target)))
+            channel = grpc.aio.insecure_channel(target)
+            stubs.append(UserContextServiceStub(channel))
         answer = await stubs[0].GetUserContext(
             pb.GetUserContextRequest(
                 user_id=int(request.path_params["user_id"]), view=pb.CONTEXT_VIEW_JSON

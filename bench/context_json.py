@@ -125,7 +125,7 @@ def _results(sides: Sequence[Side]) -> list[Result]:
 
 async def _warm(stack: Stack, headers: dict[str, str]) -> list[str]:
     """Have contexts cached, and put the same JSON where Node finds it."""
-    paths = []
+    paths: list[str] = []
     async with (
         httpx.AsyncClient(base_url=stack.addresses.gateway, headers=headers) as client,
         redis.asyncio.Redis.from_url(stack.addresses.redis) as store,
