@@ -21,6 +21,7 @@ from bench import (
     mysql_load,
     rebuild,
     relay_rate,
+    sweep,
 )
 from bench.measurement import Result, save, show
 from devstack.desk import Desk
@@ -38,6 +39,7 @@ BENCHMARKS: dict[str, Callable[[Stack], Awaitable[list[Result]]]] = {
     "burst": burst.measure,
 }
 REBUILD = "rebuild"
+SWEEP = "sweep"
 # What costs MySQL much or little shows with as many people as there are.
 OF_MANY = frozenset({"mysql_load"})
 USERS = 5_000
@@ -50,20 +52,24 @@ FOLDER = Path(__file__).parent.parent / ".stack"
 def main() -> int:
     """Print a table, write ``bench/results.json``; 2 for a name nobody knows."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--only", choices=sorted([*BENCHMARKS, REBUILD]))
-    parser.add_argument("--people", type=int, default=PEOPLE, help="of rebuild and mysql_load")
+    parser.add_argument("--only", choices=sorted([*BENCHMARKS, REBUILD, SWEEP]))
+    parser.add_argument(
+        "--people", type=int, default=PEOPLE, help="of rebuild, sweep and mysql_load"
+    )
     arguments = parser.parse_args()
-    names = [arguments.only] if arguments.only else [*BENCHMARKS, REBUILD]
+    names = [arguments.only] if arguments.only else [*BENCHMARKS, REBUILD, SWEEP]
     console = Console(width=160)
     results: list[Result] = []
     for group, users in (
-        ([it for it in names if it not in OF_MANY and it != REBUILD], USERS),
+        ([it for it in BENCHMARKS if it in names and it not in OF_MANY], USERS),
         ([it for it in names if it in OF_MANY], arguments.people),
     ):
         if group:
             results += _with_stack(group, users, console)
     if REBUILD in names:
         results += _rebuild(arguments.people, console)
+    if SWEEP in names:
+        results += _sweep(arguments.people, console)
     show(results, console)
     save(results, Path(__file__).parent / "results.json")
     return 0
@@ -91,6 +97,17 @@ def _rebuild(people: int, console: Console) -> list[Result]:
     with Stack(folder, users=min(USERS, people), report=console.print) as stack:
         console.print(f"Measuring {REBUILD} with {people:,} people ...")
         return asyncio.run(rebuild.measure(stack, people))
+
+
+def _sweep(people: int, console: Console) -> list[Result]:
+    folder = FOLDER / f"bench-sweep-{people}"
+    environment = sweep.ENVIRONMENT
+    with Stack(folder, users=people, extra_environment=environment, report=console.print) as stack:
+        console.print(f"Bringing {people:,} people into the queues ...")
+        with Desk(stack.addresses, "supervisor", "bench") as desk:
+            desk.await_reconciled(seconds=1_800)
+        console.print(f"Measuring {SWEEP} with {people:,} people ...")
+        return asyncio.run(sweep.measure(stack, people))
 
 
 if __name__ == "__main__":

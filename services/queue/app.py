@@ -22,6 +22,7 @@ from services.queue.callback_desk import CallbackDesk
 from services.queue.claim_desk import ClaimDesk
 from services.queue.claim_round import ClaimRound
 from services.queue.dispatch import EventDispatch, NoticeDispatch
+from services.queue.entry_check import EntryCheck
 from services.queue.explaining import Explaining
 from services.queue.facts_application import FactsApplication
 from services.queue.facts_stream import FactsStream
@@ -39,6 +40,7 @@ from services.queue.settings import QueueSettings
 from services.queue.store.database import Database
 from services.queue.suppression_desk import SuppressionDesk
 from services.queue.time_zones import TimeZones
+from services.queue.upkeep import AppliedFacts, Upkeep
 
 GAUGE_INTERVAL_SECONDS = 15.0
 
@@ -91,6 +93,7 @@ def build(settings: QueueSettings, clock: Clock | None = None) -> Parts:
         workers=settings.claim_workers,
         batch=settings.claim_batch,
     )
+    housekeeping = Housekeeping(database, rulebook)
     desks = Desks(
         facts=facts,
         claims=claim_desk,
@@ -104,6 +107,9 @@ def build(settings: QueueSettings, clock: Clock | None = None) -> Parts:
         rebuild=rebuild,
         audit=AuditTrail(database, clock),
         lookup=LookupDesk(database, rulebook),
+        applied_facts=AppliedFacts(database),
+        entry_check=EntryCheck(database, rulebook, clock, posted),
+        upkeep=Upkeep(housekeeping, assignment_desk, clock),
     )
     servicer = QueueServicer(desks, rulebook, clock)
 
@@ -139,7 +145,7 @@ def build(settings: QueueSettings, clock: Clock | None = None) -> Parts:
         ),
         every(
             "housekeeping",
-            Housekeeping(database, rulebook).run_once,
+            housekeeping.run_once,
             settings.housekeeping_interval_seconds,
         ),
         every("gauges", Gauges(database).run_once, GAUGE_INTERVAL_SECONDS),

@@ -32,6 +32,8 @@ IMPATIENT = {
     "CDC_INGEST_STALE_PATIENCE_SECONDS": "100",
     "BINLOG_RELAY_RETRY_LONGEST_SECONDS": "0.5",
     "BINLOG_RELAY_HEARTBEAT_SECONDS": "0.5",
+    # Nothing but the changes themselves may repair anything here.
+    "RECONCILER_WATCH_SECONDS": "3600",
     # Many small messages rather than few packed ones: more to lose.
     "BINLOG_RELAY_MAX_RECORDS_PER_MESSAGE": "20",
 }

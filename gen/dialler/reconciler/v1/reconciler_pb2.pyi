@@ -18,6 +18,11 @@ if sys.version_info >= (3, 11):
 else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
+if sys.version_info >= (3, 13):
+    from warnings import deprecated as _deprecated
+else:
+    from typing_extensions import deprecated as _deprecated
+
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class _RunKind:
@@ -239,13 +244,29 @@ class Run(_message.Message):
     reason: _builtins.str
     """Who asked for it and why, such as "binlog_relay: binlog purged"."""
     users_checked: _builtins.int
-    """People looked at so far."""
+    """People compared so far."""
     users_moved: _builtins.int
     """People whose queue entry had to be moved."""
-    last_user_id: _builtins.int
-    """Every person up to and including this id has been looked at; a restart goes on from here."""
-    max_user_id: _builtins.int
-    """Highest id in the main app, for progress."""
+    @_builtins.property
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
+    def last_user_id(self) -> _builtins.int:
+        """No longer set: `phase_done` and `phase_total` tell how far it is."""
+
+    @last_user_id.setter
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
+    def last_user_id(self, value: _builtins.int) -> None:
+        """No longer set: `phase_done` and `phase_total` tell how far it is."""
+
+    @_builtins.property
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
+    def max_user_id(self) -> _builtins.int:
+        """No longer set."""
+
+    @max_user_id.setter
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
+    def max_user_id(self, value: _builtins.int) -> None:
+        """No longer set."""
+
     error: _builtins.str
     """Set for RUN_STATE_FAILED."""
     phase: Global___RunPhase.ValueType

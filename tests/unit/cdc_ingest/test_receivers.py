@@ -1,0 +1,24 @@
+"""What one poll brings is told apart by size."""
+
+import dataclasses
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.cdc_ingest.receivers import SMALL_BYTES, by_size
+from tests.unit.cdc_ingest.bodies import message
+
+SIZES = st.lists(st.sampled_from([10, 500, SMALL_BYTES, SMALL_BYTES + 1, 100_000, 200_000]))
+
+
+@given(SIZES)
+def test_small_messages_are_read_apart_from_large_ones(sizes: list[int]) -> None:
+    came = [
+        dataclasses.replace(message("x" * size), receipt=str(number))
+        for number, size in enumerate(sizes)
+    ]
+    small, large = by_size(came)
+    assert sorted(it.receipt for it in small + large) == sorted(it.receipt for it in came)
+    assert all(it.size_bytes <= SMALL_BYTES for it in small)
+    assert all(it.size_bytes > SMALL_BYTES for it in large)
+    assert [it.size_bytes for it in large] == sorted(it.size_bytes for it in large)
