@@ -11,6 +11,7 @@ from services.queue.domain.terms import (
     AgentId,
     Block,
     CallbackState,
+    PhoneBlock,
     Queue,
     Reason,
     State,
@@ -210,12 +211,13 @@ class Owned(NamedTuple):
     callback_agent_id: AgentId | None
     is_suppressed: bool
     is_free: bool
+    phone_block: PhoneBlock | None = None
 
 
 async def owned(tx: Transaction, user_ids: Sequence[UserId]) -> dict[UserId, Owned]:
     """Return what other tables say of each of these people, who are locked."""
     rows = await tx.execute(_OWNED, {"user_ids": list(user_ids)})
-    return {UserId(row[0]): Owned._make(row[1:]) for row in rows.all()}
+    return {UserId(row[0]): Owned(*row[1:]) for row in rows.all()}
 
 
 _OWNED = statement(

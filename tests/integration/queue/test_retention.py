@@ -1,4 +1,4 @@
-"""Housekeeping: what is old is forgotten, what is needed stays, and so do the answers made of it."""
+"""Housekeeping: what is old is forgotten; what is needed, and the answers made of it, stay."""
 
 import asyncio
 from datetime import timedelta
