@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.problems import HttpError, answer_to, pattern_of
 from servicekit import deadline, telemetry
 from servicekit.errors import DeadlineExceeded, Internal, ServiceError
+from servicekit.spans import Kind, Span
 
 NO_ROUTE = "none"
 
@@ -69,12 +70,14 @@ class Edge:
             await self._app(scope, receive, send)
             return
         parent = telemetry.extract(_header(scope, b"traceparent"))
-        with telemetry.span("http.server", parent=parent, method=scope["method"]) as span:
+        is_stream = scope["path"] in self._streaming
+        with telemetry.span(
+            scope["method"], parent=parent, kind=Kind.SERVER, may_last=is_stream
+        ) as span:
             exchange = _Exchange(scope, send)
             await self._answer(scope, receive, exchange)
             route = _route(scope)
-            span.set_attribute("http.route", route)
-            span.set_attribute("http.status_code", exchange.status)
+            _describe(span, scope["method"], route, exchange.status)
             self._record(scope, exchange, route)
 
     async def _answer(self, scope: Scope, receive: Receive, exchange: "_Exchange") -> None:
@@ -154,6 +157,16 @@ class _Exchange:
             return
         response = answer_to(error, self._scope)
         await response(self._scope, _nothing, self.send)
+
+
+def _describe(span: Span, method: str, route: str, status: int) -> None:
+    """Name the span as OpenTelemetry's conventions for HTTP do; a server's fault is a failure."""
+    span.name = f"{method} {route}" if route != NO_ROUTE else method
+    span.set_attribute("http.request.method", method)
+    span.set_attribute("http.route", route)
+    span.set_attribute("http.response.status_code", status)
+    if status >= 500:
+        span.fail(str(status))
 
 
 def _with_headers(headers: Any) -> Headers:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -356,9 +357,11 @@ class EventHub:
             self._position = None
             return
         for position, event in batch:
+            began_ns = time.time_ns()
             published = Published(position, event)
             for client in tuple(self._clients):
                 client.offer(published)
+            self._stream.noted(event, began_ns, len(self._clients))
             self._position = position
 
     async def _pause_after(self, error: Exception) -> None:

@@ -8,6 +8,7 @@ import grpc.aio
 from dialler.cdc_ingest.v1 import cdc_ingest_pb2_grpc
 
 from mainapp import description
+from servicekit import messaging
 from servicekit.client import connect
 from servicekit.clock import SystemClock
 from servicekit.lifecycle import Closing, Loop, Parts
@@ -77,7 +78,13 @@ async def build(settings: CdcIngestSettings) -> Parts:
     )
     channels = _channels(settings)
     pipeline = Pipeline(
-        Refresher(Upstreams(*channels), ledger, clock, batch_users=settings.batch_users),
+        Refresher(
+            Upstreams(*channels),
+            ledger,
+            clock,
+            batch_users=settings.batch_users,
+            destination=messaging.destination(settings.sqs_queue_url),
+        ),
         custody,
         intake,
         ledger,
