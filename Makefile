@@ -9,7 +9,7 @@ JOBS ?= 2
 SOURCES := servicekit services gateway mainapp devstack simulation bench tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo reconcile test check fmt fmt-check lint types imports proto proto-check proto-release docs docs-check \
+.PHONY: help setup run demo trace trace-view reconcile test check fmt fmt-check lint types imports proto proto-check proto-release docs docs-check \
 	aws aws-check unit contract integration migrations-check fault e2e drift simulation simulate bench lock clean metrics
 
 help: ## Show this list
@@ -25,6 +25,14 @@ run: setup ## Start everything on this machine (USERS=50000, CHANGES=1 a second)
 
 demo: setup ## With `make run` going: follow one signature from MySQL to the desk, then make a call
 	@$(PY) -m devstack.demo
+
+trace: WHAT = change
+trace: setup ## With `make run` going: the spans of one change, from its commit to the event (WHAT=claim)
+	@$(PY) -m devstack.trace $(WHAT)
+
+trace-view: WHAT = change
+trace-view: setup ## The same as a waterfall in the browser
+	@$(PY) -m devstack.trace $(WHAT) --view
 
 reconcile: KIND = full
 reconcile: setup ## With `make run` going: compare everybody with MySQL (KIND=changed, warming, housekeeping)

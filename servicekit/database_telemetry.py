@@ -24,6 +24,8 @@ _TIMEOUTS = Counter(
 )
 
 _SPAN = "dialler_span"
+# Not the UPDATE of FOR UPDATE.
+_WRITE = re.compile(r"(?<!for )\b(?:insert|update|delete)\b", re.I)
 _TARGET = re.compile(r'\b(?:from|into|update|join|only)\s+([a-z_][\w.]*|"[^"]+"|`[^`]+`)', re.I)
 
 
@@ -78,8 +80,12 @@ def _described(statement: str, system: str, pool: str) -> tuple[str, Mapping[str
     """Return `SELECT queue.entries`, and the attributes every span of the statement has."""
     text = statement.lstrip()
     operation = text.split(None, 1)[0].upper() if text else "UNKNOWN"
-    target = _TARGET.search(text)
-    collection = target[1].strip('"`') if target else ""
+    if operation == "WITH":
+        written = _WRITE.search(text)
+        operation = written[0].upper() if written else "SELECT"
+    targets = [target.strip('"`') for target in _TARGET.findall(text)]
+    # A table of ours has its schema before it, what a statement calls its parts has none.
+    collection = next((each for each in targets if "." in each), targets[0] if targets else "")
     summary = f"{operation} {collection}".strip()
     described: dict[str, Attribute] = {
         "db.system.name": system,

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import boto3
@@ -172,13 +173,13 @@ class SqsStore:
         described = messaging.described(
             "aws_sqs", "receive", "receive", self._destination, len(messages)
         )
-        for traceparent in dict.fromkeys(message.traceparent for message in messages):
-            parent = telemetry.extract(traceparent)
+        for message in messages:
+            parent = telemetry.extract(message.traceparent)
             telemetry.note(
                 f"receive {self._destination}",
-                traceparent,
+                message.traceparent,
                 kind=Kind.CLIENT,
-                start_ns=began_ns,
+                start_ns=max(began_ns, _nanoseconds(message.captured_at)),
                 attributes=described,
                 links=[parent] if parent else (),
             )
@@ -261,6 +262,10 @@ def _dead_letter_attributes(
         if value and len(values) < MAX_ATTRIBUTES:
             values.setdefault(name, value)
     return {name: {"DataType": "String", "StringValue": value} for name, value in values.items()}
+
+
+def _nanoseconds(moment: datetime | None) -> int:
+    return 0 if moment is None else round(moment.timestamp() * 1e9)
 
 
 def _refused(
