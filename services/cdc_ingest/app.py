@@ -23,6 +23,7 @@ from services.cdc_ingest.domain.rereading import Guard
 from services.cdc_ingest.domain.retries import BackOff
 from services.cdc_ingest.domain.staleness import Witness
 from services.cdc_ingest.file_reader import FileReader
+from services.cdc_ingest.gauges import Gauges
 from services.cdc_ingest.ingest import Ingest
 from services.cdc_ingest.intake import Intake
 from services.cdc_ingest.metrics import Ledger
@@ -45,6 +46,7 @@ SERVICE_NAME = "dialler.cdc_ingest.v1.CdcIngestService"
 _OTHER_CONNECTIONS = 8
 _RECONCILER_TIMEOUT_SECONDS = 5.0
 _FILE_THREADS = 2
+_GAUGE_INTERVAL_SECONDS = 15.0
 
 
 async def build(settings: CdcIngestSettings) -> Parts:
@@ -138,7 +140,8 @@ async def build(settings: CdcIngestSettings) -> Parts:
     )
     closing = [Closing(partial(channel.close, None)) for channel in channels if channel is not None]
     closing += [Closing(partial(asyncio.to_thread, each.close)) for each in (client, s3)]
-    return Parts(*closing, server, ingest)
+    gauges = Loop("gauges", Gauges(sqs).run_once, _GAUGE_INTERVAL_SECONDS, clock)
+    return Parts(*closing, gauges, server, ingest)
 
 
 def _file_reader(
