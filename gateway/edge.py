@@ -36,6 +36,8 @@ _SECONDS = Histogram(
 )
 _log = logging.getLogger("gateway.access")
 
+# What was asked for is nothing of ours: it may be a phone number in the place of an id.
+_UNFOUND = frozenset({400, 404, 422})
 # Asked every few seconds by whoever watches over us; the metrics count them.
 _PROBES = frozenset({"/healthz", "/readyz"})
 
@@ -127,7 +129,7 @@ class Edge:
                 "milliseconds": round(seconds * 1000, 2),
                 "caller": caller and caller.subject,
                 "role": caller and caller.role,
-                **_ids(scope),
+                **(_ids(scope) if exchange.status not in _UNFOUND else {}),
             },
         )
 
