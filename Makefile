@@ -10,7 +10,7 @@ SOURCES := servicekit services gateway mainapp devstack simulation bench tests
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run demo trace trace-view reconcile test check fmt fmt-check lint types imports proto proto-check proto-release docs docs-check \
-	aws aws-check unit contract integration migrations-check fault e2e drift simulation simulate bench lock clean metrics
+	monitoring monitoring-check aws aws-check unit contract integration migrations-check fault e2e drift simulation simulate bench lock clean metrics
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -41,7 +41,7 @@ reconcile: setup ## With `make run` going: compare everybody with MySQL (KIND=ch
 test: setup check contract integration migrations-check fault e2e simulation ## All checks and all tests
 	@echo "All checks and tests have passed."
 
-check: setup fmt-check lint types imports proto-check docs-check aws-check unit ## What needs no servers
+check: setup fmt-check lint types imports proto-check docs-check monitoring-check aws-check unit ## What needs no servers
 
 fmt: setup ## Format the code
 	@$(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix .
@@ -79,6 +79,13 @@ docs: setup ## Write docs/configuration.md from the settings classes
 
 docs-check: setup
 	@$(PY) -m devstack.configuration_page --check
+
+monitoring: setup ## Write deploy/monitoring (rules, dashboards) from devstack/alerting.py and dashboards.py
+	@$(PY) -m devstack.monitoring
+
+monitoring-check: setup ## deploy/monitoring: current, read and tested by promtool
+	@$(PY) -m devstack.packages --monitoring
+	@$(PY) -m devstack.monitoring --check
 
 aws: setup ## Write deploy/aws/task.yaml from the main app's description
 	@$(PY) -m devstack.dms_task

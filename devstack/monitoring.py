@@ -5,13 +5,16 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import yaml
 
 from devstack.alerting import rules
 from devstack.dashboards import DASHBOARDS, dashboard_json
+from devstack.packages import PackageMissing, require_program
 
 FOLDER = Path(__file__).parent.parent / "deploy" / "monitoring"
 
@@ -28,21 +31,50 @@ def files() -> dict[Path, str]:
     return made
 
 
+def expressions() -> list[str]:
+    """Return every expression of every dashboard."""
+    return [
+        line[0] for _, panels in DASHBOARDS.values() for panel in panels for line in panel.lines
+    ]
+
+
 def main() -> int:
-    """Write the files, or with ``--check`` say (1) which are not current."""
+    """Write the files, or with ``--check`` say (1) what is not current or not right."""
+    wanted = files()
     stale = [
-        path
-        for path, text in files().items()
-        if not path.exists() or path.read_text("utf-8") != text
+        path for path in wanted if not path.exists() or path.read_text("utf-8") != wanted[path]
     ]
     if "--check" not in sys.argv:
         for path in stale:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(files()[path], encoding="utf-8")
+            path.write_text(wanted[path], encoding="utf-8")
         return 0
     for path in stale:
         sys.stderr.write(f"{path.name} is not current; run: make monitoring\n")
-    return 1 if stale else 0
+    try:
+        return 1 if stale else _checked_by_promtool()
+    except PackageMissing as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+
+
+def _checked_by_promtool() -> int:
+    """Have Prometheus's own tool read the rules and every dashboard's expressions, and test."""
+    promtool = require_program("promtool")
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as shown:
+        recorded = [{"record": f"panel:{n}", "expr": it} for n, it in enumerate(expressions())]
+        yaml.safe_dump({"groups": [{"name": "dashboards", "rules": recorded}]}, shown)
+        shown.flush()
+        commands = (
+            ["check", "rules", str(FOLDER / "rules.yaml"), shown.name],
+            ["test", "rules", *map(str, sorted((FOLDER / "tests").glob("*.yaml")))],
+        )
+        for command in commands:
+            done = subprocess.run([promtool, *command], capture_output=True, text=True, check=False)
+            if done.returncode:
+                sys.stderr.write(done.stdout + done.stderr)
+                return 1
+    return 0
 
 
 if __name__ == "__main__":
