@@ -8,6 +8,7 @@ collector would get.
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -54,12 +55,14 @@ class SpanSeen:
 class OtlpReceiver:
     """Takes traces and metrics by gRPC on a loopback port, from start to stop."""
 
-    def __init__(self, file: Path | None = None) -> None:
+    def __init__(
+        self, file: Path | None = None, *, port: int | None = None, keeps: bool = True
+    ) -> None:
         self.spans: list[SpanSeen] = []
         self.metrics: dict[str, set[str]] = {}
         # As they came, for tests that look for what must not be in them.
         self.raw: list[bytes] = []
-        self._keeps_raw = file is None
+        self._keeps_raw = keeps and file is None
         self._file = SpanFile(file) if file is not None else None
         self._changed = threading.Condition()
         self._server = grpc.server(ThreadPoolExecutor(4, "otlp"))
@@ -68,7 +71,7 @@ class OtlpReceiver:
             (metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server, _Metrics(self)),
         ):
             add(servicer, self._server)  # type: ignore[no-untyped-call]  # generated without types
-        self.port = free_port()
+        self.port = port or free_port()
         self._server.add_insecure_port(f"127.0.0.1:{self.port}")
 
     def __enter__(self) -> Self:
@@ -102,11 +105,13 @@ class OtlpReceiver:
 
     def take_spans(self, request: trace_service_pb2.ExportTraceServiceRequest) -> None:
         """Keep what a service has sent."""
+        if self._file is None and not self._keeps_raw:
+            return
         seen = list(_read(request))
         with self._changed:
             if self._file is not None:
                 self._file.write(seen)
-            if self._keeps_raw:
+            else:
                 self.raw.append(request.SerializeToString())
                 self.spans.extend(seen)
                 del self.spans[:-MOST_SPANS]
@@ -200,3 +205,13 @@ def _values(pairs: Iterable[KeyValue]) -> dict[str, Any]:
 def _parsed(line: str) -> SpanSeen:
     raw = json.loads(line)
     return SpanSeen(**raw | {"links": [tuple(link) for link in raw["links"]]})
+
+
+def main() -> None:
+    """Take everything sent to a port and forget it, until killed."""
+    with OtlpReceiver(port=int(sys.argv[1]), keeps=False):
+        threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()

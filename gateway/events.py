@@ -392,7 +392,8 @@ class EventHub:
 
 
 def _observe(event: event_pb2.Event, now_ns: int) -> None:
-    _EVENT_LEG.observe(max(0, now_ns - event.occurred_at.ToNanoseconds()) / 1e9)
+    if event.HasField("occurred_at"):
+        _EVENT_LEG.observe(max(0, now_ns - event.occurred_at.ToNanoseconds()) / 1e9)
     # One of a change's events stands for it.
     if event.type != event_pb2.EVENT_TYPE_CONTEXT_CHANGED or not event.HasField("timeline"):
         return

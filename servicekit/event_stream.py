@@ -105,7 +105,7 @@ class EventStream:
                 f"send {self._key}",
                 event.traceparent,
                 kind=Kind.PRODUCER,
-                start_ns=event.occurred_at.ToNanoseconds(),
+                start_ns=event.occurred_at.ToNanoseconds() or None,
                 attributes=messaging.described("redis", "send", "send", self._key),
             )
             event.traceparent = sent or ""
