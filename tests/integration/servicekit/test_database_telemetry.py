@@ -10,6 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from devstack.postgres_database import PostgresDatabase
 from servicekit import telemetry
 from servicekit.database import database_errors, postgres_engine
 from servicekit.errors import Unavailable
