@@ -67,7 +67,7 @@ _ALIVE = Gauge(
 )
 _APPLIED = Gauge(
     "dialler_cdc_ingest_applied_through_timestamp_seconds",
-    "All that was captured before this moment and received has been applied; 0 when not known.",
+    "All that was committed before this moment and received has been applied; 0 when not known.",
 )
 _BACKLOG = Gauge(
     "dialler_cdc_ingest_backlog_messages",
