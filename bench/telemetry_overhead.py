@@ -23,8 +23,8 @@ from servicekit.settings import ServiceSettings
 SERVICE = "/dialler.user_context.v1.UserContextService"
 IN_FLIGHT = 16
 PEOPLE = 200
-SECONDS = 2.0
-ROUNDS = 7
+SECONDS = 0.7
+ROUNDS = 25
 OFF = "off"
 PRODUCTION = float(ServiceSettings.model_fields["trace_sample_ratio"].default)
 RATIOS: dict[str, float | None] = {OFF: None, "production": PRODUCTION, "all": 1.0}
