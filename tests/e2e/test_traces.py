@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import grpc
@@ -51,6 +51,13 @@ POST /v1/assignments | gateway | SERVER
       send {EVENTS} | queue | PRODUCER
         process {EVENTS} | gateway | CONSUMER
 """
+
+
+@pytest.fixture
+def supervisor(stack: Stack) -> Iterator[Desk]:
+    """One of their own, whose requests nobody else has used up."""
+    with Desk(stack.addresses, "supervisor") as desk:
+        yield desk
 
 
 class Trace:
