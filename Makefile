@@ -9,8 +9,9 @@ JOBS ?= 2
 SOURCES := servicekit services gateway mainapp devstack simulation bench tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo reconcile test check fmt fmt-check lint types imports proto proto-check proto-release docs docs-check \
-	aws aws-check unit contract integration migrations-check fault e2e mysql-check drift simulation simulate bench lock clean metrics
+.PHONY: help setup run demo trace trace-view reconcile test check fmt fmt-check lint types imports proto proto-check \
+	proto-release docs docs-check monitoring monitoring-check aws aws-check unit contract integration migrations-check fault \
+	e2e mysql-check drift simulation simulate bench lock clean metrics
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -26,6 +27,14 @@ run: setup ## Start everything on this machine (USERS=50000, CHANGES=1 a second)
 demo: setup ## With `make run` going: follow one signature from MySQL to the desk, then make a call
 	@$(PY) -m devstack.demo
 
+trace: WHAT = change
+trace: setup ## With `make run` going: the spans of one change, from its commit to the event (WHAT=claim)
+	@$(PY) -m devstack.trace $(WHAT)
+
+trace-view: WHAT = change
+trace-view: setup ## The same as a waterfall in the browser
+	@$(PY) -m devstack.trace $(WHAT) --view
+
 reconcile: KIND = full
 reconcile: setup ## With `make run` going: compare everybody with MySQL (KIND=changed, warming, housekeeping)
 	@$(PY) -m devstack.reconcile --kind $(KIND)
@@ -33,7 +42,7 @@ reconcile: setup ## With `make run` going: compare everybody with MySQL (KIND=ch
 test: setup check contract integration migrations-check fault e2e simulation ## All checks and all tests
 	@echo "All checks and tests have passed."
 
-check: setup fmt-check lint types imports proto-check docs-check aws-check unit ## What needs no servers
+check: setup fmt-check lint types imports proto-check docs-check monitoring-check aws-check unit ## What needs no servers
 
 fmt: setup ## Format the code
 	@$(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix .
@@ -71,6 +80,13 @@ docs: setup ## Write docs/configuration.md from the settings classes
 
 docs-check: setup
 	@$(PY) -m devstack.configuration_page --check
+
+monitoring: setup ## Write deploy/monitoring (rules, dashboards) from devstack/alerting.py and dashboards.py
+	@$(PY) -m devstack.monitoring
+
+monitoring-check: setup ## deploy/monitoring: current, read and tested by promtool
+	@$(PY) -m devstack.packages --monitoring
+	@$(PY) -m devstack.monitoring --check
 
 aws: setup ## Write deploy/aws/task.yaml from the main app's description
 	@$(PY) -m devstack.dms_task

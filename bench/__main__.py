@@ -22,6 +22,7 @@ from bench import (
     rebuild,
     relay_rate,
     sweep,
+    telemetry_overhead,
 )
 from bench.measurement import Result, save, show
 from devstack.desk import Desk
@@ -37,6 +38,7 @@ BENCHMARKS: dict[str, Callable[[Stack], Awaitable[list[Result]]]] = {
     "ingest_rate": ingest_rate.measure,
     "relay_rate": relay_rate.measure,
     "burst": burst.measure,
+    "telemetry_overhead": telemetry_overhead.measure,
 }
 REBUILD = "rebuild"
 SWEEP = "sweep"

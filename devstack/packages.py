@@ -44,7 +44,10 @@ SERVERS = (
     Package("redis-server", "redis-server"),
     Package("util-linux", "setpriv"),
 )
+# For `make monitoring-check` alone: nothing that runs needs it.
+MONITORING = (Package("prometheus", "promtool"),)
 _PROVIDERS = {
+    "promtool": "prometheus",
     "mariadbd": "mariadb-server",
     "mariadb-install-db": "mariadb-server",
     "psql": "postgresql",
@@ -104,8 +107,10 @@ def _services_stay_stopped(policy: Path) -> Iterator[None]:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m devstack.packages", description=__doc__)
     parser.add_argument("--check", action="store_true", help="say what is missing, install nothing")
+    parser.add_argument("--monitoring", action="store_true", help="promtool instead of servers")
     options = parser.parse_args(arguments)
-    names = missing()
+    packages = MONITORING if options.monitoring else SERVERS
+    names = missing(packages)
     if not names:
         return
     if options.check or os.geteuid() != 0 or find_program("apt-get") is None:
@@ -115,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         install(names)
     except subprocess.CalledProcessError as error:
         sys.exit(f"apt-get failed with code {error.returncode}. {advice(names)}")
-    if left := missing():
+    if left := missing(packages):
         sys.exit(advice(left))
 
 
