@@ -25,6 +25,7 @@ from gateway.reconciliations import ReconciliationRoutes
 from gateway.routes import AssignmentRoutes, PeopleRoutes, PipelineRoutes, QueueRoutes
 from gateway.server import HttpServer
 from gateway.settings import GatewaySettings
+from gateway.wallboard import Boards
 from servicekit.clock import SystemClock
 from servicekit.event_stream import EventStream
 from servicekit.lifecycle import Closing, Parts
@@ -56,18 +57,25 @@ def build(settings: GatewaySettings) -> Parts:
     )
     ingest = CdcIngestServiceStub(channels.cdc_ingest) if channels.cdc_ingest else None
     reconciler = ReconcilerServiceStub(channels.reconciler) if channels.reconciler else None
+    pipeline = PipelineReader(
+        user_context,
+        ingest,
+        BinlogRelayServiceStub(channels.binlog_relay) if channels.binlog_relay else None,
+        reconciler,
+    )
+    boards = Boards(
+        queue,
+        pipeline,
+        redis,
+        clock,
+        figures_seconds=settings.events_figures_seconds,
+        history_seconds=settings.events_history_seconds,
+    )
     endpoints = Endpoints(
         people=PeopleRoutes(guard, user_context),
         queues=QueueRoutes(queue),
         assignments=AssignmentRoutes(queue),
-        pipeline=PipelineRoutes(
-            PipelineReader(
-                user_context,
-                ingest,
-                BinlogRelayServiceStub(channels.binlog_relay) if channels.binlog_relay else None,
-                reconciler,
-            )
-        ),
+        pipeline=PipelineRoutes(pipeline),
         reconciliations=ReconciliationRoutes(reconciler),
         dead_letters=DeadLetterRoutes(ingest),
         events=sse.EventRoutes(
@@ -75,6 +83,7 @@ def build(settings: GatewaySettings) -> Parts:
             hub,
             sse.Tickets(redis, clock, settings.event_ticket_seconds),
             queue,
+            boards,
             _pace(settings),
             clock,
         ),
@@ -90,6 +99,7 @@ def build(settings: GatewaySettings) -> Parts:
         Closing(limiter.close),
         Closing(verifier.close),
         Closing(channels.close),
+        Closing(boards.stop),
         hub,
         server,
         # Before the server, which waits for open streams to end.

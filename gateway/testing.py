@@ -98,6 +98,8 @@ class FakeQueue(Fake, queue_pb2_grpc.QueueServiceServicer):
     ready: list[int] = field(default_factory=list)
     live: dict[str, queue_pb2.Assignment] = field(default_factory=dict)
     answers: dict[str, tuple[Message, Message]] = field(default_factory=dict)
+    agents: list[queue_pb2.Agent] = field(default_factory=list)
+    stats: queue_pb2.GetQueueStatsResponse | None = None
 
     async def ClaimNext(self, request: Any, context: Any) -> Any:
         """Hand out the first, or what the agent holds."""
@@ -136,10 +138,17 @@ class FakeQueue(Fake, queue_pb2_grpc.QueueServiceServicer):
     async def GetQueueStats(self, request: Any, context: Any) -> Any:
         """Return one queue's figures."""
         await self.received("GetQueueStats", request)
+        if self.stats is not None:
+            return self.stats
         response = queue_pb2.GetQueueStatsResponse(calls_today=7)
         stats = response.queues.add(queue=call_state_pb2.QUEUE_UNSIGNED_USERS, waiting=3)
         stats.ready = len(self.ready)
         return response
+
+    async def ListAgents(self, request: Any, context: Any) -> Any:
+        """Return those given."""
+        await self.received("ListAgents", request)
+        return queue_pb2.ListAgentsResponse(agents=self.agents)
 
     async def ListEntries(self, request: Any, context: Any) -> Any:
         """Return a page; tokens are offsets in decimal."""
