@@ -10,7 +10,7 @@ SOURCES := servicekit services gateway mainapp devstack simulation bench tests
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run demo reconcile test check fmt fmt-check lint types imports proto proto-check proto-release docs docs-check \
-	aws aws-check unit contract integration migrations-check fault e2e drift simulation simulate bench lock clean metrics
+	aws aws-check unit contract integration migrations-check fault e2e drift browser vendor simulation simulate bench lock clean metrics
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -107,6 +107,17 @@ e2e: setup ## The whole suite, from a row in MySQL to an event in the desk
 
 drift: setup ## Silent damage of every kind among 50,000 people: all found, nobody falsely accused
 	@$(BIN)/pytest -q tests/drift
+
+browser: setup tests/browser/node_modules/.ready ## The wallboard in a real Chromium (WALLBOARD_PICTURES=folder keeps pictures)
+	@$(BIN)/pytest -q -n $(JOBS) tests/browser
+
+tests/browser/node_modules/.ready: tests/browser/package-lock.json | setup
+	@$(PY) -m devstack.packages --browser
+	@cd tests/browser && npm ci --silent
+	@touch $@
+
+vendor: setup ## Fetch the wallboard's chart library as pinned in devstack/vendor.py
+	@$(PY) -m devstack.vendor
 
 simulation: setup ## A short simulated day, and the same with rules broken on purpose
 	@$(BIN)/pytest -q -n $(JOBS) tests/simulation

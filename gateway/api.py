@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 from starlette.routing import request_response
 from starlette.types import Receive, Scope, Send
 
-from gateway import docs, problems, sse
+from gateway import docs, problems, sse, static_page
 from gateway.auth import Guard, Role, guarded
 from gateway.dead_letters import DeadLetterRoutes
 from gateway.health import HealthRoutes, Readiness
@@ -81,6 +81,7 @@ def application(guard: Guard, endpoints: Endpoints) -> FastAPI:
     _add_dead_letters(_Adder(app, guard), endpoints.dead_letters)
     _add_health(app, endpoints.health)
     docs.install(app)
+    static_page.install(app)
     return app
 
 

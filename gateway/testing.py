@@ -226,6 +226,7 @@ class FakeIngest(Fake, cdc_ingest_pb2_grpc.CdcIngestServiceServicer):
         response = cdc_ingest_pb2.GetStatusResponse(backlog_messages=5, dead_letter_messages=1)
         response.change_latency.count = 10
         response.change_latency.p50_seconds = 0.05
+        response.change_latency.p99_seconds = 0.4
         response.capture_alive_at.seconds = 1_748_854_805
         response.applied_through.seconds = 1_748_854_800
         return response
@@ -277,6 +278,11 @@ class FakeReconciler(Fake, reconciler_pb2_grpc.ReconcilerServiceServicer):
     """Runs that stay pending."""
 
     runs: list[reconciler_pb2.Run] = field(default_factory=list)
+    freshness: reconciler_pb2.GetFreshnessResponse = field(
+        default_factory=lambda: reconciler_pb2.GetFreshnessResponse(
+            mode=reconciler_pb2.FRESHNESS_MODE_BATCH, reason="CAPTURE_SILENT"
+        )
+    )
 
     async def StartRun(self, request: Any, context: Any) -> Any:
         """Return the pending run, or a new one."""
@@ -318,11 +324,9 @@ class FakeReconciler(Fake, reconciler_pb2_grpc.ReconcilerServiceServicer):
         return reconciler_pb2.ListDriftResponse(drift=[drifted], next_page_token=token)
 
     async def GetFreshness(self, request: Any, context: Any) -> Any:
-        """Say that runs stand in."""
+        """Return what is set: at first, that runs stand in."""
         await self.received("GetFreshness", request)
-        return reconciler_pb2.GetFreshnessResponse(
-            mode=reconciler_pb2.FRESHNESS_MODE_BATCH, reason="CAPTURE_SILENT"
-        )
+        return self.freshness
 
 
 class FakeServices:

@@ -231,9 +231,8 @@ async def test_figures_outlive_whoever_asked_first(start: Any) -> None:
         await asyncio.sleep(0.7)
         await _until(lambda: len(queue.calls) > begun)
         queue.stats = stats(6)
-        while (await listener.named("wallboard"))["figures"]["calls_today"] != 7:
+        while len((await listener.named("wallboard"))["figures"]["queues"]) != 2:
             pass
-        assert (queue.calls[-1].remaining_seconds or 0.0) > 0.5
 
 
 async def test_wallboard_says_what_cannot_be_asked(start: Any) -> None:
