@@ -101,12 +101,11 @@ class Board:
             began = self._clock.monotonic()
             try:
                 reading = await self.current()
+                self._show(reading, is_new=reading is not shown)
+                shown = reading
             except Exception as error:
                 # One reading that fails must not end all that would follow.
                 _log.error("figures_not_read", exc_info=error, extra={"board": self._name})
-            else:
-                self._show(reading, is_new=reading is not shown)
-                shown = reading
             await asyncio.sleep(max(0.0, began + self._seconds - self._clock.monotonic()))
 
     def _show(self, reading: Reading, *, is_new: bool) -> None:

@@ -145,7 +145,7 @@ def _sample(now: int, wallboard: Reading, pipeline: Reading) -> dict[str, Any]:
     latency = ingest["change_latency"] if ingest and ingest["change_latency"]["count"] else None
     return {
         "at": now,
-        "ready": {each["queue"]: each["ready"] for each in queues["queues"]} if queues else {},
+        "ready": {str(each["queue"]): each["ready"] for each in queues["queues"]} if queues else {},
         "calls": queues and queues["calls_today"],
         "conversions": queues and queues["conversions_today"],
         "on_call": agents and agents["on_call"],
@@ -168,7 +168,10 @@ def _narrowed(reading: Reading, queues: Queues) -> Reading:
 
 
 def _outcomes(stats: queue_pb2.GetQueueStatsResponse) -> dict[str, int]:
-    return {outcome_name(each.outcome) or "unknown": each.calls for each in stats.outcomes_today}
+    # Plain text: orjson takes no enumeration as a key.
+    return {
+        str(outcome_name(each.outcome) or "unknown"): each.calls for each in stats.outcomes_today
+    }
 
 
 def _presence(agent: queue_pb2.Agent) -> str:

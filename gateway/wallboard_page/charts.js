@@ -22,6 +22,7 @@ const KINDS = [
       ...READY.map(([name]) => samples.map((it) => it.ready[name] ?? null)),
     ],
     text: (value) => number.format(value),
+    least: 4,
   },
   {
     id: "calls",
@@ -31,6 +32,7 @@ const KINDS = [
     ],
     data: everyFiveMinutes,
     text: (value) => number.format(value),
+    least: 4,
   },
   {
     id: "latency",
@@ -42,6 +44,7 @@ const KINDS = [
       samples.map((it) => it.at), samples.map((it) => it.p50), samples.map((it) => it.p99),
     ],
     text: seconds,
+    least: 0.1,
   },
 ];
 
@@ -136,7 +139,7 @@ function options(kind, box) {
     padding: [10, 8, 0, 0],
     scales: {
       x: { range: () => hour() },
-      y: { range: (_, __, most) => [0, Math.max(most * 1.15, 0.001)] },
+      y: { range: (_, __, most) => [0, Math.max(most * 1.15, kind.least)] },
     },
     axes: [
       { ...axis, grid: { show: false }, values: (_, times) => times.map(clock), space: 70 },

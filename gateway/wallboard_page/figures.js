@@ -70,6 +70,7 @@ class Figure {
   show(value, { note = "", state = "" } = {}) {
     put(this.#value, value);
     put(this.#note, note);
+    this.#root.classList.toggle("unknown", value === DASH);
     if (this.#root.dataset.state !== state) this.#root.dataset.state = state;
   }
 }
@@ -97,6 +98,7 @@ class QueueCard {
 
   show(queue, isKnown) {
     put(this.#ready, queue ? count(queue.ready) : isKnown ? "0" : DASH);
+    this.#root.classList.toggle("unknown", !queue && !isKnown);
     this.#root.classList.toggle("empty", Boolean(queue) && queue.ready === 0);
     this.#figures.waiting.show(count(queue?.waiting));
     this.#figures.assigned.show(count(queue?.assigned));

@@ -93,6 +93,7 @@ def event(
 
 def stats(ready: int) -> queue_pb2.GetQueueStatsResponse:
     response = queue_pb2.GetQueueStatsResponse(calls_today=7, callbacks_missed=2)
+    response.outcomes_today.add(outcome=call_state_pb2.OUTCOME_NO_ANSWER, calls=4)
     response.queues.add(queue=UNSIGNED, ready=ready)
     response.queues.add(queue=OUTSTANDING, ready=1)
     return response
@@ -193,6 +194,7 @@ async def test_figures_are_read_once_for_all_and_sent_when_they_change(start: An
         for each in listeners:
             shown = await each.named("wallboard")
             assert shown["figures"]["queues"][0]["ready"] == 5
+            assert shown["outcomes_today"] == {"no_answer": 4}
         before = len(queue.requests("GetQueueStats"))
         await _until(lambda: len(queue.requests("GetQueueStats")) >= before + 3)
         queue.stats = stats(6)
