@@ -20,6 +20,7 @@ from bench import (
     mysql_load,
     rebuild,
     relay_rate,
+    sse_clients,
     sweep,
 )
 from bench.measurement import Result, save, show
@@ -35,6 +36,7 @@ BENCHMARKS: dict[str, Callable[[Stack], Awaitable[list[Result]]]] = {
     "ingest_rate": ingest_rate.measure,
     "relay_rate": relay_rate.measure,
     "burst": burst.measure,
+    "sse_clients": sse_clients.measure,
 }
 REBUILD = "rebuild"
 SWEEP = "sweep"
