@@ -11,7 +11,7 @@ SOURCES := servicekit services gateway mainapp devstack simulation bench tests
 .DEFAULT_GOAL := help
 .PHONY: help setup run demo trace trace-view reconcile test check fmt fmt-check lint types imports proto proto-check \
 	proto-release docs docs-check monitoring monitoring-check aws aws-check unit contract integration migrations-check fault \
-	e2e mysql-check drift simulation simulate bench lock clean metrics
+	e2e mysql-check drift browser vendor simulation simulate bench lock clean metrics
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -126,6 +126,17 @@ mysql-check: setup ## The readings of the main app on Oracle's MySQL (taken from
 
 drift: setup ## Silent damage of every kind among 50,000 people: all found, nobody falsely accused
 	@$(BIN)/pytest -q tests/drift
+
+browser: setup tests/browser/node_modules/.ready ## The wallboard in a real Chromium (WALLBOARD_PICTURES=folder keeps pictures)
+	@$(BIN)/pytest -q -n $(JOBS) tests/browser
+
+tests/browser/node_modules/.ready: tests/browser/package-lock.json | setup
+	@$(PY) -m devstack.packages --browser
+	@cd tests/browser && npm ci --silent
+	@touch $@
+
+vendor: setup ## Fetch the wallboard's chart library as pinned in devstack/vendor.py
+	@$(PY) -m devstack.vendor
 
 simulation: setup ## A short simulated day, and the same with rules broken on purpose
 	@$(BIN)/pytest -q -n $(JOBS) tests/simulation

@@ -21,6 +21,7 @@ from bench import (
     mysql_load,
     rebuild,
     relay_rate,
+    sse_clients,
     sweep,
     telemetry_overhead,
 )
@@ -39,6 +40,7 @@ BENCHMARKS: dict[str, Callable[[Stack], Awaitable[list[Result]]]] = {
     "relay_rate": relay_rate.measure,
     "burst": burst.measure,
     "telemetry_overhead": telemetry_overhead.measure,
+    "sse_clients": sse_clients.measure,
 }
 REBUILD = "rebuild"
 SWEEP = "sweep"

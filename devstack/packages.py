@@ -46,6 +46,11 @@ SERVERS = (
 )
 # For `make monitoring-check` alone: nothing that runs needs it.
 MONITORING = (Package("prometheus", "promtool"),)
+# What the tests in a browser need besides.
+BROWSER = (
+    Package("chromium", "chromium"),
+    Package("npm", "npm"),
+)
 _PROVIDERS = {
     "promtool": "prometheus",
     "mariadbd": "mariadb-server",
@@ -108,9 +113,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m devstack.packages", description=__doc__)
     parser.add_argument("--check", action="store_true", help="say what is missing, install nothing")
     parser.add_argument("--monitoring", action="store_true", help="promtool instead of servers")
+    parser.add_argument("--browser", action="store_true", help="what `make browser` needs, too")
     options = parser.parse_args(arguments)
-    packages = MONITORING if options.monitoring else SERVERS
-    names = missing(packages)
+    wanted = (*SERVERS, *BROWSER) if options.browser else SERVERS
+    if options.monitoring:
+        wanted = MONITORING
+    names = missing(wanted)
     if not names:
         return
     if options.check or os.geteuid() != 0 or find_program("apt-get") is None:
@@ -120,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         install(names)
     except subprocess.CalledProcessError as error:
         sys.exit(f"apt-get failed with code {error.returncode}. {advice(names)}")
-    if left := missing(packages):
+    if left := missing(wanted):
         sys.exit(advice(left))
 
 

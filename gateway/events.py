@@ -23,12 +23,15 @@ from gateway.schemas import (
     queue_name,
     state_name,
 )
+from gateway.topics import Topic
 from servicekit.errors import Exhausted, Unavailable
 from servicekit.event_stream import EventStream, StreamGap, StreamPosition
 
 BLOCK_SECONDS = 5.0
 BATCH = 500
 LONGEST_BACKOFF_SECONDS = 2.0
+# After so many events given to clients the loop's other work has a turn.
+MOST_GIVEN_AT_ONCE = 10_000
 # Clients that are sent away together should not come back together.
 RETRY_MILLISECONDS = (1000, 5000)
 
@@ -94,7 +97,8 @@ class View:
     """What one caller may see, and of that what was asked for.
 
     A supervisor or service sees everything. An agent sees everything about itself and about the
-    person it holds, and of others that somebody moved in the queues it may work.
+    person it holds, and of others that somebody moved in the queues it may work. Topics narrow
+    that: `assignment` to the former, `queues` to the latter; the others have figures, not events.
     """
 
     def __init__(
@@ -102,16 +106,32 @@ class View:
         caller: Caller,
         user_ids: frozenset[int] = frozenset(),
         types: frozenset[EventType] = frozenset(),
+        topics: frozenset[Topic] = frozenset(),
     ) -> None:
         self._caller = caller
         self._user_ids = user_ids
         self._types = types
+        self._topics = topics
+        self._is_agent = caller.role is Role.AGENT
+        self._has_assignment = not topics or Topic.ASSIGNMENT in topics
+        self._has_queues = not topics or Topic.QUEUES in topics
+        self._has_events = self._has_assignment or self._has_queues
         self._held: int | None = None
+
+    @property
+    def topics(self) -> frozenset[Topic]:
+        """The topics asked for; none for all events and no figures."""
+        return self._topics
+
+    @property
+    def queues(self) -> frozenset[str] | None:
+        """The queues that the caller may work; None for all."""
+        return self._caller.queues
 
     @property
     def needs_assignment(self) -> bool:
         """Whether `begin` must be told whom the caller holds."""
-        return self._caller.role is Role.AGENT
+        return self._is_agent and self._has_assignment
 
     def begin(self, events: Sequence[Published], holds_now: int | None) -> None:
         """Work out whom the agent held before `events`, given whom it holds after or during them.
@@ -131,25 +151,29 @@ class View:
 
     def block(self, published: Published) -> bytes | None:
         """Return what the caller is sent of the event; None for nothing."""
-        block = self._permitted(published)
+        if not self._has_events:
+            return None
+        block = self._permitted(published) if self._is_agent else self._whole(published)
         if block is None or not self._is_wanted(published):
             return None
         return block
 
+    def _whole(self, published: Published) -> bytes | None:
+        if self._topics and published.type is not EventType.ENTRY_MOVED:
+            return None
+        return published.whole()
+
     def _permitted(self, published: Published) -> bytes | None:
-        if self._caller.role is not Role.AGENT:
-            return published.whole()
         event = published.event
         is_own = event.agent_id == self._caller.subject
         if is_own and published.type is EventType.ASSIGNMENT_STARTED:
             self._held = event.user_id
-        if is_own or event.user_id == self._held:
+        if self._has_assignment and (is_own or event.user_id == self._held):
             if is_own and published.type is EventType.ASSIGNMENT_ENDED:
                 self._held = None
             return published.whole()
-        if published.type is EventType.ENTRY_MOVED and self._works(event):
-            return published.movement()
-        return None
+        is_movement = self._has_queues and published.type is EventType.ENTRY_MOVED
+        return published.movement() if is_movement and self._works(event) else None
 
     def _works(self, event: event_pb2.Event) -> bool:
         allowed = self._caller.queues
@@ -174,6 +198,7 @@ class Client:
         self._view = view
         self._limit = limit
         self._blocks: deque[bytes] = deque()
+        self._figures: dict[str, bytes] = {}
         self._aside: list[Published] | None = []
         self._after = (0, 0)
         self._seen = joined_at
@@ -192,24 +217,36 @@ class Client:
         return self._aside or ()
 
     @property
+    def needs_snapshot(self) -> bool:
+        """Whether it was reset and waits for `begin` once more."""
+        return self._aside is not None and self._was_reset
+
+    @property
     def ended(self) -> str | None:
         """Why no more will come; None while it goes on."""
         return self._ended
 
     def begin(
-        self, missed: Sequence[Published] | None = (), after: StreamPosition | None = None
+        self,
+        missed: Sequence[Published] | None = (),
+        after: StreamPosition | None = None,
+        snapshot: bytes = b"",
     ) -> None:
         """Go through what was missed and put aside; events up to `after` are known already.
 
-        None for what was missed: it cannot be told, and the client is reset.
+        None for what was missed: it cannot be told, and the client is reset. The snapshot is sent
+        unless the client resumes without a gap; an event may tell again what it shows.
         """
         aside, self._aside = self._aside or (), None
         if missed is None and self.joined_at is not None and not self._was_reset:
             self._tell_reset(self.joined_at)
+        if snapshot and (after is None or self._was_reset):
+            self._push(snapshot)
         # After a reset nothing that came before it counts.
         if missed is not None and not self._was_reset:
             self._after = order_of(after) if after else (0, 0)
             aside = (*missed, *aside)
+        self._was_reset = False
         for each in aside:
             self.offer(each)
         self._push(_hello(self._seen))
@@ -231,10 +268,11 @@ class Client:
 
     def reset(self, position: StreamPosition) -> None:
         """Tell that events may be missing and that a snapshot is needed."""
-        if self._aside:
-            self._aside.clear()
+        # What an agent may see depends on whom it holds by now.
+        self._aside = []
         self._after = (0, 0)
         self._tell_reset(position)
+        self._filled.set()
 
     def _tell_reset(self, position: StreamPosition) -> None:
         self._was_reset = True
@@ -243,6 +281,12 @@ class Client:
         data = orjson.dumps({"type": "reset", "position": str(position)})
         self._push(b"id: %b\nevent: reset\ndata: %b\n\n" % (str(position).encode(), data))
 
+    def show(self, name: str, block: bytes) -> None:
+        """Send the figures unless newer ones of that name come before they could be sent."""
+        if self._ended is None:
+            self._figures[name] = block
+            self._filled.set()
+
     def end(self, reason: str) -> None:
         """Send a hint when to come back instead of all that is held, and end."""
         if self._ended is not None:
@@ -250,20 +294,22 @@ class Client:
         self._ended = reason
         _ENDED.labels(reason).inc()
         self._blocks.clear()
+        self._figures.clear()
         self._aside = None
-        self._blocks.append(b"retry: %d\n: %b\n\n" % (_retry(), reason.encode()))
+        self._blocks.append(_goodbye(reason))
         self._filled.set()
 
     async def next(self, timeout_seconds: float) -> bytes | None:
         """Return what there is to send, a comment if that is nothing in time; None at the end."""
-        if not self._blocks and self._ended is None:
+        if not self._blocks and not self._figures and self._ended is None:
             self._filled.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout_seconds):
                     await self._filled.wait()
-        if self._blocks:
-            sent = b"".join(self._blocks)
+        if self._blocks or self._figures:
+            sent = b"".join((*self._blocks, *self._figures.values()))
             self._blocks.clear()
+            self._figures.clear()
             return sent
         return None if self._ended is not None else self._heartbeat()
 
@@ -368,6 +414,7 @@ class EventHub:
         except StreamGap:
             self._position = None
             return
+        given = 0
         for position, event in batch:
             began_ns = time.time_ns()
             published = Published(position, event)
@@ -376,6 +423,10 @@ class EventHub:
             self._stream.noted(event, began_ns, len(self._clients))
             _observe(event, began_ns)
             self._position = position
+            given += len(self._clients)
+            if given >= MOST_GIVEN_AT_ONCE:
+                given = 0
+                await asyncio.sleep(0)
 
     async def _pause_after(self, error: Exception) -> None:
         self._failures += 1
@@ -438,6 +489,17 @@ def _hello(seen: StreamPosition | None) -> bytes:
     # Without data nothing is dispatched, but a client that reconnects knows where it was.
     place = b"id: %b\n" % str(seen).encode() if seen else b""
     return b"retry: %d\n%b\n" % (_retry(), place)
+
+
+def _goodbye(reason: str) -> bytes:
+    milliseconds = _retry()
+    data = orjson.dumps({"type": "reconnect", "reason": reason, "retry_after_ms": milliseconds})
+    # The comment is for people, `retry` for an EventSource, the event for a page's own code.
+    return b"retry: %d\n: %b\nevent: reconnect\ndata: %b\n\n" % (
+        milliseconds,
+        reason.encode(),
+        data,
+    )
 
 
 def _retry() -> int:

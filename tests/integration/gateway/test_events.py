@@ -350,7 +350,7 @@ async def test_slow_client_is_sent_away_and_others_are_not(start: Any, stream: E
             for _ in batch:
                 await quick.event("context_changed")
         assert ended_as_slow() == before + 1
-        assert b"\n: slow\n\n" in await silent.rest()
+        assert b'\n: slow\nevent: reconnect\ndata: {"type":"reconnect"' in await silent.rest()
         silent.close()
         await stream.publish([event(1)])
         assert (await quick.event("context_changed")).data["user_id"] == "1"
