@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from pydantic import BaseModel, Field
 
+from gateway.event_schema import Event
 from gateway.problems import MEDIA_TYPE
 from gateway.schemas import EventType
 
@@ -95,9 +96,10 @@ def described(app: FastAPI) -> dict[str, Any]:
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     template = "#/components/schemas/{model}"
-    problem = Problem.model_json_schema(ref_template=template)
-    schemas |= problem.pop("$defs", {})
-    schemas["Problem"] = problem
+    for model in (Problem, Event):
+        schema = model.model_json_schema(ref_template=template)
+        schemas |= schema.pop("$defs", {})
+        schemas[model.__name__] = schema
     schemas["Context"] = _of_message(user_context_pb2.UserContext.DESCRIPTOR)
     return document
 
@@ -182,8 +184,9 @@ EVENTS_EXTRA: dict[str, Any] = {
 }
 EVENTS_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "Server-sent events: ids are `epoch:offset`, data is JSON. `reset` says "
-        "that events may be missing: fetch what is shown anew. A comment keeps the stream alive.",
+        "description": "Server-sent events: ids are `epoch:offset`, data is an `Event`. `reset` "
+        "says that events may be missing: fetch what is shown anew. A comment keeps the stream "
+        "alive.",
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
     }
 }
@@ -209,6 +212,8 @@ def _of_message(message: Descriptor) -> dict[str, Any]:
     return {
         "type": "object",
         "properties": {field.name: _of_field(field) for field in message.fields},
+        # What is absent is null, never left out.
+        "required": [field.name for field in message.fields],
     }
 
 
