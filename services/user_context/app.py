@@ -15,17 +15,21 @@ from servicekit.server import GrpcServer
 from services.user_context.breaker import Breaker
 from services.user_context.cache import ContextCache, Lifetimes
 from services.user_context.call_states import CallStates
+from services.user_context.changed_users import ChangedUsers
+from services.user_context.chunk_walk import ChunkWalks
 from services.user_context.cluster_redis import ClusterLink, is_cluster
 from services.user_context.coalescing import Coalescer
 from services.user_context.contexts import Contexts
 from services.user_context.domain import REFRESH_LIMIT
 from services.user_context.facts_stream import FactsStreams
+from services.user_context.fingerprint_readings import FingerprintReadings
 from services.user_context.invalidations import Invalidations
 from services.user_context.metrics import CacheStats
 from services.user_context.pipelined_redis import PipelinedLink
 from services.user_context.readings import MainAppReadings
 from services.user_context.redis_link import RedisLink
 from services.user_context.rendering import check_description
+from services.user_context.replica_lag import ReplicaLag
 from services.user_context.scan import TableScans
 from services.user_context.servicer import SERVICE_NAME, UserContextServicer, registering
 from services.user_context.settings import UserContextSettings
@@ -85,6 +89,8 @@ def build(settings: UserContextSettings) -> Parts:
     main = Coalescer(readings.load, max_keys=REFRESH_LIMIT, max_batches=half, is_exclusive=True)
     call = Coalescer(call_states.load, max_keys=REFRESH_LIMIT, max_batches=4, is_exclusive=True)
     invalidations = Invalidations(cache, own)
+    lag = ReplicaLag(bulk_engine, clock, settings.mysql_replica_lag_seconds)
+    walks = ChunkWalks(bulk_engine, described, clock, lag)
     servicer = UserContextServicer(
         contexts=Contexts(cache, main, call, stats),
         facts=facts,
@@ -96,6 +102,9 @@ def build(settings: UserContextSettings) -> Parts:
             own,
             most_seconds=settings.mysql_stream_seconds,
         ),
+        fingerprints=FingerprintReadings(bulk_engine, described, walks, clock),
+        changed=ChangedUsers(walks, bulk, described, clock),
+        cache=cache,
         stats=stats,
     )
     return Parts(

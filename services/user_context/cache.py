@@ -14,7 +14,14 @@ from servicekit.clock import Clock
 from services.user_context import cache_scripts
 from services.user_context.breaker import Breaker
 from services.user_context.domain import Part, UserId
-from services.user_context.fragments import Fragment, decode, encode, read_at_field, version_text
+from services.user_context.fragments import (
+    HEADER_BYTES,
+    Fragment,
+    decode,
+    encode,
+    read_at_field,
+    version_text,
+)
 from services.user_context.metrics import CacheStats, Result
 from services.user_context.redis_link import Command, RedisAway, RedisLink, Reply, ReplyError
 from services.user_context.rendering import RenderedPart
@@ -22,10 +29,16 @@ from services.user_context.rendering import RenderedPart
 # Bounds how long hits wait behind a bulk fill on the shared socket.
 PEOPLE_PER_WRITE = 50
 
-# Redis names scripts by their SHA-1; nothing secret depends on it.
-_DIGESTS = {
-    script: sha1(script.encode(), usedforsecurity=False).hexdigest() for script in cache_scripts.ALL
-}
+# The same for inspections, each of which has the server read a person's copies through.
+PEOPLE_PER_INSPECTION = 20
+
+
+def _sha1(content: bytes) -> str:
+    # How Redis names scripts, and what it can compute itself; nothing secret depends on it.
+    return sha1(content, usedforsecurity=False).hexdigest()
+
+
+_DIGESTS = {script: _sha1(script.encode()) for script in cache_scripts.ALL}
 _SCRIPTS = {digest: script for script, digest in _DIGESTS.items()}
 
 _MESSAGE_FIELDS = ("mf", "mp", "cf", "cp")
@@ -64,6 +77,14 @@ class Filling(NamedTuple):
     user_id: UserId
     version: int
     rendered: RenderedPart | None
+
+
+class Inspected(NamedTuple):
+    """What would be served as fresh of a person's part, and whether it is what was stored."""
+
+    user_id: UserId
+    fingerprint: int
+    is_intact: bool
 
 
 class BothForms(NamedTuple):
@@ -178,19 +199,8 @@ class ContextCache:
         grants: Mapping[UserId, Grant],
     ) -> None:
         """Store what was read, where a grant allows it and the fence does."""
-        commands: list[Command] = [
-            (
-                "EVALSHA",
-                _DIGESTS[cache_scripts.FILL],
-                1,
-                _key(user_id),
-                part.value,
-                form.message.version,
-                grants[user_id].token,
-                self._kept_ms,
-                encode(form.message),
-                encode(form.json),
-            )
+        commands = [
+            self._fill_command(part, user_id, form, grants[user_id])
             for user_id, form in forms.items()
             if user_id in grants
         ]
@@ -200,6 +210,50 @@ class ContextCache:
             except RedisAway:
                 return
             self._stats.count_fenced(sum(reply == 0 for reply in replies))
+
+    async def inspect(self, part: Part, user_ids: Sequence[UserId]) -> list[Inspected]:
+        """Return those of whom a form of the part would be served as fresh. Raises RedisAway."""
+        digest = _DIGESTS[cache_scripts.INSPECT]
+        found: list[Inspected | None] = []
+        for start in range(0, len(user_ids), PEOPLE_PER_INSPECTION):
+            some = user_ids[start : start + PEOPLE_PER_INSPECTION]
+            replies = await self._execute(
+                [("EVALSHA", digest, 1, _key(one), part.value, HEADER_BYTES) for one in some]
+            )
+            now_ms = self._now_ms()
+            found += [
+                self._inspected(user_id, reply, now_ms)
+                for user_id, reply in zip(some, replies, strict=True)
+            ]
+        return [one for one in found if one is not None]
+
+    def _inspected(self, user_id: UserId, reply: Reply, now_ms: int) -> Inspected | None:
+        if isinstance(reply, ReplyError):
+            if "WRONGTYPE" in str(reply):
+                # Nothing of ours, and nothing that could be served.
+                return None
+            raise RedisAway(str(reply).partition(" ")[0])
+        fence, message, json, is_intact = reply
+        for form in map(decode, (message, json)):
+            if form is not None and self._is_fresh(form, fence, now_ms):
+                return Inspected(user_id, _fingerprint(form), is_intact == 1)
+        return None
+
+    def _fill_command(self, part: Part, user_id: UserId, form: BothForms, grant: Grant) -> Command:
+        message, json = encode(form.message), encode(form.json)
+        return (
+            "EVALSHA",
+            _DIGESTS[cache_scripts.FILL],
+            1,
+            _key(user_id),
+            part.value,
+            form.message.version,
+            grant.token,
+            self._kept_ms,
+            message,
+            json,
+            _sha1(message) + _sha1(json),
+        )
 
     async def _announce(
         self, script: str, part: Part, user_ids: Sequence[UserId], version: int
@@ -311,3 +365,11 @@ def _key(user_id: UserId) -> bytes:
 
 def _read_command(user_id: UserId, as_json: bool) -> Command:
     return ("HMGET", _key(user_id), *(_JSON_FIELDS if as_json else _MESSAGE_FIELDS))
+
+
+def _fingerprint(form: Fragment) -> int:
+    try:
+        return int(form.etag, 16)
+    except ValueError:
+        # Altered; the digest says so.
+        return 0

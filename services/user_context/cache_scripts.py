@@ -1,7 +1,8 @@
 """The protocol of ``fence``, run inside Redis on one person's hash.
 
 KEYS[1] is the person's key, ARGV[1] the part's letter. Fields of a part: <part>f fence, <part>t
-token, <part>v version of what is stored, <part>p its message form, <part>j its JSON form. Versions
+token, <part>v version of what is stored, <part>p its message form, <part>j its JSON form, <part>s
+the SHA-1 of each form as whoever filled it had it, in hexadecimal one after the other. Versions
 are zero-padded texts, since Lua's numbers are exact only to 2**53. Every write extends the key's
 life: a key that expires takes its fence along, and the token makes that harmless.
 """
@@ -39,15 +40,27 @@ if fence < ARGV[2] then redis.call('HSET', KEYS[1], ARGV[1] .. 'f', ARGV[2]) end
 return 1
 """
 
-# ARGV: part, version, token, milliseconds to live, message form, JSON form. Returns 1 if stored.
+# ARGV: part, version, token, milliseconds to live, message form, JSON form, their SHA-1. Returns 1
+# if stored.
 FILL = """
 local held = redis.call('HMGET', KEYS[1], ARGV[1] .. 't', ARGV[1] .. 'f', ARGV[1] .. 'v')
 if held[1] ~= ARGV[3] or ARGV[2] < held[2] then return 0 end
 if held[3] and ARGV[2] < held[3] then return 0 end
 redis.call('HSET', KEYS[1],
-  ARGV[1] .. 'v', ARGV[2], ARGV[1] .. 'p', ARGV[5], ARGV[1] .. 'j', ARGV[6])
+  ARGV[1] .. 'v', ARGV[2], ARGV[1] .. 'p', ARGV[5], ARGV[1] .. 'j', ARGV[6],
+  ARGV[1] .. 's', ARGV[7])
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
 return 1
 """
 
-ALL = (BEGIN, INVALIDATE, RAISE_FENCE, FILL)
+# ARGV: part, bytes of a form that are wanted. Returns fence, the beginning of each form, and 1 if
+# both are what was stored. The forms themselves stay where they are.
+INSPECT = """
+local held = redis.call('HMGET', KEYS[1],
+  ARGV[1] .. 'f', ARGV[1] .. 'p', ARGV[1] .. 'j', ARGV[1] .. 's')
+local message, json = held[2] or '', held[3] or ''
+local sums = redis.sha1hex(message) .. redis.sha1hex(json)
+return {held[1], message:sub(1, ARGV[2]), json:sub(1, ARGV[2]), sums == held[4] and 1 or 0}
+"""
+
+ALL = (BEGIN, INVALIDATE, RAISE_FENCE, FILL, INSPECT)

@@ -20,6 +20,14 @@ PAGE_LIMIT = 10_000
 DEFAULT_PAGE = 1_000
 BLOCK_LIMIT = 10_000
 DEFAULT_BLOCK = 5_000
+RANGES_LIMIT = 100
+# With so many ranges, owners enough for an answer of the size messages may have.
+OWNER_RANGE_LIMIT = 10_000
+HIGHEST_ID = 2**64 - 1
+
+# Tables whose rows make up a person, by whose ids their rows are grouped.
+OF_PEOPLE = ("users", "claims", "user_addresses")
+OF_CLAIMS = ("claim_requirements", "claim_vehicle_packages")
 
 _BEGINNING = datetime.min.replace(tzinfo=UTC)
 
@@ -48,6 +56,8 @@ class Person:
     user: Row
     claims: Sequence[ClaimRecord] = ()
     address: Row | None = None
+    # UserFacts.row_fingerprints; empty when the reading did not ask for them.
+    row_fingerprints: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +69,7 @@ class PeopleRows:
     requirements: Sequence[Row] = ()
     vehicle_packages: Sequence[Row] = ()
     addresses: Sequence[Row] = ()
+    row_fingerprints: Mapping[int, bytes] = field(default_factory=dict, kw_only=True)
 
 
 @dataclass(slots=True)
@@ -80,7 +91,11 @@ def assemble(rows: PeopleRows) -> dict[UserId, Person]:
     addresses = {row["address_id"]: row for row in rows.addresses}
     return {
         user_id: Person(
-            user_id, row, claims.get(user_id, ()), addresses.get(row.get("current_user_address_id"))
+            user_id,
+            row,
+            claims.get(user_id, ()),
+            addresses.get(row.get("current_user_address_id")),
+            rows.row_fingerprints.get(user_id, b""),
         )
         for row in rows.users
         for user_id in (user_id_of(row),)
@@ -150,6 +165,60 @@ def page_size(asked: int) -> int:
 def block_size(asked: int) -> int:
     """Return how many people a block holds: 0 means the default, too many are coerced."""
     return min(asked, BLOCK_LIMIT) if asked else DEFAULT_BLOCK
+
+
+def fingerprinted_table(name: str) -> str:
+    """Return the table's name.
+
+    Raises InvalidArgument (UNKNOWN_TABLE) for one whose rows make up nobody.
+    """
+    if name not in (*OF_PEOPLE, *OF_CLAIMS):
+        raise InvalidArgument("UNKNOWN_TABLE", "no rows of such a table make up a person")
+    return name
+
+
+def range_size(asked: int) -> int:
+    """Return how many owners' ids a range holds.
+
+    Raises InvalidArgument (RANGE_SIZE_MISSING) for 0.
+    """
+    if not asked:
+        raise InvalidArgument("RANGE_SIZE_MISSING", "a range must hold at least one id")
+    return asked
+
+
+def owner_ranges(size: int, numbers: Sequence[int]) -> list[int]:
+    """Return the ranges that can have owners, each once.
+
+    Raises InvalidArgument (RANGE_SIZE_MISSING, RANGE_SIZE_TOO_LARGE, TOO_MANY_RANGES).
+    """
+    if range_size(size) > OWNER_RANGE_LIMIT:
+        raise InvalidArgument(
+            "RANGE_SIZE_TOO_LARGE",
+            f"ranges of at most {OWNER_RANGE_LIMIT} ids can be told apart",
+            limit=str(OWNER_RANGE_LIMIT),
+            asked=str(size),
+        )
+    if len(numbers) > RANGES_LIMIT:
+        raise InvalidArgument(
+            "TOO_MANY_RANGES",
+            f"at most {RANGES_LIMIT} ranges may be asked for at once",
+            limit=str(RANGES_LIMIT),
+            asked=str(len(numbers)),
+        )
+    return [number for number in dict.fromkeys(numbers) if number * size <= HIGHEST_ID]
+
+
+def load_share(asked: float) -> float:
+    """Return the share of the time in which MySQL may be at work: 0 means all of it.
+
+    Raises InvalidArgument (LOAD_SHARE_OUT_OF_RANGE) for what is no share, NaN included.
+    """
+    if not 0.0 <= asked <= 1.0:
+        raise InvalidArgument(
+            "LOAD_SHARE_OUT_OF_RANGE", "a load share is above 0 and at most 1", asked=str(asked)
+        )
+    return asked or 1.0
 
 
 def numeric_key(key: str) -> int | None:

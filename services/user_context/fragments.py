@@ -12,10 +12,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 # Raised whenever the layout or what a form shows changes, so that copies of another release are
 # read anew.
-FORMAT = 2
+FORMAT = 3
 
 # Version in decimal, milliseconds of the Unix epoch, server's run, half an etag, absence, length.
 _HEADER = Struct(">B20sQ8s16sBB")
+
+# So much of a form holds everything but the body.
+HEADER_BYTES = _HEADER.size
 
 VERSION_DIGITS = 20
 RUN_BYTES = 8

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 
 class Result(StrEnum):
@@ -35,6 +35,16 @@ _REFRESH = Histogram(
     "dialler_user_context_refresh_seconds",
     "Time of a refresh, from drawing the version to the cached context.",
     buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0),
+)
+_WALK_STATEMENTS = Counter(
+    "dialler_user_context_walk_statements", "Statements of walks over whole tables, chunk by chunk."
+)
+_WALK_SECONDS = Counter(
+    "dialler_user_context_walk_mysql_seconds", "How long MySQL took for the statements of walks."
+)
+REPLICA_LAG = Gauge(
+    "dialler_user_context_replica_lag_seconds",
+    "How far behind the replica that is read was when last asked, where it tells.",
 )
 _UNRAISED = Counter(
     "dialler_user_context_fences_unraised",
@@ -73,3 +83,9 @@ def observe_refresh(seconds: float) -> None:
 def count_unraised(number: int) -> None:
     """Count invalidations kept for later."""
     _UNRAISED.inc(number)
+
+
+def count_walked(statements: int, mysql_seconds: float) -> None:
+    """Count what a chunk of a whole table cost MySQL."""
+    _WALK_STATEMENTS.inc(statements)
+    _WALK_SECONDS.inc(mysql_seconds)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 from dialler.model.v1.facts_pb2 import UserFacts
@@ -103,7 +104,7 @@ class MainAppReadings:
             version = await self._own.draw_version()
             grants = await self._invalidated(user_ids, version)
         read_at = self._clock.now()
-        people = await self._read_people(user_ids)
+        people = await self._read_people(user_ids, fingerprinted=True)
         rendered = await self._render(user_ids, people, version, grants, read_at)
         await self._cache.fill(Part.MAIN, rendered.forms, grants)
         metrics.observe_refresh(self._clock.monotonic() - started)
@@ -135,10 +136,11 @@ class MainAppReadings:
         self._versions.succeeded()
         return version
 
-    async def _read_people(self, user_ids: Sequence[UserId]) -> dict[UserId, Person]:
-        return await _asked(
-            self._bulk_breaker, self._bulk.read_people, user_ids, self._bulk_seconds
-        )
+    async def _read_people(
+        self, user_ids: Sequence[UserId], *, fingerprinted: bool = False
+    ) -> dict[UserId, Person]:
+        read = partial(self._bulk.read_people, fingerprinted=fingerprinted)
+        return await _asked(self._bulk_breaker, read, user_ids, self._bulk_seconds)
 
     async def _render(
         self,

@@ -132,7 +132,10 @@ def render_call(state: CallState) -> RenderedPart:
 
 
 def facts_message(person: Person, version: int, fingerprint: int) -> UserFacts:
-    """Return what decides who is called; ``person`` may come from either kind of reading."""
+    """Return what decides who is called; ``person`` may come from either kind of reading.
+
+    Only a reading that asked what the rows come to carries that.
+    """
     user = person.user
     raw_phone: Any = user["phone_number"]
     born: Any = user["date_of_birth"]
@@ -149,6 +152,7 @@ def facts_message(person: Person, version: int, fingerprint: int) -> UserFacts:
         phone_e164=e164(raw_phone) if raw_phone else None,
         date_of_birth=born.isoformat() if born else None,
         created_at=_timestamp(user["created_at"]),
+        row_fingerprints=person.row_fingerprints,
     )
 
 

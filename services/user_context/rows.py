@@ -15,14 +15,19 @@ NO_MOMENT = -(2**63)
 
 
 class RowReader:
-    """Turns the values of some columns of one table into rows; the table's key comes first."""
+    """Turns the values of some columns of one table into rows; the table's key comes first.
 
-    def __init__(self, table: Table, columns: Iterable[str]) -> None:
+    Values the server has ``computed`` follow under their names and are left as they are.
+    """
+
+    def __init__(
+        self, table: Table, columns: Iterable[str], computed: tuple[str, ...] = ()
+    ) -> None:
         ordered = dict.fromkeys((table.key, *columns))
         described = {
             table.columns[name].name_with_us or name: table.columns[name].type for name in ordered
         }
-        self.names = tuple(described)
+        self.names = (*described, *computed)
         self._texts = tuple(name for name, kind in described.items() if kind in _TEXTS)
         self._conversions = tuple(
             (name, _CONVERSIONS[kind]) for name, kind in described.items() if kind not in _TEXTS

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from datetime import datetime
 from typing import Any
 
 import grpc
@@ -11,16 +12,20 @@ from dialler.user_context.v1 import user_context_pb2 as pb
 from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from servicekit.errors import InvalidArgument
+from servicekit.errors import InvalidArgument, Unavailable
 from services.user_context import domain
+from services.user_context.cache import ContextCache
+from services.user_context.changed_users import ChangedUsers
 from services.user_context.coalescing import Coalescer
 from services.user_context.contexts import Contexts
-from services.user_context.domain import UserId, distinct_users
+from services.user_context.domain import Part, UserId, distinct_users
 from services.user_context.facts_stream import FactsStreams
+from services.user_context.fingerprint_readings import FingerprintReadings
 from services.user_context.fragments import batched
 from services.user_context.invalidations import Invalidations
 from services.user_context.metrics import CacheStats, Result
 from services.user_context.readings import Refreshed
+from services.user_context.redis_link import RedisAway
 from services.user_context.store import MainAppStore
 
 SERVICE_NAME = "dialler.user_context.v1.UserContextService"
@@ -44,6 +49,9 @@ class UserContextServicer:
         invalidations: Invalidations,
         main_app: MainAppStore,
         streams: FactsStreams,
+        fingerprints: FingerprintReadings,
+        changed: ChangedUsers,
+        cache: ContextCache,
         stats: CacheStats,
     ) -> None:
         self._contexts = contexts
@@ -52,6 +60,9 @@ class UserContextServicer:
         self._invalidations = invalidations
         self._main_app = main_app
         self._streams = streams
+        self._fingerprints = fingerprints
+        self._changed = changed
+        self._cache = cache
         self._stats = stats
 
     async def GetUserContext(self, request: pb.GetUserContextRequest, context: _Context) -> bytes:
@@ -142,6 +153,94 @@ class UserContextServicer:
         await self._invalidations.invalidate_call_states(versions)
         return pb.InvalidateCallStatesResponse()
 
+    async def StreamRangeFingerprints(
+        self, request: pb.StreamRangeFingerprintsRequest, context: _Context
+    ) -> AsyncGenerator[pb.StreamRangeFingerprintsResponse, None]:
+        """What ranges come to, chunk by chunk."""
+        chunks = self._fingerprints.ranges(
+            domain.fingerprinted_table(request.table),
+            domain.range_size(request.range_size),
+            after_key=request.after_key,
+            load_share=domain.load_share(request.load_share),
+        )
+        async with aclosing(chunks):
+            async for found in chunks:
+                yield pb.StreamRangeFingerprintsResponse(
+                    ranges=found.ranges,
+                    fingerprints=found.fingerprints,
+                    row_counts=found.row_counts,
+                    through_key=found.chunk.through_key,
+                    last=found.chunk.is_last,
+                    statements=found.chunk.statements,
+                    mysql_seconds=found.chunk.mysql_seconds,
+                )
+
+    async def ReadOwnerFingerprints(
+        self, request: pb.ReadOwnerFingerprintsRequest, context: _Context
+    ) -> pb.ReadOwnerFingerprintsResponse:
+        """What owners come to."""
+        table = domain.fingerprinted_table(request.table)
+        ranges = domain.owner_ranges(request.range_size, request.ranges)
+        found = await self._fingerprints.owners(table, request.range_size, ranges)
+        return pb.ReadOwnerFingerprintsResponse(
+            owner_ids=found.owner_ids,
+            fingerprints=found.fingerprints,
+            statements=found.statements,
+            mysql_seconds=found.mysql_seconds,
+        )
+
+    async def ReadRowFingerprints(
+        self, request: pb.ReadRowFingerprintsRequest, context: _Context
+    ) -> pb.ReadRowFingerprintsResponse:
+        """What people come to."""
+        user_ids = distinct_users(request.user_ids, domain.REFRESH_LIMIT)
+        if not user_ids:
+            return pb.ReadRowFingerprintsResponse()
+        found = await self._fingerprints.people(user_ids)
+        return pb.ReadRowFingerprintsResponse(
+            user_ids=found.packed.keys(),
+            row_fingerprints=found.packed.values(),
+            statements=found.statements,
+            mysql_seconds=found.mysql_seconds,
+        )
+
+    async def StreamChangedUsers(
+        self, request: pb.StreamChangedUsersRequest, context: _Context
+    ) -> AsyncGenerator[pb.StreamChangedUsersResponse, None]:
+        """Who has rows changed since a moment."""
+        share = domain.load_share(request.load_share)
+        if not request.HasField("since"):
+            raise InvalidArgument("SINCE_MISSING", "a moment to begin from is needed")
+        chunks = self._changed.since(_moment(request.since), load_share=share)
+        async with aclosing(chunks):
+            async for found in chunks:
+                yield pb.StreamChangedUsersResponse(
+                    user_ids=found.user_ids,
+                    rows_read=found.rows_read,
+                    statements=found.statements,
+                    mysql_seconds=found.mysql_seconds,
+                )
+
+    async def InspectCachedContexts(
+        self, request: pb.InspectCachedContextsRequest, context: _Context
+    ) -> pb.InspectCachedContextsResponse:
+        """What the cache would serve as fresh."""
+        user_ids = distinct_users(request.user_ids, domain.REFRESH_LIMIT)
+        try:
+            found = await self._cache.inspect(Part.MAIN, user_ids)
+        except RedisAway as error:
+            raise Unavailable(
+                "CACHE_UNAVAILABLE", "the cache cannot be asked now", retry_after_seconds=1.0
+            ) from error
+        return pb.InspectCachedContextsResponse(
+            contexts=[
+                pb.CachedContext(
+                    user_id=one.user_id, fingerprint=one.fingerprint, intact=one.is_intact
+                )
+                for one in found
+            ]
+        )
+
     async def GetCacheStats(
         self, request: pb.GetCacheStatsRequest, context: _Context
     ) -> pb.GetCacheStatsResponse:
@@ -184,6 +283,14 @@ def registering(servicer: UserContextServicer) -> Callable[[grpc.aio.Server], No
         )
 
     return register
+
+
+def _moment(since: Timestamp) -> datetime:
+    """The moment as the main app's rows have theirs: naive, in UTC, of whole seconds."""
+    try:
+        return since.ToDatetime().replace(microsecond=0)
+    except (ValueError, OverflowError) as error:
+        raise InvalidArgument("SINCE_INVALID", "that is no moment") from error
 
 
 def _timestamp(refreshed: Refreshed) -> Timestamp:

@@ -47,6 +47,12 @@ class UserContextSettings(ServiceSettings):
         gt=0.0,
         description="Time allowed to a stream of everybody's facts, which holds one snapshot.",
     )
+    mysql_replica_lag_seconds: float = Field(
+        default=30.0,
+        ge=0.0,
+        description="While the replica is further behind than this, comparisons pause. Needs the "
+        "privilege REPLICATION CLIENT (MariaDB: REPLICA MONITOR). 0: never asked.",
+    )
     postgres_connections: int = Field(default=4, ge=1, description="Connections to PostgreSQL.")
     postgres_seconds: float = Field(
         default=0.5, gt=0.0, description="Time allowed to a statement in PostgreSQL."

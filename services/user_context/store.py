@@ -1,7 +1,7 @@
 """All SQL: the readings of the main app, and the little we keep in PostgreSQL."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,6 +12,7 @@ from mainapp.description import ColumnType, Description
 from servicekit.database import database_errors
 from servicekit.errors import InvalidArgument
 from services.user_context.domain import (
+    OF_CLAIMS,
     Part,
     PeopleRows,
     Person,
@@ -19,6 +20,13 @@ from services.user_context.domain import (
     UserId,
     assemble,
     numeric_key,
+)
+from services.user_context.fingerprints import (
+    ROW_FINGERPRINT,
+    LaneReading,
+    combined,
+    expression,
+    packed,
 )
 from services.user_context.rows import RowReader
 from services.user_context.snapshots import keep_snapshots_repeatable, main_app_errors, snapshot
@@ -42,6 +50,14 @@ class MainAppStore:
         self._whole = {
             name: RowReader(table, table.columns) for name, table in description.tables.items()
         }
+        self._fingerprinted = {
+            name: RowReader(table, table.columns, (ROW_FINGERPRINT,))
+            for name, table in description.tables.items()
+        }
+        self._row_fingerprints = {
+            name: sa.literal_column(expression(name, table), sa.BigInteger)
+            for name, table in description.tables.items()
+        }
         self._facts = {
             name: RowReader(table, table.facts)
             for name, table in description.tables.items()
@@ -56,25 +72,32 @@ class MainAppStore:
             async with self._engine.connect() as connection:
                 await connection.execute(sa.select(1))
 
-    async def read_people(self, user_ids: Sequence[UserId]) -> dict[UserId, Person]:
+    async def read_people(
+        self, user_ids: Sequence[UserId], *, fingerprinted: bool = False
+    ) -> dict[UserId, Person]:
         """Return those of up to 1,000 people who exist, all as of one moment after the call.
 
-        The number of statements does not depend on the number of people.
+        The number of statements does not depend on the number of people. With ``fingerprinted``
+        the server says in the same statements what the rows come to, and in one more of addresses.
         """
         async with snapshot(self._engine) as connection:
-            users = await self._read(
-                connection, "users", self._column("users", "user_id"), user_ids
-            )
-            of_people = self._column("claims", "user_id")
-            claims = await self._read(connection, "claims", of_people, user_ids)
+            people, owners = self._column("users", "user_id"), self._column("claims", "user_id")
+            users = await self._read(connection, "users", people, user_ids, fingerprinted)
+            claims = await self._read(connection, "claims", owners, user_ids, fingerprinted)
             hanging = [
-                await self._read_of_claims(connection, table, user_ids)
-                for table in ("claim_requirements", "claim_vehicle_packages")
+                await self._read_of_claims(connection, table, user_ids, fingerprinted)
+                for table in OF_CLAIMS
             ]
             wanted = {row["current_user_address_id"] for row in users} - {None}
             address_id = self._column("user_addresses", "address_id")
             addresses = await self._read(connection, "user_addresses", address_id, list(wanted))
-        return assemble(PeopleRows(users, claims, hanging[0], hanging[1], addresses))
+            every_address: Mapping[int, int] = {}
+            if fingerprinted:
+                every_address = await self._combined_addresses(connection, user_ids)
+        rows = PeopleRows(users, claims, hanging[0], hanging[1], addresses)
+        if fingerprinted:
+            rows = replace(rows, row_fingerprints=_packed(rows, every_address))
+        return assemble(rows)
 
     async def read_facts(self, user_ids: Sequence[UserId]) -> dict[UserId, Person]:
         """Return what decides who is called, of those of up to 1,000 people who exist.
@@ -126,24 +149,49 @@ class MainAppStore:
         table: str,
         key: sa.ColumnElement[Any],
         keys: Sequence[object],
+        fingerprinted: bool = False,
     ) -> list[Row]:
-        reader = self._whole[table]
-        query = sa.select(*(self._tables[table].c[name] for name in reader.names)).where(
-            key.in_(keys)
-        )
+        reader, columns = self._reader(table, fingerprinted)
+        query = sa.select(*columns).where(key.in_(keys))
         return [reader.row(values) for values in await connection.execute(query)]
 
     async def _read_of_claims(
-        self, connection: AsyncConnection, table: str, user_ids: Sequence[UserId]
+        self,
+        connection: AsyncConnection,
+        table: str,
+        user_ids: Sequence[UserId],
+        fingerprinted: bool,
     ) -> list[Row]:
-        reader = self._whole[table]
+        reader, columns = self._reader(table, fingerprinted)
         hanging, claims = self._tables[table], self._tables["claims"]
         query = (
-            sa.select(*(hanging.c[name] for name in reader.names))
+            sa.select(*columns)
             .join_from(hanging, claims, claims.c.claim_id == hanging.c.claim_id)
             .where(claims.c.user_id.in_(user_ids))
         )
         return [reader.row(values) for values in await connection.execute(query)]
+
+    def _reader(
+        self, table: str, fingerprinted: bool
+    ) -> tuple[RowReader, list[sa.ColumnElement[Any]]]:
+        columns = [self._column(table, name) for name in self._whole[table].names]
+        if not fingerprinted:
+            return self._whole[table], columns
+        return self._fingerprinted[table], [*columns, self._row_fingerprints[table]]
+
+    async def _combined_addresses(
+        self, connection: AsyncConnection, user_ids: Sequence[UserId]
+    ) -> dict[int, int]:
+        owner = self._column("user_addresses", "user_id")
+        row = self._row_fingerprints["user_addresses"]
+        query = (
+            sa.select(owner, sa.func.bit_xor(row))
+            .where(owner.in_(user_ids))
+            .group_by(owner)
+            .order_by(sa.null())
+        )
+        found = (await connection.execute(query)).all()
+        return {row[0]: row[1] for row in found}
 
     def _facts_statement(self) -> sa.Select[Any]:
         users, claims = self._tables["users"], self._tables["claims"]
@@ -207,6 +255,22 @@ class MainAppStore:
         """The column by the main app's name for it."""
         described = self._description.tables[table].columns[column]
         return self._tables[table].c[described.name_with_us or column]
+
+
+def _packed(rows: PeopleRows, addresses: Mapping[int, int]) -> Mapping[int, bytes]:
+    def pairs(of: Sequence[Mapping[str, Any]], owner: str) -> dict[int, int]:
+        return combined((row[owner], row[ROW_FINGERPRINT]) for row in of)
+
+    claims: Sequence[Mapping[str, Any]] = rows.claims
+    return packed(
+        LaneReading(
+            pairs(rows.users, "user_id"),
+            [(row["claim_id"], row["user_id"], row[ROW_FINGERPRINT]) for row in claims],
+            addresses,
+            pairs(rows.requirements, "claim_id"),
+            pairs(rows.vehicle_packages, "claim_id"),
+        )
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -187,9 +187,11 @@ class PausableStore(MainAppStore):
         self.has_read = asyncio.Event()
         self.let_go = asyncio.Event()
 
-    async def read_people(self, user_ids: Sequence[UserId]) -> dict[UserId, Person]:
+    async def read_people(
+        self, user_ids: Sequence[UserId], *, fingerprinted: bool = False
+    ) -> dict[UserId, Person]:
         """Read, then wait if told to."""
-        people = await super().read_people(user_ids)
+        people = await super().read_people(user_ids, fingerprinted=fingerprinted)
         if self.pauses:
             self.has_read.set()
             await self.let_go.wait()

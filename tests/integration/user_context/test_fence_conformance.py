@@ -57,7 +57,7 @@ def _command(key: bytes, operation: Operation) -> Command:
         return (*words, operation.token, 60_000)
     if operation.kind == "fill":
         content = b"content %d" % operation.version
-        return (*words, operation.token, 60_000, content, b"json of " + content)
+        return (*words, operation.token, 60_000, content, b"json of " + content, "its sums")
     return words
 
 

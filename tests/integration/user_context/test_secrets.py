@@ -5,30 +5,43 @@ import logging
 import orjson
 import pytest
 from dialler.user_context.v1 import user_context_pb2 as pb
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from devstack.mainapp_database import MainAppDatabase
 from devstack.people import CANARY
 from mainapp import description
+from services.user_context.domain import OF_CLAIMS, OF_PEOPLE
 from services.user_context.pipelined_redis import PipelinedLink
 from services.user_context.testing import RunningUserContext
 
 pytestmark = pytest.mark.integration
 
 EVERYBODY = range(1, 301)
+FINGERPRINTED = (*OF_PEOPLE, *OF_CLAIMS)
+_EVER = pb.StreamChangedUsersRequest(since=Timestamp())
 
 
 async def _everything_said(service: RunningUserContext) -> bytes:
     """The bytes of every kind of answer about everybody."""
     stub = service.stub
     batch = pb.BatchGetUserContextsRequest(user_ids=EVERYBODY)
-    answers = [
+    answers: list[Message] = [
         await stub.RefreshUsers(pb.RefreshUsersRequest(user_ids=EVERYBODY)),
         await stub.ReadUserFacts(pb.ReadUserFactsRequest(user_ids=EVERYBODY)),
         await stub.BatchGetUserContexts(batch),
         await stub.GetUserContext(pb.GetUserContextRequest(user_id=1)),
         await stub.ListUserIds(pb.ListUserIdsRequest()),
         *[block async for block in stub.StreamUserFacts(pb.StreamUserFactsRequest())],
+        await stub.ReadRowFingerprints(pb.ReadRowFingerprintsRequest(user_ids=EVERYBODY)),
+        await stub.InspectCachedContexts(pb.InspectCachedContextsRequest(user_ids=EVERYBODY)),
+        *[block async for block in stub.StreamChangedUsers(_EVER)],
     ]
+    for table in FINGERPRINTED:
+        ranges = pb.StreamRangeFingerprintsRequest(table=table, range_size=100)
+        answers += [block async for block in stub.StreamRangeFingerprints(ranges)]
+        owners = pb.ReadOwnerFingerprintsRequest(table=table, range_size=100, ranges=[0])
+        answers.append(await stub.ReadOwnerFingerprints(owners))
     batch.view = pb.CONTEXT_VIEW_JSON
     answers.append(await stub.BatchGetUserContexts(batch))
     return b"\n".join(answer.SerializeToString() for answer in answers)

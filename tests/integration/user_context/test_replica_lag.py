@@ -1,0 +1,140 @@
+"""A replica that lags is left alone until it has caught up."""
+
+import asyncio
+import contextlib
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pymysql
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from devstack.accounts import PASSWORDS
+from devstack.mainapp_database import MainAppDatabase
+from devstack.servers import MariaDB
+from mainapp.description import load
+from servicekit.clock import SystemClock
+from servicekit.database import mysql_engine
+from servicekit.testing.clock import FakeClock
+from services.user_context.chunk_walk import ChunkWalks
+from services.user_context.fingerprint_readings import FingerprintReadings
+from services.user_context.replica_lag import ReplicaLag
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
+
+
+@pytest.fixture
+def replica(servers_folder: Path, own_mariadb: MariaDB) -> Iterator[MariaDB]:
+    """A server that copies `own_mariadb`, from its first change on."""
+    server = MariaDB(Path(tempfile.mkdtemp(dir=servers_folder)), durable=False)
+    server.start()
+    _tell(
+        server,
+        "SET GLOBAL server_id = 2",
+        "SET GLOBAL gtid_strict_mode = OFF",
+        f"CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = {own_mariadb.port},"
+        f" MASTER_USER = 'dialler_relay', MASTER_PASSWORD = '{PASSWORDS['dialler_relay']}',"
+        " MASTER_USE_GTID = slave_pos",
+        "START SLAVE",
+        "GRANT REPLICA MONITOR ON *.* TO 'dialler'@'%'",
+    )
+    yield server
+    server.discard()
+
+
+@pytest.fixture
+async def main_app(own_mariadb: MariaDB, replica: MariaDB) -> MainAppDatabase:
+    """A main app with one person, on the replica too."""
+    created = MainAppDatabase.create(own_mariadb)
+    copy = MainAppDatabase(replica, created.name)
+    _add_person(created)
+    await _until(lambda: copy.rows("SELECT COUNT(*) FROM users") == [(1,)])
+    return created
+
+
+@pytest.fixture
+async def engine(replica: MariaDB, main_app: MainAppDatabase) -> AsyncIterator[AsyncEngine]:
+    made = mysql_engine(replica.url(main_app.name), pool_size=2, statement_timeout_seconds=3.0)
+    yield made
+    await made.dispose()
+
+
+async def test_a_comparison_waits_for_the_replica(
+    replica: MariaDB, main_app: MainAppDatabase, engine: AsyncEngine
+) -> None:
+    _tell(replica, "STOP SLAVE", "CHANGE MASTER TO MASTER_DELAY = 600", "START SLAVE")
+    _add_person(main_app)
+    asks = ReplicaLag(engine, clock := FakeClock(), most_seconds=0.5)
+
+    async def lags() -> bool:
+        clock.advance(10)
+        return await asks.is_too_long()
+
+    await _until_async(lags)
+    resting = asyncio.Event()
+
+    async def sleep(_: float) -> None:
+        resting.set()
+        await asyncio.sleep(0.01)
+        clock.advance(10)
+
+    system = SystemClock()
+    walks = ChunkWalks(engine, load(), system, asks, sleep=sleep)
+    readings = FingerprintReadings(engine, load(), walks, system)
+
+    async def rows() -> int:
+        chunks = readings.ranges("users", 256, after_key="", load_share=1.0)
+        return sum([sum(chunk.row_counts) async for chunk in chunks])
+
+    comparing = asyncio.create_task(rows())
+    await resting.wait()
+    assert not comparing.done()
+    _tell(replica, "STOP SLAVE", "CHANGE MASTER TO MASTER_DELAY = 0", "START SLAVE")
+    # While the replica is told to hurry it follows nobody, and tells no lag.
+    assert await asyncio.wait_for(comparing, 20) in {1, 2}
+
+
+async def test_a_server_that_copies_nobody_does_not_lag(
+    seeded_mainapp: MainAppDatabase,
+) -> None:
+    """Nor one that may not be asked."""
+    engine = mysql_engine(seeded_mainapp.url, pool_size=1, statement_timeout_seconds=3.0)
+    clock = FakeClock()
+    try:
+        lag = ReplicaLag(engine, clock, most_seconds=1.0)
+        for _ in range(3):
+            clock.advance(10)
+            assert not await lag.is_too_long()
+    finally:
+        await engine.dispose()
+
+
+def _tell(server: MariaDB, *statements: str) -> None:
+    with server.connect() as connection, connection.cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+
+
+def _add_person(main_app: MainAppDatabase) -> None:
+    main_app.execute(
+        "INSERT INTO users (email_address, first_name, last_name, password, is_enabled)"
+        " VALUES (CONCAT(UUID(), '@example.org'), 'A', 'B', '', 1)"
+    )
+
+
+async def _until(is_true: Callable[[], bool]) -> None:
+    async def ask() -> bool:
+        with contextlib.suppress(pymysql.Error):
+            return is_true()
+        return False
+
+    await _until_async(ask)
+
+
+async def _until_async(ask: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            if await ask():
+                return
+            await asyncio.sleep(0.05)
