@@ -6,7 +6,7 @@ import {
   type QueryClient,
   type UseMutationResult,
 } from "@tanstack/react-query";
-import { useEffect, useRef, useState } from "react";
+import { useEffect, useState } from "react";
 
 import { DiallerError, ProblemError } from "../errors.js";
 import type {
@@ -100,7 +100,8 @@ export function useHeartbeat(assignmentId: string | null, everyMs = 20_000): Hea
         if (stop.signal.aborted) return;
         const lost = error instanceof ProblemError && hasEnded(error) ? error : null;
         setBeat({ id: assignmentId, lost, isLate: lost === null });
-        if (lost) setAssignment(cache, null);
+        // The screen stays: what the agent has typed is not thrown away.
+        if (lost) void cache.invalidateQueries({ queryKey: diallerKeys.assignment });
       }
     };
     const seen = (): void => {
@@ -123,7 +124,7 @@ const NO_BEAT = { id: null, lost: null, isLate: false } as const;
 
 function useWriteKeys(): WriteKeys {
   const [keys] = useState(() => new WriteKeys());
-  return useRef(keys).current;
+  return keys;
 }
 
 function setAssignment(cache: QueryClient, assignment: Assignment | null): void {
