@@ -57,6 +57,12 @@ class Ingest(BaseModel):
     waiting_fresh: int = Field(description="People waiting on behalf of small changes.")
     waiting_bulk: int = Field(description="People waiting on behalf of bulk changes.")
     readings_stale: int = Field(description="Readings older than their change, and repeated.")
+    capture_alive_at: Moment | None = Field(
+        description="Capture time of the newest message, heartbeats included; null: none yet."
+    )
+    applied_through: Moment | None = Field(
+        description="All that was captured before and received has been applied; null: not known."
+    )
 
     @classmethod
     def of(cls, message: cdc_ingest_pb2.GetStatusResponse) -> Self:
@@ -85,6 +91,8 @@ class Ingest(BaseModel):
             waiting_fresh=message.waiting_fresh,
             waiting_bulk=message.waiting_bulk,
             readings_stale=message.readings_stale,
+            capture_alive_at=moment_in(message, "capture_alive_at"),
+            applied_through=moment_in(message, "applied_through"),
         )
 
 

@@ -73,6 +73,7 @@ def _pace(settings: BinlogRelaySettings) -> Pace:
         limits=Limits(settings.max_records_per_message, settings.max_message_bytes),
         server_id=settings.server_id or derived,
         heartbeat_seconds=settings.heartbeat_seconds,
+        capture_heartbeat_seconds=settings.capture_heartbeat_seconds,
         sends_in_flight=settings.sends_in_flight,
         backlog_bytes=settings.backlog_bytes,
         save_interval_seconds=settings.save_interval_seconds,

@@ -5,7 +5,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 
-from services.binlog_relay.domain.packing import Change, Item, Limits, Load, Mark, pack
+from services.binlog_relay.domain.packing import Beat, Change, Item, Limits, Load, Mark, pack
 
 
 class BacklogClosedError(Exception):
@@ -45,6 +45,12 @@ class Backlog:
                 self._append(item)
         if was_empty:
             self._loop.call_soon_threadsafe(self._arrived.set)
+
+    def beat(self, beat: Beat) -> None:
+        """Append from the loop, without waiting: it weighs nothing."""
+        with self._changed:
+            self._waiting.append(beat)
+        self._arrived.set()
 
     async def take(self) -> Load:
         """Wait for something, and return what of it fits one request."""

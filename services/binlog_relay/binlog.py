@@ -71,6 +71,7 @@ _STANDALONE_FLAG: Final = 1
 _HEADER_BYTES: Final = 20  # with the protocol's OK byte in front
 _GTID_BYTES: Final = 49  # flags, source, number, logical clock, and the commit's time
 _SILENT_HEARTBEATS: Final = 5
+CAUGHT_UP: Final = -1
 _READ_FATAL: Final = 1236
 
 
@@ -92,7 +93,12 @@ class Start:
 
 
 class BinlogReader:
-    """Reads until `stop`, an error or the connection's end; `deliver` may block it."""
+    """Reads until `stop`, an error or the connection's end; `deliver` may block it.
+
+    When `last_event_at` (of the monotonic clock) shows an event, all before it has been delivered.
+    `last_event_seconds` is when the server wrote that event; 0 before the first that tells, and
+    `CAUGHT_UP` while there is nothing to read.
+    """
 
     def __init__(
         self,
@@ -105,6 +111,7 @@ class BinlogReader:
         heartbeat_seconds: float,
     ) -> None:
         self.last_event_at: float | None = None
+        self.last_event_seconds = 0
         self._start = start
         self._deliver = deliver
         self._schema = source.database
@@ -148,6 +155,10 @@ class BinlogReader:
         if event is None:
             raise StreamEndedError("the server has ended the stream")
         self.last_event_at = time.monotonic()
+        if isinstance(event, HeartbeatLogEvent):
+            self.last_event_seconds = CAUGHT_UP
+        elif event.timestamp:
+            self.last_event_seconds = event.timestamp
         if isinstance(event, RotateEvent):
             # Table ids begin anew with a restart of the server, which begins a file.
             self._stream.table_map = {}

@@ -83,6 +83,22 @@ def control_record(origin: Origin, operation: str, captured_at_us: int) -> bytes
     )
 
 
+def heartbeat_record(schema: str, heard_at_us: int, committed_at_us: int) -> bytes:
+    """Return the record that says the capture is alive, and how far it has published."""
+    return orjson.dumps(
+        {
+            "metadata": {
+                "timestamp": iso_moment(heard_at_us),
+                "record-type": "control",
+                "operation": "heartbeat",
+                "partition-key-type": "task-id",
+                "schema-name": schema,
+                "commit-timestamp": iso_moment(committed_at_us),
+            }
+        }
+    )
+
+
 def iso_moment(microseconds: int) -> str:
     """Return the UTC time in ISO 8601 with six digits of fraction and a Z."""
     seconds, fraction = divmod(microseconds, 1_000_000)

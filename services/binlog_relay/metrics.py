@@ -5,6 +5,10 @@ from prometheus_client import Counter, Gauge, Histogram
 IS_ACTIVE = Gauge("dialler_relay_active", "1 for the copy that reads the binlog, 0 for a standby.")
 RECORDS = Counter("dialler_relay_records", "Row and control records published.")
 MESSAGES = Counter("dialler_relay_messages", "SQS messages published.")
+HEARTBEATS = Counter(
+    "dialler_relay_heartbeats",
+    "Heartbeats published: the binlog is heard, and everything read before is in SQS.",
+)
 SEND_FAILURES = Counter(
     "dialler_relay_send_failures", "Failed requests and batch entries, by code.", ("code",)
 )

@@ -42,6 +42,13 @@ class BinlogRelaySettings(ServiceSettings):
     heartbeat_seconds: float = Field(
         default=1.0, gt=0, le=60, description="MySQL sends a sign of life after such a silence."
     )
+    capture_heartbeat_seconds: float = Field(
+        default=5.0,
+        ge=0,
+        le=600,
+        description="While the binlog is heard, a control record goes through the queue so often: "
+        "it tells silence from nothing having changed. 0: none.",
+    )
     max_records_per_message: int = Field(
         default=500, ge=1, le=10_000, description="Changes packed into one message at most."
     )

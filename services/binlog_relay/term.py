@@ -14,13 +14,15 @@ from servicekit.errors import Conflict, FailedPrecondition, ServiceError
 from services.binlog_relay import metrics
 from services.binlog_relay.backlog import Backlog, BacklogClosedError
 from services.binlog_relay.binlog import (
+    CAUGHT_UP,
     BinlogReader,
     PositionLostError,
     Start,
     StreamEndedError,
 )
+from services.binlog_relay.dms import heartbeat_record
 from services.binlog_relay.domain.ledger import Entry, Ledger
-from services.binlog_relay.domain.packing import Limits, Load
+from services.binlog_relay.domain.packing import Beat, Change, Limits, Load, Message
 from services.binlog_relay.domain.positions import Position, Resume, way_to_resume
 from services.binlog_relay.mysql_server import ServerState, Source, examine
 from services.binlog_relay.publisher import Publisher
@@ -42,6 +44,7 @@ class Pace:
     limits: Limits
     server_id: int
     heartbeat_seconds: float
+    capture_heartbeat_seconds: float
     sends_in_flight: int
     backlog_bytes: int
     save_interval_seconds: float
@@ -81,6 +84,8 @@ class Term:
         self._ledger: Ledger | None = None
         self._reader: BinlogReader | None = None
         self._sends: set[asyncio.Task[None]] = set()
+        self._beat: asyncio.Task[None] | None = None
+        self._is_beat_due = False
         self._broken: asyncio.Future[None] | None = None
         self._saved_records = tools.progress.records
         self._failures = 0
@@ -98,6 +103,8 @@ class Term:
         self._is_abandoned = True
         for send in self._sends:
             send.cancel()
+        if self._beat is not None:
+            self._beat.cancel()
 
     async def run(self) -> None:
         """Work; raises Conflict when another copy has taken over."""
@@ -180,6 +187,7 @@ class Term:
         _log.info("reading", extra={"file": start.position.file, "offset": start.position.offset})
         reading = asyncio.get_running_loop().run_in_executor(None, reader.run)
         pumping = asyncio.create_task(self._pump(backlog, ledger), name="pump")
+        beating = asyncio.create_task(self._beat_forever(reader, backlog), name="beat")
         self._broken = asyncio.get_running_loop().create_future()
         ends = (reading, pumping, self._broken)
         try:
@@ -189,6 +197,7 @@ class Term:
             reader.stop()
             backlog.close()
             await _cancel(pumping)
+            await self._end_beats(beating)
             await self._settle(reading)
             self._resume_at = ledger.published
             if ledger.published != start.position:
@@ -214,12 +223,51 @@ class Term:
             for reason in load.blind_spots:
                 self._tools.repairs.want(reason)
             entry = ledger.open(load.position)
-            if not load.messages:
+            if load.messages:
+                send = asyncio.create_task(self._send(load, ledger, entry), name="send")
+                self._sends.add(send)
+                send.add_done_callback(self._sent)
+            else:
                 ledger.close(entry)
+            if load.beat is not None:
+                beat = self._publish_beat(load.beat, frozenset(self._sends))
+                self._beat = asyncio.create_task(beat, name="send-beat")
+
+    async def _beat_forever(self, reader: BinlogReader, backlog: Backlog) -> None:
+        """Have a heartbeat follow what has been read, whenever the binlog was heard since the last.
+
+        None while a gap waits for its repair: not everything read before is on its way.
+        """
+        seconds, last = self._tools.pace.capture_heartbeat_seconds, 0.0
+        while seconds:
+            await asyncio.sleep(seconds)
+            heard_at, written = reader.last_event_at, reader.last_event_seconds
+            if heard_at is None or heard_at == last or not written or self._is_beat_due:
                 continue
-            send = asyncio.create_task(self._send(load, ledger, entry), name="send")
-            self._sends.add(send)
-            send.add_done_callback(self._sent)
+            if not self._tools.repairs.is_wanted:
+                last, self._is_beat_due = heard_at, True
+                heard_at_us = time.time_ns() // 1000 - int((time.monotonic() - heard_at) * 1e6)
+                through = heard_at_us if written == CAUGHT_UP else written * 1_000_000
+                backlog.beat(Beat(heard_at_us, through))
+
+    async def _publish_beat(self, beat: Beat, earlier: "frozenset[asyncio.Task[None]]") -> None:
+        if earlier:
+            await asyncio.wait(earlier)
+        if self._broken is None or self._broken.done() or any(s.cancelled() for s in earlier):
+            return
+        if self._tools.repairs.is_wanted:
+            self._is_beat_due = False
+            return
+        body = heartbeat_record(self._tools.source.database, *beat)
+        await self._tools.publisher.publish([Message([Change(body, *beat)])])
+        metrics.HEARTBEATS.inc()
+        self._is_beat_due = False
+
+    async def _end_beats(self, beating: "asyncio.Task[None]") -> None:
+        await _cancel(beating)
+        if self._beat is not None:
+            await _cancel(self._beat)
+        self._is_beat_due = False
 
     async def _room_to_send(self, backlog: Backlog) -> None:
         """Wait while changes had better gather: small loads overlap a little, full ones more."""

@@ -12,7 +12,7 @@ from servicekit.client import connect
 from servicekit.clock import SystemClock
 from servicekit.lifecycle import Closing, Loop, Parts
 from servicekit.server import GrpcServer
-from services.cdc_ingest import object_store
+from services.cdc_ingest import metrics, object_store
 from services.cdc_ingest.change_files import ChangeFiles
 from services.cdc_ingest.custody import Custody
 from services.cdc_ingest.dead_letter_store import DeadLetterStore
@@ -65,6 +65,7 @@ async def build(settings: CdcIngestSettings) -> Parts:
         visibility_seconds=settings.visibility_seconds,
         back_off=BackOff(settings.retry_first_seconds, settings.retry_longest_seconds),
     )
+    metrics.show_horizon(custody.horizon)
     s3 = await asyncio.to_thread(_s3, settings)
     people, witness = PersonMap(main_app), Witness(main_app)
     receivers = Receivers(
@@ -116,7 +117,9 @@ async def build(settings: CdcIngestSettings) -> Parts:
     )
     letters = DeadLetterStore(client, settings.sqs_queue_url, settings.sqs_dlq_url)
     dead_letters = DeadLetters(letters, main_app, clock)
-    servicer = CdcIngestServicer(sqs, intake, ledger, pipeline, dead_letters, pause)
+    servicer = CdcIngestServicer(
+        sqs, intake, ledger, custody.horizon, pipeline, dead_letters, pause
+    )
     server = GrpcServer(
         settings,
         "cdc_ingest",

@@ -49,7 +49,7 @@ class ChangeFiles:
         self._deliver([arrival for arrival in arrivals if not arrival.files])
         for arrival in arrivals:
             if arrival.files:
-                self._custody.hold((arrival.message,))
+                self._custody.hold((arrival,))
                 self._begin(arrival)
 
     async def stop(self) -> None:

@@ -10,7 +10,8 @@ from typing import TypeVar
 
 from servicekit import telemetry
 from servicekit.clock import Clock
-from services.cdc_ingest.domain.messages import Message
+from services.cdc_ingest.domain.horizon import Horizon
+from services.cdc_ingest.domain.messages import Arrival, Message
 from services.cdc_ingest.domain.retries import BackOff
 from services.cdc_ingest.errands import Errands
 from services.cdc_ingest.intake import Intake
@@ -71,20 +72,25 @@ class Custody:
         self._visibility_seconds = visibility_seconds
         self._back_off = back_off
         self._held: dict[str, _Held] = {}
+        self.horizon = Horizon(visibility_seconds)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="sqs")
         self._deletions = Errands(self._threads, self._delete, self._deleted)
         self._hidings = Errands(self._threads, self._hide, self._hidden)
         self._burials = Errands(self._threads, self._bury, self._buried, batch=1)
 
-    def hold(self, messages: Iterable[Message]) -> None:
+    def hold(self, arrivals: Iterable[Arrival]) -> None:
         """Take responsibility for messages just received."""
         now = self._clock.monotonic()
-        for message in messages:
-            self._held[message.receipt] = _Held(message, now)
+        for arrival in arrivals:
+            message = arrival.message
+            self.horizon.hold(arrival)
+            # One whose files were read comes a second time, hidden since the first.
+            self._held.setdefault(message.receipt, _Held(message, now))
 
     def delete(self, message: Message) -> None:
         """The work is done: take it off the queue."""
         self._held.pop(message.receipt, None)
+        self.horizon.finish(message)
         self._deletions.add(_Deletion(message, was_buried=False))
 
     def put_back(self, message: Message, seconds: int | None = None) -> None:
@@ -95,6 +101,7 @@ class Custody:
             # Spreading retries needs no secrecy.
             luck = random.random()  # noqa: S311
             seconds = self._back_off.visibility_seconds(message.receive_count, luck)
+        self.horizon.give_back(message, self._clock.monotonic() + seconds)
         self._hidings.add(_Hiding(message, seconds, is_settling=True))
 
     def bury(self, message: Message, reason: str) -> None:
@@ -104,6 +111,7 @@ class Custody:
     async def run_once(self, _now: datetime) -> Extended:
         """Extend the time of every message that is held for long."""
         now = self._clock.monotonic()
+        self.horizon.tidy(now, is_receiving=not self._intake.is_idle)
         due = [
             h for h in self._held.values() if now - h.hidden_since > self._visibility_seconds / 3
         ]
@@ -167,6 +175,7 @@ class Custody:
             self._ledger.buried()
             _log.warning("message_dead", extra=extra)
             self._held.pop(message.receipt, None)
+            self.horizon.finish(message)
             self._deletions.add(_Deletion(message, was_buried=True))
         else:
             _log.error("dead_letter_not_sent", extra=extra)

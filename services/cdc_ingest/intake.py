@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from enum import Enum
 from threading import Condition
 
+from services.cdc_ingest import metrics
 from services.cdc_ingest.domain.messages import Message
 from services.cdc_ingest.store import MAX_BATCH
 
@@ -39,6 +40,11 @@ class Intake:
         return why in self._stops
 
     @property
+    def is_idle(self) -> bool:
+        """True while nothing is received, for whatever reason."""
+        return self._is_closed or bool(self._stops)
+
+    @property
     def gives_back(self) -> bool:
         """True while what a poll still brings is to go straight back."""
         return self._is_closed or not self._stops.isdisjoint(_GIVING_BACK)
@@ -55,6 +61,7 @@ class Intake:
             if self._is_closed:
                 return False
             self._messages += MAX_BATCH
+            metrics.held(self._messages)
             return True
 
     def took(self, messages: Iterable[Message]) -> None:
@@ -92,4 +99,5 @@ class Intake:
         with self._changed:
             self._messages += messages
             self._bytes += size_bytes
+            metrics.held(self._messages)
             self._changed.notify_all()

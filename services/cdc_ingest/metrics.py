@@ -5,6 +5,7 @@ from datetime import datetime
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from services.cdc_ingest.domain.horizon import Horizon
 from services.cdc_ingest.domain.latency import LatencySummary, LatestLatencies
 from services.cdc_ingest.domain.messages import Arrival, ChangeTimes
 from services.cdc_ingest.domain.people import Demand
@@ -59,6 +60,14 @@ _ALARM = Gauge(
 )
 _FULL_RUNS = Counter(
     "dialler_cdc_ingest_full_runs_wanted", "Times changes could not be followed one by one."
+)
+_ALIVE = Gauge(
+    "dialler_cdc_ingest_capture_alive_timestamp_seconds",
+    "Capture time of the newest message received, heartbeats included; 0 before the first.",
+)
+_APPLIED = Gauge(
+    "dialler_cdc_ingest_applied_through_timestamp_seconds",
+    "All that was captured before this moment and received has been applied; 0 when not known.",
 )
 _RECEIVE_ERRORS = Counter("dialler_cdc_ingest_receive_errors", "Polls that SQS did not answer.")
 
@@ -170,6 +179,16 @@ def receive_failed() -> None:
 def held(messages: int) -> None:
     """Show how many messages are held; from any thread."""
     _HELD.set(messages)
+
+
+def show_horizon(horizon: Horizon) -> None:
+    """Show how far the changes have been applied, as of each scrape."""
+    _ALIVE.set_function(lambda: _timestamp(horizon.alive_at))
+    _APPLIED.set_function(lambda: _timestamp(horizon.applied_through))
+
+
+def _timestamp(moment: datetime | None) -> float:
+    return 0.0 if moment is None else moment.timestamp()
 
 
 def _seconds(start: datetime, end: datetime) -> float:

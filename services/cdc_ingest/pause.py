@@ -37,16 +37,23 @@ class Pause:
         self._clock = clock
         self._told_at: float | None = None
         self._was_paused = False
+        self._is_tag_owed = False
 
     async def begin(self) -> None:
-        """Pause; when SQS does not take the tag it is raised and only this copy has paused."""
+        """Pause; when SQS does not take the tag it is raised, and only this copy has paused so far.
+
+        Each look tries again: without its tag a pause would end by itself.
+        """
         self._told(is_paused=True)
         self._intake.stop(Stop.OPERATOR)
+        self._is_tag_owed = True
         await asyncio.to_thread(self._store.mark_paused)
+        self._is_tag_owed = False
 
     async def end(self) -> None:
         """Resume, also after an alarm; when SQS does not drop the tag nothing is resumed."""
         await asyncio.to_thread(self._store.unmark_paused)
+        self._is_tag_owed = False
         self._told(is_paused=False)
         self._pipeline.resume()
 
@@ -56,7 +63,8 @@ class Pause:
         A copy that has raised an alarm pauses the others too.
         """
         try:
-            if self._intake.is_stopped(Stop.DEAD_LETTERS) and not self._was_paused:
+            is_alarmed = self._intake.is_stopped(Stop.DEAD_LETTERS)
+            if self._is_tag_owed or (is_alarmed and not self._was_paused):
                 await self.begin()
             asked_at = self._clock.monotonic()
             is_paused = await asyncio.to_thread(self._store.is_marked_paused)

@@ -17,11 +17,8 @@ def read(message: Message, people: PersonMap, witness: Witness | None = None) ->
 
     Raises nothing, whatever the body holds.
     """
-    sightings: Sightings = {}
     try:
         decoded, demand = _decode(message.body, people)
-        if witness is not None:
-            sightings = witness.sightings(decoded.records)
     except Exception as error:
         # It must not keep the message's neighbours waiting.
         decoded, demand = Decoded(fault="DECODER_FAILED", defects=[error]), Demand()
@@ -29,6 +26,7 @@ def read(message: Message, people: PersonMap, witness: Witness | None = None) ->
         _log.error("decoder_failed", extra={"message_id": message.message_id, **_about(defect)})
     demand.fault = decoded.fault or demand.fault
     demand.counts.update(decoded.counts)
+    sightings = {} if witness is None else _sightings(decoded, witness)
     files = tuple(file for file in decoded.files if _concerns(file, people, demand))
     return Arrival(message, demand, times_of(message, decoded.records), files, sightings)
 
@@ -42,6 +40,15 @@ def _decode(body: str, people: PersonMap) -> tuple[Decoded, Demand]:
         if len(precise.records) == len(decoded.records):
             return precise, people.demand(precise.records)
     return decoded, demand
+
+
+def _sightings(decoded: Decoded, witness: Witness) -> Sightings:
+    """Whoever has no sighting is read twice: no reason to refuse the message."""
+    try:
+        return witness.sightings(decoded.records)
+    except Exception as error:
+        _log.error("witness_failed", extra=_about(error))
+        return {}
 
 
 def _concerns(file: ChangeFile, people: PersonMap, demand: Demand) -> bool:

@@ -16,6 +16,7 @@ from services.cdc_ingest.intake import Intake
 from services.cdc_ingest.reading import read
 from services.cdc_ingest.store import SqsStore
 
+_SMALL_BYTES = 16 * 1024
 _BACK_OFF = BackOff(first_seconds=0.2, longest_seconds=10.0)
 
 _log = logging.getLogger(__name__)
@@ -93,7 +94,6 @@ class Receivers:
             failures = 0
             self._failing[number] = False
             self._intake.took(messages)
-            metrics.held(self._intake.messages)
             if messages:
                 self._hand_over(messages, loop, deliver)
 
@@ -110,16 +110,17 @@ class Receivers:
     def _hand_over(
         self, messages: Sequence[Message], loop: asyncio.AbstractEventLoop, deliver: Deliver
     ) -> None:
-        if not self._intake.gives_back:
-            arrivals = [read(message, self._people, self._witness) for message in messages]
-            try:
-                loop.call_soon_threadsafe(deliver, arrivals)
-            except RuntimeError:
-                # The loop has been closed under us.
-                _log.info("loop_closed")
-            else:
-                return
-        self._return(messages)
+        for portion in portions(messages):
+            if not self._intake.gives_back:
+                arrivals = [read(message, self._people, self._witness) for message in portion]
+                try:
+                    loop.call_soon_threadsafe(deliver, arrivals)
+                except RuntimeError:
+                    # The loop has been closed under us.
+                    _log.info("loop_closed")
+                else:
+                    continue
+            self._return(portion)
 
     def _return(self, messages: Sequence[Message]) -> None:
         try:
@@ -129,3 +130,14 @@ class Receivers:
             _log.info("messages_not_returned", extra={"count": len(messages)})
         for message in messages:
             self._intake.left(message)
+
+
+def portions(messages: Sequence[Message]) -> list[list[Message]]:
+    """Return the messages as they are read and handed over: small ones together and at once.
+
+    A large one holds many changes of a bulk, which a lone change need not wait to be decoded.
+    """
+    small = [message for message in messages if message.size_bytes <= _SMALL_BYTES]
+    large = [message for message in messages if message.size_bytes > _SMALL_BYTES]
+    large.sort(key=lambda message: message.size_bytes)
+    return [part for part in (small, *([each] for each in large)) if part]

@@ -14,6 +14,7 @@ from servicekit.errors import InvalidArgument, Unavailable
 from services.cdc_ingest.dead_letters import DeadLetters
 from services.cdc_ingest.domain.backlog import Lane
 from services.cdc_ingest.domain.dead_letters import DeadLetter, Selection
+from services.cdc_ingest.domain.horizon import Horizon
 from services.cdc_ingest.intake import Intake, Stop
 from services.cdc_ingest.metrics import Ledger
 from services.cdc_ingest.pause import Pause
@@ -36,6 +37,7 @@ class CdcIngestServicer(cdc_ingest_pb2_grpc.CdcIngestServiceServicer):
         store: SqsStore,
         intake: Intake,
         ledger: Ledger,
+        horizon: Horizon,
         pipeline: Pipeline,
         dead_letters: DeadLetters,
         pause: Pause,
@@ -43,6 +45,7 @@ class CdcIngestServicer(cdc_ingest_pb2_grpc.CdcIngestServiceServicer):
         self._store = store
         self._intake = intake
         self._ledger = ledger
+        self._horizon = horizon
         self._pipeline = pipeline
         self._dead_letters = dead_letters
         self._pause = pause
@@ -78,8 +81,13 @@ class CdcIngestServicer(cdc_ingest_pb2_grpc.CdcIngestServiceServicer):
             waiting_bulk=self._pipeline.waiting(Lane.BULK),
             readings_stale=ledger.readings_stale,
         )
-        if ledger.last_captured_at is not None:
-            response.last_captured_at.FromDatetime(ledger.last_captured_at)
+        for field, moment in (
+            (response.last_captured_at, ledger.last_captured_at),
+            (response.capture_alive_at, self._horizon.alive_at),
+            (response.applied_through, self._horizon.applied_through),
+        ):
+            if moment is not None:
+                field.FromDatetime(moment)
         return response
 
     async def PauseIngest(

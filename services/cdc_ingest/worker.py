@@ -96,7 +96,7 @@ class Pipeline:
 
     def accept(self, arrivals: Sequence[Arrival]) -> None:
         """Take on messages just received."""
-        self._custody.hold(arrival.message for arrival in arrivals)
+        self._custody.hold(arrivals)
         self._ledger.arrived(arrivals)
         for arrival in arrivals:
             self._take_on(arrival)
@@ -112,6 +112,7 @@ class Pipeline:
             self._alarm.cancel()
         self._return(self._backlog.drain())
         self._return(self._rereadings.drain())
+        self._pump()
         if self._tasks:
             _, unfinished = await asyncio.wait(self._tasks, timeout=seconds)
             for task in unfinished:
@@ -148,6 +149,12 @@ class Pipeline:
             self._settle(ticket)
 
     def _pump(self) -> None:
+        self._begin_batches()
+        # Also while nothing is begun: that is when somebody looks.
+        for lane in Lane:
+            metrics.waiting(lane.value, self._backlog.waiting(lane))
+
+    def _begin_batches(self) -> None:
         while not self._is_away and not self._is_stopping:
             gather = _GATHERED if self._latest_size > _FEW else 1
             lane = lane_to_serve(self._backlog, self._running, self._batches_in_flight, gather)
@@ -158,7 +165,6 @@ class Pipeline:
                 self._running[lane] += 1
                 self._latest_size = len(batch.waiting)
                 self._ledger.batch_started(lane.value, len(batch.waiting))
-                metrics.waiting(lane.value, self._backlog.waiting(lane))
                 self._spawn(self._run(batch))
 
     async def _run(self, batch: Batch) -> None:
@@ -167,6 +173,10 @@ class Pipeline:
         except asyncio.CancelledError:
             self._return(_open(batch))
             raise
+        except Exception:
+            # A message nobody finishes would be kept hidden for ever.
+            _log.exception("batch_failed")
+            self._retry(_open(batch))
         finally:
             self._running[batch.lane] -= 1
             self._pump()
@@ -200,6 +210,10 @@ class Pipeline:
         except asyncio.CancelledError:
             self._return([ticket])
             raise
+        except Exception:
+            _log.exception("full_run_not_asked")
+            self._retry([ticket])
+            return
         _log.warning("full_run_wanted", extra={"cause": reason, "asked": asked})
         self._finish_one(ticket)
 
@@ -262,13 +276,15 @@ class Pipeline:
             self._settle(ticket)
 
     def _settle(self, ticket: Ticket) -> None:
-        if ticket.fault is None:
-            self._custody.delete(ticket.message)
-        elif self._burials.admit(self._clock.now()):
-            self._custody.bury(ticket.message, ticket.fault)
-        else:
+        if ticket.fault is not None and not self._burials.admit(self._clock.now()):
             self._raise_alarm(ticket.fault)
             self._retry([ticket])
+            return
+        ticket.is_settled = True
+        if ticket.fault is None:
+            self._custody.delete(ticket.message)
+        else:
+            self._custody.bury(ticket.message, ticket.fault)
 
     def _raise_alarm(self, reason: str) -> None:
         if not self._intake.is_stopped(Stop.DEAD_LETTERS):
@@ -290,14 +306,17 @@ class Pipeline:
                 self._retry([ticket])
 
     def _retry(self, tickets: Iterable[Ticket]) -> None:
-        for ticket in tickets:
-            ticket.is_abandoned = True
-            self._custody.put_back(ticket.message)
+        self._put_back(tickets, None)
 
     def _return(self, tickets: Iterable[Ticket]) -> None:
+        self._put_back(tickets, 0)
+
+    def _put_back(self, tickets: Iterable[Ticket], seconds: int | None) -> None:
         for ticket in tickets:
-            ticket.is_abandoned = True
-            self._custody.put_back(ticket.message, 0)
+            # Several things are done for one message: each may fail, but it ends only once.
+            if not ticket.is_abandoned and not ticket.is_settled:
+                ticket.is_abandoned = True
+                self._custody.put_back(ticket.message, seconds)
 
     def _set_back(self, error: ServiceError) -> None:
         if self._is_away or self._is_stopping:
@@ -321,6 +340,9 @@ class Pipeline:
             except ServiceError:
                 # An answer of any other kind is a sign of life.
                 break
+            except Exception:
+                # Whoever stopped asking would wait for ever.
+                _log.exception("probe_failed")
             else:
                 break
         _log.info("downstream_back")

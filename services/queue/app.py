@@ -22,6 +22,7 @@ from services.queue.callback_desk import CallbackDesk
 from services.queue.claim_desk import ClaimDesk
 from services.queue.claim_round import ClaimRound
 from services.queue.dispatch import EventDispatch, NoticeDispatch
+from services.queue.entry_check import EntryCheck
 from services.queue.explaining import Explaining
 from services.queue.facts_application import FactsApplication
 from services.queue.facts_stream import FactsStream
@@ -38,6 +39,7 @@ from services.queue.settings import QueueSettings
 from services.queue.store.database import Database
 from services.queue.suppression_desk import SuppressionDesk
 from services.queue.time_zones import TimeZones
+from services.queue.upkeep import AppliedFacts, Upkeep
 
 GAUGE_INTERVAL_SECONDS = 15.0
 
@@ -90,6 +92,7 @@ def build(settings: QueueSettings, clock: Clock | None = None) -> Parts:
         workers=settings.claim_workers,
         batch=settings.claim_batch,
     )
+    housekeeping = Housekeeping(database, rulebook)
     desks = Desks(
         facts=facts,
         claims=claim_desk,
@@ -102,6 +105,9 @@ def build(settings: QueueSettings, clock: Clock | None = None) -> Parts:
         explaining=Explaining(database, rulebook, main_app, clock),
         rebuild=rebuild,
         audit=AuditTrail(database, clock),
+        applied_facts=AppliedFacts(database),
+        entry_check=EntryCheck(database, rulebook, clock, posted),
+        upkeep=Upkeep(housekeeping, assignment_desk, clock),
     )
     servicer = QueueServicer(desks, rulebook, clock)
 
@@ -137,7 +143,7 @@ def build(settings: QueueSettings, clock: Clock | None = None) -> Parts:
         ),
         every(
             "housekeeping",
-            Housekeeping(database, rulebook).run_once,
+            housekeeping.run_once,
             settings.housekeeping_interval_seconds,
         ),
         every("gauges", Gauges(database).run_once, GAUGE_INTERVAL_SECONDS),

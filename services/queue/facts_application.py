@@ -1,7 +1,7 @@
 """Bringing people in line with their facts, many at a time."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from dialler.model.v1 import change_pb2, event_pb2
@@ -14,7 +14,7 @@ from services.queue.domain.entries import Application, Entry, PhoneStanding, Pla
 from services.queue.domain.terms import Conversion, UserId
 from services.queue.requests import FactsUpdate
 from services.queue.rulebook import Rulebook
-from services.queue.store import entries, outbox, suppressions
+from services.queue.store import applied_facts, assignments, entries, outbox, suppressions
 from services.queue.store.database import Database, Transaction
 from services.queue.store.entries import ConversionRow
 
@@ -82,6 +82,7 @@ class FactsApplication:
         async with self._database.transaction() as tx:
             await entries.guard_newcomers(tx, user_ids)
             known = await entries.lock(tx, user_ids)
+            held = await assignments.held_among(tx, _handed_out(known))
             later = [
                 by_id[user_id]
                 for user_id in user_ids
@@ -93,7 +94,17 @@ class FactsApplication:
                 placement.apply_facts(known.get(it.user_id), it, now, phones.get(it.user_id))
                 for it in later
             ]
+            applications = [_freed(it, held, placement, now) for it in applications]
             await self._write(tx, applications)
+            await applied_facts.note(
+                tx,
+                [
+                    applied_facts.noted(
+                        it.before, it.after, by_id[it.after.user_id].row_fingerprints
+                    )
+                    for it in applications
+                ],
+            )
             conversions = await self._convert(tx, applications, now)
             await outbox.post(tx, _events(applications, timelines, conversions, now))
         return FactsApplied(
@@ -127,6 +138,20 @@ class FactsApplication:
             if row.user_id in recorded:
                 metrics.CONVERSIONS.labels(row.conversion.name.lower()).inc()
         return {row.user_id: row.conversion for row in rows if row.user_id in recorded}
+
+
+def _handed_out(known: Mapping[UserId, Entry]) -> list[UserId]:
+    return [it.user_id for it in known.values() if not it.is_ours_to_place]
+
+
+def _freed(
+    application: Application, held: Collection[UserId], placement: Placement, now: datetime
+) -> Application:
+    """Let go of somebody whom nobody holds, though their entry says so."""
+    after = application.after
+    if after.is_ours_to_place or after.user_id in held:
+        return application
+    return replace(application, after=placement.settled(after, now))
 
 
 async def _other_numbers(

@@ -7,22 +7,21 @@ moment is the queue empty or half built, and whoever is with an agent stays ther
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from dialler.queue.v1 import queue_pb2
 
 from servicekit.clock import Clock
 from servicekit.errors import Conflict
 from services.queue import metrics
-from services.queue.domain.caps import capped
-from services.queue.domain.entries import Entry, Placement
+from services.queue.domain.entries import Placement
 from services.queue.domain.facts import UserFacts
 from services.queue.domain.terms import Action, UserId
+from services.queue.entry_check import placed_anew
 from services.queue.facts_application import FactsApplication
 from services.queue.facts_stream import Block, FactsStream
 from services.queue.rulebook import Rulebook, hash_of
 from services.queue.store import (
-    assignments,
     audit,
     entries,
     rebuilding,
@@ -31,7 +30,7 @@ from services.queue.store import (
 )
 from services.queue.store.database import Database
 from services.queue.store.rebuilding import Page
-from services.queue.writing import Moved, place_by_number, write_moved
+from services.queue.writing import place_by_number, write_moved
 
 # People written in one transaction: claims go on meanwhile.
 _BATCH = 1_000
@@ -218,23 +217,10 @@ class Rebuild:
 
     async def _place_page(self, run: _Run, after: UserId) -> tuple[UserId | None, int]:
         placement, now = run.placement, self._clock.now()
-        since = now - timedelta(days=placement.rules.calls.period_days)
         async with self._database.transaction() as tx:
             page = await rebuilding.lock_page(tx, after, _BATCH)
-            called = [it.user_id for it in page if it.attempts]
-            calls = await assignments.calls_of_all_since(tx, called, since) if called else {}
-            moved = [
-                Moved(it, _placed_anew(it, calls.get(it.user_id, ()), placement, now))
-                for it in page
-            ]
+            moved = await placed_anew(tx, page, placement, now)
             await write_moved(tx, moved, now)
         self._posted()
         written = sum(it.before != it.after for it in moved)
         return (page[-1].user_id if len(page) == _BATCH else None), written
-
-
-def _placed_anew(
-    entry: Entry, calls: Sequence[datetime], placement: Placement, now: datetime
-) -> Entry:
-    zone = placement.calling_hours.zone(entry.time_zone)
-    return placement.placed(entry.with_cap(capped(calls, now, zone, placement.rules.calls)), now)

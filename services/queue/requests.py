@@ -54,6 +54,18 @@ def user_ids_of(user_ids: Iterable[int]) -> list[UserId]:
     return [UserId(user_id) for user_id in distinct]
 
 
+def user_before_of(user_id: int) -> UserId:
+    """Return the id above which to look; everybody is above 0, nobody above the last."""
+    return UserId(min(user_id, _BIGINT_END - 1))
+
+
+def size_of(size: int, field: str, default: int, most: int) -> int:
+    """Return how many people to look at; raises InvalidArgument for more than `most`."""
+    if size > most:
+        raise InvalidArgument("SIZE_TOO_LARGE", f"{field} is at most {most}", field=field)
+    return size or default
+
+
 def updates_of(request: queue_pb2.ApplyUserFactsRequest) -> list[FactsUpdate]:
     """Return the facts to apply, each person once: of repeats the latest reading counts."""
     latest: dict[int, facts_pb2.UserFacts] = {}
@@ -86,6 +98,7 @@ def facts_of(message: facts_pb2.UserFacts) -> UserFacts:
         phone_e164=message.phone_e164 if message.HasField("phone_e164") else None,
         created_at=moment_of(message.created_at) if message.HasField("created_at") else None,
         date_of_birth=day_of(message.date_of_birth),
+        row_fingerprints=message.row_fingerprints,
     )
 
 

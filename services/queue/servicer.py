@@ -17,6 +17,7 @@ from services.queue.audit_trail import AuditTrail
 from services.queue.callback_desk import CallbackDesk
 from services.queue.claim_desk import ClaimDesk
 from services.queue.domain.outcomes import CallReport
+from services.queue.entry_check import EntryCheck
 from services.queue.explaining import Explaining
 from services.queue.facts_application import FactsApplication
 from services.queue.figures import Figures
@@ -28,6 +29,7 @@ from services.queue.store.answers import Request
 from services.queue.store.audit import AuditFilter
 from services.queue.store.reading import EntryFilter
 from services.queue.suppression_desk import ListHeader, SuppressionDesk
+from services.queue.upkeep import AppliedFacts, Upkeep
 
 SERVICE_NAME = "dialler.queue.v1.QueueService"
 
@@ -49,6 +51,9 @@ class Desks:
     explaining: Explaining
     rebuild: Rebuild
     audit: AuditTrail
+    applied_facts: AppliedFacts
+    entry_check: EntryCheck
+    upkeep: Upkeep
 
 
 class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
@@ -321,6 +326,40 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
             until=requests.moment_in(request, "until"),
         )
         return await self._desks.audit.page(asked, request.page_size, request.page_token)
+
+    async def StreamAppliedFacts(
+        self, request: queue_pb2.StreamAppliedFactsRequest, context: Context
+    ) -> AsyncIterator[queue_pb2.StreamAppliedFactsResponse]:
+        """Tell what was applied of everybody."""
+        after = requests.user_before_of(request.after_user_id)
+        size = requests.size_of(request.block_size, "block_size", 10_000, 20_000)
+        async for applied in self._desks.applied_facts.blocks(after, size):
+            yield queue_pb2.StreamAppliedFactsResponse(applied=applied)
+
+    async def ReadAppliedFacts(
+        self, request: queue_pb2.ReadAppliedFactsRequest, context: Context
+    ) -> queue_pb2.ReadAppliedFactsResponse:
+        """Tell what was applied of some people."""
+        user_ids = requests.user_ids_of(request.user_ids)
+        applied = await self._desks.applied_facts.of(user_ids)
+        return queue_pb2.ReadAppliedFactsResponse(applied=applied)
+
+    async def CheckEntries(
+        self, request: queue_pb2.CheckEntriesRequest, context: Context
+    ) -> queue_pb2.CheckEntriesResponse:
+        """Put right whoever stands elsewhere than the rules say."""
+        after = requests.user_before_of(request.after_user_id)
+        size = requests.size_of(request.page_size, "page_size", 500, 1_000)
+        page = await self._desks.entry_check.check(after, size)
+        return queue_pb2.CheckEntriesResponse(
+            checked=page.checked, corrected_user_ids=page.corrected, through_user_id=page.through
+        )
+
+    async def KeepHouse(
+        self, request: queue_pb2.KeepHouseRequest, context: Context
+    ) -> queue_pb2.KeepHouseResponse:
+        """Do one round of housekeeping."""
+        return await self._desks.upkeep.run()
 
     def _by_actor(self, request: ByActor) -> Request:
         """Return what identifies a repeat of a request of a supervisor, or whoever else acts."""

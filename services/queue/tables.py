@@ -126,6 +126,17 @@ sa.Index(
     postgresql_where=entries.c.age_points_until.is_not(None),
 )
 
+# What was last applied of each person's facts, beside `entries` so that those stay narrow: the
+# fingerprints of their rows in the main app, NULL when unknown, and a hash over what facts alone
+# make of an entry, by which changes made by hand are seen.
+applied_facts = sa.Table(
+    "applied_facts",
+    metadata,
+    sa.Column("user_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("row_fingerprints", sa.LargeBinary),
+    sa.Column("digest", sa.BigInteger, nullable=False),
+)
+
 # The rules in force one after the other; the offset keeps keys of different rates comparable.
 rule_editions = sa.Table(
     "rule_editions",

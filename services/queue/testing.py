@@ -260,7 +260,7 @@ async def running_queue(
 
     The client does not retry, so that a test sees the first answer.
     """
-    fake = main_app or FakeUserContext()
+    fake = main_app or FakeUserContext()  # type: ignore[abstract]
     async with serving_user_context(fake) as target:
         chosen = QueueSettings(
             postgres_url=SecretStr(postgres_url),

@@ -29,7 +29,16 @@ class BlindSpot(NamedTuple):
     reason: str
 
 
-Item: TypeAlias = Change | Mark | BlindSpot
+class Beat(NamedTuple):
+    """Everything read until `heard_at_us` stands before it; what was committed until
+    `committed_at_us` had been read. Microseconds of the epoch.
+    """
+
+    heard_at_us: int
+    committed_at_us: int
+
+
+Item: TypeAlias = Change | Mark | BlindSpot | Beat
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +91,15 @@ class Message:
 
 @dataclass(slots=True)
 class Load:
-    """What one request carries. `position` is the last transaction's end it reaches, if any."""
+    """What one request carries. `position` is the last transaction's end it reaches, if any.
+
+    `beat` is to be published after it, and after all before it.
+    """
 
     messages: list[Message] = field(default_factory=list)
     position: Position | None = None
     blind_spots: list[str] = field(default_factory=list)
+    beat: Beat | None = None
 
     @property
     def records(self) -> int:
@@ -105,6 +118,10 @@ def pack(waiting: deque[Item], limits: Limits) -> Load:
             load.position = item.position
         elif isinstance(item, BlindSpot):
             load.blind_spots.append(item.reason)
+        elif isinstance(item, Beat):
+            load.beat = item
+            waiting.popleft()
+            return load
         else:
             needs_message = message is None or not message.takes(item, limits)
             cost = len(item.body) + (limits.attributes_bytes + 2 if needs_message else 1)

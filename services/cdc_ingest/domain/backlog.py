@@ -26,8 +26,9 @@ class Ticket:
     """One message under way. It is done when `outstanding` has come down to 0.
 
     `fault` is why it then goes to the dead-letter queue. An abandoned ticket has gone back to SQS;
-    what others still finish for it no longer matters. `looks` counts how often a reading was older
-    than the message; in `second` are those read once more only to be sure.
+    what others still finish for it no longer matters. A settled one is over for good. `looks`
+    counts how often a reading was older than the message; in `second` are those read once more
+    only to be sure.
     """
 
     message: Message
@@ -37,6 +38,7 @@ class Ticket:
     outstanding: int = 0
     fault: str | None = None
     is_abandoned: bool = False
+    is_settled: bool = False
     looks: dict[Key, int] = field(default_factory=dict)
     second: set[Key] = field(default_factory=set)
 

@@ -8,6 +8,7 @@ from services.cdc_ingest.domain.formats.aws_event import AwsEventDecoder, SqsRec
 from services.cdc_ingest.domain.formats.debezium import DebeziumDecoder
 from services.cdc_ingest.domain.formats.decoder import Decoder, EnclosedText, EnclosedValue, Part
 from services.cdc_ingest.domain.formats.dms import DmsDecoder
+from services.cdc_ingest.domain.formats.dms_event import DmsEventDecoder
 from services.cdc_ingest.domain.formats.kinesis_pipe import KinesisDecoder
 from services.cdc_ingest.domain.formats.maxwell import MaxwellDecoder
 from services.cdc_ingest.domain.formats.s3_notification import (
@@ -31,6 +32,7 @@ DECODERS: tuple[Decoder, ...] = (
     SqsRecordDecoder(),
     S3NotificationDecoder(),
     S3EventBridgeDecoder(),
+    DmsEventDecoder(),
     SnsDecoder(),
 )
 

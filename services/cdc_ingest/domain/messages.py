@@ -60,15 +60,22 @@ class Arrival:
     files: tuple[ChangeFile, ...] = ()
     sightings: Sightings = field(default_factory=dict)
 
+    @property
+    def captured_from(self) -> datetime | None:
+        """No change in it was captured before this moment; None when nothing tells."""
+        written = (file.written_at for file in self.files if file.written_at is not None)
+        return self.times.captured_at or self.times.committed_at or min(written, default=None)
+
 
 def times_of(message: Message, records: Iterable[Record]) -> ChangeTimes:
     """Return the times the message's attributes tell, else those of its oldest record."""
     committed_at, captured_at = message.committed_at, message.captured_at
+    records = list(records)
     changes = [record for record in records if isinstance(record, RowChange)]
     if committed_at is None:
         committed_at = min((c.committed_at for c in changes if c.committed_at), default=None)
     if captured_at is None:
-        captured_at = min((c.captured_at for c in changes if c.captured_at), default=None)
+        captured_at = min((r.captured_at for r in records if r.captured_at), default=None)
     return ChangeTimes(message.received_at, committed_at, captured_at)
 
 

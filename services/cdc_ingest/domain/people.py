@@ -81,7 +81,7 @@ class Demand:
         self.counts.update(other.counts)
 
 
-_NO_RECORDS = frozenset({Kind.ENVELOPE, Kind.UNREADABLE})
+_NO_RECORDS = frozenset({Kind.ENVELOPE, Kind.UNREADABLE, Kind.HEARTBEAT})
 _NOT_IGNORED = _NO_RECORDS | {Kind.ROW, Kind.LOST_TRACK}
 
 

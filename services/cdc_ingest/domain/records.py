@@ -1,7 +1,7 @@
 """What the decoders make of a message, whatever its format."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import TypeAlias
@@ -69,6 +69,7 @@ class LostTrack:
     table: str
     cause: str
     format: str = ""
+    captured_at: datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,7 @@ class Ignored:
 
     kind: Kind
     format: str = ""
+    captured_at: datetime | None = field(default=None, compare=False)
 
 
 Record: TypeAlias = RowChange | LostTrack | Ignored

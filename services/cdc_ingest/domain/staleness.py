@@ -10,12 +10,20 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal, InvalidOperation
 from enum import IntEnum
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
-from mainapp.description import Description, Table
+from mainapp.description import ColumnType, Description, Table
+from services.cdc_ingest.domain.keys import key_text
 from services.cdc_ingest.domain.people import Key, RowKey
-from services.cdc_ingest.domain.records import Image, Operation, Record, RowChange
+from services.cdc_ingest.domain.records import (
+    Image,
+    Operation,
+    Record,
+    RowChange,
+    UnreadableError,
+)
 
 Columns: TypeAlias = Mapping[str, object]
 """Columns of a row by the main app's names, in the form of `SHOWN`."""
@@ -82,8 +90,17 @@ class Reading(Protocol):
 
 
 def flag(value: object) -> object:
-    """Return a boolean however a format writes it."""
-    return str(value).lower() in {"1", "true"}
+    """Return a boolean however a format writes it; MySQL takes any number but 0 for true."""
+    written = str(value).strip().lower()
+    if value is None or written in _FALSE:
+        return False
+    if written in _TRUE:
+        return True
+    try:
+        return Decimal(written) != 0
+    except InvalidOperation:
+        # Like nothing that is ever read: it can neither be shown nor be stale.
+        return value
 
 
 def text(value: object) -> object:
@@ -93,8 +110,11 @@ def text(value: object) -> object:
 
 def presence(value: object) -> object:
     """Return whether there is anything at all."""
-    return value not in (None, "")
+    return value is not None
 
+
+_TRUE: Final = frozenset({"true", "t", "y", "yes"})
+_FALSE: Final = frozenset({"false", "f", "n", "no", ""})
 
 SHOWN: Mapping[str, Mapping[str, Callable[[object], object]]] = {
     "users": {"is_enabled": flag, "status": text, "current_signature_file_id": presence},
@@ -123,7 +143,7 @@ class Witness:
         table = self._tables.get(change.table)
         if table is None:
             return
-        for place, sighting in _sightings(change, table):
+        for place, sighting in self._sightings(change, table):
             seen = found.get(place)
             if seen is None:
                 seen = found[place] = Seen()
@@ -133,22 +153,43 @@ class Witness:
                 # Rows that a full load copies have long been there.
                 seen.is_untold = True
 
+    def _sightings(self, change: RowChange, table: Table) -> Iterator[tuple[Key, Sighting]]:
+        before, after = _before_and_after(change)
+        old, new = self._located(change, table, before), self._located(change, table, after)
+        at = change.captured_at
+        shown = SHOWN.get(change.table)
+        if shown is None or change.operation is Operation.LOAD:
+            yield from ((place, Sighting(row, at)) for place, row in filter(None, (old, new)))
+            return
+        if old is not None and old != new:
+            yield old[0], Sighting(old[1], at, is_there=False)
+        if new is None or after is None:
+            return
+        is_new = change.operation is Operation.INSERT or (old is not None and old != new)
+        changed, told = _compared(before, after, shown)
+        yield new[0], Sighting(new[1], at, True, is_new, changed, told)
 
-def _sightings(change: RowChange, table: Table) -> Iterator[tuple[Key, Sighting]]:
-    before, after = _before_and_after(change)
-    old, new = _located(change.table, table, before), _located(change.table, table, after)
-    at = change.captured_at
-    shown = SHOWN.get(change.table)
-    if shown is None or change.operation is Operation.LOAD:
-        yield from ((place, Sighting(row, at)) for place, row in filter(None, (old, new)))
-        return
-    if old is not None and old != new:
-        yield old[0], Sighting(old[1], at, is_there=False)
-    if new is None or after is None:
-        return
-    is_new = change.operation is Operation.INSERT or (old is not None and old != new)
-    changed, told = _compared(before, after, shown)
-    yield new[0], Sighting(new[1], at, True, is_new, changed, told)
+    def _located(
+        self, change: RowChange, table: Table, image: Image | None
+    ) -> tuple[Key, RowKey] | None:
+        """Return where a row leads to and which it is; None where the image does not say.
+
+        Keys are spelt as the demand and the facts spell them, whatever the format wrote.
+        """
+        if image is None:
+            return None
+        owner = table.user.table
+        parent = self._tables[owner] if owner is not None else None
+        lead_type = parent.columns[parent.key].type if parent else ColumnType.UINT64
+        wraps = change.wraps_unsigned
+        try:
+            key = key_text(image, table.key, table.columns[table.key].type, wraps=wraps)
+            lead = key_text(image, table.user.column, lead_type, wraps=wraps)
+        except UnreadableError:
+            return None
+        if key is None or lead is None:
+            return None
+        return (int(lead) if owner is None else RowKey(owner, lead)), RowKey(change.table, key)
 
 
 def _before_and_after(change: RowChange) -> tuple[Image | None, Image | None]:
@@ -160,22 +201,6 @@ def _before_and_after(change: RowChange) -> tuple[Image | None, Image | None]:
     return (images[0] if len(images) > 1 else None), images[-1]
 
 
-def _located(name: str, table: Table, image: Image | None) -> tuple[Key, RowKey] | None:
-    """Return where a row leads to and which it is; None where the image does not say."""
-    if image is None:
-        return None
-    key, lead = image.get(table.key), image.get(table.user.column)
-    if key is None or lead is None:
-        return None
-    row = RowKey(name, str(key))
-    if table.user.table is not None:
-        return RowKey(table.user.table, str(lead)), row
-    # As the demand has it: anything but a plain number is left to the second reading.
-    if isinstance(lead, int):
-        return lead, row
-    return (int(lead), row) if isinstance(lead, str) and lead.isdecimal() else None
-
-
 def _compared(
     before: Image | None, after: Image, shown: Mapping[str, Callable[[object], object]]
 ) -> tuple[tuple[tuple[str, object, object], ...], tuple[tuple[str, object], ...]]:
@@ -184,6 +209,9 @@ def _compared(
     told: list[tuple[str, object]] = []
     for column, form in shown.items():
         if before is not None and column in before:
+            if form is presence and column not in after:
+                # NULL or empty: DMS leaves out both, and only one of them is no presence.
+                continue
             # What was there before and is missing now has become NULL.
             old, new = form(before[column]), form(after.get(column))
             if old != new:

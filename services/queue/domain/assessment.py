@@ -16,7 +16,8 @@ class Assessment(NamedTuple):
     """All that the queue keeps of one reading of a person.
 
     `age_points` hold until `age_points_until`, None for good. `known_since` is the later of the
-    person's registration and first claim, None when the main app dates neither.
+    person's registration and first claim, None when the main app dates neither. `row_fingerprints`
+    are for reconciliation, None when the reading has not seen every row.
     """
 
     user_id: UserId
@@ -30,6 +31,7 @@ class Assessment(NamedTuple):
     age_points_until: datetime | None
     claimed_at: datetime | None
     known_since: datetime | None
+    row_fingerprints: bytes | None = None
 
 
 class Assessor:
@@ -62,6 +64,7 @@ class Assessor:
             age_points_until=until,
             claimed_at=_earliest(open_claims),
             known_since=_known_since(facts),
+            row_fingerprints=facts.row_fingerprints or (None if facts.exists else b""),
         )
 
     def _zone_of(self, phone_e164: str | None) -> str | None:

@@ -26,7 +26,8 @@ class ClaimFacts(NamedTuple):
 class UserFacts(NamedTuple):
     """A person. Of two readings the one with the higher `version` is the later.
 
-    `fingerprint` is 0 in a reading that has not seen all that the person's context shows.
+    `fingerprint` is 0 in a reading that has not seen all that the person's context shows,
+    `row_fingerprints` empty in one that has not seen every row.
     """
 
     user_id: UserId
@@ -40,3 +41,4 @@ class UserFacts(NamedTuple):
     phone_e164: str | None = None
     created_at: datetime | None = None
     date_of_birth: date | None = None
+    row_fingerprints: bytes = b""

@@ -412,3 +412,17 @@ _CALLS_SINCE = statement(
     "SELECT ended_at FROM queue.attempts WHERE user_id = :user_id AND ended_at > :since"
     " ORDER BY ended_at DESC"
 )
+
+
+async def held_among(tx: Transaction, user_ids: Sequence[UserId]) -> set[UserId]:
+    """Return those of these people whose assignment has not ended."""
+    if not user_ids:
+        return set()
+    rows = await tx.execute(_HELD_AMONG, {"user_ids": list(user_ids)})
+    return {UserId(row[0]) for row in rows.all()}
+
+
+_HELD_AMONG = statement(
+    "SELECT user_id FROM queue.assignments"
+    " WHERE user_id = ANY(CAST(:user_ids AS bigint[])) AND ended_at IS NULL"
+)

@@ -12,6 +12,7 @@ from services.queue.domain.assessment import Assessment
 from services.queue.domain.eligibility import Verdict
 from services.queue.domain.entries import Entry
 from services.queue.domain.terms import Queue, Reason, UserId
+from services.queue.store.applied_facts import digest_of
 from services.queue.store.database import Transaction, statement
 from services.queue.store.entries import COLUMN_NAMES, COLUMNS, entry_of
 
@@ -199,7 +200,11 @@ _INSERT_NEW = statement(
         INSERT INTO queue.entries ({COLUMN_NAMES}, state_version)
         SELECT {COLUMN_NAMES}, nextval('queue.state_version') FROM queue.rebuilt_entries
         ORDER BY queue, rank_key, user_id
-        ON CONFLICT DO NOTHING RETURNING user_id, state_version
+        ON CONFLICT DO NOTHING
+        RETURNING user_id, state_version, {digest_of("entries")} AS digest
+    ), noted AS (
+        INSERT INTO queue.applied_facts (user_id, digest) SELECT user_id, digest FROM added
+        ON CONFLICT (user_id) DO UPDATE SET row_fingerprints = NULL, digest = EXCLUDED.digest
     ), told AS (
         INSERT INTO queue.stale_call_states (user_id, state_version)
         SELECT user_id, state_version FROM added

@@ -89,7 +89,7 @@ async def _until_version(invalidated: dict[int, int], user_id: int, version: int
 async def test_a_user_context_that_is_away_holds_up_no_event(
     queue_url: str, redis_url: str, stream: EventStream, tables: Tables, all_hours: Path
 ) -> None:
-    fake = FakeUserContext()
+    fake = FakeUserContext()  # type: ignore[abstract]
     async with running_queue(queue_url, redis_url, main_app=fake, rules_path=all_hours) as running:
         desk = Desk(running)
         await desk.fill(unsigned(1))
@@ -137,7 +137,7 @@ async def test_a_claim_killed_between_reserving_and_handing_out_loses_nobody(
 ) -> None:
     """Nobody is left to give the reservation back; it lapses."""
     rules = write_rules(tmp_path / "rules.yaml", reservation_seconds=1.5)
-    fake = FakeUserContext()
+    fake = FakeUserContext()  # type: ignore[abstract]
     checking, may_answer = asyncio.Event(), asyncio.Event()
 
     async def hold(_: object) -> None:

@@ -41,7 +41,7 @@ class Received:
         return [
             record["data"]["id"]
             for record in self.records
-            if record["metadata"]["table-name"] == table
+            if record["metadata"].get("table-name") == table
             and operation in (None, record["metadata"]["operation"])
         ]
 
@@ -66,6 +66,8 @@ class RelayBench:
             "reconciler_target": self.reconciler_target,
             "source_name": self.main_app.name,
             "heartbeat_seconds": 0.5,
+            # Tests count what they receive.
+            "capture_heartbeat_seconds": 0.0,
             "retry_longest_seconds": 0.5,
             "drain_seconds": 3.0,
         }

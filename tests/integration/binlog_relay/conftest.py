@@ -19,6 +19,7 @@ from tests.integration.binlog_relay.bench import RelayBench
 @pytest.fixture
 async def reconciler() -> AsyncIterator[tuple[FakeReconciler, str]]:
     """A reconciler that takes notes, and where it listens."""
+    # Methods the relay never calls answer UNIMPLEMENTED, as generated.
     fake = FakeReconciler()  # type: ignore[abstract]
     server = GrpcServer(
         ServiceSettings(drain_seconds=0.0),

@@ -268,6 +268,9 @@ async def test_somebody_elses_or_ended_assignment(
 async def test_pipeline(gateway: RunningGateway, supervisor: httpx.AsyncClient) -> None:
     body = (await supervisor.get("/v1/pipeline")).json()
     assert body["ingest"]["backlog_messages"] == 5
+    assert body["ingest"]["capture_alive_at"] == "2025-06-02T09:00:05.000000Z"
+    assert body["ingest"]["applied_through"] == "2025-06-02T09:00:00.000000Z"
+    assert body["ingest"]["last_captured_at"] is None
     assert body["ingest"]["change_latency"] == {
         "count": 10,
         "p50_seconds": 0.05,

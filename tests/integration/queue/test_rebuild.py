@@ -283,7 +283,7 @@ async def test_rules_that_are_not_valid_change_nothing(
 async def test_rules_changed_while_the_queue_was_down_reach_everybody_at_the_next_start(
     queue_url: str, redis_url: str, clock: FakeClock, tmp_path: Path
 ) -> None:
-    fake = FakeUserContext()
+    fake = FakeUserContext()  # type: ignore[abstract]
     path = _rules(tmp_path / "rules.yaml")
     async with running_queue(
         queue_url, redis_url, clock=clock, main_app=fake, rules_path=path

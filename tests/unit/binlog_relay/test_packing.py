@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from services.binlog_relay.domain.packing import (
     MAX_MESSAGES,
+    Beat,
     BlindSpot,
     Change,
     Item,
@@ -37,6 +38,7 @@ def items() -> st.SearchStrategy[list[Item]]:
         st.builds(change, st.integers(0, 10**6), st.integers(0, 150)),
         st.builds(mark, st.integers(0, 10**6)),
         st.just(BlindSpot("why")),
+        st.just(Beat(1, 1)),
     )
     return st.lists(kinds, max_size=120)
 
@@ -104,3 +106,11 @@ def test_a_message_is_as_old_as_its_oldest_change() -> None:
     [message] = pack(deque(changes), LIMITS).messages
     assert message.captured_at_us == 10
     assert message.committed_at_us == 3
+
+
+def test_a_beat_ends_its_load() -> None:
+    waiting: deque[Item] = deque([change(1), mark(1), Beat(7, 6), change(2)])
+    load = pack(waiting, LIMITS)
+    assert (load.beat, load.position, len(unpacked(load))) == (Beat(7, 6), mark(1).position, 1)
+    after = pack(waiting, LIMITS)
+    assert (after.beat, len(unpacked(after))) == (None, 1)

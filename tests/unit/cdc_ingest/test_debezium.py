@@ -203,3 +203,9 @@ def test_a_flattened_row() -> None:
 )
 def test_what_cannot_be_read_says_why(body: object, fault: str) -> None:
     assert demand(body).fault == fault
+
+
+def test_a_flattened_event_with_its_schema_has_precise_numbers_too() -> None:
+    schema = {"fields": [{"field": "id", "name": "org.apache.kafka.connect.data.Decimal"}]}
+    event = {"schema": schema, "payload": {"id": "AIAAAAAAAAAF", "__table": "users", "__op": "u"}}
+    assert demand(event).keys == {2**63 + 5}

@@ -21,6 +21,7 @@ def _count(form: str, kind: str) -> float:
         (kinesis(None), [("kinesis", "envelope"), ("debezium", "tombstone")], 1, 1),
         (maxwell(kind="table-create"), [("maxwell", "schema")], 1, 1),
         (s3_record("mainapp/jobs/a.csv"), [("s3", "foreign")], 1, 1),
+        (dms("", "heartbeat", **{"record-type": "control"}), [("dms", "heartbeat")], 0, 0),
         ("hello", [("unknown", "unreadable")], 0, 0),
         (dms(data={"id": "x"}), [("dms", "unreadable")], 0, 0),
     ],

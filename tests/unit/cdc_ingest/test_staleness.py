@@ -1,5 +1,6 @@
 """Whether a reading is older than what the message told."""
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -23,7 +24,9 @@ from services.cdc_ingest.domain.staleness import (
     Witness,
     verdict,
 )
+from services.cdc_ingest.reading import read
 from services.cdc_ingest.readings import FactsReading
+from tests.unit.cdc_ingest.bodies import PEOPLE, dms, message
 
 NOW = datetime(2025, 6, 2, 12, tzinfo=UTC)
 WITNESS = Witness(description.load())
@@ -302,3 +305,19 @@ def test_rereadings_come_when_due_and_not_for_what_went_back() -> None:
     assert rereadings.next_at == NOW + timedelta(seconds=2)
     assert rereadings.drain() == [here]
     assert rereadings.next_at is None
+
+
+def test_an_endless_number_costs_its_neighbours_nothing() -> None:
+    body = [dms(data={"id": "9" * 5_000}), dms(data={"id": 6})]
+    found = read(message(json.dumps(body)), PEOPLE, WITNESS)
+    assert (found.demand.keys, found.demand.fault) == ({6}, "KEY_NOT_A_NUMBER")
+    assert set(found.sightings) == {6}
+
+
+def test_a_witness_that_breaks_costs_a_second_reading_only() -> None:
+    class Broken(Witness):
+        def see(self, *_: object) -> None:
+            raise RuntimeError("a bug of ours")
+
+    found = read(message(json.dumps(dms(data={"id": 6}))), PEOPLE, Broken(description.load()))
+    assert (found.demand.keys, found.demand.fault, found.sightings) == ({6}, None, {})

@@ -8,6 +8,7 @@ import pytest
 from moto.events.models import EventPattern
 
 from devstack.aws_templates import FOLDER, exported, functions, imports, load, resources
+from tests.unit.cdc_ingest.bodies import demand
 
 TASK = "arn:aws:dms:eu-west-2:123456789012:task:dialler-changes"
 
@@ -21,7 +22,6 @@ EXPECTED = [
     ("AWS/EventBridge/Pipes", "ExecutionPartiallyFailed", "notBreaching", "Sum"),
     ("AWS/EventBridge/Pipes", "ExecutionThrottled", "notBreaching", "Sum"),
     ("AWS/SQS", "ApproximateAgeOfOldestMessage", "notBreaching", "Maximum"),
-    ("AWS/Events", "FailedInvocations", "notBreaching", "Sum"),
 ]
 
 
@@ -43,6 +43,14 @@ def test_there_is_an_alarm(namespace: str, metric: str, missing: str, statistic:
     assert alarm["TreatMissingData"] == missing
     assert alarm["Statistic"] == statistic
     assert alarm["ComparisonOperator"] == "GreaterThanThreshold"
+
+
+def test_rules_that_cannot_tell_of_the_task_raise_an_alarm() -> None:
+    alarms = _of("AWS/Events", "FailedInvocations")
+    watched = {each["Dimensions"][0]["Value"]["Ref"] for each in alarms}
+    assert watched == {"TaskChangedState", "TaskLostItsPlace"}
+    for each in alarms:
+        assert (each["TreatMissingData"], each["Statistic"]) == ("notBreaching", "Sum")
 
 
 def test_one_dead_letter_is_enough_in_either_queue() -> None:
@@ -129,9 +137,32 @@ def _pattern(rule: str, arn: str) -> Any:
     return EventPattern.load(text)
 
 
-def test_rules_tell_the_topic_and_may() -> None:
-    for rule in resources("AWS::Events::Rule").values():
-        assert "AlarmTopicArn" in set(imports(rule["Targets"]))
+@pytest.mark.parametrize(
+    ("kind", "is_told"),
+    [
+        ("REPLICATION_TASK_FAILED", True),
+        ("REPLICATION_TASK_STOPPED", True),
+        ("REPLICATION_TASK_STARTED", True),
+        ("REPLICATION_TASK_CREATED", False),
+    ],
+)
+def test_the_ingest_is_told_when_the_task_may_have_lost_its_place(kind: str, is_told: bool) -> None:
+    event = {
+        "source": "aws.dms",
+        "detail-type": "DMS Replication Task State Change",
+        "resources": [TASK],
+        "detail": {"eventType": kind},
+    }
+    assert _pattern("TaskLostItsPlace", TASK).matches_event(event) is is_told
+    lost = demand(event).lost_track is not None
+    assert lost is is_told, "whatever is sent is understood"
+
+
+def test_rules_tell_whom_they_may() -> None:
+    rules = resources("AWS::Events::Rule")
+    told = {name: set(imports(rule["Targets"])) for (_, name), rule in rules.items()}
+    assert told.pop("TaskLostItsPlace") == {"ChangeQueueArn"}
+    assert set(map(frozenset, told.values())) == {frozenset({"AlarmTopicArn"})}
     [topic] = resources("AWS::SNS::TopicPolicy").values()
     allowed = {each["Principal"]["Service"] for each in topic["PolicyDocument"]["Statement"]}
     assert allowed == {"cloudwatch.amazonaws.com", "events.amazonaws.com"}

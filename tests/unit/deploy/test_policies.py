@@ -103,12 +103,24 @@ def test_every_service_of_aws_that_is_trusted_is_tied_to_this_account() -> None:
 
 def test_rules_publish_without_a_condition_which_would_drop_their_messages() -> None:
     """EventBridge fills in no condition on its way to SNS and its key, as AWS documents."""
-    rules = [each for each in statements() if "events.amazonaws.com" in _trusted(each)]
+    trusting = [each for each in statements() if "events.amazonaws.com" in _trusted(each)]
+    rules = [each for each in trusting if "sqs:SendMessage" not in each.actions]
     assert {(each.template, each.kind) for each in rules} == {
         ("queues", "KeyPolicy"),
         ("alarms", "PolicyDocument"),
     }
     assert all(each.condition == {} for each in rules)
+
+
+def test_only_the_rule_about_the_task_may_send_to_the_change_queue() -> None:
+    """To SQS it does say for which rule."""
+    [sending] = [
+        each for each in statements() if _trusted(each) and "sqs:SendMessage" in each.actions
+    ]
+    name = load("replication-alarms")["Resources"]["TaskLostItsPlace"]["Properties"]["Name"]
+    [source] = sending.condition["ArnEquals"].values()
+    assert source["Fn::Sub"].endswith(f":${{AWS::AccountId}}:rule/{name['Fn::Sub']}")
+    assert "ChangeQueue" in str(sending.resources)
 
 
 def test_every_service_has_a_role_for_its_own_service_account() -> None:

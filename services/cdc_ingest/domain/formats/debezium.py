@@ -111,9 +111,9 @@ def _records(event: Mapping[str, object], decimals: frozenset[str]) -> tuple[Rec
     if _is_transaction(event):
         return (Ignored(Kind.TRANSACTION, _FORMAT),)
     if _is_flat(event):
-        return (_flat_row(event),)
+        return (_flat_row(event, decimals),)
     if _is_heartbeat(event):
-        return (Ignored(Kind.HEARTBEAT, _FORMAT),)
+        return (Ignored(Kind.HEARTBEAT, _FORMAT, epoch_moment(event["ts_ms"], 1_000)),)
     raise UnreadableError("DEBEZIUM_PAYLOAD_UNKNOWN")
 
 
@@ -144,13 +144,14 @@ def _row(event: Mapping[str, object], decimals: frozenset[str]) -> Record:
 _SIDES = ("before", "after")
 
 
-def _flat_row(event: Mapping[str, object]) -> Record:
+def _flat_row(event: Mapping[str, object], decimals: frozenset[str]) -> Record:
     is_deleted = str(event.get("__deleted")).lower() == "true"
     operation = _OPERATIONS.get(text(event.get("__op")), Operation.OTHER)
+    row = {name: event[name] for name in event if not name.startswith("__")}
     return RowChange(
         table=text(event["__table"]),
         operation=Operation.DELETE if is_deleted else operation,
-        images=({name: event[name] for name in event if not name.startswith("__")},),
+        images=(_plain(row, decimals),),
         committed_at=epoch_moment(event.get("__source_ts_ms"), 1_000),
         captured_at=epoch_moment(event.get("__ts_ms"), 1_000),
         format=_FORMAT,
@@ -204,11 +205,13 @@ def _cause_of_sql(sql: str) -> str | None:
 
 def _decimal_columns(schema: object) -> frozenset[str]:
     """Return the whole-number columns that are written as base64 of their big-endian bytes."""
-    sides = [side for side in _fields(schema) if side.get("field") in _SIDES]
+    fields = _fields(schema)
+    sides = [side for side in fields if side.get("field") in _SIDES]
+    # A flattened event has its columns where others have the sides.
+    columns = [column for side in sides for column in _fields(side)] or fields
     return frozenset(
         text(column.get("field"))
-        for side in sides
-        for column in _fields(side)
+        for column in columns
         if column.get("name") == _DECIMAL
         and text(mapping(column.get("parameters")).get("scale")) in ("", "0")
     )

@@ -4,6 +4,7 @@ The format is described in the DMS user guide under "Using Amazon Kinesis Data S
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Final
 
 from services.cdc_ingest.domain.formats.fields import image, iso_moment, transaction
@@ -20,6 +21,9 @@ from services.cdc_ingest.domain.records import (
 
 BEFORE_PREFIX: Final = "BI_"
 """What DMS puts before the names of before-image columns when a mapping rule adds them."""
+
+HEARTBEAT: Final = "heartbeat"
+"""What our relay says when all it has read is published; DMS says nothing of the kind."""
 
 # The guide has spelt them with and without hyphens. The last two are our relay's.
 _LOSING_TRACK = {
@@ -63,7 +67,7 @@ class DmsDecoder:
         operation = _name(metadata, "operation")
         table = _name(metadata, "table-name")
         if metadata.get("record-type") == "control" or operation in _NEVER_OF_ROWS:
-            return (_control(operation, table),)
+            return (_control(operation, table, iso_moment(metadata.get("timestamp"))),)
         if not table:
             raise UnreadableError("DMS_TABLE_MISSING")
         change = RowChange(
@@ -79,17 +83,22 @@ class DmsDecoder:
 
 
 def before_image_columns(row: Image) -> Image | None:
-    """Return the before image that a mapping rule has spread among the columns of `row`."""
+    """Return the before image that a mapping rule has spread among the columns of `row`.
+
+    A file has these columns for inserts and deletions too; every row has a key, so one of NULLs
+    alone is none.
+    """
     size = len(BEFORE_PREFIX)
     found = {name[size:]: row[name] for name in row if name.startswith(BEFORE_PREFIX)}
-    return found or None
+    return found if any(value is not None for value in found.values()) else None
 
 
-def _control(operation: str, table: str) -> Record:
+def _control(operation: str, table: str, captured_at: datetime | None) -> Record:
     cause = _LOSING_TRACK.get(operation.replace("-", "").lower())
     if cause is not None:
-        return LostTrack(table, cause, _FORMAT)
-    return Ignored(Kind.CONTROL, _FORMAT)
+        return LostTrack(table, cause, _FORMAT, captured_at)
+    kind = Kind.HEARTBEAT if operation == HEARTBEAT else Kind.CONTROL
+    return Ignored(kind, _FORMAT, captured_at)
 
 
 def _images(document: Mapping[str, object], operation: str) -> tuple[Image, ...]:

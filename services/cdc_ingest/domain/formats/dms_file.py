@@ -22,7 +22,7 @@ CSV: Final = "dms_csv"
 PARQUET: Final = "dms_parquet"
 _OPERATIONS = {"I": Operation.INSERT, "U": Operation.UPDATE, "D": Operation.DELETE}
 # What DMS writes for NULL unless told otherwise, and what some tell it.
-_NULLS = frozenset({"", "NULL", "null", r"\N"})
+_NULLS = frozenset({"NULL", "null", r"\N"})
 _MAX_FIELD_CHARACTERS: Final = 64 * 1024 * 1024
 
 
@@ -49,7 +49,8 @@ def csv_rows(lines: Iterable[str], wanted: Sequence[str], key: str) -> Iterator[
         places = [(name, header.index(name)) for name in wanted if name in header]
         for row in rows:
             if row:
-                yield {name: _value(row[at]) for name, at in places if at < len(row)}
+                # An empty field may be NULL or not, as in a JSON record that leaves it out.
+                yield {name: _value(row[at]) for name, at in places if at < len(row) and row[at]}
     except csv.Error as error:
         raise UnreadableError("S3_FILE_DAMAGED") from error
 

@@ -1,0 +1,91 @@
+"""Whether people stand where the queue's own knowledge puts them, page by page."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from servicekit.clock import Clock
+from services.queue.domain.caps import capped
+from services.queue.domain.entries import Entry, Placement
+from services.queue.domain.terms import Block, UserId
+from services.queue.rulebook import Rulebook
+from services.queue.store import applied_facts, assignments, rebuilding
+from services.queue.store.applied_facts import Owned
+from services.queue.store.database import Database, Transaction
+from services.queue.writing import Moved, write_moved
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedPage:
+    """How many people were looked at, who was put right, and through which id; 0 for nobody."""
+
+    checked: int
+    corrected: Sequence[UserId]
+    through: UserId
+
+
+class EntryCheck:
+    """Puts right whoever stands elsewhere than the rules say; facts in doubt are left alone."""
+
+    def __init__(
+        self, database: Database, rulebook: Rulebook, clock: Clock, posted: Callable[[], None]
+    ) -> None:
+        """`posted` is called after every commit that leaves something in an outbox."""
+        self._database = database
+        self._rulebook = rulebook
+        self._clock = clock
+        self._posted = posted
+
+    async def check(self, after: UserId, limit: int) -> CheckedPage:
+        """Check the first people above `after`, locking them for as long as it takes."""
+        placement, now = self._rulebook.placement, self._clock.now()
+        async with self._database.transaction() as tx:
+            page = await rebuilding.lock_page(tx, after, limit)
+            ids = [it.user_id for it in page]
+            in_doubt = await applied_facts.in_doubt(tx, ids)
+            owned = await applied_facts.owned(tx, ids)
+            sound = [it for it in page if it.user_id not in in_doubt]
+            moved = await placed_anew(tx, sound, placement, now, owned)
+            await write_moved(tx, moved, now)
+        corrected = [it.before.user_id for it in moved if it.before != it.after]
+        if corrected:
+            self._posted()
+        return CheckedPage(len(page), corrected, ids[-1] if ids else UserId(0))
+
+
+async def placed_anew(
+    tx: Transaction,
+    people: Sequence[Entry],
+    placement: Placement,
+    now: datetime,
+    owned: Mapping[UserId, Owned] | None = None,
+) -> list[Moved]:
+    """Return locked people where their calls, and what other tables own, put them at this moment.
+
+    Without `owned` an entry's copies of what other tables own are taken for true.
+    """
+    since = now - timedelta(days=placement.rules.calls.period_days)
+    called = [it.user_id for it in people if it.attempts]
+    calls = await assignments.calls_of_all_since(tx, called, since) if called else {}
+    moved = []
+    for before in people:
+        known = before if owned is None else _as_owned(before, owned[before.user_id])
+        zone = placement.calling_hours.zone(known.time_zone)
+        cap = capped(calls.get(known.user_id, ()), now, zone, placement.rules.calls)
+        is_ghost = owned is not None and owned[before.user_id].is_free
+        settle = placement.settled if is_ghost and not known.is_ours_to_place else placement.placed
+        moved.append(Moved(before, settle(known.with_cap(cap), now)))
+    return moved
+
+
+def _as_owned(entry: Entry, owned: Owned) -> Entry:
+    """Return the entry with its callback and suppression as their tables have them.
+
+    A suppression missing from its table is not lifted here: that is a supervisor's to do.
+    """
+    return entry._replace(
+        callback_id=owned.callback_id,
+        callback_at=owned.callback_at,
+        callback_agent_id=owned.callback_agent_id,
+        block=Block.DO_NOT_CONTACT if owned.is_suppressed else entry.block,
+    )
