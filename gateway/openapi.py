@@ -39,8 +39,9 @@ _ERRORS = {
     403: "The token's role or queues do not allow it.",
     404: "There is no such thing.",
     405: "The resource has no such method.",
-    409: "The assignment has ended or is somebody else's, or the state does not allow it.",
+    409: "It has ended, exists already or is somebody else's: the state does not allow it.",
     413: "The body is too large.",
+    415: "The body is not of the media type that is asked for.",
     422: "The request does not have the required form, or the `Idempotency-Key` was used before "
     "for another request.",
     429: "Too many requests; wait for `Retry-After` seconds.",

@@ -26,6 +26,7 @@ _SPEAKABLE = frozenset(
         "missing", "enum", "literal_error", "string_too_long", "string_too_short", "too_long",
         "too_short", "greater_than_equal", "less_than_equal", "timezone_aware", "string_type",
         "list_type", "int_type", "bool_type", "dict_type", "model_attributes_type",
+        "less_than", "greater_than", "int_parsing", "bool_parsing",
     }
 )  # fmt: skip
 _OWN_WORDS = {

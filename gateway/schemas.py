@@ -418,6 +418,10 @@ class QueueStats(BaseModel):
     waiting: int
     assigned: int
     oldest_ready_since: Moment | None
+    holds: dict[Hold, int] = Field(description="Those who wait, by what holds them.")
+    blocked: dict[str, int] = Field(
+        description="Those whose matter is open and who are kept from being called, by reason."
+    )
 
     @classmethod
     def of(cls, message: queue_pb2.QueueStats) -> Self:
@@ -428,6 +432,8 @@ class QueueStats(BaseModel):
             waiting=message.waiting,
             assigned=message.assigned,
             oldest_ready_since=moment_in(message, "oldest_ready_since"),
+            holds={hold: it.people for it in message.holds if (hold := hold_name(it.hold))},
+            blocked={it.reason: it.people for it in message.blocked},
         )
 
 
@@ -439,6 +445,8 @@ class Queues(BaseModel):
     calls_today: int
     conversions_today: int
     wrong_calls_prevented_today: int
+    outcomes_today: dict[Outcome, int] = Field(description="Calls since midnight by outcome.")
+    callbacks_missed: int = Field(description="Callbacks on the supervisors' list.")
 
     @classmethod
     def of(cls, message: queue_pb2.GetQueueStatsResponse) -> Self:
@@ -449,6 +457,12 @@ class Queues(BaseModel):
             calls_today=message.calls_today,
             conversions_today=message.conversions_today,
             wrong_calls_prevented_today=message.wrong_calls_prevented_today,
+            outcomes_today={
+                outcome: it.calls
+                for it in message.outcomes_today
+                if (outcome := outcome_name(it.outcome))
+            },
+            callbacks_missed=message.callbacks_missed,
         )
 
 
@@ -465,6 +479,7 @@ class QueueEntry(BaseModel):
     entered_at: Moment | None
     reason: str
     assigned_agent_id: str | None
+    hold: Hold | None = Field(description="What keeps the person from being called now.")
 
     @classmethod
     def of(cls, message: queue_pb2.QueueEntry) -> Self:
@@ -480,6 +495,7 @@ class QueueEntry(BaseModel):
             entered_at=moment_in(message, "entered_at"),
             reason=message.reason,
             assigned_agent_id=message.assigned_agent_id or None,
+            hold=hold_name(message.hold),
         )
 
 
