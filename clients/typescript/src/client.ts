@@ -3,19 +3,27 @@ import createFetchClient, { type Client } from "openapi-fetch";
 import { problemOf, ProblemError } from "./errors.js";
 import { openEventStream, type EventStream, type EventStreamOptions } from "./events.js";
 import type {
+  Agent,
   Assignment,
+  CallbackState,
+  Callbacks,
+  Calls,
   Claimed,
   ClaimRequest,
   Context,
   EntryState,
+  Found,
   OutcomeRequest,
   paths,
+  Presence,
   QueueEntries,
   QueueName,
   Queues,
   Recorded,
+  Reference,
   Released,
   ReleaseRequest,
+  SearchRequest,
   Ticket,
 } from "./generated/schema.js";
 import { transport, type Fetch, type TokenAnswer } from "./transport.js";
@@ -38,6 +46,12 @@ export interface DiallerOptions {
 
 export interface ReadOptions {
   readonly signal?: AbortSignal | undefined;
+}
+
+export interface PageOptions extends ReadOptions {
+  readonly pageSize?: number;
+  /** `next_page_token` of the page before. */
+  readonly pageToken?: string | undefined;
 }
 
 export interface WriteOptions extends ReadOptions {
@@ -100,17 +114,9 @@ export class DiallerClient {
   /** One page of a queue in the order of handing out. */
   async entries(
     queue: QueueName,
-    options: ReadOptions & {
-      readonly state?: EntryState;
-      readonly pageSize?: number;
-      readonly pageToken?: string;
-    } = {},
+    options: PageOptions & { readonly state?: EntryState } = {},
   ): Promise<QueueEntries> {
-    const query = {
-      ...(options.state !== undefined && { state: options.state }),
-      ...(options.pageSize !== undefined && { page_size: options.pageSize }),
-      ...(options.pageToken !== undefined && { page_token: options.pageToken }),
-    };
+    const query = { ...(options.state !== undefined && { state: options.state }), ...pageOf(options) };
     return this.unwrap(
       this.api.GET("/v1/queues/{queue}/entries", {
         params: { path: { queue }, query },
@@ -206,6 +212,45 @@ export class DiallerClient {
     );
   }
 
+  /** Callbacks, the earliest first: the agent's own, or those of one person. */
+  async callbacks(
+    options: PageOptions & { readonly state?: CallbackState; readonly userId?: string } = {},
+  ): Promise<Callbacks> {
+    const query = {
+      ...(options.state !== undefined && { state: options.state }),
+      ...(options.userId !== undefined && { user_id: options.userId }),
+      ...pageOf(options),
+    };
+    return this.unwrap(this.api.GET("/v1/callbacks", { params: { query }, ...signalOf(options) }));
+  }
+
+  /** Every call of a person that ended with an outcome, the latest first. */
+  async calls(userId: string, options: PageOptions = {}): Promise<Calls> {
+    return this.unwrap(
+      this.api.GET("/v1/people/{user_id}/calls", {
+        params: { path: { user_id: userId }, query: pageOf(options) },
+        ...signalOf(options),
+      }),
+    );
+  }
+
+  /** People by number in any format, e-mail address or name; an agent may read whom it found. */
+  async search(body: SearchRequest, options: ReadOptions = {}): Promise<Found> {
+    return this.unwrap(this.api.POST("/v1/people/search", { body, ...signalOf(options) }));
+  }
+
+  /** What the agent is doing; to be said again within two minutes. Callbacks wait for who is there. */
+  async setPresence(presence: Presence, options: ReadOptions = {}): Promise<Agent> {
+    return this.unwrap(
+      this.api.PUT("/v1/agents/me/presence", { body: { presence }, ...signalOf(options) }),
+    );
+  }
+
+  /** Queues, outcomes with their rules, reasons and every enumeration; good for an hour. */
+  async reference(options: ReadOptions = {}): Promise<Reference> {
+    return this.unwrap(this.api.GET("/v1/reference", signalOf(options)));
+  }
+
   /** A ticket that opens one event stream once. */
   async eventTicket(options: ReadOptions = {}): Promise<Ticket> {
     return this.unwrap(this.api.POST("/v1/events/tickets", signalOf(options)));
@@ -222,6 +267,13 @@ export class DiallerClient {
       options,
     );
   }
+}
+
+function pageOf(options: PageOptions): { page_size?: number; page_token?: string } {
+  return {
+    ...(options.pageSize !== undefined && { page_size: options.pageSize }),
+    ...(options.pageToken !== undefined && { page_token: options.pageToken }),
+  };
 }
 
 function keyOf(options: WriteOptions): { "Idempotency-Key": string } {

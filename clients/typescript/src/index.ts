@@ -2,6 +2,7 @@ export {
   DiallerClient,
   type ContextReading,
   type DiallerOptions,
+  type PageOptions,
   type ReadOptions,
   type WriteOptions,
 } from "./client.js";
@@ -12,5 +13,6 @@ export type {
   SnapshotReason,
   StreamStatus,
 } from "./events.js";
+export type { Fetch, TokenAnswer } from "./transport.js";
 export type * from "./types.js";
 export { newWriteKey, WriteKeys } from "./write-keys.js";

@@ -73,11 +73,10 @@ function pauseBefore(
   return asked === null ? backOff : asked + Math.random() * FIRST_PAUSE_MS;
 }
 
-/** Whether a repeat does no harm: reads, and writes under an idempotency key or that only extend. */
+/** Whether a repeat does no harm: reads, and writes that have a key, set a value or only extend. */
 function isRepeatable(request: Request): boolean {
   return (
-    request.method === "GET" ||
-    request.method === "HEAD" ||
+    ["GET", "HEAD", "PUT"].includes(request.method) ||
     request.headers.has("idempotency-key") ||
     request.url.endsWith("/heartbeat") ||
     request.url.endsWith("/events/tickets")

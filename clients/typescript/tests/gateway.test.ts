@@ -75,9 +75,9 @@ test("an unchanged context is not sent again", async () => {
 
 test("problems have their status, reason and trace", async () => {
   const agent = await newAgent();
-  const unknown = await agent.context("999999999").catch((each: unknown) => each);
-  expect(unknown).toMatchObject({ status: 404, reason: "USER_NOT_FOUND" });
-  expect((unknown as { traceId: string }).traceId).toMatch(/^[0-9a-f]{32}$/);
+  const stranger = await agent.context("999999999").catch((each: unknown) => each);
+  expect(stranger).toMatchObject({ status: 403, reason: "PERSON_NOT_YOURS" });
+  expect((stranger as { traceId: string }).traceId).toMatch(/^[0-9a-f]{32}$/);
 
   const forbidden = await agent
     .unwrap(agent.api.GET("/v1/pipeline"))
@@ -92,6 +92,21 @@ test("problems have their status, reason and trace", async () => {
     .recordOutcome(newWriteKey(), { outcome: "call_back", callback_at: "tomorrow" })
     .catch((each: unknown) => each);
   expect(wrong).toMatchObject({ status: 422, fields: [{ location: "body.callback_at" }] });
+});
+
+test("an agreed callback, the person's calls, and somebody found by name", async () => {
+  const agent = await newAgent();
+  const { assignment_id, user_id } = await claim(agent);
+  const callback_at = new Date(Date.now() + 86_400_000).toISOString();
+  const { last_name } = (await agent.context(user_id)).context.user ?? {};
+  await agent.recordOutcome(assignment_id, { outcome: "call_back", callback_at, notes: "at work" });
+  const { callbacks } = await agent.callbacks({ state: "open" });
+  expect(callbacks).toMatchObject([{ user_id, state: "open" }]);
+
+  const { people } = await agent.search({ name: last_name ?? "" });
+  expect(people.map((each) => each.user_id)).toContain(user_id);
+  const { calls } = await agent.calls(user_id);
+  expect(calls).toMatchObject([{ outcome: "call_back", notes: "at work", assignment_id }]);
 });
 
 test("the queues page by page, and what has no method of its own", async () => {

@@ -44,7 +44,27 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/v1/assignments": {
+    "/v1/agents": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Agents
+         * @description Every agent known, with today's figures.
+         */
+        get: operations["agents_agents"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/agents/{agent_id}/queues": {
         parameters: {
             query?: never;
             header?: never;
@@ -52,6 +72,50 @@ export interface paths {
             cookie?: never;
         };
         get?: never;
+        /**
+         * Set Queues
+         * @description Limit an agent to some queues, or lift the limit.
+         */
+        put: operations["agents_set_queues"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/agents/me/presence": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Set Presence
+         * @description Say what you are doing; counts as a sign of life.
+         */
+        put: operations["agents_set_presence"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/assignments": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Assignments
+         * @description Everybody who is with an agent now.
+         */
+        get: operations["assignments_assignments"];
         put?: never;
         /**
          * Claim
@@ -61,6 +125,26 @@ export interface paths {
          *     be called now, 503 while the main app cannot be asked.
          */
         post: operations["assignments_claim"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/assignments/{assignment_id}/force-release": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Force Release
+         * @description End somebody's assignment; the person goes back to the queue.
+         */
+        post: operations["assignments_force_release"];
         delete?: never;
         options?: never;
         head?: never;
@@ -147,6 +231,90 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/audit-entries": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Entries
+         * @description Who saw and changed whom, the latest first. A view is here within a second or so.
+         */
+        get: operations["audit_entries"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/callbacks": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Callbacks
+         * @description Callbacks, the earliest first; an agent's own unless they ask for a person's.
+         */
+        get: operations["callbacks_callbacks"];
+        put?: never;
+        /**
+         * Schedule
+         * @description Agree a callback with somebody; 409 when one is open.
+         */
+        post: operations["callbacks_schedule"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/callbacks/{callback_id}/cancel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Cancel
+         * @description Call an open or missed callback off.
+         */
+        post: operations["callbacks_cancel"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/callbacks/{callback_id}/reschedule": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Reschedule
+         * @description Move an open or missed callback.
+         */
+        post: operations["callbacks_reschedule"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/events": {
         parameters: {
             query?: never;
@@ -187,6 +355,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/people/{user_id}/calls": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Calls
+         * @description Every call of the person that ended with an outcome.
+         */
+        get: operations["people_calls"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/people/{user_id}/context": {
         parameters: {
             query?: never;
@@ -203,6 +391,74 @@ export interface paths {
          */
         get: operations["people_context"];
         put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/people/{user_id}/explanation": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Explanation
+         * @description Every rule about the person with its inputs and result, read live.
+         *
+         *     With `agent_id` it also says whether that agent would be handed the person; agents may ask
+         *     that of themselves only.
+         */
+        get: operations["people_explanation"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/people/search": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Search
+         * @description Find people by number, e-mail address or name.
+         *
+         *     An agent may then read those shown for a quarter of an hour.
+         */
+        post: operations["people_search"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/phone-lists/{list_name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Import Phones
+         * @description Take over a list of numbers that must not be called: all of it, or nothing.
+         *
+         *     The body is streamed: one number a line in any spelling, or a column headed `phone`,
+         *     `number`, `telephone` or `phone_number`.
+         */
+        put: operations["suppressions_import_phones"];
         post?: never;
         delete?: never;
         options?: never;
@@ -350,6 +606,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/rebuilds": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Start
+         * @description Bring everybody in line with the main app and the present rules; 409 while one runs.
+         */
+        post: operations["queues_start"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/rebuilds/{rebuild_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Rebuild
+         * @description One rebuild, with its progress while it works; kept for a day.
+         */
+        get: operations["queues_rebuild"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/reconciliations": {
         parameters: {
             query?: never;
@@ -414,10 +710,128 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/reference": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Reference
+         * @description Queues, outcomes with their rules, reasons and every enumeration; good for an hour.
+         */
+        get: operations["reference_reference"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/suppressions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Suppressions
+         * @description Suppressed people, the latest first.
+         */
+        get: operations["suppressions_suppressions"];
+        put?: never;
+        /**
+         * Suppress
+         * @description Stop every call to a person and to the person's number.
+         */
+        post: operations["suppressions_suppress"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/suppressions/lift": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Lift
+         * @description Lift a suppression, or a "no claim" that was reviewed; 409 when neither stands.
+         */
+        post: operations["suppressions_lift"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /**
+         * Agent
+         * @description An agent as the queue knows them.
+         */
+        Agent: {
+            /** Agent Id */
+            agent_id: string;
+            /**
+             * Allowed Queues
+             * @description Empty for no limit.
+             */
+            allowed_queues: components["schemas"]["QueueName"][];
+            assignment: components["schemas"]["Assignment"] | null;
+            /** Last Seen At */
+            last_seen_at: string | null;
+            /** @description offline when not heard of for too long. */
+            presence: components["schemas"]["Presence"] | null;
+            /** Presence Since */
+            presence_since: string | null;
+            today: components["schemas"]["AgentDay"];
+        };
+        /**
+         * AgentDay
+         * @description What one agent has done since midnight in the company's time zone.
+         */
+        AgentDay: {
+            /** Agent Id */
+            agent_id: string;
+            /** Calls */
+            calls: number;
+            /** Conversions */
+            conversions: number;
+            /** Outcomes */
+            outcomes: components["schemas"]["OutcomeCount"][];
+        };
+        /**
+         * AgentQueuesRequest
+         * @description Queues to be limited to.
+         */
+        AgentQueuesRequest: {
+            /**
+             * Allowed Queues
+             * @description Empty lifts the limit.
+             */
+            allowed_queues: components["schemas"]["QueueName"][];
+        };
+        /**
+         * Agents
+         * @description Every agent known, by id.
+         */
+        Agents: {
+            /** Agents */
+            agents: components["schemas"]["Agent"][];
+        };
         /**
          * Assignment
          * @description A person handed to an agent.
@@ -459,6 +873,14 @@ export interface components {
             user_id: string;
         };
         /**
+         * Assignments
+         * @description Everybody who is with an agent, by agent.
+         */
+        Assignments: {
+            /** Assignments */
+            assignments: components["schemas"]["Assignment"][];
+        };
+        /**
          * Attempt
          * @description One call that ended with an outcome.
          */
@@ -470,6 +892,43 @@ export interface components {
             /** Notes */
             notes: string;
             outcome: components["schemas"]["Outcome"] | null;
+        };
+        /**
+         * AuditEntries
+         * @description One page of the audit trail, the latest first.
+         */
+        AuditEntries: {
+            /** Entries */
+            entries: components["schemas"]["AuditEntry"][];
+            /**
+             * Next Page Token
+             * @description null at the end.
+             */
+            next_page_token: string | null;
+        };
+        /**
+         * AuditEntry
+         * @description Somebody saw or changed somebody.
+         */
+        AuditEntry: {
+            /**
+             * Action
+             * @example VIEWED_CONTEXT
+             */
+            action: string;
+            /** Actor Id */
+            actor_id: string;
+            /** At */
+            at: string | null;
+            /** Details */
+            details: {
+                [key: string]: string;
+            };
+            /**
+             * User Id
+             * @description null when no single person is concerned.
+             */
+            user_id: string | null;
         };
         /**
          * Cache
@@ -486,6 +945,24 @@ export interface components {
             misses: number;
             /** Stale Serves */
             stale_serves: number;
+        };
+        /**
+         * Call
+         * @description One call that ended with an outcome.
+         */
+        Call: {
+            /** Agent Id */
+            agent_id: string;
+            /** Assignment Id */
+            assignment_id: string;
+            /** Callback At */
+            callback_at: string | null;
+            /** Ended At */
+            ended_at: string | null;
+            /** Notes */
+            notes: string;
+            outcome: components["schemas"]["Outcome"] | null;
+            queue: components["schemas"]["QueueName"] | null;
         };
         /**
          * Callback
@@ -525,11 +1002,94 @@ export interface components {
             user_id: string;
         };
         /**
+         * CallbackRequest
+         * @description Who is to be called when.
+         */
+        CallbackRequest: {
+            /**
+             * Notes
+             * @default
+             * @example After work, please.
+             */
+            notes?: string;
+            /**
+             * Preferred Agent Id
+             * @description Who is offered it first; absent: anyone.
+             * @example agent-1
+             */
+            preferred_agent_id?: string | null;
+            /**
+             * Scheduled For
+             * Format: date-time
+             * @description In the future.
+             * @example 2030-06-02T18:00:00+01:00
+             */
+            scheduled_for: string;
+            /**
+             * User Id
+             * @example 4711
+             */
+            user_id: string;
+        };
+        /**
+         * CallbackRule
+         * @description Whether an outcome makes a callback.
+         * @enum {string}
+         */
+        CallbackRule: "never" | "allowed" | "always" | "immediate";
+        /**
+         * Callbacks
+         * @description One page of callbacks, the earliest first.
+         */
+        Callbacks: {
+            /** Callbacks */
+            callbacks: components["schemas"]["Callback"][];
+            /**
+             * Next Page Token
+             * @description null at the end.
+             */
+            next_page_token: string | null;
+        };
+        /**
          * CallbackState
          * @description Where a callback stands.
          * @enum {string}
          */
         CallbackState: "open" | "done" | "missed" | "cancelled" | "closed" | "replaced";
+        /**
+         * CallLimits
+         * @description Limits on calls and on what an agent may say of them.
+         */
+        CallLimits: {
+            /** Attempts Per Day */
+            attempts_per_day: number;
+            /** Attempts Per Period */
+            attempts_per_period: number;
+            /** Callback Longest Days */
+            callback_longest_days: number;
+            /**
+             * Lease Seconds
+             * @description Send a heartbeat well within it.
+             */
+            lease_seconds: number;
+            /** Notes Longest Characters */
+            notes_longest_characters: number;
+            /** Period Days */
+            period_days: number;
+        };
+        /**
+         * Calls
+         * @description One page of a person's calls, the latest first.
+         */
+        Calls: {
+            /** Calls */
+            calls: components["schemas"]["Call"][];
+            /**
+             * Next Page Token
+             * @description null at the end.
+             */
+            next_page_token: string | null;
+        };
         /**
          * CallState
          * @description The dialler's own side of a person's context.
@@ -890,6 +1450,58 @@ export interface components {
          */
         EventType: "context_changed" | "entry_moved" | "assignment_started" | "assignment_ended" | "outcome_recorded" | "conversion_recorded";
         /**
+         * Explanation
+         * @description Why somebody is called, or not.
+         */
+        Explanation: {
+            /**
+             * Factors
+             * @description They add up to the score.
+             */
+            factors: components["schemas"]["Factor"][];
+            /** Is Callable Now */
+            is_callable_now: boolean;
+            /**
+             * Is Live
+             * @description False: by the facts last applied, not by the main app now.
+             */
+            is_live: boolean;
+            /** People Ahead */
+            people_ahead: number;
+            queue: components["schemas"]["QueueName"] | null;
+            /**
+             * Rules
+             * @description In the order in which they decide.
+             */
+            rules: components["schemas"]["Rule"][];
+            /** Score */
+            score: number;
+            state: components["schemas"]["EntryState"] | null;
+            /** Summary */
+            summary: string;
+            /**
+             * User Id
+             * @description 64-bit id or count as a decimal string.
+             * @example 4711
+             */
+            user_id: string;
+        };
+        /**
+         * Factor
+         * @description One part of a score.
+         */
+        Factor: {
+            /**
+             * Factor
+             * @example AGEING
+             */
+            factor: string;
+            /** Points */
+            points: number;
+            /** Words */
+            words: string;
+        };
+        /**
          * FieldProblem
          * @description One thing that is wrong with a request; never repeats what was sent.
          */
@@ -906,6 +1518,74 @@ export interface components {
             location: string;
             /** Message */
             message: string;
+        };
+        /**
+         * ForceReleaseRequest
+         * @description Why somebody is taken away from an agent.
+         */
+        ForceReleaseRequest: {
+            /**
+             * Notes
+             * @example The agent's laptop is lost.
+             */
+            notes: string;
+        };
+        /**
+         * Found
+         * @description People found, the newest first.
+         */
+        Found: {
+            /**
+             * Is Complete
+             * @description False when more match than are shown, or when the names of some people have not been taken up yet.
+             */
+            is_complete: boolean;
+            /** People */
+            people: components["schemas"]["FoundPerson"][];
+        };
+        /**
+         * FoundPerson
+         * @description What tells people with the same name apart, as the main app has it at this moment.
+         */
+        FoundPerson: {
+            /**
+             * Date Of Birth
+             * @example 1980-02-29
+             */
+            date_of_birth: string | null;
+            /**
+             * Email Address
+             * @example jo@example.com
+             */
+            email_address: string | null;
+            /**
+             * First Name
+             * @example Jo
+             */
+            first_name: string | null;
+            /** Is Enabled */
+            is_enabled: boolean;
+            /**
+             * Last Name
+             * @example Smith
+             */
+            last_name: string | null;
+            /**
+             * Phone Number
+             * @description In E.164 when valid, else as the main app has it.
+             * @example +447700900123
+             */
+            phone_number: string | null;
+            /** Previous Name */
+            previous_name: string | null;
+            /** Status */
+            status: string | null;
+            /**
+             * User Id
+             * @description 64-bit id or count as a decimal string.
+             * @example 4711
+             */
+            user_id: string;
         };
         /**
          * Freshness
@@ -948,8 +1628,18 @@ export interface components {
          * @description What one copy of the ingest is doing and has done since it started.
          */
         Ingest: {
+            /**
+             * Applied Through
+             * @description All that was captured before and received has been applied; null: not known.
+             */
+            applied_through: string | null;
             /** Backlog Messages */
             backlog_messages: number;
+            /**
+             * Capture Alive At
+             * @description Capture time of the newest message, heartbeats included; null: none yet.
+             */
+            capture_alive_at: string | null;
             /** @description From capture to the queue having applied. */
             change_latency: components["schemas"]["Latency"];
             /**
@@ -1027,6 +1717,15 @@ export interface components {
          */
         Outcome: "completed_form" | "going_to_complete" | "might_complete" | "call_back" | "no_answer" | "missed_call" | "hung_up" | "bad_number" | "no_claim" | "not_interested" | "do_not_contact";
         /**
+         * OutcomeCount
+         * @description How many calls ended one way.
+         */
+        OutcomeCount: {
+            /** Calls */
+            calls: number;
+            outcome: components["schemas"]["Outcome"] | null;
+        };
+        /**
          * OutcomeRequest
          * @description How the call ended.
          */
@@ -1043,6 +1742,63 @@ export interface components {
              */
             notes?: string;
             outcome: components["schemas"]["Outcome"];
+        };
+        /**
+         * OutcomeRule
+         * @description What one outcome leads to.
+         */
+        OutcomeRule: {
+            /**
+             * Adds Points
+             * @description null: it sets the score instead.
+             */
+            adds_points: number | null;
+            /** @description allowed: when `callback_at` is given; always: it should be given; never and immediate: it may not be given. */
+            callback: components["schemas"]["CallbackRule"] | null;
+            /**
+             * Next Call Hours
+             * @description 0: at once; null: never.
+             */
+            next_call_hours: number | null;
+            /** Notes Required */
+            notes_required: boolean;
+            outcome: components["schemas"]["Outcome"];
+            /**
+             * Sets Score
+             * @description null: it adds points instead.
+             */
+            sets_score: number | null;
+            /**
+             * Stops Calls
+             * @description Until a supervisor says otherwise.
+             */
+            stops_calls: boolean;
+        };
+        /**
+         * PhoneListImport
+         * @description What taking over a list came to.
+         */
+        PhoneListImport: {
+            /** Added */
+            added: number;
+            /** Invalid */
+            invalid: number;
+            /**
+             * Invalid Lines
+             * @description The first 100, from 1.
+             */
+            invalid_lines: number[];
+            /**
+             * Lines
+             * @description Lines with something in them, the heading apart.
+             */
+            lines: number;
+            /** People Released */
+            people_released: number;
+            /** People Suppressed */
+            people_suppressed: number;
+            /** Removed */
+            removed: number;
         };
         /**
          * Pipeline
@@ -1063,6 +1819,19 @@ export interface components {
             unavailable: {
                 [key: string]: string;
             };
+        };
+        /**
+         * Presence
+         * @description What an agent is doing.
+         * @enum {string}
+         */
+        Presence: "available" | "on_call" | "wrap_up" | "break" | "offline";
+        /**
+         * PresenceRequest
+         * @description What the agent is doing.
+         */
+        PresenceRequest: {
+            presence: components["schemas"]["Presence"];
         };
         /**
          * Problem
@@ -1134,6 +1903,8 @@ export interface components {
             attempts: number;
             /** Entered At */
             entered_at: string | null;
+            /** @description What keeps the person from being called now. */
+            hold: components["schemas"]["Hold"] | null;
             last_outcome: components["schemas"]["Outcome"] | null;
             /** Next Call At */
             next_call_at: string | null;
@@ -1163,10 +1934,22 @@ export interface components {
         Queues: {
             /** Agents On Assignment */
             agents_on_assignment: number;
+            /**
+             * Callbacks Missed
+             * @description Callbacks on the supervisors' list.
+             */
+            callbacks_missed: number;
             /** Calls Today */
             calls_today: number;
             /** Conversions Today */
             conversions_today: number;
+            /**
+             * Outcomes Today
+             * @description Calls since midnight by outcome.
+             */
+            outcomes_today: {
+                [key: string]: number;
+            };
             /** Queues */
             queues: components["schemas"]["QueueStats"][];
             /** Wrong Calls Prevented Today */
@@ -1179,6 +1962,20 @@ export interface components {
         QueueStats: {
             /** Assigned */
             assigned: number;
+            /**
+             * Blocked
+             * @description Those whose matter is open and who are kept from being called, by reason.
+             */
+            blocked: {
+                [key: string]: number;
+            };
+            /**
+             * Holds
+             * @description Those who wait, by what holds them.
+             */
+            holds: {
+                [key: string]: number;
+            };
             /** Oldest Ready Since */
             oldest_ready_since: string | null;
             queue: components["schemas"]["QueueName"] | null;
@@ -1199,6 +1996,73 @@ export interface components {
             /** Ready */
             ready: boolean;
         };
+        /**
+         * Rebuild
+         * @description One rebuild and how far it is.
+         */
+        Rebuild: {
+            /** Conversions */
+            conversions: number;
+            /**
+             * Error
+             * @description Reason code of what it failed with.
+             */
+            error: string | null;
+            /**
+             * Last User Id
+             * @description 64-bit id or count as a decimal string.
+             * @example 4711
+             */
+            last_user_id: string;
+            /** People Different */
+            people_different: number;
+            /** People New */
+            people_new: number;
+            /** People Read */
+            people_read: number;
+            /** People Written */
+            people_written: number;
+            /** @description null before it has begun. */
+            phase: components["schemas"]["RebuildPhase"] | null;
+            /** Rebuild Id */
+            rebuild_id: string;
+            /** Requested By */
+            requested_by: string;
+            /** Seconds */
+            seconds: number;
+            /**
+             * Started At
+             * Format: date-time
+             * @example 2025-06-02T09:00:00.000000Z
+             */
+            started_at: string;
+            /** @description lost: the gateway that followed it has gone; what was written is right. */
+            state: components["schemas"]["RebuildState"];
+            /**
+             * Through User Id
+             * @description Highest id read, of `last_user_id`.
+             * @example 4711
+             */
+            through_user_id: string;
+            /**
+             * Updated At
+             * Format: date-time
+             * @example 2025-06-02T09:00:00.000000Z
+             */
+            updated_at: string;
+        };
+        /**
+         * RebuildPhase
+         * @description What a rebuild is doing.
+         * @enum {string}
+         */
+        RebuildPhase: "reading" | "writing" | "done";
+        /**
+         * RebuildState
+         * @description How far a rebuild is.
+         * @enum {string}
+         */
+        RebuildState: "running" | "succeeded" | "failed" | "lost";
         /**
          * Reconciliation
          * @description One reconciliation: what it looked at, found and put right, and at what cost.
@@ -1356,6 +2220,43 @@ export interface components {
             reason?: string;
         };
         /**
+         * Reference
+         * @description What a desk must know of the rules, and every enumeration of this API.
+         */
+        Reference: {
+            /** Audit Actions */
+            audit_actions: string[];
+            /** Callback States */
+            callback_states: components["schemas"]["CallbackState"][];
+            /**
+             * Company Time Zone
+             * @example Europe/London
+             */
+            company_time_zone: string;
+            /** Conversions */
+            conversions: components["schemas"]["Conversion"][];
+            /** Entry States */
+            entry_states: components["schemas"]["EntryState"][];
+            /** Event Types */
+            event_types: components["schemas"]["EventType"][];
+            /** Holds */
+            holds: components["schemas"]["Hold"][];
+            limits: components["schemas"]["CallLimits"];
+            /** Outcomes */
+            outcomes: components["schemas"]["OutcomeRule"][];
+            /** Presences */
+            presences: components["schemas"]["Presence"][];
+            /** Queues */
+            queues: components["schemas"]["QueueName"][];
+            /**
+             * Reasons
+             * @description Why people are in a queue, or kept out of one.
+             */
+            reasons: string[];
+            /** Release Reasons */
+            release_reasons: components["schemas"]["ReleaseReason"][];
+        };
+        /**
          * Relay
          * @description Where one copy of the relay stands in MySQL's binlog.
          */
@@ -1407,6 +2308,49 @@ export interface components {
             reason?: components["schemas"]["ReleaseReason"] | null;
         };
         /**
+         * RescheduleRequest
+         * @description When the person is to be called instead.
+         */
+        RescheduleRequest: {
+            /**
+             * Preferred Agent Id
+             * @description Who is offered it first from now on; null: anyone; absent: as it was.
+             * @example agent-1
+             */
+            preferred_agent_id?: string | null;
+            /**
+             * Scheduled For
+             * Format: date-time
+             * @description In the future.
+             * @example 2030-06-02T18:00:00+01:00
+             */
+            scheduled_for: string;
+        };
+        /**
+         * Rule
+         * @description What one rule says of a person.
+         */
+        Rule: {
+            /**
+             * Inputs
+             * @description What it looked at.
+             */
+            inputs: {
+                [key: string]: string;
+            };
+            /** Is Passed */
+            is_passed: boolean;
+            /**
+             * Rule
+             * @example CALLING_HOURS
+             */
+            rule: string;
+            /** What Would Change It */
+            what_would_change_it: string | null;
+            /** Words */
+            words: string;
+        };
+        /**
          * RunKind
          * @description What a reconciliation looks at.
          * @enum {string}
@@ -1424,6 +2368,103 @@ export interface components {
          * @enum {string}
          */
         RunState: "pending" | "running" | "succeeded" | "failed";
+        /**
+         * SearchRequest
+         * @description What to search by: exactly one of the three.
+         * @example {
+         *       "name": "smi jo"
+         *     }
+         */
+        SearchRequest: {
+            /**
+             * Email Address
+             * @description A whole address.
+             * @example jo@example.com
+             */
+            email_address?: string | null;
+            /**
+             * Limit
+             * @default 20
+             */
+            limit?: number;
+            /**
+             * Name
+             * @description Beginnings of words of the names, in any order; two letters at least.
+             * @example smi jo
+             */
+            name?: string | null;
+            /**
+             * Phone
+             * @description A whole number, however it is written.
+             * @example 07700 900123
+             */
+            phone?: string | null;
+        };
+        /**
+         * Suppressed
+         * @description The person's state afterwards.
+         */
+        Suppressed: {
+            call_state: components["schemas"]["CallState"];
+        };
+        /**
+         * Suppression
+         * @description A person whom nobody calls.
+         */
+        Suppression: {
+            /** Created At */
+            created_at: string | null;
+            /** Created By */
+            created_by: string;
+            /** Lift Notes */
+            lift_notes: string | null;
+            /**
+             * Lifted At
+             * @description null while it stands.
+             */
+            lifted_at: string | null;
+            /** Lifted By */
+            lifted_by: string | null;
+            /** Notes */
+            notes: string;
+            /** Suppression Id */
+            suppression_id: string;
+            /**
+             * User Id
+             * @description 64-bit id or count as a decimal string.
+             * @example 4711
+             */
+            user_id: string;
+        };
+        /**
+         * SuppressionRequest
+         * @description Whose calls stop, or may go on, and why.
+         */
+        SuppressionRequest: {
+            /**
+             * Notes
+             * @example Asked by letter.
+             */
+            notes: string;
+            /**
+             * User Id
+             * @example 4711
+             */
+            user_id: string;
+        };
+        /**
+         * Suppressions
+         * @description One page of suppressions, the latest first.
+         */
+        Suppressions: {
+            /**
+             * Next Page Token
+             * @description null at the end.
+             */
+            next_page_token: string | null;
+            /** Suppressions */
+            suppressions: components["schemas"]["Suppression"][];
+        };
         /**
          * Ticket
          * @description Opens one event stream once, for clients that cannot send an Authorization header.
@@ -1461,11 +2502,24 @@ export interface components {
     headers: never;
     pathItems: never;
 }
+export type Agent = components['schemas']['Agent'];
+export type AgentDay = components['schemas']['AgentDay'];
+export type AgentQueuesRequest = components['schemas']['AgentQueuesRequest'];
+export type Agents = components['schemas']['Agents'];
 export type Assignment = components['schemas']['Assignment'];
+export type Assignments = components['schemas']['Assignments'];
 export type Attempt = components['schemas']['Attempt'];
+export type AuditEntries = components['schemas']['AuditEntries'];
+export type AuditEntry = components['schemas']['AuditEntry'];
 export type Cache = components['schemas']['Cache'];
+export type Call = components['schemas']['Call'];
 export type Callback = components['schemas']['Callback'];
+export type CallbackRequest = components['schemas']['CallbackRequest'];
+export type CallbackRule = components['schemas']['CallbackRule'];
+export type Callbacks = components['schemas']['Callbacks'];
 export type CallbackState = components['schemas']['CallbackState'];
+export type CallLimits = components['schemas']['CallLimits'];
+export type Calls = components['schemas']['Calls'];
 export type CallState = components['schemas']['CallState'];
 export type Claimed = components['schemas']['Claimed'];
 export type ClaimRequest = components['schemas']['ClaimRequest'];
@@ -1482,7 +2536,12 @@ export type EmptyQueue = components['schemas']['EmptyQueue'];
 export type EntryState = components['schemas']['EntryState'];
 export type Event = components['schemas']['Event'];
 export type EventType = components['schemas']['EventType'];
+export type Explanation = components['schemas']['Explanation'];
+export type Factor = components['schemas']['Factor'];
 export type FieldProblem = components['schemas']['FieldProblem'];
+export type ForceReleaseRequest = components['schemas']['ForceReleaseRequest'];
+export type Found = components['schemas']['Found'];
+export type FoundPerson = components['schemas']['FoundPerson'];
 export type Freshness = components['schemas']['Freshness'];
 export type FreshnessMode = components['schemas']['FreshnessMode'];
 export type Hold = components['schemas']['Hold'];
@@ -1490,8 +2549,13 @@ export type Ingest = components['schemas']['Ingest'];
 export type IngestState = components['schemas']['IngestState'];
 export type Latency = components['schemas']['Latency'];
 export type Outcome = components['schemas']['Outcome'];
+export type OutcomeCount = components['schemas']['OutcomeCount'];
 export type OutcomeRequest = components['schemas']['OutcomeRequest'];
+export type OutcomeRule = components['schemas']['OutcomeRule'];
+export type PhoneListImport = components['schemas']['PhoneListImport'];
 export type Pipeline = components['schemas']['Pipeline'];
+export type Presence = components['schemas']['Presence'];
+export type PresenceRequest = components['schemas']['PresenceRequest'];
 export type Problem = components['schemas']['Problem'];
 export type QueueEntries = components['schemas']['QueueEntries'];
 export type QueueEntry = components['schemas']['QueueEntry'];
@@ -1499,19 +2563,30 @@ export type QueueName = components['schemas']['QueueName'];
 export type Queues = components['schemas']['Queues'];
 export type QueueStats = components['schemas']['QueueStats'];
 export type Readiness = components['schemas']['Readiness'];
+export type Rebuild = components['schemas']['Rebuild'];
+export type RebuildPhase = components['schemas']['RebuildPhase'];
+export type RebuildState = components['schemas']['RebuildState'];
 export type Reconciliation = components['schemas']['Reconciliation'];
 export type ReconciliationRequest = components['schemas']['ReconciliationRequest'];
 export type Reconciliations = components['schemas']['Reconciliations'];
 export type Recorded = components['schemas']['Recorded'];
 export type Redriven = components['schemas']['Redriven'];
 export type RedriveRequest = components['schemas']['RedriveRequest'];
+export type Reference = components['schemas']['Reference'];
 export type Relay = components['schemas']['Relay'];
 export type Released = components['schemas']['Released'];
 export type ReleaseReason = components['schemas']['ReleaseReason'];
 export type ReleaseRequest = components['schemas']['ReleaseRequest'];
+export type RescheduleRequest = components['schemas']['RescheduleRequest'];
+export type Rule = components['schemas']['Rule'];
 export type RunKind = components['schemas']['RunKind'];
 export type RunPhase = components['schemas']['RunPhase'];
 export type RunState = components['schemas']['RunState'];
+export type SearchRequest = components['schemas']['SearchRequest'];
+export type Suppressed = components['schemas']['Suppressed'];
+export type Suppression = components['schemas']['Suppression'];
+export type SuppressionRequest = components['schemas']['SuppressionRequest'];
+export type Suppressions = components['schemas']['Suppressions'];
 export type Ticket = components['schemas']['Ticket'];
 export type Timeline = components['schemas']['Timeline'];
 export type $defs = Record<string, never>;
@@ -1572,6 +2647,423 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Readiness"];
+                };
+            };
+        };
+    };
+    agents_agents: {
+        parameters: {
+            query?: {
+                /** @description Only agents of this one. */
+                presence?: components["schemas"]["Presence"] | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Agents"];
+                };
+            };
+            /** @description The token (or ticket) is missing, malformed, expired or not trusted. */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token's role or queues do not allow it. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not have the required form, or the `Idempotency-Key` was used before for another request. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; wait for `Retry-After` seconds. */
+            429: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The answer did not come in time; the work may or may not have been done. */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    agents_set_queues: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description May be given, and changes nothing: repeating this request is harmless anyway. */
+                "Idempotency-Key"?: string | null;
+            };
+            path: {
+                /** @description The agent's id. */
+                agent_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AgentQueuesRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Agent"];
+                };
+            };
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token (or ticket) is missing, malformed, expired or not trusted. */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token's role or queues do not allow it. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It has ended, exists already or is somebody else's: the state does not allow it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not have the required form, or the `Idempotency-Key` was used before for another request. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; wait for `Retry-After` seconds. */
+            429: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The answer did not come in time; the work may or may not have been done. */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    agents_set_presence: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description May be given, and changes nothing: repeating this request is harmless anyway. */
+                "Idempotency-Key"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PresenceRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Agent"];
+                };
+            };
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token (or ticket) is missing, malformed, expired or not trusted. */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token's role or queues do not allow it. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It has ended, exists already or is somebody else's: the state does not allow it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not have the required form, or the `Idempotency-Key` was used before for another request. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; wait for `Retry-After` seconds. */
+            429: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The answer did not come in time; the work may or may not have been done. */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    assignments_assignments: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Assignments"];
+                };
+            };
+            /** @description The token (or ticket) is missing, malformed, expired or not trusted. */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token's role or queues do not allow it. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; wait for `Retry-After` seconds. */
+            429: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The answer did not come in time; the work may or may not have been done. */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -1638,7 +3130,132 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The assignment has ended or is somebody else's, or the state does not allow it. */
+            /** @description It has ended, exists already or is somebody else's: the state does not allow it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not have the required form, or the `Idempotency-Key` was used before for another request. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; wait for `Retry-After` seconds. */
+            429: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The answer did not come in time; the work may or may not have been done. */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    assignments_force_release: {
+        parameters: {
+            query?: never;
+            header: {
+                /** @description UUID chosen by the client; a repeat of the request returns the first answer. */
+                "Idempotency-Key": string;
+            };
+            path: {
+                /** @description The assignment's id. */
+                assignment_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ForceReleaseRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Released"];
+                };
+            };
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token (or ticket) is missing, malformed, expired or not trusted. */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token's role or queues do not allow it. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It has ended, exists already or is somebody else's: the state does not allow it. */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -1710,7 +3327,10 @@ export interface operations {
     assignments_heartbeat: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description May be given, and changes nothing: repeating this request is harmless anyway. */
+                "Idempotency-Key"?: string | null;
+            };
             path: {
                 /** @description The assignment's id. */
                 assignment_id: string;
@@ -1726,6 +3346,15 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Assignment"];
+                };
+            };
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description The token (or ticket) is missing, malformed, expired or not trusted. */
@@ -1747,7 +3376,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The assignment has ended or is somebody else's, or the state does not allow it. */
+            /** @description It has ended, exists already or is somebody else's: the state does not allow it. */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -1872,7 +3501,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The assignment has ended or is somebody else's, or the state does not allow it. */
+            /** @description It has ended, exists already or is somebody else's: the state does not allow it. */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -1997,7 +3626,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The assignment has ended or is somebody else's, or the state does not allow it. */
+            /** @description It has ended, exists already or is somebody else's: the state does not allow it. */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -2105,6 +3734,621 @@ export interface operations {
             };
             /** @description There is no such thing. */
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; wait for `Retry-After` seconds. */
+            429: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The answer did not come in time; the work may or may not have been done. */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    audit_entries: {
+        parameters: {
+            query?: {
+                /** @description Only this action. */
+                action?: string | null;
+                /** @description Only what this one did. */
+                actor_id?: string | null;
+                /** @description At most so many. */
+                page_size?: number;
+                /** @description `next_page_token` of the page before; empty: the first. */
+                page_token?: string;
+                /** @description Only from then on. */
+                since?: string | null;
+                /** @description Only before then. */
+                until?: string | null;
+                /** @description Only of this person. */
+                user_id?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AuditEntries"];
+                };
+            };
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token (or ticket) is missing, malformed, expired or not trusted. */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token's role or queues do not allow it. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not have the required form, or the `Idempotency-Key` was used before for another request. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; wait for `Retry-After` seconds. */
+            429: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The answer did not come in time; the work may or may not have been done. */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    callbacks_callbacks: {
+        parameters: {
+            query?: {
+                /** @description At most so many. */
+                page_size?: number;
+                /** @description `next_page_token` of the page before; empty: the first. */
+                page_token?: string;
+                /** @description Only of this agent. */
+                preferred_agent_id?: string | null;
+                /** @description Only those in this state. */
+                state?: components["schemas"]["CallbackState"];
+                /** @description Only of this person. */
+                user_id?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Callbacks"];
+                };
+            };
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token (or ticket) is missing, malformed, expired or not trusted. */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token's role or queues do not allow it. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not have the required form, or the `Idempotency-Key` was used before for another request. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; wait for `Retry-After` seconds. */
+            429: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The answer did not come in time; the work may or may not have been done. */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    callbacks_schedule: {
+        parameters: {
+            query?: never;
+            header: {
+                /** @description UUID chosen by the client; a repeat of the request returns the first answer. */
+                "Idempotency-Key": string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CallbackRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Callback"];
+                };
+            };
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token (or ticket) is missing, malformed, expired or not trusted. */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token's role or queues do not allow it. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It has ended, exists already or is somebody else's: the state does not allow it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not have the required form, or the `Idempotency-Key` was used before for another request. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; wait for `Retry-After` seconds. */
+            429: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The answer did not come in time; the work may or may not have been done. */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    callbacks_cancel: {
+        parameters: {
+            query?: never;
+            header: {
+                /** @description UUID chosen by the client; a repeat of the request returns the first answer. */
+                "Idempotency-Key": string;
+            };
+            path: {
+                /** @description The callback's id. */
+                callback_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Callback"];
+                };
+            };
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token (or ticket) is missing, malformed, expired or not trusted. */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token's role or queues do not allow it. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It has ended, exists already or is somebody else's: the state does not allow it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not have the required form, or the `Idempotency-Key` was used before for another request. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; wait for `Retry-After` seconds. */
+            429: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The answer did not come in time; the work may or may not have been done. */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    callbacks_reschedule: {
+        parameters: {
+            query?: never;
+            header: {
+                /** @description UUID chosen by the client; a repeat of the request returns the first answer. */
+                "Idempotency-Key": string;
+            };
+            path: {
+                /** @description The callback's id. */
+                callback_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RescheduleRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Callback"];
+                };
+            };
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token (or ticket) is missing, malformed, expired or not trusted. */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token's role or queues do not allow it. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It has ended, exists already or is somebody else's: the state does not allow it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not have the required form, or the `Idempotency-Key` was used before for another request. */
+            422: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2332,6 +4576,111 @@ export interface operations {
             };
         };
     };
+    people_calls: {
+        parameters: {
+            query?: {
+                /** @description At most so many. */
+                page_size?: number;
+                /** @description `next_page_token` of the page before; empty: the first. */
+                page_token?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The main app's id of the person. */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Calls"];
+                };
+            };
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token (or ticket) is missing, malformed, expired or not trusted. */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token's role or queues do not allow it. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not have the required form, or the `Idempotency-Key` was used before for another request. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; wait for `Retry-After` seconds. */
+            429: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The answer did not come in time; the work may or may not have been done. */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     people_context: {
         parameters: {
             query?: never;
@@ -2403,6 +4752,361 @@ export interface operations {
             };
             /** @description There is no such thing. */
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not have the required form, or the `Idempotency-Key` was used before for another request. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; wait for `Retry-After` seconds. */
+            429: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The answer did not come in time; the work may or may not have been done. */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    people_explanation: {
+        parameters: {
+            query?: {
+                /** @description Only of this agent. */
+                agent_id?: string | null;
+            };
+            header?: never;
+            path: {
+                /** @description The main app's id of the person. */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Explanation"];
+                };
+            };
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token (or ticket) is missing, malformed, expired or not trusted. */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token's role or queues do not allow it. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not have the required form, or the `Idempotency-Key` was used before for another request. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; wait for `Retry-After` seconds. */
+            429: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The answer did not come in time; the work may or may not have been done. */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    people_search: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SearchRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Found"];
+                };
+            };
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token (or ticket) is missing, malformed, expired or not trusted. */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token's role or queues do not allow it. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not have the required form, or the `Idempotency-Key` was used before for another request. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; wait for `Retry-After` seconds. */
+            429: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The answer did not come in time; the work may or may not have been done. */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    suppressions_import_phones: {
+        parameters: {
+            query?: {
+                /** @description Take numbers that are missing here off the list. */
+                is_complete?: boolean;
+            };
+            header?: {
+                /** @description May be given, and changes nothing: repeating this request is harmless anyway. */
+                "Idempotency-Key"?: string | null;
+            };
+            path: {
+                /** @description What the list is called. */
+                list_name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example phone
+                 *     07700 900123
+                 *     +44 7700 900124
+                 */
+                "text/csv": string;
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PhoneListImport"];
+                };
+            };
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token (or ticket) is missing, malformed, expired or not trusted. */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token's role or queues do not allow it. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It has ended, exists already or is somebody else's: the state does not allow it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is not of the media type that is asked for. */
+            415: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2633,7 +5337,10 @@ export interface operations {
     pipeline_redrive: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description May be given, and changes nothing: repeating this request is harmless anyway. */
+                "Idempotency-Key"?: string | null;
+            };
             path?: never;
             cookie?: never;
         };
@@ -2673,6 +5380,15 @@ export interface operations {
             };
             /** @description The token's role or queues do not allow it. */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It has ended, exists already or is somebody else's: the state does not allow it. */
+            409: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2743,7 +5459,10 @@ export interface operations {
     pipeline_pause: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description May be given, and changes nothing: repeating this request is harmless anyway. */
+                "Idempotency-Key"?: string | null;
+            };
             path?: never;
             cookie?: never;
         };
@@ -2779,6 +5498,15 @@ export interface operations {
             };
             /** @description The token's role or queues do not allow it. */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It has ended, exists already or is somebody else's: the state does not allow it. */
+            409: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2849,7 +5577,10 @@ export interface operations {
     pipeline_resume: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description May be given, and changes nothing: repeating this request is harmless anyway. */
+                "Idempotency-Key"?: string | null;
+            };
             path?: never;
             cookie?: never;
         };
@@ -2885,6 +5616,15 @@ export interface operations {
             };
             /** @description The token's role or queues do not allow it. */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It has ended, exists already or is somebody else's: the state does not allow it. */
+            409: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3034,10 +5774,20 @@ export interface operations {
     queues_entries: {
         parameters: {
             query?: {
+                /** @description Only of this agent. */
+                agent_id?: string | null;
+                /** @description Only people called so often. */
+                attempts_at_least?: number;
+                /** @description Only people whom this holds. */
+                hold?: components["schemas"]["Hold"] | null;
+                /** @description Only people whose last call ended so. */
+                last_outcome?: components["schemas"]["Outcome"] | null;
                 /** @description Above 200 is 200. */
                 page_size?: number;
                 /** @description `next_page_token` of the page before. */
                 page_token?: string;
+                /** @description Only people in the queue, or kept out, for this reason. */
+                reason?: string | null;
                 /** @description Only people in this state. */
                 state?: components["schemas"]["EntryState"];
             };
@@ -3079,6 +5829,224 @@ export interface operations {
             };
             /** @description The token's role or queues do not allow it. */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not have the required form, or the `Idempotency-Key` was used before for another request. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; wait for `Retry-After` seconds. */
+            429: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The answer did not come in time; the work may or may not have been done. */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    queues_start: {
+        parameters: {
+            query?: never;
+            header: {
+                /** @description UUID chosen by the client; a repeat of the request returns the first answer. */
+                "Idempotency-Key": string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Rebuild"];
+                };
+            };
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token (or ticket) is missing, malformed, expired or not trusted. */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token's role or queues do not allow it. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It has ended, exists already or is somebody else's: the state does not allow it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not have the required form, or the `Idempotency-Key` was used before for another request. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; wait for `Retry-After` seconds. */
+            429: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The answer did not come in time; the work may or may not have been done. */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    queues_rebuild: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The rebuild's id: its `Idempotency-Key`. */
+                rebuild_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Rebuild"];
+                };
+            };
+            /** @description The token (or ticket) is missing, malformed, expired or not trusted. */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token's role or queues do not allow it. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing. */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3230,7 +6198,10 @@ export interface operations {
     pipeline_reconcile: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description May be given, and changes nothing: repeating this request is harmless anyway. */
+                "Idempotency-Key"?: string | null;
+            };
             path?: never;
             cookie?: never;
         };
@@ -3249,6 +6220,15 @@ export interface operations {
                     "application/json": components["schemas"]["Reconciliation"];
                 };
             };
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description The token (or ticket) is missing, malformed, expired or not trusted. */
             401: {
                 headers: {
@@ -3261,6 +6241,15 @@ export interface operations {
             };
             /** @description The token's role or queues do not allow it. */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It has ended, exists already or is somebody else's: the state does not allow it. */
+            409: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3483,6 +6472,476 @@ export interface operations {
             };
             /** @description There is no such thing. */
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not have the required form, or the `Idempotency-Key` was used before for another request. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; wait for `Retry-After` seconds. */
+            429: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The answer did not come in time; the work may or may not have been done. */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    reference_reference: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The `ETag` of the version the client holds. */
+                "if-none-match"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The reference data. */
+            200: {
+                headers: {
+                    /** @description Changes with the data. */
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Reference"];
+                };
+            };
+            /** @description The client holds the present version. */
+            304: {
+                headers: {
+                    /** @description Changes with the data. */
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description The token (or ticket) is missing, malformed, expired or not trusted. */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token's role or queues do not allow it. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not have the required form, or the `Idempotency-Key` was used before for another request. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; wait for `Retry-After` seconds. */
+            429: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The answer did not come in time; the work may or may not have been done. */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    suppressions_suppressions: {
+        parameters: {
+            query?: {
+                /** @description Also those that were lifted. */
+                include_lifted?: boolean;
+                /** @description At most so many. */
+                page_size?: number;
+                /** @description `next_page_token` of the page before; empty: the first. */
+                page_token?: string;
+                /** @description Only of this person. */
+                user_id?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Suppressions"];
+                };
+            };
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token (or ticket) is missing, malformed, expired or not trusted. */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token's role or queues do not allow it. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not have the required form, or the `Idempotency-Key` was used before for another request. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; wait for `Retry-After` seconds. */
+            429: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The answer did not come in time; the work may or may not have been done. */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    suppressions_suppress: {
+        parameters: {
+            query?: never;
+            header: {
+                /** @description UUID chosen by the client; a repeat of the request returns the first answer. */
+                "Idempotency-Key": string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SuppressionRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Suppressed"];
+                };
+            };
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token (or ticket) is missing, malformed, expired or not trusted. */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token's role or queues do not allow it. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It has ended, exists already or is somebody else's: the state does not allow it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not have the required form, or the `Idempotency-Key` was used before for another request. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; wait for `Retry-After` seconds. */
+            429: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The answer did not come in time; the work may or may not have been done. */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    suppressions_lift: {
+        parameters: {
+            query?: never;
+            header: {
+                /** @description UUID chosen by the client; a repeat of the request returns the first answer. */
+                "Idempotency-Key": string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SuppressionRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Suppressed"];
+                };
+            };
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token (or ticket) is missing, malformed, expired or not trusted. */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token's role or queues do not allow it. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It has ended, exists already or is somebody else's: the state does not allow it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };

@@ -2,7 +2,13 @@
 
 export { useLive, type Live } from "./live.js";
 export { DiallerProvider, useDialler } from "./provider.js";
-export { diallerKeys, useAssignment, usePersonContext, useQueues } from "./reads.js";
+export {
+  diallerKeys,
+  useAssignment,
+  useCallbacks,
+  usePersonContext,
+  useQueues,
+} from "./reads.js";
 export {
   useClaimNext,
   useHeartbeat,

@@ -15,7 +15,7 @@ export interface Live {
   readonly error: DiallerError | null;
 }
 
-const QUEUES_AT_MOST_EVERY_MS = 1_000;
+const LISTS_AT_MOST_EVERY_MS = 1_000;
 
 /**
  * Follow events and refresh what they concern: contexts, the agent's assignment, the queues.
@@ -52,7 +52,7 @@ export function useLive(
   return live;
 }
 
-/** Marks cached answers as outdated. In a burst of events the queues are read once a second. */
+/** Marks cached answers as outdated. In a burst of events lists are read once a second. */
 class Refresher {
   readonly #cache: QueryClient;
   #timer: ReturnType<typeof setTimeout> | undefined;
@@ -70,7 +70,8 @@ class Refresher {
     this.#timer ??= setTimeout(() => {
       this.#timer = undefined;
       void this.#cache.invalidateQueries({ queryKey: diallerKeys.queues });
-    }, QUEUES_AT_MOST_EVERY_MS);
+      void this.#cache.invalidateQueries({ queryKey: diallerKeys.callbacks });
+    }, LISTS_AT_MOST_EVERY_MS);
   }
 
   stop(): void {

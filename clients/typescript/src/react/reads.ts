@@ -4,7 +4,7 @@ import { useQuery, useQueryClient, type UseQueryResult } from "@tanstack/react-q
 
 import type { ContextReading } from "../client.js";
 import type { DiallerError } from "../errors.js";
-import type { Assignment, Queues } from "../generated/schema.js";
+import type { Assignment, Callbacks, Queues } from "../generated/schema.js";
 import { useDialler } from "./provider.js";
 
 /** Where each answer lies in the query cache. */
@@ -12,7 +12,7 @@ export const diallerKeys = {
   all: ["dialler"] as const,
   queues: ["dialler", "queues"] as const,
   assignment: ["dialler", "assignment"] as const,
-  contexts: ["dialler", "context"] as const,
+  callbacks: ["dialler", "callbacks"] as const,
   context: (userId: string) => ["dialler", "context", userId] as const,
 };
 
@@ -65,6 +65,20 @@ export function usePersonContext(
     refetchInterval: 60_000,
     // Not kept once nobody shows it: personal data.
     gcTime: 0,
+    ...(options.initialData !== undefined && { initialData: options.initialData }),
+  });
+}
+
+/** The agent's own open callbacks, the earliest first. */
+export function useCallbacks(
+  options: { readonly initialData?: Callbacks } = {},
+): UseQueryResult<Callbacks, DiallerError> {
+  const client = useDialler();
+  return useQuery<Callbacks, DiallerError>({
+    ...READ,
+    queryKey: diallerKeys.callbacks,
+    queryFn: ({ signal }) => client.callbacks({ state: "open", signal }),
+    refetchInterval: 60_000,
     ...(options.initialData !== undefined && { initialData: options.initialData }),
   });
 }

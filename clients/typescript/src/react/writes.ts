@@ -130,6 +130,7 @@ function useWriteKeys(): WriteKeys {
 function setAssignment(cache: QueryClient, assignment: Assignment | null): void {
   cache.setQueryData<Assignment | null>(diallerKeys.assignment, assignment);
   void cache.invalidateQueries({ queryKey: diallerKeys.queues });
+  void cache.invalidateQueries({ queryKey: diallerKeys.callbacks });
 }
 
 /** The assignment ended meanwhile: what is shown is asked for anew. */
