@@ -108,7 +108,8 @@ test("an outcome that forbids further calls wants a reason; a double click count
   const { user_id } = await held();
   await choose("Do not contact");
   await page.getByRole("button", { name: "Record outcome" }).click();
-  expect(await page.getByLabel(/^Notes/).evaluate("e => e.validity.valueMissing")).toBe(true);
+  const notes = page.getByLabel(/^Notes/);
+  expect(await notes.evaluate((e: HTMLTextAreaElement) => e.validity.valueMissing)).toBe(true);
   await page.getByLabel(/^Notes/).fill("Asked never to be called.");
   await page.getByRole("button", { name: "Record outcome" }).dblclick();
   await page.getByTestId("recorded").waitFor();
@@ -142,7 +143,7 @@ test("a call taken back elsewhere stays on the screen, and its outcome still cou
         path: { assignment_id },
         header: { "Idempotency-Key": crypto.randomUUID() },
       },
-      body: {},
+      body: { notes: "left the desk" },
     }),
   );
   await page.getByText("This call was taken back").waitFor();
