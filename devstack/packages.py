@@ -44,6 +44,7 @@ SERVERS = (
     Package("redis-server", "redis-server"),
     Package("util-linux", "setpriv"),
 )
+BROWSER = (Package("chromium", "chromium"),)
 _PROVIDERS = {
     "mariadbd": "mariadb-server",
     "mariadb-install-db": "mariadb-server",
@@ -104,8 +105,10 @@ def _services_stay_stopped(policy: Path) -> Iterator[None]:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m devstack.packages", description=__doc__)
     parser.add_argument("--check", action="store_true", help="say what is missing, install nothing")
+    parser.add_argument("--browser", action="store_true", help="also what the desk's tests need")
     options = parser.parse_args(arguments)
-    names = missing()
+    wanted = SERVERS + BROWSER if options.browser else SERVERS
+    names = missing(wanted)
     if not names:
         return
     if options.check or os.geteuid() != 0 or find_program("apt-get") is None:
@@ -115,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         install(names)
     except subprocess.CalledProcessError as error:
         sys.exit(f"apt-get failed with code {error.returncode}. {advice(names)}")
-    if left := missing():
+    if left := missing(wanted):
         sys.exit(advice(left))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import json
 import signal
 import sys
 import threading
@@ -24,6 +25,9 @@ from devstack.desk import Desk
 from devstack.processes import DidNotStart
 from devstack.stack import PREFERRED_GATEWAY_PORT, Stack, default_folder
 
+# Where `make desk` serves the example desk, whose pages read the event stream.
+DESK_ORIGINS = ("http://localhost:3000", "http://127.0.0.1:3000")
+
 SCREEN = """
 [bold]dialler is running.[/bold]
 
@@ -34,6 +38,7 @@ SCREEN = """
 Try, in another terminal:
   [cyan]curl -s -H "Authorization: Bearer {agent}" {gateway}/v1/queues[/cyan]
   [cyan]make demo[/cyan]     follow one signature from MySQL to the desk, then make a call
+  [cyan]make desk[/cyan]     the example desk at http://localhost:3000; sign in with the agent token
 
 Logs are in {folder}/logs. Ctrl-C stops everything.
 """
@@ -87,6 +92,7 @@ def _stack(arguments: argparse.Namespace, folder: Path, console: Console) -> Ite
         folder=folder,
         users=arguments.users,
         preferred_gateway_port=PREFERRED_GATEWAY_PORT,
+        extra_environment={"GATEWAY_CORS_ORIGINS": json.dumps(DESK_ORIGINS)},
         report=console.print,
         progress=lambda done, total: progress.update(
             seeding, completed=done, total=total, visible=True

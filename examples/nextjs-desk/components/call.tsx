@@ -61,6 +61,11 @@ export function Call(properties: {
           {assignment.queue && <span className={styles.queue}>{QUEUES[assignment.queue].name}</span>}
           {reasonWords(assignment.reason)}
         </p>
+        {isDoneMeanwhile(assignment, context) && (
+          <p className="notice good">
+            <strong>That has happened meanwhile.</strong> Thank them, and record “Completed the form”.
+          </p>
+        )}
         {context?.call_state?.open_callback && (
           <p>
             Callback agreed for {when(context.call_state.open_callback.scheduled_for ?? "")}
@@ -174,6 +179,12 @@ function Changes({ changes }: { readonly changes: readonly SeenChange[] }) {
       )}
     </div>
   );
+}
+
+/** Whether what the call was for has been done since it was handed out. */
+function isDoneMeanwhile(assignment: Assignment, context: Context | undefined): boolean {
+  if (assignment.reason === "NO_SIGNATURE") return context?.user?.has_signature ?? false;
+  return context?.call_state?.state === "out";
 }
 
 function attemptsWords(context: Context | undefined): string {

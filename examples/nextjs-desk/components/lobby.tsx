@@ -62,7 +62,7 @@ export function Lobby(properties: {
       </div>
       <div aria-live="polite" className={styles.answer}>
         {error && <Failure error={error} what="Nobody was handed to you" />}
-        {!error && claimed?.empty && <Empty claimed={claimed} queues={queues} />}
+        {!error && claimed?.empty && <Empty claimed={claimed} stats={queues.find((each) => each.queue === queue)} />}
       </div>
     </section>
   );
@@ -90,14 +90,18 @@ function QueueOption(properties: {
   );
 }
 
-function Empty({ claimed, queues }: { readonly claimed: Claimed; readonly queues: readonly QueueStats[] }) {
+function Empty(properties: {
+  readonly claimed: Claimed;
+  readonly stats: QueueStats | undefined;
+}) {
+  const { claimed, stats } = properties;
   if (claimed.empty === null) return null;
   const { rejected_by_live_check: prevented } = claimed;
   return (
     <div className="notice warn" data-testid="empty">
       <strong>Nobody can be called now.</strong>
       <ul className={styles.reasons}>
-        {emptySentences(claimed.empty, queues).map((each) => (
+        {emptySentences(claimed.empty, stats).map((each) => (
           <li key={each}>{each}</li>
         ))}
         {prevented > 0 && (

@@ -32,7 +32,7 @@ export function Search() {
         <label className="visually-hidden" htmlFor={`${id}-words`}>
           Name, number or e-mail address
         </label>
-        <input id={`${id}-words`} name="words" placeholder="Name, number or e-mail" minLength={2} required />
+        <input id={`${id}-words`} name="words" placeholder="Name or number" minLength={2} required />
         <button type="submit">Find</button>
       </form>
       <div aria-live="polite">

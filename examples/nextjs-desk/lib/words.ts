@@ -67,7 +67,7 @@ export const CONVERSIONS: Readonly<Record<Conversion, string>> = {
 };
 
 /** Why nobody can be called now, in sentences, the most useful first. */
-export function emptySentences(empty: EmptyQueue, queues: readonly QueueStats[]): string[] {
+export function emptySentences(empty: EmptyQueue, stats: QueueStats | undefined): string[] {
   const sentences: string[] = [];
   if (empty.calling_hours_begin_at !== null) {
     sentences.push(`It is outside calling hours, which begin ${when(empty.calling_hours_begin_at)}.`);
@@ -76,23 +76,17 @@ export function emptySentences(empty: EmptyQueue, queues: readonly QueueStats[])
     sentences.push(`The next person can be called ${when(empty.next_due_at)}.`);
   }
   if (empty.waiting > 0) {
-    sentences.push(`${people(empty.waiting)} may not be called yet${heldBack(queues)}.`);
+    sentences.push(`${people(empty.waiting)} may not be called yet${heldBack(stats)}.`);
   }
   if (empty.assigned > 0) {
     sentences.push(`${people(empty.assigned)} ${empty.assigned === 1 ? "is" : "are"} with other agents.`);
   }
-  if (sentences.length === 0) sentences.push("Everybody has been spoken to: the queue is empty.");
+  if (sentences.length === 0) sentences.push("Nobody is in this queue.");
   return sentences;
 }
 
-function heldBack(queues: readonly QueueStats[]): string {
-  const counts = new Map<string, number>();
-  for (const queue of queues) {
-    for (const [hold, count] of Object.entries(queue.holds)) {
-      counts.set(hold, (counts.get(hold) ?? 0) + count);
-    }
-  }
-  const parts = [...counts]
+function heldBack(stats: QueueStats | undefined): string {
+  const parts = Object.entries(stats?.holds ?? {})
     .filter(([hold, count]) => count > 0 && hold in HOLDS)
     .sort(([, a], [, b]) => b - a)
     .map(([hold, count]) => `${count} ${HOLDS[hold as Hold]}`);
@@ -122,7 +116,9 @@ export function when(moment: string, now: Date = new Date()): string {
   if (days === 0) return `today at ${time}`;
   if (days === 1) return `tomorrow at ${time}`;
   if (days === -1) return `yesterday at ${time}`;
-  return `${date.toLocaleDateString("en-GB", DAY)} at ${time}`;
+  // Half a year away it needs its year.
+  const year = Math.abs(days) > 180 ? ({ year: "numeric" } as const) : {};
+  return `${date.toLocaleDateString("en-GB", { ...DAY, ...year })} at ${time}`;
 }
 
 export function day(date: string): string {

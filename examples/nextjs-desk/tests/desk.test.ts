@@ -178,6 +178,7 @@ test("dark, and on a small screen", async () => {
   await page.getByText("Nothing can begin before they sign").click();
   await page.getByRole("button", { name: "Call next person" }).click();
   await page.getByText("Why you are calling").waitFor();
+  await page.getByRole("heading", { name: "Claims" }).waitFor();
   await page.emulateMedia({ colorScheme: "dark" });
   await browser.picture("11-dark");
   await page.setViewportSize({ width: 390, height: 844 });

@@ -104,6 +104,7 @@ export class Browser {
 
   /** Keep a picture of the whole page, for people to look at. */
   async picture(name: string): Promise<void> {
+    await this.page.evaluate("scrollTo(0, 0)");
     await this.page.screenshot({ path: join(SCREENSHOTS, `${name}.png`), fullPage: true });
   }
 
