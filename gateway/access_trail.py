@@ -69,6 +69,7 @@ class AccessTrail:
         self._queue = queue
         self._clock = clock
         self._waiting: deque[_Noted] = deque()
+        self._under_way = 0
         self._seen: dict[_Noted, float] = {}
 
     def note(self, actor_id: str, user_id: int, view: View) -> None:
@@ -76,7 +77,7 @@ class AccessTrail:
         noted, now = (actor_id, view, user_id), self._clock.monotonic()
         if self._seen.get(noted, 0.0) > now:
             return
-        if len(self._waiting) >= MOST_WAITING:
+        if len(self._waiting) + self._under_way >= MOST_WAITING:
             _REFUSED.inc()
             raise Unavailable(
                 "AUDIT_UNAVAILABLE",
@@ -95,8 +96,11 @@ class AccessTrail:
         """Write a batch of what waits; what the queue does not take goes on waiting."""
         del now
         batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), VIEWS_PER_FLUSH))]
-        if batch:
+        self._under_way = len(batch)
+        try:
             await self._write(batch)
+        finally:
+            self._under_way = 0
         _WAITING.set(len(self._waiting))
         return Flushed(len(batch), has_more=bool(self._waiting))
 
@@ -117,23 +121,26 @@ class AccessTrail:
             for (actor_id, view), people in groups.items()
             for start in range(0, len(people), PEOPLE_PER_CALL)
         ]
-        failures: list[BaseException] = []
-        for start in range(0, len(calls), CALLS_AT_ONCE):
-            some = calls[start : start + CALLS_AT_ONCE]
-            results = await asyncio.gather(*map(self._call, some), return_exceptions=True)
-            for (actor_id, view, people), result in zip(some, results, strict=True):
-                if result is None:
-                    _NOTED.inc(len(people))
-                    continue
-                self._waiting.extendleft((actor_id, view, user_id) for user_id in people)
-                failures.append(result)
+        failures = [
+            failure
+            for start in range(0, len(calls), CALLS_AT_ONCE)
+            for failure in await asyncio.gather(
+                *map(self._call, calls[start : start + CALLS_AT_ONCE]), return_exceptions=True
+            )
+            if failure is not None
+        ]
         if failures:
             raise failures[0]
 
     async def _call(self, call: tuple[str, View, list[int]]) -> None:
         actor_id, view, people = call
         request = queue_pb2.RecordAccessRequest(actor_id=actor_id, user_ids=people, action=view)
-        await self._queue.RecordAccess(request)
+        try:
+            await self._queue.RecordAccess(request)
+        except BaseException:
+            self._waiting.extendleft((actor_id, view, user_id) for user_id in people)
+            raise
+        _NOTED.inc(len(people))
 
     def _remember(self, noted: _Noted, now: float) -> None:
         if len(self._seen) >= MOST_REMEMBERED:

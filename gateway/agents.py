@@ -7,6 +7,7 @@ from uuid import UUID
 from dialler.queue.v1 import queue_pb2
 from fastapi import Body, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
 
 from gateway.fields import (
     AGENT_ID_PATTERN,
@@ -156,7 +157,9 @@ class AgentRoutes:
 
     async def agents(
         self,
-        presence: Annotated[Presence | None, Query(description="Only agents of this one.")] = None,
+        presence: Annotated[
+            Presence | SkipJsonSchema[None], Query(description="Only agents of this one.")
+        ] = None,
     ) -> Agents:
         """Every agent known, with today's figures."""
         name = "UNSPECIFIED" if presence is None else presence.name

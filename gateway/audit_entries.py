@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Self
 from dialler.queue.v1 import queue_pb2
 from fastapi import Query
 from pydantic import BaseModel, Field
+from pydantic.json_schema import SkipJsonSchema
 
-from gateway.fields import AGENT_ID_PATTERN, PageSize, PageToken, UserIdQuery, timestamp
+from gateway.fields import AgentIdText, PageSize, PageToken, UpperSnake, UserIdQuery, timestamp
 from gateway.schemas import Id, Moment, MomentIn, moment_in
 
 if TYPE_CHECKING:
@@ -51,19 +52,18 @@ class AuditRoutes:
         self,
         user_id: UserIdQuery = None,
         actor_id: Annotated[
-            str | None,
-            Query(pattern=AGENT_ID_PATTERN, description="Only what this one did."),
+            AgentIdText | SkipJsonSchema[None], Query(description="Only what this one did.")
         ] = None,
         action: Annotated[
-            str | None,
-            Query(
-                pattern=r"^[A-Z][A-Z0-9_]{0,62}[A-Z0-9]$",
-                description="Only this action.",
-                examples=["VIEWED_CONTEXT"],
-            ),
+            UpperSnake | SkipJsonSchema[None],
+            Query(description="Only this action.", examples=["VIEWED_CONTEXT"]),
         ] = None,
-        since: Annotated[MomentIn | None, Query(description="Only from then on.")] = None,
-        until: Annotated[MomentIn | None, Query(description="Only before then.")] = None,
+        since: Annotated[
+            MomentIn | SkipJsonSchema[None], Query(description="Only from then on.")
+        ] = None,
+        until: Annotated[
+            MomentIn | SkipJsonSchema[None], Query(description="Only before then.")
+        ] = None,
         page_size: PageSize = 50,
         page_token: PageToken = "",
     ) -> AuditEntries:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 from dialler.cdc_ingest.v1 import cdc_ingest_pb2
 from fastapi import Body, Query
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints
 
 from gateway.fields import HarmlessKey
 from gateway.schemas import Moment, moment_in
@@ -57,8 +57,8 @@ class RedriveRequest(BaseModel):
 
     message_ids: list[MessageId] = Field(default=[], max_length=100)
     reason: Annotated[str, StringConstraints(max_length=100, pattern=r"^[A-Z0-9_]*$")] = ""
-    all: bool = False
-    dry_run: bool = Field(default=False, description="Only tell what would be sent.")
+    all: StrictBool = False
+    dry_run: StrictBool = Field(default=False, description="Only tell what would be sent.")
 
 
 class Redriven(BaseModel):

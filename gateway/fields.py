@@ -5,10 +5,11 @@ from uuid import UUID
 
 from fastapi import Depends, Header, Path, Query
 from google.protobuf.timestamp_pb2 import Timestamp
-from pydantic import AfterValidator, StringConstraints
+from pydantic import StringConstraints
+from pydantic.json_schema import SkipJsonSchema
 
 from gateway.auth import Caller, caller_of
-from gateway.schemas import MomentIn, Notes
+from gateway.schemas import MomentIn
 
 # What the queue keeps: ids from 2^63 on are not in any queue.
 LARGEST_USER_ID = 2**63 - 1
@@ -32,17 +33,18 @@ AGENT_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:|-]{0,63}$"
 
 UserIdText = Annotated[str, StringConstraints(pattern=USER_ID_PATTERN)]
 AgentIdText = Annotated[str, StringConstraints(pattern=AGENT_ID_PATTERN)]
+# Reason codes and actions.
+UpperSnake = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,62}[A-Z0-9]$")]
 
 
-def _is_said(text: str) -> str:
-    if not text.strip():
-        raise ValueError("says nothing")
-    return text
-
-
-# At least one character that is no white space.
+# At least one character that is more than white space.
 RequiredNotes = Annotated[
-    Notes, StringConstraints(min_length=1, pattern=r"\S"), AfterValidator(_is_said)
+    str,
+    StringConstraints(
+        min_length=1,
+        max_length=10_000,
+        pattern=r"^[^\x00]*[^\x00-\x20\x7f-\xa0\s][^\x00]*$",
+    ),
 ]
 
 CallerOf = Annotated[Caller, Depends(caller_of)]
@@ -53,12 +55,12 @@ UserIdPath = Annotated[
     ),
 ]
 UserIdQuery = Annotated[
-    str | None,
-    Query(pattern=USER_ID_PATTERN, description="Only of this person.", examples=["4711"]),
+    UserIdText | SkipJsonSchema[None],
+    Query(description="Only of this person.", examples=["4711"]),
 ]
 AgentIdQuery = Annotated[
-    str | None,
-    Query(pattern=AGENT_ID_PATTERN, description="Only of this agent.", examples=["agent-1"]),
+    AgentIdText | SkipJsonSchema[None],
+    Query(description="Only of this agent.", examples=["agent-1"]),
 ]
 PageSize = Annotated[int, Query(ge=1, le=200, description="At most so many.")]
 PageToken = Annotated[
@@ -73,7 +75,7 @@ IdempotencyKey = Annotated[
     ),
 ]
 HarmlessKey = Annotated[
-    UUID | None,
+    UUID | SkipJsonSchema[None],
     Header(
         alias="Idempotency-Key",
         description="May be given, and changes nothing: repeating this request is harmless anyway.",

@@ -8,6 +8,7 @@ from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescript
 from pydantic import BaseModel, Field
 
 from gateway.event_schema import Event
+from gateway.examples import add_examples
 from gateway.problems import MEDIA_TYPE
 from gateway.schemas import EventType
 
@@ -102,6 +103,7 @@ def described(app: FastAPI) -> dict[str, Any]:
         schemas |= schema.pop("$defs", {})
         schemas[model.__name__] = schema
     schemas["Context"] = _of_message(user_context_pb2.UserContext.DESCRIPTOR)
+    add_examples(document)
     return document
 
 

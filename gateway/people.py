@@ -42,30 +42,29 @@ class SearchRequest(BaseModel):
         extra="forbid",
         frozen=True,
         json_schema_extra={
-            "minProperties": 1,
-            "maxProperties": 2,
+            "oneOf": [{"required": [name]} for name in ("phone", "email_address", "name")],
             "examples": [{"name": "smi jo"}],
         },
     )
 
-    phone: _Searched | None = Field(
-        default=None,
+    phone: _Searched = Field(
+        default="",
         description="A whole number, however it is written.",
         examples=["07700 900123"],
     )
-    email_address: _Searched | None = Field(
-        default=None, description="A whole address.", examples=["jo@example.com"]
+    email_address: _Searched = Field(
+        default="", description="A whole address.", examples=["jo@example.com"]
     )
-    name: _Searched | None = Field(
-        default=None,
+    name: _Searched = Field(
+        default="",
         description="Beginnings of words of the names, in any order; two letters at least.",
         examples=["smi jo"],
     )
-    limit: Annotated[int, Field(ge=1, le=50)] = 20
+    limit: Annotated[int, Field(ge=1, le=50, strict=True)] = 20
 
     @model_validator(mode="after")
     def _is_one(self) -> Self:
-        if sum(it is not None for it in (self.phone, self.email_address, self.name)) != 1:
+        if sum(map(bool, (self.phone, self.email_address, self.name))) != 1:
             raise ValueError("give exactly one of phone, email_address and name")
         return self
 
@@ -220,7 +219,7 @@ class PersonRoutes:
 
         An agent may then read those shown for a quarter of an hour.
         """
-        wanted = body.model_dump(exclude_none=True)
+        wanted = body.model_dump(exclude_unset=True) | {"limit": body.limit}
         answer = await self._user_context.SearchUsers(user_context_pb2.SearchUsersRequest(**wanted))
         user_ids = [it.user_id for it in answer.users]
         if caller.role is Role.AGENT and user_ids:

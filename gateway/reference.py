@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 from dialler.queue.v1 import queue_pb2
 from fastapi import Header, Response
 from pydantic import BaseModel, Field
+from pydantic.json_schema import SkipJsonSchema
 
 from gateway.access_trail import View
 from gateway.agents import Presence
@@ -143,7 +144,8 @@ class ReferenceRoutes:
     async def reference(
         self,
         if_none_match: Annotated[
-            str | None, Header(description="The `ETag` of the version the client holds.")
+            str | SkipJsonSchema[None],
+            Header(description="The `ETag` of the version the client holds."),
         ] = None,
     ) -> Response:
         """Queues, outcomes with their rules, reasons and every enumeration; good for an hour."""

@@ -31,7 +31,6 @@ _CSV_BODY: dict[str, Any] = {
         "required": True,
         "content": {
             "text/csv": {
-                "schema": {"type": "string"},
                 "example": "phone\n07700 900123\n+44 7700 900124\n",
             }
         },

@@ -7,11 +7,19 @@ from dialler.model.v1 import call_state_pb2
 from dialler.queue.v1 import queue_pb2
 from dialler.user_context.v1 import user_context_pb2
 from fastapi import Body, Path, Query, Request, Response
+from pydantic.json_schema import SkipJsonSchema
 
 from gateway.access import Access
 from gateway.access_trail import AccessTrail, View
 from gateway.auth import Caller, Guard, Role
-from gateway.fields import AgentIdQuery, CallerOf, HarmlessKey, IdempotencyKey, timestamp
+from gateway.fields import (
+    AgentIdQuery,
+    CallerOf,
+    HarmlessKey,
+    IdempotencyKey,
+    UpperSnake,
+    timestamp,
+)
 from gateway.pipeline import Pipeline, PipelineReader
 from gateway.problems import InvalidRequest
 from gateway.schemas import (
@@ -107,17 +115,19 @@ class QueueRoutes:
         page_token: Annotated[
             str, Query(max_length=500, description="`next_page_token` of the page before.")
         ] = "",
-        hold: Annotated[Hold | None, Query(description="Only people whom this holds.")] = None,
+        hold: Annotated[
+            Hold | SkipJsonSchema[None], Query(description="Only people whom this holds.")
+        ] = None,
         reason: Annotated[
-            str | None,
+            UpperSnake | SkipJsonSchema[None],
             Query(
-                pattern=r"^[A-Z][A-Z0-9_]{0,62}[A-Z0-9]$",
                 description="Only people in the queue, or kept out, for this reason.",
                 examples=["NO_SIGNATURE"],
             ),
         ] = None,
         last_outcome: Annotated[
-            Outcome | None, Query(description="Only people whose last call ended so.")
+            Outcome | SkipJsonSchema[None],
+            Query(description="Only people whose last call ended so."),
         ] = None,
         agent_id: AgentIdQuery = None,
         attempts_at_least: Annotated[

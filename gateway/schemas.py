@@ -13,7 +13,6 @@ from dialler.model.v1 import call_state_pb2, event_pb2
 from dialler.queue.v1 import queue_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 from pydantic import (
-    AfterValidator,
     AwareDatetime,
     BaseModel,
     BeforeValidator,
@@ -188,20 +187,21 @@ def user_id_of(text: str) -> int | None:
     return value if value <= LARGEST_UINT64 else None
 
 
-def _storable(text: str) -> str:
-    if "\x00" in text:
-        raise ValueError("holds a NUL character")
-    return text
+# RFC 3339, section 5.6. Pydantic alone would take numbers of seconds, even as text.
+_RFC_3339 = re.compile(
+    r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(?:\.\d+)?(?:[Zz]|[+-]\d{2}:\d{2})", re.ASCII
+)
 
 
-def _is_text(value: object) -> object:
-    if not isinstance(value, str):
-        raise ValueError("not a string")
+def _is_rfc_3339(value: object) -> object:
+    if not isinstance(value, str) or not _RFC_3339.fullmatch(value):
+        raise ValueError("not a time with a zone as of RFC 3339")
     return value
 
 
-MomentIn = Annotated[AwareDatetime, BeforeValidator(_is_text)]
-Notes = Annotated[str, StringConstraints(max_length=10_000), AfterValidator(_storable)]
+MomentIn = Annotated[AwareDatetime, BeforeValidator(_is_rfc_3339)]
+# Any text that PostgreSQL can store.
+Notes = Annotated[str, StringConstraints(max_length=10_000, pattern=r"^[^\x00]*$")]
 
 
 class _Input(BaseModel):

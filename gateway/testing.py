@@ -115,6 +115,10 @@ class FakeQueue(FakeDesk, queue_pb2_grpc.QueueServiceServicer):
         response = queue_pb2.GetQueueStatsResponse(calls_today=7)
         stats = response.queues.add(queue=call_state_pb2.QUEUE_UNSIGNED_USERS, waiting=3)
         stats.ready = len(self.ready)
+        stats.holds.add(hold=call_state_pb2.HOLD_COOLING, people=2)
+        stats.blocked.add(reason="DO_NOT_CONTACT", people=1)
+        response.outcomes_today.add(outcome=call_state_pb2.OUTCOME_NO_ANSWER, calls=7)
+        response.callbacks_missed = 4
         return response
 
     async def ListEntries(self, request: Any, context: Any) -> Any:

@@ -1630,7 +1630,7 @@ export interface components {
         Ingest: {
             /**
              * Applied Through
-             * @description All that was captured before and received has been applied; null: not known.
+             * @description All that was committed before and received has been applied; null: not known.
              */
             applied_through: string | null;
             /** Backlog Messages */
@@ -2379,9 +2379,10 @@ export interface components {
             /**
              * Email Address
              * @description A whole address.
+             * @default
              * @example jo@example.com
              */
-            email_address?: string | null;
+            email_address?: string;
             /**
              * Limit
              * @default 20
@@ -2390,16 +2391,18 @@ export interface components {
             /**
              * Name
              * @description Beginnings of words of the names, in any order; two letters at least.
+             * @default
              * @example smi jo
              */
-            name?: string | null;
+            name?: string;
             /**
              * Phone
              * @description A whole number, however it is written.
+             * @default
              * @example 07700 900123
              */
-            phone?: string | null;
-        };
+            phone?: string;
+        } & (unknown | unknown | unknown);
         /**
          * Suppressed
          * @description The person's state afterwards.
@@ -2606,6 +2609,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /** @example {} */
                     "application/json": {
                         [key: string]: string;
                     };
@@ -2628,6 +2632,12 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "ready": true,
+                     *       "dependencies": {}
+                     *     }
+                     */
                     "application/json": components["schemas"]["Readiness"];
                 };
             };
@@ -2637,6 +2647,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of ours",
+                     *       "status": 500,
+                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2646,6 +2668,12 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "ready": true,
+                     *       "dependencies": {}
+                     *     }
+                     */
                     "application/json": components["schemas"]["Readiness"];
                 };
             };
@@ -2655,7 +2683,7 @@ export interface operations {
         parameters: {
             query?: {
                 /** @description Only agents of this one. */
-                presence?: components["schemas"]["Presence"] | null;
+                presence?: components["schemas"]["Presence"];
             };
             header?: never;
             path?: never;
@@ -2669,6 +2697,43 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "agents": [
+                     *         {
+                     *           "agent_id": "text",
+                     *           "presence": "available",
+                     *           "presence_since": "2025-06-02T09:00:00.000000Z",
+                     *           "last_seen_at": "2025-06-02T09:00:00.000000Z",
+                     *           "allowed_queues": [
+                     *             "unsigned_users"
+                     *           ],
+                     *           "assignment": {
+                     *             "assignment_id": "text",
+                     *             "agent_id": "text",
+                     *             "user_id": "4711",
+                     *             "queue": "unsigned_users",
+                     *             "reason": "text",
+                     *             "score": 2.5,
+                     *             "started_at": "2025-06-02T09:00:00.000000Z",
+                     *             "lease_expires_at": "2025-06-02T09:00:00.000000Z",
+                     *             "fence": "4711"
+                     *           },
+                     *           "today": {
+                     *             "agent_id": "text",
+                     *             "calls": 3,
+                     *             "outcomes": [
+                     *               {
+                     *                 "outcome": "completed_form",
+                     *                 "calls": 3
+                     *               }
+                     *             ],
+                     *             "conversions": 3
+                     *           }
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["Agents"];
                 };
             };
@@ -2679,6 +2744,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2688,6 +2765,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2697,6 +2786,25 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:invalid-request",
+                     *       "title": "The request does not have the required form, or the `Idempotency-Key` was used before for another request",
+                     *       "status": 422,
+                     *       "detail": "The request does not have the required form, or the `Idempotency-Key` was used before for another request.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INVALID_REQUEST",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "errors": [
+                     *         {
+                     *           "location": "body.outcome",
+                     *           "code": "missing",
+                     *           "message": "Field required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2708,6 +2816,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2717,6 +2837,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of ours",
+                     *       "status": 500,
+                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2728,6 +2860,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "Something needed is away for now",
+                     *       "status": 503,
+                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2737,6 +2881,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The answer did not come in time",
+                     *       "status": 504,
+                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2747,7 +2903,7 @@ export interface operations {
             query?: never;
             header?: {
                 /** @description May be given, and changes nothing: repeating this request is harmless anyway. */
-                "Idempotency-Key"?: string | null;
+                "Idempotency-Key"?: string;
             };
             path: {
                 /** @description The agent's id. */
@@ -2757,6 +2913,13 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "allowed_queues": [
+                 *         "unsigned_users"
+                 *       ]
+                 *     }
+                 */
                 "application/json": components["schemas"]["AgentQueuesRequest"];
             };
         };
@@ -2767,6 +2930,39 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "agent_id": "text",
+                     *       "presence": "available",
+                     *       "presence_since": "2025-06-02T09:00:00.000000Z",
+                     *       "last_seen_at": "2025-06-02T09:00:00.000000Z",
+                     *       "allowed_queues": [
+                     *         "unsigned_users"
+                     *       ],
+                     *       "assignment": {
+                     *         "assignment_id": "text",
+                     *         "agent_id": "text",
+                     *         "user_id": "4711",
+                     *         "queue": "unsigned_users",
+                     *         "reason": "text",
+                     *         "score": 2.5,
+                     *         "started_at": "2025-06-02T09:00:00.000000Z",
+                     *         "lease_expires_at": "2025-06-02T09:00:00.000000Z",
+                     *         "fence": "4711"
+                     *       },
+                     *       "today": {
+                     *         "agent_id": "text",
+                     *         "calls": 3,
+                     *         "outcomes": [
+                     *           {
+                     *             "outcome": "completed_form",
+                     *             "calls": 3
+                     *           }
+                     *         ],
+                     *         "conversions": 3
+                     *       }
+                     *     }
+                     */
                     "application/json": components["schemas"]["Agent"];
                 };
             };
@@ -2776,6 +2972,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:idempotency-key-missing",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "status": 400,
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "IDEMPOTENCY_KEY_MISSING",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2786,6 +2994,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2795,6 +3015,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2804,6 +3036,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:assignment-not-live",
+                     *       "title": "It has ended, exists already or is somebody else's: the state does not allow it",
+                     *       "status": 409,
+                     *       "detail": "It has ended, exists already or is somebody else's: the state does not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "ASSIGNMENT_NOT_LIVE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2813,6 +3057,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:body-too-large",
+                     *       "title": "The body is too large",
+                     *       "status": 413,
+                     *       "detail": "The body is too large.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "BODY_TOO_LARGE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2822,6 +3078,25 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:invalid-request",
+                     *       "title": "The request does not have the required form, or the `Idempotency-Key` was used before for another request",
+                     *       "status": 422,
+                     *       "detail": "The request does not have the required form, or the `Idempotency-Key` was used before for another request.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INVALID_REQUEST",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "errors": [
+                     *         {
+                     *           "location": "body.outcome",
+                     *           "code": "missing",
+                     *           "message": "Field required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2833,6 +3108,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2842,6 +3129,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of ours",
+                     *       "status": 500,
+                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2853,6 +3152,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "Something needed is away for now",
+                     *       "status": 503,
+                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2862,6 +3173,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The answer did not come in time",
+                     *       "status": 504,
+                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2872,13 +3195,18 @@ export interface operations {
             query?: never;
             header?: {
                 /** @description May be given, and changes nothing: repeating this request is harmless anyway. */
-                "Idempotency-Key"?: string | null;
+                "Idempotency-Key"?: string;
             };
             path?: never;
             cookie?: never;
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "presence": "available"
+                 *     }
+                 */
                 "application/json": components["schemas"]["PresenceRequest"];
             };
         };
@@ -2889,6 +3217,39 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "agent_id": "text",
+                     *       "presence": "available",
+                     *       "presence_since": "2025-06-02T09:00:00.000000Z",
+                     *       "last_seen_at": "2025-06-02T09:00:00.000000Z",
+                     *       "allowed_queues": [
+                     *         "unsigned_users"
+                     *       ],
+                     *       "assignment": {
+                     *         "assignment_id": "text",
+                     *         "agent_id": "text",
+                     *         "user_id": "4711",
+                     *         "queue": "unsigned_users",
+                     *         "reason": "text",
+                     *         "score": 2.5,
+                     *         "started_at": "2025-06-02T09:00:00.000000Z",
+                     *         "lease_expires_at": "2025-06-02T09:00:00.000000Z",
+                     *         "fence": "4711"
+                     *       },
+                     *       "today": {
+                     *         "agent_id": "text",
+                     *         "calls": 3,
+                     *         "outcomes": [
+                     *           {
+                     *             "outcome": "completed_form",
+                     *             "calls": 3
+                     *           }
+                     *         ],
+                     *         "conversions": 3
+                     *       }
+                     *     }
+                     */
                     "application/json": components["schemas"]["Agent"];
                 };
             };
@@ -2898,6 +3259,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:idempotency-key-missing",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "status": 400,
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "IDEMPOTENCY_KEY_MISSING",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2908,6 +3281,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2917,6 +3302,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2926,6 +3323,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:assignment-not-live",
+                     *       "title": "It has ended, exists already or is somebody else's: the state does not allow it",
+                     *       "status": 409,
+                     *       "detail": "It has ended, exists already or is somebody else's: the state does not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "ASSIGNMENT_NOT_LIVE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2935,6 +3344,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:body-too-large",
+                     *       "title": "The body is too large",
+                     *       "status": 413,
+                     *       "detail": "The body is too large.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "BODY_TOO_LARGE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2944,6 +3365,25 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:invalid-request",
+                     *       "title": "The request does not have the required form, or the `Idempotency-Key` was used before for another request",
+                     *       "status": 422,
+                     *       "detail": "The request does not have the required form, or the `Idempotency-Key` was used before for another request.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INVALID_REQUEST",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "errors": [
+                     *         {
+                     *           "location": "body.outcome",
+                     *           "code": "missing",
+                     *           "message": "Field required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2955,6 +3395,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2964,6 +3416,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of ours",
+                     *       "status": 500,
+                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2975,6 +3439,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "Something needed is away for now",
+                     *       "status": 503,
+                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2984,6 +3460,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The answer did not come in time",
+                     *       "status": 504,
+                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3004,6 +3492,23 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "assignments": [
+                     *         {
+                     *           "assignment_id": "text",
+                     *           "agent_id": "text",
+                     *           "user_id": "4711",
+                     *           "queue": "unsigned_users",
+                     *           "reason": "text",
+                     *           "score": 2.5,
+                     *           "started_at": "2025-06-02T09:00:00.000000Z",
+                     *           "lease_expires_at": "2025-06-02T09:00:00.000000Z",
+                     *           "fence": "4711"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["Assignments"];
                 };
             };
@@ -3014,6 +3519,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3023,6 +3540,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3034,6 +3563,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3043,6 +3584,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of ours",
+                     *       "status": 500,
+                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3054,6 +3607,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "Something needed is away for now",
+                     *       "status": 503,
+                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3063,6 +3628,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The answer did not come in time",
+                     *       "status": 504,
+                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3080,6 +3657,13 @@ export interface operations {
         };
         requestBody?: {
             content: {
+                /**
+                 * @example {
+                 *       "queues": [
+                 *         "unsigned_users"
+                 *       ]
+                 *     }
+                 */
                 "application/json": components["schemas"]["ClaimRequest"] | null;
             };
         };
@@ -3090,6 +3674,29 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "assignment": {
+                     *         "assignment_id": "text",
+                     *         "agent_id": "text",
+                     *         "user_id": "4711",
+                     *         "queue": "unsigned_users",
+                     *         "reason": "text",
+                     *         "score": 2.5,
+                     *         "started_at": "2025-06-02T09:00:00.000000Z",
+                     *         "lease_expires_at": "2025-06-02T09:00:00.000000Z",
+                     *         "fence": "4711"
+                     *       },
+                     *       "already_held": true,
+                     *       "empty": {
+                     *         "waiting": 3,
+                     *         "assigned": 3,
+                     *         "next_due_at": "2025-06-02T09:00:00.000000Z",
+                     *         "calling_hours_begin_at": "2025-06-02T09:00:00.000000Z"
+                     *       },
+                     *       "rejected_by_live_check": 3
+                     *     }
+                     */
                     "application/json": components["schemas"]["Claimed"];
                 };
             };
@@ -3099,6 +3706,29 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "assignment": {
+                     *         "assignment_id": "text",
+                     *         "agent_id": "text",
+                     *         "user_id": "4711",
+                     *         "queue": "unsigned_users",
+                     *         "reason": "text",
+                     *         "score": 2.5,
+                     *         "started_at": "2025-06-02T09:00:00.000000Z",
+                     *         "lease_expires_at": "2025-06-02T09:00:00.000000Z",
+                     *         "fence": "4711"
+                     *       },
+                     *       "already_held": true,
+                     *       "empty": {
+                     *         "waiting": 3,
+                     *         "assigned": 3,
+                     *         "next_due_at": "2025-06-02T09:00:00.000000Z",
+                     *         "calling_hours_begin_at": "2025-06-02T09:00:00.000000Z"
+                     *       },
+                     *       "rejected_by_live_check": 3
+                     *     }
+                     */
                     "application/json": components["schemas"]["Claimed"];
                 };
             };
@@ -3108,6 +3738,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:idempotency-key-missing",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "status": 400,
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "IDEMPOTENCY_KEY_MISSING",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3118,6 +3760,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3127,6 +3781,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3136,6 +3802,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:assignment-not-live",
+                     *       "title": "It has ended, exists already or is somebody else's: the state does not allow it",
+                     *       "status": 409,
+                     *       "detail": "It has ended, exists already or is somebody else's: the state does not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "ASSIGNMENT_NOT_LIVE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3145,6 +3823,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:body-too-large",
+                     *       "title": "The body is too large",
+                     *       "status": 413,
+                     *       "detail": "The body is too large.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "BODY_TOO_LARGE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3154,6 +3844,25 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:invalid-request",
+                     *       "title": "The request does not have the required form, or the `Idempotency-Key` was used before for another request",
+                     *       "status": 422,
+                     *       "detail": "The request does not have the required form, or the `Idempotency-Key` was used before for another request.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INVALID_REQUEST",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "errors": [
+                     *         {
+                     *           "location": "body.outcome",
+                     *           "code": "missing",
+                     *           "message": "Field required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3165,6 +3874,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3174,6 +3895,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of ours",
+                     *       "status": 500,
+                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3185,6 +3918,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "Something needed is away for now",
+                     *       "status": 503,
+                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3194,6 +3939,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The answer did not come in time",
+                     *       "status": 504,
+                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3214,6 +3971,11 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "notes": "The agent's laptop is lost."
+                 *     }
+                 */
                 "application/json": components["schemas"]["ForceReleaseRequest"];
             };
         };
@@ -3224,6 +3986,45 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "call_state": {
+                     *         "user_id": "4711",
+                     *         "queue": "unsigned_users",
+                     *         "state": "ready",
+                     *         "reason": "text",
+                     *         "score": 2.5,
+                     *         "attempts": 3,
+                     *         "last_outcome": "completed_form",
+                     *         "last_contact_at": "2025-06-02T09:00:00.000000Z",
+                     *         "next_call_at": "2025-06-02T09:00:00.000000Z",
+                     *         "assigned_agent_id": "text",
+                     *         "recent_attempts": [
+                     *           {
+                     *             "agent_id": "text",
+                     *             "outcome": "completed_form",
+                     *             "ended_at": "2025-06-02T09:00:00.000000Z",
+                     *             "notes": "text"
+                     *           }
+                     *         ],
+                     *         "version": "4711",
+                     *         "hold": "cooling",
+                     *         "open_callback": {
+                     *           "callback_id": "text",
+                     *           "user_id": "4711",
+                     *           "scheduled_for": "2025-06-02T09:00:00.000000Z",
+                     *           "preferred_agent_id": "text",
+                     *           "state": "open",
+                     *           "misses": 3,
+                     *           "created_by": "text",
+                     *           "created_at": "2025-06-02T09:00:00.000000Z",
+                     *           "closed_at": "2025-06-02T09:00:00.000000Z",
+                     *           "closed_reason": "text",
+                     *           "notes": "text"
+                     *         }
+                     *       }
+                     *     }
+                     */
                     "application/json": components["schemas"]["Released"];
                 };
             };
@@ -3233,6 +4034,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:idempotency-key-missing",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "status": 400,
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "IDEMPOTENCY_KEY_MISSING",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3243,6 +4056,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3252,6 +4077,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3261,6 +4098,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:assignment-not-live",
+                     *       "title": "It has ended, exists already or is somebody else's: the state does not allow it",
+                     *       "status": 409,
+                     *       "detail": "It has ended, exists already or is somebody else's: the state does not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "ASSIGNMENT_NOT_LIVE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3270,6 +4119,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:body-too-large",
+                     *       "title": "The body is too large",
+                     *       "status": 413,
+                     *       "detail": "The body is too large.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "BODY_TOO_LARGE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3279,6 +4140,25 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:invalid-request",
+                     *       "title": "The request does not have the required form, or the `Idempotency-Key` was used before for another request",
+                     *       "status": 422,
+                     *       "detail": "The request does not have the required form, or the `Idempotency-Key` was used before for another request.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INVALID_REQUEST",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "errors": [
+                     *         {
+                     *           "location": "body.outcome",
+                     *           "code": "missing",
+                     *           "message": "Field required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3290,6 +4170,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3299,6 +4191,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of ours",
+                     *       "status": 500,
+                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3310,6 +4214,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "Something needed is away for now",
+                     *       "status": 503,
+                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3319,6 +4235,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The answer did not come in time",
+                     *       "status": 504,
+                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3329,7 +4257,7 @@ export interface operations {
             query?: never;
             header?: {
                 /** @description May be given, and changes nothing: repeating this request is harmless anyway. */
-                "Idempotency-Key"?: string | null;
+                "Idempotency-Key"?: string;
             };
             path: {
                 /** @description The assignment's id. */
@@ -3345,6 +4273,19 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "assignment_id": "text",
+                     *       "agent_id": "text",
+                     *       "user_id": "4711",
+                     *       "queue": "unsigned_users",
+                     *       "reason": "text",
+                     *       "score": 2.5,
+                     *       "started_at": "2025-06-02T09:00:00.000000Z",
+                     *       "lease_expires_at": "2025-06-02T09:00:00.000000Z",
+                     *       "fence": "4711"
+                     *     }
+                     */
                     "application/json": components["schemas"]["Assignment"];
                 };
             };
@@ -3354,6 +4295,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:idempotency-key-missing",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "status": 400,
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "IDEMPOTENCY_KEY_MISSING",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3364,6 +4317,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3373,6 +4338,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3382,6 +4359,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:assignment-not-live",
+                     *       "title": "It has ended, exists already or is somebody else's: the state does not allow it",
+                     *       "status": 409,
+                     *       "detail": "It has ended, exists already or is somebody else's: the state does not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "ASSIGNMENT_NOT_LIVE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3391,6 +4380,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:body-too-large",
+                     *       "title": "The body is too large",
+                     *       "status": 413,
+                     *       "detail": "The body is too large.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "BODY_TOO_LARGE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3400,6 +4401,25 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:invalid-request",
+                     *       "title": "The request does not have the required form, or the `Idempotency-Key` was used before for another request",
+                     *       "status": 422,
+                     *       "detail": "The request does not have the required form, or the `Idempotency-Key` was used before for another request.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INVALID_REQUEST",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "errors": [
+                     *         {
+                     *           "location": "body.outcome",
+                     *           "code": "missing",
+                     *           "message": "Field required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3411,6 +4431,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3420,6 +4452,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of ours",
+                     *       "status": 500,
+                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3431,6 +4475,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "Something needed is away for now",
+                     *       "status": 503,
+                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3440,6 +4496,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The answer did not come in time",
+                     *       "status": 504,
+                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3460,6 +4528,13 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "outcome": "completed_form",
+                 *       "notes": "",
+                 *       "callback_at": "2025-06-02T09:00:00Z"
+                 *     }
+                 */
                 "application/json": components["schemas"]["OutcomeRequest"];
             };
         };
@@ -3470,6 +4545,46 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "call_state": {
+                     *         "user_id": "4711",
+                     *         "queue": "unsigned_users",
+                     *         "state": "ready",
+                     *         "reason": "text",
+                     *         "score": 2.5,
+                     *         "attempts": 3,
+                     *         "last_outcome": "completed_form",
+                     *         "last_contact_at": "2025-06-02T09:00:00.000000Z",
+                     *         "next_call_at": "2025-06-02T09:00:00.000000Z",
+                     *         "assigned_agent_id": "text",
+                     *         "recent_attempts": [
+                     *           {
+                     *             "agent_id": "text",
+                     *             "outcome": "completed_form",
+                     *             "ended_at": "2025-06-02T09:00:00.000000Z",
+                     *             "notes": "text"
+                     *           }
+                     *         ],
+                     *         "version": "4711",
+                     *         "hold": "cooling",
+                     *         "open_callback": {
+                     *           "callback_id": "text",
+                     *           "user_id": "4711",
+                     *           "scheduled_for": "2025-06-02T09:00:00.000000Z",
+                     *           "preferred_agent_id": "text",
+                     *           "state": "open",
+                     *           "misses": 3,
+                     *           "created_by": "text",
+                     *           "created_at": "2025-06-02T09:00:00.000000Z",
+                     *           "closed_at": "2025-06-02T09:00:00.000000Z",
+                     *           "closed_reason": "text",
+                     *           "notes": "text"
+                     *         }
+                     *       },
+                     *       "conversion": "signature_obtained"
+                     *     }
+                     */
                     "application/json": components["schemas"]["Recorded"];
                 };
             };
@@ -3479,6 +4594,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:idempotency-key-missing",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "status": 400,
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "IDEMPOTENCY_KEY_MISSING",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3489,6 +4616,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3498,6 +4637,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3507,6 +4658,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:assignment-not-live",
+                     *       "title": "It has ended, exists already or is somebody else's: the state does not allow it",
+                     *       "status": 409,
+                     *       "detail": "It has ended, exists already or is somebody else's: the state does not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "ASSIGNMENT_NOT_LIVE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3516,6 +4679,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:body-too-large",
+                     *       "title": "The body is too large",
+                     *       "status": 413,
+                     *       "detail": "The body is too large.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "BODY_TOO_LARGE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3525,6 +4700,25 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:invalid-request",
+                     *       "title": "The request does not have the required form, or the `Idempotency-Key` was used before for another request",
+                     *       "status": 422,
+                     *       "detail": "The request does not have the required form, or the `Idempotency-Key` was used before for another request.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INVALID_REQUEST",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "errors": [
+                     *         {
+                     *           "location": "body.outcome",
+                     *           "code": "missing",
+                     *           "message": "Field required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3536,6 +4730,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3545,6 +4751,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of ours",
+                     *       "status": 500,
+                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3556,6 +4774,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "Something needed is away for now",
+                     *       "status": 503,
+                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3565,6 +4795,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The answer did not come in time",
+                     *       "status": 504,
+                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3585,6 +4827,11 @@ export interface operations {
         };
         requestBody?: {
             content: {
+                /**
+                 * @example {
+                 *       "reason": "skipped"
+                 *     }
+                 */
                 "application/json": components["schemas"]["ReleaseRequest"] | null;
             };
         };
@@ -3595,6 +4842,45 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "call_state": {
+                     *         "user_id": "4711",
+                     *         "queue": "unsigned_users",
+                     *         "state": "ready",
+                     *         "reason": "text",
+                     *         "score": 2.5,
+                     *         "attempts": 3,
+                     *         "last_outcome": "completed_form",
+                     *         "last_contact_at": "2025-06-02T09:00:00.000000Z",
+                     *         "next_call_at": "2025-06-02T09:00:00.000000Z",
+                     *         "assigned_agent_id": "text",
+                     *         "recent_attempts": [
+                     *           {
+                     *             "agent_id": "text",
+                     *             "outcome": "completed_form",
+                     *             "ended_at": "2025-06-02T09:00:00.000000Z",
+                     *             "notes": "text"
+                     *           }
+                     *         ],
+                     *         "version": "4711",
+                     *         "hold": "cooling",
+                     *         "open_callback": {
+                     *           "callback_id": "text",
+                     *           "user_id": "4711",
+                     *           "scheduled_for": "2025-06-02T09:00:00.000000Z",
+                     *           "preferred_agent_id": "text",
+                     *           "state": "open",
+                     *           "misses": 3,
+                     *           "created_by": "text",
+                     *           "created_at": "2025-06-02T09:00:00.000000Z",
+                     *           "closed_at": "2025-06-02T09:00:00.000000Z",
+                     *           "closed_reason": "text",
+                     *           "notes": "text"
+                     *         }
+                     *       }
+                     *     }
+                     */
                     "application/json": components["schemas"]["Released"];
                 };
             };
@@ -3604,6 +4890,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:idempotency-key-missing",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "status": 400,
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "IDEMPOTENCY_KEY_MISSING",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3614,6 +4912,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3623,6 +4933,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3632,6 +4954,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:assignment-not-live",
+                     *       "title": "It has ended, exists already or is somebody else's: the state does not allow it",
+                     *       "status": 409,
+                     *       "detail": "It has ended, exists already or is somebody else's: the state does not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "ASSIGNMENT_NOT_LIVE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3641,6 +4975,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:body-too-large",
+                     *       "title": "The body is too large",
+                     *       "status": 413,
+                     *       "detail": "The body is too large.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "BODY_TOO_LARGE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3650,6 +4996,25 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:invalid-request",
+                     *       "title": "The request does not have the required form, or the `Idempotency-Key` was used before for another request",
+                     *       "status": 422,
+                     *       "detail": "The request does not have the required form, or the `Idempotency-Key` was used before for another request.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INVALID_REQUEST",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "errors": [
+                     *         {
+                     *           "location": "body.outcome",
+                     *           "code": "missing",
+                     *           "message": "Field required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3661,6 +5026,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3670,6 +5047,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of ours",
+                     *       "status": 500,
+                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3681,6 +5070,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "Something needed is away for now",
+                     *       "status": 503,
+                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3690,6 +5091,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The answer did not come in time",
+                     *       "status": 504,
+                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3710,6 +5123,19 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "assignment_id": "text",
+                     *       "agent_id": "text",
+                     *       "user_id": "4711",
+                     *       "queue": "unsigned_users",
+                     *       "reason": "text",
+                     *       "score": 2.5,
+                     *       "started_at": "2025-06-02T09:00:00.000000Z",
+                     *       "lease_expires_at": "2025-06-02T09:00:00.000000Z",
+                     *       "fence": "4711"
+                     *     }
+                     */
                     "application/json": components["schemas"]["Assignment"];
                 };
             };
@@ -3720,6 +5146,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3729,6 +5167,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3738,6 +5188,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:user-not-found",
+                     *       "title": "There is no such thing",
+                     *       "status": 404,
+                     *       "detail": "There is no such thing.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "USER_NOT_FOUND",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3749,6 +5211,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3758,6 +5232,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of ours",
+                     *       "status": 500,
+                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3769,6 +5255,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "Something needed is away for now",
+                     *       "status": 503,
+                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3778,6 +5276,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The answer did not come in time",
+                     *       "status": 504,
+                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3787,19 +5297,19 @@ export interface operations {
         parameters: {
             query?: {
                 /** @description Only this action. */
-                action?: string | null;
+                action?: string;
                 /** @description Only what this one did. */
-                actor_id?: string | null;
+                actor_id?: string;
                 /** @description At most so many. */
                 page_size?: number;
                 /** @description `next_page_token` of the page before; empty: the first. */
                 page_token?: string;
                 /** @description Only from then on. */
-                since?: string | null;
+                since?: string;
                 /** @description Only before then. */
-                until?: string | null;
+                until?: string;
                 /** @description Only of this person. */
-                user_id?: string | null;
+                user_id?: string;
             };
             header?: never;
             path?: never;
@@ -3813,6 +5323,20 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "entries": [
+                     *         {
+                     *           "at": "2025-06-02T09:00:00.000000Z",
+                     *           "actor_id": "text",
+                     *           "action": "VIEWED_CONTEXT",
+                     *           "user_id": "4711",
+                     *           "details": {}
+                     *         }
+                     *       ],
+                     *       "next_page_token": "text"
+                     *     }
+                     */
                     "application/json": components["schemas"]["AuditEntries"];
                 };
             };
@@ -3822,6 +5346,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:idempotency-key-missing",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "status": 400,
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "IDEMPOTENCY_KEY_MISSING",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3832,6 +5368,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3841,6 +5389,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3850,6 +5410,25 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:invalid-request",
+                     *       "title": "The request does not have the required form, or the `Idempotency-Key` was used before for another request",
+                     *       "status": 422,
+                     *       "detail": "The request does not have the required form, or the `Idempotency-Key` was used before for another request.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INVALID_REQUEST",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "errors": [
+                     *         {
+                     *           "location": "body.outcome",
+                     *           "code": "missing",
+                     *           "message": "Field required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3861,6 +5440,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3870,6 +5461,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of ours",
+                     *       "status": 500,
+                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3881,6 +5484,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "Something needed is away for now",
+                     *       "status": 503,
+                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3890,6 +5505,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The answer did not come in time",
+                     *       "status": 504,
+                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3903,11 +5530,11 @@ export interface operations {
                 /** @description `next_page_token` of the page before; empty: the first. */
                 page_token?: string;
                 /** @description Only of this agent. */
-                preferred_agent_id?: string | null;
+                preferred_agent_id?: string;
                 /** @description Only those in this state. */
                 state?: components["schemas"]["CallbackState"];
                 /** @description Only of this person. */
-                user_id?: string | null;
+                user_id?: string;
             };
             header?: never;
             path?: never;
@@ -3921,6 +5548,26 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "callbacks": [
+                     *         {
+                     *           "callback_id": "text",
+                     *           "user_id": "4711",
+                     *           "scheduled_for": "2025-06-02T09:00:00.000000Z",
+                     *           "preferred_agent_id": "text",
+                     *           "state": "open",
+                     *           "misses": 3,
+                     *           "created_by": "text",
+                     *           "created_at": "2025-06-02T09:00:00.000000Z",
+                     *           "closed_at": "2025-06-02T09:00:00.000000Z",
+                     *           "closed_reason": "text",
+                     *           "notes": "text"
+                     *         }
+                     *       ],
+                     *       "next_page_token": "text"
+                     *     }
+                     */
                     "application/json": components["schemas"]["Callbacks"];
                 };
             };
@@ -3930,6 +5577,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:idempotency-key-missing",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "status": 400,
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "IDEMPOTENCY_KEY_MISSING",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3940,6 +5599,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3949,6 +5620,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3958,6 +5641,25 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:invalid-request",
+                     *       "title": "The request does not have the required form, or the `Idempotency-Key` was used before for another request",
+                     *       "status": 422,
+                     *       "detail": "The request does not have the required form, or the `Idempotency-Key` was used before for another request.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INVALID_REQUEST",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "errors": [
+                     *         {
+                     *           "location": "body.outcome",
+                     *           "code": "missing",
+                     *           "message": "Field required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3969,6 +5671,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3978,6 +5692,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of ours",
+                     *       "status": 500,
+                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3989,6 +5715,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "Something needed is away for now",
+                     *       "status": 503,
+                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3998,6 +5736,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The answer did not come in time",
+                     *       "status": 504,
+                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4015,6 +5765,14 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "user_id": "4711",
+                 *       "scheduled_for": "2030-06-02T18:00:00+01:00",
+                 *       "preferred_agent_id": "agent-1",
+                 *       "notes": "After work, please."
+                 *     }
+                 */
                 "application/json": components["schemas"]["CallbackRequest"];
             };
         };
@@ -4025,6 +5783,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "callback_id": "text",
+                     *       "user_id": "4711",
+                     *       "scheduled_for": "2025-06-02T09:00:00.000000Z",
+                     *       "preferred_agent_id": "text",
+                     *       "state": "open",
+                     *       "misses": 3,
+                     *       "created_by": "text",
+                     *       "created_at": "2025-06-02T09:00:00.000000Z",
+                     *       "closed_at": "2025-06-02T09:00:00.000000Z",
+                     *       "closed_reason": "text",
+                     *       "notes": "text"
+                     *     }
+                     */
                     "application/json": components["schemas"]["Callback"];
                 };
             };
@@ -4034,6 +5807,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:idempotency-key-missing",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "status": 400,
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "IDEMPOTENCY_KEY_MISSING",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4044,6 +5829,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4053,6 +5850,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4062,6 +5871,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:user-not-found",
+                     *       "title": "There is no such thing",
+                     *       "status": 404,
+                     *       "detail": "There is no such thing.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "USER_NOT_FOUND",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4071,6 +5892,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:assignment-not-live",
+                     *       "title": "It has ended, exists already or is somebody else's: the state does not allow it",
+                     *       "status": 409,
+                     *       "detail": "It has ended, exists already or is somebody else's: the state does not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "ASSIGNMENT_NOT_LIVE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4080,6 +5913,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:body-too-large",
+                     *       "title": "The body is too large",
+                     *       "status": 413,
+                     *       "detail": "The body is too large.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "BODY_TOO_LARGE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4089,6 +5934,25 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:invalid-request",
+                     *       "title": "The request does not have the required form, or the `Idempotency-Key` was used before for another request",
+                     *       "status": 422,
+                     *       "detail": "The request does not have the required form, or the `Idempotency-Key` was used before for another request.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INVALID_REQUEST",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "errors": [
+                     *         {
+                     *           "location": "body.outcome",
+                     *           "code": "missing",
+                     *           "message": "Field required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4100,6 +5964,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4109,6 +5985,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of ours",
+                     *       "status": 500,
+                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4120,6 +6008,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "Something needed is away for now",
+                     *       "status": 503,
+                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4129,6 +6029,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The answer did not come in time",
+                     *       "status": 504,
+                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4155,6 +6067,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "callback_id": "text",
+                     *       "user_id": "4711",
+                     *       "scheduled_for": "2025-06-02T09:00:00.000000Z",
+                     *       "preferred_agent_id": "text",
+                     *       "state": "open",
+                     *       "misses": 3,
+                     *       "created_by": "text",
+                     *       "created_at": "2025-06-02T09:00:00.000000Z",
+                     *       "closed_at": "2025-06-02T09:00:00.000000Z",
+                     *       "closed_reason": "text",
+                     *       "notes": "text"
+                     *     }
+                     */
                     "application/json": components["schemas"]["Callback"];
                 };
             };
@@ -4164,6 +6091,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:idempotency-key-missing",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "status": 400,
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "IDEMPOTENCY_KEY_MISSING",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4174,6 +6113,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4183,6 +6134,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4192,6 +6155,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:user-not-found",
+                     *       "title": "There is no such thing",
+                     *       "status": 404,
+                     *       "detail": "There is no such thing.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "USER_NOT_FOUND",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4201,6 +6176,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:assignment-not-live",
+                     *       "title": "It has ended, exists already or is somebody else's: the state does not allow it",
+                     *       "status": 409,
+                     *       "detail": "It has ended, exists already or is somebody else's: the state does not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "ASSIGNMENT_NOT_LIVE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4210,6 +6197,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:body-too-large",
+                     *       "title": "The body is too large",
+                     *       "status": 413,
+                     *       "detail": "The body is too large.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "BODY_TOO_LARGE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4219,6 +6218,25 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:invalid-request",
+                     *       "title": "The request does not have the required form, or the `Idempotency-Key` was used before for another request",
+                     *       "status": 422,
+                     *       "detail": "The request does not have the required form, or the `Idempotency-Key` was used before for another request.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INVALID_REQUEST",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "errors": [
+                     *         {
+                     *           "location": "body.outcome",
+                     *           "code": "missing",
+                     *           "message": "Field required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4230,6 +6248,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4239,6 +6269,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of ours",
+                     *       "status": 500,
+                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4250,6 +6292,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "Something needed is away for now",
+                     *       "status": 503,
+                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4259,6 +6313,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The answer did not come in time",
+                     *       "status": 504,
+                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4279,6 +6345,12 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "scheduled_for": "2030-06-02T18:00:00+01:00",
+                 *       "preferred_agent_id": "agent-1"
+                 *     }
+                 */
                 "application/json": components["schemas"]["RescheduleRequest"];
             };
         };
@@ -4289,6 +6361,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "callback_id": "text",
+                     *       "user_id": "4711",
+                     *       "scheduled_for": "2025-06-02T09:00:00.000000Z",
+                     *       "preferred_agent_id": "text",
+                     *       "state": "open",
+                     *       "misses": 3,
+                     *       "created_by": "text",
+                     *       "created_at": "2025-06-02T09:00:00.000000Z",
+                     *       "closed_at": "2025-06-02T09:00:00.000000Z",
+                     *       "closed_reason": "text",
+                     *       "notes": "text"
+                     *     }
+                     */
                     "application/json": components["schemas"]["Callback"];
                 };
             };
@@ -4298,6 +6385,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:idempotency-key-missing",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "status": 400,
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "IDEMPOTENCY_KEY_MISSING",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4308,6 +6407,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4317,6 +6428,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4326,6 +6449,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:user-not-found",
+                     *       "title": "There is no such thing",
+                     *       "status": 404,
+                     *       "detail": "There is no such thing.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "USER_NOT_FOUND",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4335,6 +6470,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:assignment-not-live",
+                     *       "title": "It has ended, exists already or is somebody else's: the state does not allow it",
+                     *       "status": 409,
+                     *       "detail": "It has ended, exists already or is somebody else's: the state does not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "ASSIGNMENT_NOT_LIVE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4344,6 +6491,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:body-too-large",
+                     *       "title": "The body is too large",
+                     *       "status": 413,
+                     *       "detail": "The body is too large.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "BODY_TOO_LARGE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4353,6 +6512,25 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:invalid-request",
+                     *       "title": "The request does not have the required form, or the `Idempotency-Key` was used before for another request",
+                     *       "status": 422,
+                     *       "detail": "The request does not have the required form, or the `Idempotency-Key` was used before for another request.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INVALID_REQUEST",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "errors": [
+                     *         {
+                     *           "location": "body.outcome",
+                     *           "code": "missing",
+                     *           "message": "Field required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4364,6 +6542,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4373,6 +6563,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of ours",
+                     *       "status": 500,
+                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4384,6 +6586,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "Something needed is away for now",
+                     *       "status": 503,
+                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4393,6 +6607,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The answer did not come in time",
+                     *       "status": 504,
+                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4423,6 +6649,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /** @example {} */
                     "application/json": unknown;
                     "text/event-stream": string;
                 };
@@ -4434,6 +6661,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4443,6 +6682,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4452,6 +6703,25 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:invalid-request",
+                     *       "title": "The request does not have the required form, or the `Idempotency-Key` was used before for another request",
+                     *       "status": 422,
+                     *       "detail": "The request does not have the required form, or the `Idempotency-Key` was used before for another request.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INVALID_REQUEST",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "errors": [
+                     *         {
+                     *           "location": "body.outcome",
+                     *           "code": "missing",
+                     *           "message": "Field required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4463,6 +6733,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4472,6 +6754,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of ours",
+                     *       "status": 500,
+                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4483,6 +6777,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "Something needed is away for now",
+                     *       "status": 503,
+                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4492,6 +6798,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The answer did not come in time",
+                     *       "status": 504,
+                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4512,6 +6830,12 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "ticket": "text",
+                     *       "expires_at": "2025-06-02T09:00:00.000000Z"
+                     *     }
+                     */
                     "application/json": components["schemas"]["Ticket"];
                 };
             };
@@ -4522,6 +6846,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4531,6 +6867,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4542,6 +6890,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4551,6 +6911,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of ours",
+                     *       "status": 500,
+                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4562,6 +6934,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "Something needed is away for now",
+                     *       "status": 503,
+                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4571,6 +6955,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The answer did not come in time",
+                     *       "status": 504,
+                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4599,6 +6995,22 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "calls": [
+                     *         {
+                     *           "assignment_id": "text",
+                     *           "agent_id": "text",
+                     *           "queue": "unsigned_users",
+                     *           "outcome": "completed_form",
+                     *           "ended_at": "2025-06-02T09:00:00.000000Z",
+                     *           "callback_at": "2025-06-02T09:00:00.000000Z",
+                     *           "notes": "text"
+                     *         }
+                     *       ],
+                     *       "next_page_token": "text"
+                     *     }
+                     */
                     "application/json": components["schemas"]["Calls"];
                 };
             };
@@ -4608,6 +7020,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:idempotency-key-missing",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "status": 400,
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "IDEMPOTENCY_KEY_MISSING",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4618,6 +7042,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4627,6 +7063,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4636,6 +7084,25 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:invalid-request",
+                     *       "title": "The request does not have the required form, or the `Idempotency-Key` was used before for another request",
+                     *       "status": 422,
+                     *       "detail": "The request does not have the required form, or the `Idempotency-Key` was used before for another request.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INVALID_REQUEST",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "errors": [
+                     *         {
+                     *           "location": "body.outcome",
+                     *           "code": "missing",
+                     *           "message": "Field required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4647,6 +7114,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4656,6 +7135,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of ours",
+                     *       "status": 500,
+                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4667,6 +7158,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "Something needed is away for now",
+                     *       "status": 503,
+                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4676,6 +7179,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The answer did not come in time",
+                     *       "status": 504,
+                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4713,6 +7228,117 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "user": {
+                     *         "user_id": "4711",
+                     *         "first_name": "text",
+                     *         "last_name": "text",
+                     *         "previous_name": "text",
+                     *         "email_address": "text",
+                     *         "phone_number": "text",
+                     *         "is_phone_valid": true,
+                     *         "date_of_birth": "text",
+                     *         "is_enabled": true,
+                     *         "status": "text",
+                     *         "has_signature": true,
+                     *         "has_id_document": true,
+                     *         "notification_channels": "text",
+                     *         "third_party_claim_partner": "text",
+                     *         "introducer": "text",
+                     *         "solicitor": "text",
+                     *         "credit_response_selection_completed": true,
+                     *         "last_login": "2025-06-02T09:00:00Z",
+                     *         "created_at": "2025-06-02T09:00:00Z",
+                     *         "updated_at": "2025-06-02T09:00:00Z",
+                     *         "current_address": {
+                     *           "address_id": "text",
+                     *           "type": "text",
+                     *           "full_address": "text",
+                     *           "address_line_1": "text",
+                     *           "address_line_2": "text",
+                     *           "house_number": "text",
+                     *           "street": "text",
+                     *           "building_name": "text",
+                     *           "county": "text",
+                     *           "district": "text",
+                     *           "post_code": "text",
+                     *           "post_town": "text",
+                     *           "country": "text"
+                     *         }
+                     *       },
+                     *       "claims": [
+                     *         {
+                     *           "claim_id": "4711",
+                     *           "type": "text",
+                     *           "status": "text",
+                     *           "lender": "text",
+                     *           "solicitor": "text",
+                     *           "client_last_updated_at": "2025-06-02T09:00:00Z",
+                     *           "created_at": "2025-06-02T09:00:00Z",
+                     *           "updated_at": "2025-06-02T09:00:00Z",
+                     *           "requirements": [
+                     *             {
+                     *               "requirement_id": "text",
+                     *               "type": "text",
+                     *               "status": "text",
+                     *               "reason": "text",
+                     *               "rejection_reason": "text",
+                     *               "created_at": "2025-06-02T09:00:00Z",
+                     *               "updated_at": "2025-06-02T09:00:00Z"
+                     *             }
+                     *           ],
+                     *           "vehicle_packages": [
+                     *             {
+                     *               "vehicle_package_id": "text",
+                     *               "vehicle_registration": "text",
+                     *               "vehicle_make": "text",
+                     *               "vehicle_model": "text",
+                     *               "dealership_name": "text",
+                     *               "monthly_payment": "text",
+                     *               "contract_start_date": "text",
+                     *               "status": "text"
+                     *             }
+                     *           ]
+                     *         }
+                     *       ],
+                     *       "call_state": {
+                     *         "user_id": "4711",
+                     *         "queue": "unsigned_users",
+                     *         "state": "ready",
+                     *         "reason": "text",
+                     *         "score": 2.5,
+                     *         "attempts": 3,
+                     *         "last_outcome": "completed_form",
+                     *         "last_contact_at": "2025-06-02T09:00:00Z",
+                     *         "next_call_at": "2025-06-02T09:00:00Z",
+                     *         "assigned_agent_id": "text",
+                     *         "recent_attempts": [
+                     *           {
+                     *             "agent_id": "text",
+                     *             "outcome": "completed_form",
+                     *             "ended_at": "2025-06-02T09:00:00Z",
+                     *             "notes": "text"
+                     *           }
+                     *         ],
+                     *         "version": "4711",
+                     *         "hold": "cooling",
+                     *         "open_callback": {
+                     *           "callback_id": "text",
+                     *           "user_id": "4711",
+                     *           "scheduled_for": "2025-06-02T09:00:00Z",
+                     *           "preferred_agent_id": "text",
+                     *           "state": "open",
+                     *           "misses": 3,
+                     *           "created_by": "text",
+                     *           "created_at": "2025-06-02T09:00:00Z",
+                     *           "closed_at": "2025-06-02T09:00:00Z",
+                     *           "closed_reason": "text",
+                     *           "notes": "text"
+                     *         }
+                     *       }
+                     *     }
+                     */
                     "application/json": components["schemas"]["Context"];
                 };
             };
@@ -4738,6 +7364,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4747,6 +7385,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4756,6 +7406,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:user-not-found",
+                     *       "title": "There is no such thing",
+                     *       "status": 404,
+                     *       "detail": "There is no such thing.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "USER_NOT_FOUND",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4765,6 +7427,25 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:invalid-request",
+                     *       "title": "The request does not have the required form, or the `Idempotency-Key` was used before for another request",
+                     *       "status": 422,
+                     *       "detail": "The request does not have the required form, or the `Idempotency-Key` was used before for another request.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INVALID_REQUEST",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "errors": [
+                     *         {
+                     *           "location": "body.outcome",
+                     *           "code": "missing",
+                     *           "message": "Field required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4776,6 +7457,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4785,6 +7478,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of ours",
+                     *       "status": 500,
+                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4796,6 +7501,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "Something needed is away for now",
+                     *       "status": 503,
+                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4805,6 +7522,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The answer did not come in time",
+                     *       "status": 504,
+                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4814,7 +7543,7 @@ export interface operations {
         parameters: {
             query?: {
                 /** @description Only of this agent. */
-                agent_id?: string | null;
+                agent_id?: string;
             };
             header?: never;
             path: {
@@ -4831,6 +7560,34 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "user_id": "4711",
+                     *       "summary": "text",
+                     *       "state": "ready",
+                     *       "queue": "unsigned_users",
+                     *       "is_callable_now": true,
+                     *       "is_live": true,
+                     *       "rules": [
+                     *         {
+                     *           "rule": "CALLING_HOURS",
+                     *           "is_passed": true,
+                     *           "inputs": {},
+                     *           "words": "text",
+                     *           "what_would_change_it": "text"
+                     *         }
+                     *       ],
+                     *       "factors": [
+                     *         {
+                     *           "factor": "AGEING",
+                     *           "points": 2.5,
+                     *           "words": "text"
+                     *         }
+                     *       ],
+                     *       "score": 2.5,
+                     *       "people_ahead": 3
+                     *     }
+                     */
                     "application/json": components["schemas"]["Explanation"];
                 };
             };
@@ -4840,6 +7597,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:idempotency-key-missing",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "status": 400,
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "IDEMPOTENCY_KEY_MISSING",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4850,6 +7619,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4859,6 +7640,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4868,6 +7661,25 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:invalid-request",
+                     *       "title": "The request does not have the required form, or the `Idempotency-Key` was used before for another request",
+                     *       "status": 422,
+                     *       "detail": "The request does not have the required form, or the `Idempotency-Key` was used before for another request.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INVALID_REQUEST",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "errors": [
+                     *         {
+                     *           "location": "body.outcome",
+                     *           "code": "missing",
+                     *           "message": "Field required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4879,6 +7691,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4888,6 +7712,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of ours",
+                     *       "status": 500,
+                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4899,6 +7735,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "Something needed is away for now",
+                     *       "status": 503,
+                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4908,6 +7756,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The answer did not come in time",
+                     *       "status": 504,
+                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4922,6 +7782,11 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "name": "smi jo"
+                 *     }
+                 */
                 "application/json": components["schemas"]["SearchRequest"];
             };
         };
@@ -4932,6 +7797,24 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "people": [
+                     *         {
+                     *           "user_id": "4711",
+                     *           "first_name": "Jo",
+                     *           "last_name": "Smith",
+                     *           "previous_name": "text",
+                     *           "email_address": "jo@example.com",
+                     *           "phone_number": "+447700900123",
+                     *           "date_of_birth": "1980-02-29",
+                     *           "is_enabled": true,
+                     *           "status": "text"
+                     *         }
+                     *       ],
+                     *       "is_complete": true
+                     *     }
+                     */
                     "application/json": components["schemas"]["Found"];
                 };
             };
@@ -4941,6 +7824,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:idempotency-key-missing",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "status": 400,
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "IDEMPOTENCY_KEY_MISSING",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4951,6 +7846,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4960,6 +7867,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4969,6 +7888,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:body-too-large",
+                     *       "title": "The body is too large",
+                     *       "status": 413,
+                     *       "detail": "The body is too large.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "BODY_TOO_LARGE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4978,6 +7909,25 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:invalid-request",
+                     *       "title": "The request does not have the required form, or the `Idempotency-Key` was used before for another request",
+                     *       "status": 422,
+                     *       "detail": "The request does not have the required form, or the `Idempotency-Key` was used before for another request.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INVALID_REQUEST",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "errors": [
+                     *         {
+                     *           "location": "body.outcome",
+                     *           "code": "missing",
+                     *           "message": "Field required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4989,6 +7939,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4998,6 +7960,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of ours",
+                     *       "status": 500,
+                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5009,6 +7983,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "Something needed is away for now",
+                     *       "status": 503,
+                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5018,6 +8004,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The answer did not come in time",
+                     *       "status": 504,
+                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5031,7 +8029,7 @@ export interface operations {
             };
             header?: {
                 /** @description May be given, and changes nothing: repeating this request is harmless anyway. */
-                "Idempotency-Key"?: string | null;
+                "Idempotency-Key"?: string;
             };
             path: {
                 /** @description What the list is called. */
@@ -5046,7 +8044,7 @@ export interface operations {
                  *     07700 900123
                  *     +44 7700 900124
                  */
-                "text/csv": string;
+                "text/csv": unknown;
             };
         };
         responses: {
@@ -5056,6 +8054,19 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "lines": 3,
+                     *       "added": 3,
+                     *       "removed": 3,
+                     *       "invalid": 3,
+                     *       "invalid_lines": [
+                     *         3
+                     *       ],
+                     *       "people_suppressed": 3,
+                     *       "people_released": 3
+                     *     }
+                     */
                     "application/json": components["schemas"]["PhoneListImport"];
                 };
             };
@@ -5065,6 +8076,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:idempotency-key-missing",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "status": 400,
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "IDEMPOTENCY_KEY_MISSING",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5075,6 +8098,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5084,6 +8119,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5093,6 +8140,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:assignment-not-live",
+                     *       "title": "It has ended, exists already or is somebody else's: the state does not allow it",
+                     *       "status": 409,
+                     *       "detail": "It has ended, exists already or is somebody else's: the state does not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "ASSIGNMENT_NOT_LIVE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5102,6 +8161,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:body-too-large",
+                     *       "title": "The body is too large",
+                     *       "status": 413,
+                     *       "detail": "The body is too large.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "BODY_TOO_LARGE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5111,6 +8182,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:not-csv",
+                     *       "title": "The body is not of the media type that is asked for",
+                     *       "status": 415,
+                     *       "detail": "The body is not of the media type that is asked for.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "NOT_CSV",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5120,6 +8203,25 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:invalid-request",
+                     *       "title": "The request does not have the required form, or the `Idempotency-Key` was used before for another request",
+                     *       "status": 422,
+                     *       "detail": "The request does not have the required form, or the `Idempotency-Key` was used before for another request.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INVALID_REQUEST",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "errors": [
+                     *         {
+                     *           "location": "body.outcome",
+                     *           "code": "missing",
+                     *           "message": "Field required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5131,6 +8233,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5140,6 +8254,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of ours",
+                     *       "status": 500,
+                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5151,6 +8277,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "Something needed is away for now",
+                     *       "status": 503,
+                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5160,6 +8298,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The answer did not come in time",
+                     *       "status": 504,
+                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5180,6 +8330,92 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "ingest": {
+                     *         "paused": true,
+                     *         "messages_received": 3,
+                     *         "messages_done": 3,
+                     *         "messages_retried": 3,
+                     *         "messages_dead": 3,
+                     *         "records": 3,
+                     *         "records_ignored": 3,
+                     *         "users_refreshed": 3,
+                     *         "change_latency": {
+                     *           "count": 3,
+                     *           "p50_seconds": 2.5,
+                     *           "p99_seconds": 2.5
+                     *         },
+                     *         "backlog_messages": 3,
+                     *         "dead_letter_messages": 3,
+                     *         "last_captured_at": "2025-06-02T09:00:00.000000Z",
+                     *         "downstream_away": true,
+                     *         "dead_letter_alarm": true,
+                     *         "messages_held": 3,
+                     *         "waiting_fresh": 3,
+                     *         "waiting_bulk": 3,
+                     *         "readings_stale": 3,
+                     *         "capture_alive_at": "2025-06-02T09:00:00.000000Z",
+                     *         "applied_through": "2025-06-02T09:00:00.000000Z"
+                     *       },
+                     *       "relay": {
+                     *         "active": true,
+                     *         "file": "text",
+                     *         "offset": "4711",
+                     *         "gtid": "text",
+                     *         "saved_at": "2025-06-02T09:00:00.000000Z",
+                     *         "last_event_at": "2025-06-02T09:00:00.000000Z",
+                     *         "records_published": 3,
+                     *         "messages_published": 3,
+                     *         "gaps": 3
+                     *       },
+                     *       "cache": {
+                     *         "hits": 3,
+                     *         "misses": 3,
+                     *         "stale_serves": 3,
+                     *         "fenced_fills": 3,
+                     *         "errors": 3
+                     *       },
+                     *       "reconciliation": {
+                     *         "run_id": "text",
+                     *         "kind": "full",
+                     *         "state": "pending",
+                     *         "reason": "text",
+                     *         "requested_at": "2025-06-02T09:00:00.000000Z",
+                     *         "started_at": "2025-06-02T09:00:00.000000Z",
+                     *         "ended_at": "2025-06-02T09:00:00.000000Z",
+                     *         "phase": "reading",
+                     *         "phase_done": 3,
+                     *         "phase_total": 3,
+                     *         "users_checked": 3,
+                     *         "users_drifted": 3,
+                     *         "users_refreshed": 3,
+                     *         "users_moved": 3,
+                     *         "users_unsettled": 3,
+                     *         "users_failed": 3,
+                     *         "drift": [
+                     *           {
+                     *             "kind": "missing",
+                     *             "table": "text",
+                     *             "users": 3
+                     *           }
+                     *         ],
+                     *         "rows_read": 3,
+                     *         "mysql_statements": 3,
+                     *         "mysql_seconds": 2.5,
+                     *         "done": {},
+                     *         "error": "text"
+                     *       },
+                     *       "freshness": {
+                     *         "mode": "change_capture",
+                     *         "since": "2025-06-02T09:00:00.000000Z",
+                     *         "reason": "text",
+                     *         "capture_alive_at": "2025-06-02T09:00:00.000000Z",
+                     *         "verified_at": "2025-06-02T09:00:00.000000Z"
+                     *       },
+                     *       "unavailable": {}
+                     *     }
+                     */
                     "application/json": components["schemas"]["Pipeline"];
                 };
             };
@@ -5190,6 +8426,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5199,6 +8447,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5210,6 +8470,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5219,6 +8491,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of ours",
+                     *       "status": 500,
+                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5230,6 +8514,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "Something needed is away for now",
+                     *       "status": 503,
+                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5239,6 +8535,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The answer did not come in time",
+                     *       "status": 504,
+                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5261,6 +8569,25 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "dead_letters": [
+                     *         {
+                     *           "message_id": "text",
+                     *           "reason": "text",
+                     *           "first_seen_at": "2025-06-02T09:00:00.000000Z",
+                     *           "dead_at": "2025-06-02T09:00:00.000000Z",
+                     *           "receive_count": 3,
+                     *           "trace_id": "text",
+                     *           "size_bytes": 3,
+                     *           "concerns": [
+                     *             "text"
+                     *           ]
+                     *         }
+                     *       ],
+                     *       "total": 3
+                     *     }
+                     */
                     "application/json": components["schemas"]["DeadLetters"];
                 };
             };
@@ -5271,6 +8598,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5280,6 +8619,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5289,6 +8640,25 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:invalid-request",
+                     *       "title": "The request does not have the required form, or the `Idempotency-Key` was used before for another request",
+                     *       "status": 422,
+                     *       "detail": "The request does not have the required form, or the `Idempotency-Key` was used before for another request.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INVALID_REQUEST",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "errors": [
+                     *         {
+                     *           "location": "body.outcome",
+                     *           "code": "missing",
+                     *           "message": "Field required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5300,6 +8670,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5309,6 +8691,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of ours",
+                     *       "status": 500,
+                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5320,6 +8714,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "Something needed is away for now",
+                     *       "status": 503,
+                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5329,6 +8735,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The answer did not come in time",
+                     *       "status": 504,
+                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5339,13 +8757,21 @@ export interface operations {
             query?: never;
             header?: {
                 /** @description May be given, and changes nothing: repeating this request is harmless anyway. */
-                "Idempotency-Key"?: string | null;
+                "Idempotency-Key"?: string;
             };
             path?: never;
             cookie?: never;
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "message_ids": [],
+                 *       "reason": "",
+                 *       "all": false,
+                 *       "dry_run": false
+                 *     }
+                 */
                 "application/json": components["schemas"]["RedriveRequest"];
             };
         };
@@ -5356,6 +8782,28 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "matched": 3,
+                     *       "sent": 3,
+                     *       "failed": 3,
+                     *       "complete": true,
+                     *       "dead_letters": [
+                     *         {
+                     *           "message_id": "text",
+                     *           "reason": "text",
+                     *           "first_seen_at": "2025-06-02T09:00:00.000000Z",
+                     *           "dead_at": "2025-06-02T09:00:00.000000Z",
+                     *           "receive_count": 3,
+                     *           "trace_id": "text",
+                     *           "size_bytes": 3,
+                     *           "concerns": [
+                     *             "text"
+                     *           ]
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["Redriven"];
                 };
             };
@@ -5365,6 +8813,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:idempotency-key-missing",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "status": 400,
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "IDEMPOTENCY_KEY_MISSING",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5375,6 +8835,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5384,6 +8856,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5393,6 +8877,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:assignment-not-live",
+                     *       "title": "It has ended, exists already or is somebody else's: the state does not allow it",
+                     *       "status": 409,
+                     *       "detail": "It has ended, exists already or is somebody else's: the state does not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "ASSIGNMENT_NOT_LIVE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5402,6 +8898,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:body-too-large",
+                     *       "title": "The body is too large",
+                     *       "status": 413,
+                     *       "detail": "The body is too large.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "BODY_TOO_LARGE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5411,6 +8919,25 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:invalid-request",
+                     *       "title": "The request does not have the required form, or the `Idempotency-Key` was used before for another request",
+                     *       "status": 422,
+                     *       "detail": "The request does not have the required form, or the `Idempotency-Key` was used before for another request.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INVALID_REQUEST",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "errors": [
+                     *         {
+                     *           "location": "body.outcome",
+                     *           "code": "missing",
+                     *           "message": "Field required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5422,6 +8949,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5431,6 +8970,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of ours",
+                     *       "status": 500,
+                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5442,6 +8993,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "Something needed is away for now",
+                     *       "status": 503,
+                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5451,6 +9014,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The answer did not come in time",
+                     *       "status": 504,
+                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5461,7 +9036,7 @@ export interface operations {
             query?: never;
             header?: {
                 /** @description May be given, and changes nothing: repeating this request is harmless anyway. */
-                "Idempotency-Key"?: string | null;
+                "Idempotency-Key"?: string;
             };
             path?: never;
             cookie?: never;
@@ -5474,6 +9049,11 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "paused": true
+                     *     }
+                     */
                     "application/json": components["schemas"]["IngestState"];
                 };
             };
@@ -5483,6 +9063,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:idempotency-key-missing",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "status": 400,
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "IDEMPOTENCY_KEY_MISSING",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5493,6 +9085,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5502,6 +9106,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5511,6 +9127,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:assignment-not-live",
+                     *       "title": "It has ended, exists already or is somebody else's: the state does not allow it",
+                     *       "status": 409,
+                     *       "detail": "It has ended, exists already or is somebody else's: the state does not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "ASSIGNMENT_NOT_LIVE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5520,6 +9148,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:body-too-large",
+                     *       "title": "The body is too large",
+                     *       "status": 413,
+                     *       "detail": "The body is too large.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "BODY_TOO_LARGE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5529,6 +9169,25 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:invalid-request",
+                     *       "title": "The request does not have the required form, or the `Idempotency-Key` was used before for another request",
+                     *       "status": 422,
+                     *       "detail": "The request does not have the required form, or the `Idempotency-Key` was used before for another request.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INVALID_REQUEST",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "errors": [
+                     *         {
+                     *           "location": "body.outcome",
+                     *           "code": "missing",
+                     *           "message": "Field required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5540,6 +9199,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5549,6 +9220,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of ours",
+                     *       "status": 500,
+                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5560,6 +9243,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "Something needed is away for now",
+                     *       "status": 503,
+                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5569,6 +9264,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The answer did not come in time",
+                     *       "status": 504,
+                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5579,7 +9286,7 @@ export interface operations {
             query?: never;
             header?: {
                 /** @description May be given, and changes nothing: repeating this request is harmless anyway. */
-                "Idempotency-Key"?: string | null;
+                "Idempotency-Key"?: string;
             };
             path?: never;
             cookie?: never;
@@ -5592,6 +9299,11 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "paused": true
+                     *     }
+                     */
                     "application/json": components["schemas"]["IngestState"];
                 };
             };
@@ -5601,6 +9313,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:idempotency-key-missing",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "status": 400,
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "IDEMPOTENCY_KEY_MISSING",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5611,6 +9335,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5620,6 +9356,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5629,6 +9377,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:assignment-not-live",
+                     *       "title": "It has ended, exists already or is somebody else's: the state does not allow it",
+                     *       "status": 409,
+                     *       "detail": "It has ended, exists already or is somebody else's: the state does not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "ASSIGNMENT_NOT_LIVE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5638,6 +9398,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:body-too-large",
+                     *       "title": "The body is too large",
+                     *       "status": 413,
+                     *       "detail": "The body is too large.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "BODY_TOO_LARGE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5647,6 +9419,25 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:invalid-request",
+                     *       "title": "The request does not have the required form, or the `Idempotency-Key` was used before for another request",
+                     *       "status": 422,
+                     *       "detail": "The request does not have the required form, or the `Idempotency-Key` was used before for another request.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INVALID_REQUEST",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "errors": [
+                     *         {
+                     *           "location": "body.outcome",
+                     *           "code": "missing",
+                     *           "message": "Field required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5658,6 +9449,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5667,6 +9470,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of ours",
+                     *       "status": 500,
+                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5678,6 +9493,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "Something needed is away for now",
+                     *       "status": 503,
+                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5687,6 +9514,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The answer did not come in time",
+                     *       "status": 504,
+                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5707,6 +9546,27 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "queues": [
+                     *         {
+                     *           "queue": "unsigned_users",
+                     *           "ready": 3,
+                     *           "waiting": 3,
+                     *           "assigned": 3,
+                     *           "oldest_ready_since": "2025-06-02T09:00:00.000000Z",
+                     *           "holds": {},
+                     *           "blocked": {}
+                     *         }
+                     *       ],
+                     *       "agents_on_assignment": 3,
+                     *       "calls_today": 3,
+                     *       "conversions_today": 3,
+                     *       "wrong_calls_prevented_today": 3,
+                     *       "outcomes_today": {},
+                     *       "callbacks_missed": 3
+                     *     }
+                     */
                     "application/json": components["schemas"]["Queues"];
                 };
             };
@@ -5717,6 +9577,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5726,6 +9598,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5737,6 +9621,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5746,6 +9642,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of ours",
+                     *       "status": 500,
+                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5757,6 +9665,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "Something needed is away for now",
+                     *       "status": 503,
+                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5766,6 +9686,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The answer did not come in time",
+                     *       "status": 504,
+                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5775,19 +9707,19 @@ export interface operations {
         parameters: {
             query?: {
                 /** @description Only of this agent. */
-                agent_id?: string | null;
+                agent_id?: string;
                 /** @description Only people called so often. */
                 attempts_at_least?: number;
                 /** @description Only people whom this holds. */
-                hold?: components["schemas"]["Hold"] | null;
+                hold?: components["schemas"]["Hold"];
                 /** @description Only people whose last call ended so. */
-                last_outcome?: components["schemas"]["Outcome"] | null;
+                last_outcome?: components["schemas"]["Outcome"];
                 /** @description Above 200 is 200. */
                 page_size?: number;
                 /** @description `next_page_token` of the page before. */
                 page_token?: string;
                 /** @description Only people in the queue, or kept out, for this reason. */
-                reason?: string | null;
+                reason?: string;
                 /** @description Only people in this state. */
                 state?: components["schemas"]["EntryState"];
             };
@@ -5805,6 +9737,26 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "entries": [
+                     *         {
+                     *           "user_id": "4711",
+                     *           "queue": "unsigned_users",
+                     *           "state": "ready",
+                     *           "score": 2.5,
+                     *           "attempts": 3,
+                     *           "last_outcome": "completed_form",
+                     *           "next_call_at": "2025-06-02T09:00:00.000000Z",
+                     *           "entered_at": "2025-06-02T09:00:00.000000Z",
+                     *           "reason": "text",
+                     *           "assigned_agent_id": "text",
+                     *           "hold": "cooling"
+                     *         }
+                     *       ],
+                     *       "next_page_token": "text"
+                     *     }
+                     */
                     "application/json": components["schemas"]["QueueEntries"];
                 };
             };
@@ -5814,6 +9766,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:idempotency-key-missing",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "status": 400,
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "IDEMPOTENCY_KEY_MISSING",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5824,6 +9788,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5833,6 +9809,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5842,6 +9830,25 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:invalid-request",
+                     *       "title": "The request does not have the required form, or the `Idempotency-Key` was used before for another request",
+                     *       "status": 422,
+                     *       "detail": "The request does not have the required form, or the `Idempotency-Key` was used before for another request.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INVALID_REQUEST",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "errors": [
+                     *         {
+                     *           "location": "body.outcome",
+                     *           "code": "missing",
+                     *           "message": "Field required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5853,6 +9860,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5862,6 +9881,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of ours",
+                     *       "status": 500,
+                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5873,6 +9904,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "Something needed is away for now",
+                     *       "status": 503,
+                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5882,6 +9925,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The answer did not come in time",
+                     *       "status": 504,
+                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5905,6 +9960,25 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "rebuild_id": "text",
+                     *       "state": "running",
+                     *       "requested_by": "text",
+                     *       "started_at": "2025-06-02T09:00:00.000000Z",
+                     *       "updated_at": "2025-06-02T09:00:00.000000Z",
+                     *       "phase": "reading",
+                     *       "people_read": 3,
+                     *       "people_new": 3,
+                     *       "people_different": 3,
+                     *       "people_written": 3,
+                     *       "conversions": 3,
+                     *       "through_user_id": "4711",
+                     *       "last_user_id": "4711",
+                     *       "seconds": 2.5,
+                     *       "error": "text"
+                     *     }
+                     */
                     "application/json": components["schemas"]["Rebuild"];
                 };
             };
@@ -5914,6 +9988,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:idempotency-key-missing",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "status": 400,
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "IDEMPOTENCY_KEY_MISSING",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5924,6 +10010,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5933,6 +10031,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5942,6 +10052,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:assignment-not-live",
+                     *       "title": "It has ended, exists already or is somebody else's: the state does not allow it",
+                     *       "status": 409,
+                     *       "detail": "It has ended, exists already or is somebody else's: the state does not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "ASSIGNMENT_NOT_LIVE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5951,6 +10073,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:body-too-large",
+                     *       "title": "The body is too large",
+                     *       "status": 413,
+                     *       "detail": "The body is too large.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "BODY_TOO_LARGE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5960,6 +10094,25 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:invalid-request",
+                     *       "title": "The request does not have the required form, or the `Idempotency-Key` was used before for another request",
+                     *       "status": 422,
+                     *       "detail": "The request does not have the required form, or the `Idempotency-Key` was used before for another request.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INVALID_REQUEST",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "errors": [
+                     *         {
+                     *           "location": "body.outcome",
+                     *           "code": "missing",
+                     *           "message": "Field required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5971,6 +10124,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5980,6 +10145,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of ours",
+                     *       "status": 500,
+                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5991,6 +10168,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "Something needed is away for now",
+                     *       "status": 503,
+                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6000,6 +10189,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The answer did not come in time",
+                     *       "status": 504,
+                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6023,6 +10224,25 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "rebuild_id": "text",
+                     *       "state": "running",
+                     *       "requested_by": "text",
+                     *       "started_at": "2025-06-02T09:00:00.000000Z",
+                     *       "updated_at": "2025-06-02T09:00:00.000000Z",
+                     *       "phase": "reading",
+                     *       "people_read": 3,
+                     *       "people_new": 3,
+                     *       "people_different": 3,
+                     *       "people_written": 3,
+                     *       "conversions": 3,
+                     *       "through_user_id": "4711",
+                     *       "last_user_id": "4711",
+                     *       "seconds": 2.5,
+                     *       "error": "text"
+                     *     }
+                     */
                     "application/json": components["schemas"]["Rebuild"];
                 };
             };
@@ -6033,6 +10253,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6042,6 +10274,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6051,6 +10295,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:user-not-found",
+                     *       "title": "There is no such thing",
+                     *       "status": 404,
+                     *       "detail": "There is no such thing.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "USER_NOT_FOUND",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6060,6 +10316,25 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:invalid-request",
+                     *       "title": "The request does not have the required form, or the `Idempotency-Key` was used before for another request",
+                     *       "status": 422,
+                     *       "detail": "The request does not have the required form, or the `Idempotency-Key` was used before for another request.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INVALID_REQUEST",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "errors": [
+                     *         {
+                     *           "location": "body.outcome",
+                     *           "code": "missing",
+                     *           "message": "Field required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6071,6 +10346,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6080,6 +10367,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of ours",
+                     *       "status": 500,
+                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6091,6 +10390,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "Something needed is away for now",
+                     *       "status": 503,
+                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6100,6 +10411,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The answer did not come in time",
+                     *       "status": 504,
+                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6122,6 +10445,42 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "reconciliations": [
+                     *         {
+                     *           "run_id": "text",
+                     *           "kind": "full",
+                     *           "state": "pending",
+                     *           "reason": "text",
+                     *           "requested_at": "2025-06-02T09:00:00.000000Z",
+                     *           "started_at": "2025-06-02T09:00:00.000000Z",
+                     *           "ended_at": "2025-06-02T09:00:00.000000Z",
+                     *           "phase": "reading",
+                     *           "phase_done": 3,
+                     *           "phase_total": 3,
+                     *           "users_checked": 3,
+                     *           "users_drifted": 3,
+                     *           "users_refreshed": 3,
+                     *           "users_moved": 3,
+                     *           "users_unsettled": 3,
+                     *           "users_failed": 3,
+                     *           "drift": [
+                     *             {
+                     *               "kind": "missing",
+                     *               "table": "text",
+                     *               "users": 3
+                     *             }
+                     *           ],
+                     *           "rows_read": 3,
+                     *           "mysql_statements": 3,
+                     *           "mysql_seconds": 2.5,
+                     *           "done": {},
+                     *           "error": "text"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["Reconciliations"];
                 };
             };
@@ -6132,6 +10491,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6141,6 +10512,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6150,6 +10533,25 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:invalid-request",
+                     *       "title": "The request does not have the required form, or the `Idempotency-Key` was used before for another request",
+                     *       "status": 422,
+                     *       "detail": "The request does not have the required form, or the `Idempotency-Key` was used before for another request.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INVALID_REQUEST",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "errors": [
+                     *         {
+                     *           "location": "body.outcome",
+                     *           "code": "missing",
+                     *           "message": "Field required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6161,6 +10563,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6170,6 +10584,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of ours",
+                     *       "status": 500,
+                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6181,6 +10607,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "Something needed is away for now",
+                     *       "status": 503,
+                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6190,6 +10628,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The answer did not come in time",
+                     *       "status": 504,
+                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6200,13 +10650,19 @@ export interface operations {
             query?: never;
             header?: {
                 /** @description May be given, and changes nothing: repeating this request is harmless anyway. */
-                "Idempotency-Key"?: string | null;
+                "Idempotency-Key"?: string;
             };
             path?: never;
             cookie?: never;
         };
         requestBody?: {
             content: {
+                /**
+                 * @example {
+                 *       "kind": "full",
+                 *       "reason": ""
+                 *     }
+                 */
                 "application/json": components["schemas"]["ReconciliationRequest"] | null;
             };
         };
@@ -6217,6 +10673,38 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "run_id": "text",
+                     *       "kind": "full",
+                     *       "state": "pending",
+                     *       "reason": "text",
+                     *       "requested_at": "2025-06-02T09:00:00.000000Z",
+                     *       "started_at": "2025-06-02T09:00:00.000000Z",
+                     *       "ended_at": "2025-06-02T09:00:00.000000Z",
+                     *       "phase": "reading",
+                     *       "phase_done": 3,
+                     *       "phase_total": 3,
+                     *       "users_checked": 3,
+                     *       "users_drifted": 3,
+                     *       "users_refreshed": 3,
+                     *       "users_moved": 3,
+                     *       "users_unsettled": 3,
+                     *       "users_failed": 3,
+                     *       "drift": [
+                     *         {
+                     *           "kind": "missing",
+                     *           "table": "text",
+                     *           "users": 3
+                     *         }
+                     *       ],
+                     *       "rows_read": 3,
+                     *       "mysql_statements": 3,
+                     *       "mysql_seconds": 2.5,
+                     *       "done": {},
+                     *       "error": "text"
+                     *     }
+                     */
                     "application/json": components["schemas"]["Reconciliation"];
                 };
             };
@@ -6226,6 +10714,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:idempotency-key-missing",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "status": 400,
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "IDEMPOTENCY_KEY_MISSING",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6236,6 +10736,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6245,6 +10757,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6254,6 +10778,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:assignment-not-live",
+                     *       "title": "It has ended, exists already or is somebody else's: the state does not allow it",
+                     *       "status": 409,
+                     *       "detail": "It has ended, exists already or is somebody else's: the state does not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "ASSIGNMENT_NOT_LIVE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6263,6 +10799,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:body-too-large",
+                     *       "title": "The body is too large",
+                     *       "status": 413,
+                     *       "detail": "The body is too large.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "BODY_TOO_LARGE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6272,6 +10820,25 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:invalid-request",
+                     *       "title": "The request does not have the required form, or the `Idempotency-Key` was used before for another request",
+                     *       "status": 422,
+                     *       "detail": "The request does not have the required form, or the `Idempotency-Key` was used before for another request.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INVALID_REQUEST",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "errors": [
+                     *         {
+                     *           "location": "body.outcome",
+                     *           "code": "missing",
+                     *           "message": "Field required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6283,6 +10850,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6292,6 +10871,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of ours",
+                     *       "status": 500,
+                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6303,6 +10894,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "Something needed is away for now",
+                     *       "status": 503,
+                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6312,6 +10915,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The answer did not come in time",
+                     *       "status": 504,
+                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6335,6 +10950,38 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "run_id": "text",
+                     *       "kind": "full",
+                     *       "state": "pending",
+                     *       "reason": "text",
+                     *       "requested_at": "2025-06-02T09:00:00.000000Z",
+                     *       "started_at": "2025-06-02T09:00:00.000000Z",
+                     *       "ended_at": "2025-06-02T09:00:00.000000Z",
+                     *       "phase": "reading",
+                     *       "phase_done": 3,
+                     *       "phase_total": 3,
+                     *       "users_checked": 3,
+                     *       "users_drifted": 3,
+                     *       "users_refreshed": 3,
+                     *       "users_moved": 3,
+                     *       "users_unsettled": 3,
+                     *       "users_failed": 3,
+                     *       "drift": [
+                     *         {
+                     *           "kind": "missing",
+                     *           "table": "text",
+                     *           "users": 3
+                     *         }
+                     *       ],
+                     *       "rows_read": 3,
+                     *       "mysql_statements": 3,
+                     *       "mysql_seconds": 2.5,
+                     *       "done": {},
+                     *       "error": "text"
+                     *     }
+                     */
                     "application/json": components["schemas"]["Reconciliation"];
                 };
             };
@@ -6345,6 +10992,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6354,6 +11013,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6363,6 +11034,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:user-not-found",
+                     *       "title": "There is no such thing",
+                     *       "status": 404,
+                     *       "detail": "There is no such thing.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "USER_NOT_FOUND",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6372,6 +11055,25 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:invalid-request",
+                     *       "title": "The request does not have the required form, or the `Idempotency-Key` was used before for another request",
+                     *       "status": 422,
+                     *       "detail": "The request does not have the required form, or the `Idempotency-Key` was used before for another request.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INVALID_REQUEST",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "errors": [
+                     *         {
+                     *           "location": "body.outcome",
+                     *           "code": "missing",
+                     *           "message": "Field required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6383,6 +11085,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6392,6 +11106,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of ours",
+                     *       "status": 500,
+                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6403,6 +11129,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "Something needed is away for now",
+                     *       "status": 503,
+                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6412,6 +11150,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The answer did not come in time",
+                     *       "status": 504,
+                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6439,6 +11189,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "drift": [
+                     *         {
+                     *           "user_id": "4711",
+                     *           "kind": "missing",
+                     *           "table": "text"
+                     *         }
+                     *       ],
+                     *       "next_page_token": "text"
+                     *     }
+                     */
                     "application/json": components["schemas"]["DriftPage"];
                 };
             };
@@ -6448,6 +11210,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:idempotency-key-missing",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "status": 400,
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "IDEMPOTENCY_KEY_MISSING",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6458,6 +11232,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6467,6 +11253,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6476,6 +11274,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:user-not-found",
+                     *       "title": "There is no such thing",
+                     *       "status": 404,
+                     *       "detail": "There is no such thing.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "USER_NOT_FOUND",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6485,6 +11295,25 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:invalid-request",
+                     *       "title": "The request does not have the required form, or the `Idempotency-Key` was used before for another request",
+                     *       "status": 422,
+                     *       "detail": "The request does not have the required form, or the `Idempotency-Key` was used before for another request.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INVALID_REQUEST",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "errors": [
+                     *         {
+                     *           "location": "body.outcome",
+                     *           "code": "missing",
+                     *           "message": "Field required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6496,6 +11325,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6505,6 +11346,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of ours",
+                     *       "status": 500,
+                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6516,6 +11369,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "Something needed is away for now",
+                     *       "status": 503,
+                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6525,6 +11390,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The answer did not come in time",
+                     *       "status": 504,
+                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6535,7 +11412,7 @@ export interface operations {
             query?: never;
             header?: {
                 /** @description The `ETag` of the version the client holds. */
-                "if-none-match"?: string | null;
+                "if-none-match"?: string;
             };
             path?: never;
             cookie?: never;
@@ -6550,6 +11427,60 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "outcomes": [
+                     *         {
+                     *           "outcome": "completed_form",
+                     *           "sets_score": 2.5,
+                     *           "adds_points": 2.5,
+                     *           "next_call_hours": 2.5,
+                     *           "callback": "never",
+                     *           "notes_required": true,
+                     *           "stops_calls": true
+                     *         }
+                     *       ],
+                     *       "limits": {
+                     *         "callback_longest_days": 2.5,
+                     *         "notes_longest_characters": 3,
+                     *         "attempts_per_day": 3,
+                     *         "attempts_per_period": 3,
+                     *         "period_days": 3,
+                     *         "lease_seconds": 2.5
+                     *       },
+                     *       "company_time_zone": "Europe/London",
+                     *       "reasons": [
+                     *         "text"
+                     *       ],
+                     *       "queues": [
+                     *         "unsigned_users"
+                     *       ],
+                     *       "entry_states": [
+                     *         "ready"
+                     *       ],
+                     *       "holds": [
+                     *         "cooling"
+                     *       ],
+                     *       "callback_states": [
+                     *         "open"
+                     *       ],
+                     *       "conversions": [
+                     *         "signature_obtained"
+                     *       ],
+                     *       "release_reasons": [
+                     *         "skipped"
+                     *       ],
+                     *       "presences": [
+                     *         "available"
+                     *       ],
+                     *       "event_types": [
+                     *         "context_changed"
+                     *       ],
+                     *       "audit_actions": [
+                     *         "text"
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["Reference"];
                 };
             };
@@ -6569,6 +11500,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6578,6 +11521,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6587,6 +11542,25 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:invalid-request",
+                     *       "title": "The request does not have the required form, or the `Idempotency-Key` was used before for another request",
+                     *       "status": 422,
+                     *       "detail": "The request does not have the required form, or the `Idempotency-Key` was used before for another request.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INVALID_REQUEST",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "errors": [
+                     *         {
+                     *           "location": "body.outcome",
+                     *           "code": "missing",
+                     *           "message": "Field required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6598,6 +11572,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6607,6 +11593,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of ours",
+                     *       "status": 500,
+                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6618,6 +11616,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "Something needed is away for now",
+                     *       "status": 503,
+                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6627,6 +11637,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The answer did not come in time",
+                     *       "status": 504,
+                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6642,7 +11664,7 @@ export interface operations {
                 /** @description `next_page_token` of the page before; empty: the first. */
                 page_token?: string;
                 /** @description Only of this person. */
-                user_id?: string | null;
+                user_id?: string;
             };
             header?: never;
             path?: never;
@@ -6656,6 +11678,23 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "suppressions": [
+                     *         {
+                     *           "suppression_id": "text",
+                     *           "user_id": "4711",
+                     *           "created_by": "text",
+                     *           "created_at": "2025-06-02T09:00:00.000000Z",
+                     *           "notes": "text",
+                     *           "lifted_at": "2025-06-02T09:00:00.000000Z",
+                     *           "lifted_by": "text",
+                     *           "lift_notes": "text"
+                     *         }
+                     *       ],
+                     *       "next_page_token": "text"
+                     *     }
+                     */
                     "application/json": components["schemas"]["Suppressions"];
                 };
             };
@@ -6665,6 +11704,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:idempotency-key-missing",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "status": 400,
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "IDEMPOTENCY_KEY_MISSING",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6675,6 +11726,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6684,6 +11747,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6693,6 +11768,25 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:invalid-request",
+                     *       "title": "The request does not have the required form, or the `Idempotency-Key` was used before for another request",
+                     *       "status": 422,
+                     *       "detail": "The request does not have the required form, or the `Idempotency-Key` was used before for another request.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INVALID_REQUEST",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "errors": [
+                     *         {
+                     *           "location": "body.outcome",
+                     *           "code": "missing",
+                     *           "message": "Field required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6704,6 +11798,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6713,6 +11819,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of ours",
+                     *       "status": 500,
+                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6724,6 +11842,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "Something needed is away for now",
+                     *       "status": 503,
+                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6733,6 +11863,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The answer did not come in time",
+                     *       "status": 504,
+                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6750,6 +11892,12 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "user_id": "4711",
+                 *       "notes": "Asked by letter."
+                 *     }
+                 */
                 "application/json": components["schemas"]["SuppressionRequest"];
             };
         };
@@ -6760,6 +11908,45 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "call_state": {
+                     *         "user_id": "4711",
+                     *         "queue": "unsigned_users",
+                     *         "state": "ready",
+                     *         "reason": "text",
+                     *         "score": 2.5,
+                     *         "attempts": 3,
+                     *         "last_outcome": "completed_form",
+                     *         "last_contact_at": "2025-06-02T09:00:00.000000Z",
+                     *         "next_call_at": "2025-06-02T09:00:00.000000Z",
+                     *         "assigned_agent_id": "text",
+                     *         "recent_attempts": [
+                     *           {
+                     *             "agent_id": "text",
+                     *             "outcome": "completed_form",
+                     *             "ended_at": "2025-06-02T09:00:00.000000Z",
+                     *             "notes": "text"
+                     *           }
+                     *         ],
+                     *         "version": "4711",
+                     *         "hold": "cooling",
+                     *         "open_callback": {
+                     *           "callback_id": "text",
+                     *           "user_id": "4711",
+                     *           "scheduled_for": "2025-06-02T09:00:00.000000Z",
+                     *           "preferred_agent_id": "text",
+                     *           "state": "open",
+                     *           "misses": 3,
+                     *           "created_by": "text",
+                     *           "created_at": "2025-06-02T09:00:00.000000Z",
+                     *           "closed_at": "2025-06-02T09:00:00.000000Z",
+                     *           "closed_reason": "text",
+                     *           "notes": "text"
+                     *         }
+                     *       }
+                     *     }
+                     */
                     "application/json": components["schemas"]["Suppressed"];
                 };
             };
@@ -6769,6 +11956,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:idempotency-key-missing",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "status": 400,
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "IDEMPOTENCY_KEY_MISSING",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6779,6 +11978,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6788,6 +11999,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6797,6 +12020,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:user-not-found",
+                     *       "title": "There is no such thing",
+                     *       "status": 404,
+                     *       "detail": "There is no such thing.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "USER_NOT_FOUND",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6806,6 +12041,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:assignment-not-live",
+                     *       "title": "It has ended, exists already or is somebody else's: the state does not allow it",
+                     *       "status": 409,
+                     *       "detail": "It has ended, exists already or is somebody else's: the state does not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "ASSIGNMENT_NOT_LIVE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6815,6 +12062,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:body-too-large",
+                     *       "title": "The body is too large",
+                     *       "status": 413,
+                     *       "detail": "The body is too large.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "BODY_TOO_LARGE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6824,6 +12083,25 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:invalid-request",
+                     *       "title": "The request does not have the required form, or the `Idempotency-Key` was used before for another request",
+                     *       "status": 422,
+                     *       "detail": "The request does not have the required form, or the `Idempotency-Key` was used before for another request.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INVALID_REQUEST",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "errors": [
+                     *         {
+                     *           "location": "body.outcome",
+                     *           "code": "missing",
+                     *           "message": "Field required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6835,6 +12113,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6844,6 +12134,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of ours",
+                     *       "status": 500,
+                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6855,6 +12157,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "Something needed is away for now",
+                     *       "status": 503,
+                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6864,6 +12178,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The answer did not come in time",
+                     *       "status": 504,
+                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6881,6 +12207,12 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "user_id": "4711",
+                 *       "notes": "Asked by letter."
+                 *     }
+                 */
                 "application/json": components["schemas"]["SuppressionRequest"];
             };
         };
@@ -6891,6 +12223,45 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "call_state": {
+                     *         "user_id": "4711",
+                     *         "queue": "unsigned_users",
+                     *         "state": "ready",
+                     *         "reason": "text",
+                     *         "score": 2.5,
+                     *         "attempts": 3,
+                     *         "last_outcome": "completed_form",
+                     *         "last_contact_at": "2025-06-02T09:00:00.000000Z",
+                     *         "next_call_at": "2025-06-02T09:00:00.000000Z",
+                     *         "assigned_agent_id": "text",
+                     *         "recent_attempts": [
+                     *           {
+                     *             "agent_id": "text",
+                     *             "outcome": "completed_form",
+                     *             "ended_at": "2025-06-02T09:00:00.000000Z",
+                     *             "notes": "text"
+                     *           }
+                     *         ],
+                     *         "version": "4711",
+                     *         "hold": "cooling",
+                     *         "open_callback": {
+                     *           "callback_id": "text",
+                     *           "user_id": "4711",
+                     *           "scheduled_for": "2025-06-02T09:00:00.000000Z",
+                     *           "preferred_agent_id": "text",
+                     *           "state": "open",
+                     *           "misses": 3,
+                     *           "created_by": "text",
+                     *           "created_at": "2025-06-02T09:00:00.000000Z",
+                     *           "closed_at": "2025-06-02T09:00:00.000000Z",
+                     *           "closed_reason": "text",
+                     *           "notes": "text"
+                     *         }
+                     *       }
+                     *     }
+                     */
                     "application/json": components["schemas"]["Suppressed"];
                 };
             };
@@ -6900,6 +12271,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:idempotency-key-missing",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "status": 400,
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "IDEMPOTENCY_KEY_MISSING",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6910,6 +12293,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6919,6 +12314,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6928,6 +12335,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:user-not-found",
+                     *       "title": "There is no such thing",
+                     *       "status": 404,
+                     *       "detail": "There is no such thing.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "USER_NOT_FOUND",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6937,6 +12356,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:assignment-not-live",
+                     *       "title": "It has ended, exists already or is somebody else's: the state does not allow it",
+                     *       "status": 409,
+                     *       "detail": "It has ended, exists already or is somebody else's: the state does not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "ASSIGNMENT_NOT_LIVE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6946,6 +12377,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:body-too-large",
+                     *       "title": "The body is too large",
+                     *       "status": 413,
+                     *       "detail": "The body is too large.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "BODY_TOO_LARGE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6955,6 +12398,25 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:invalid-request",
+                     *       "title": "The request does not have the required form, or the `Idempotency-Key` was used before for another request",
+                     *       "status": 422,
+                     *       "detail": "The request does not have the required form, or the `Idempotency-Key` was used before for another request.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INVALID_REQUEST",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "errors": [
+                     *         {
+                     *           "location": "body.outcome",
+                     *           "code": "missing",
+                     *           "message": "Field required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6966,6 +12428,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6975,6 +12449,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of ours",
+                     *       "status": 500,
+                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6986,6 +12472,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "Something needed is away for now",
+                     *       "status": 503,
+                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6995,6 +12493,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The answer did not come in time",
+                     *       "status": 504,
+                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
