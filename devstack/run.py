@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import json
 import signal
 import sys
 import threading
@@ -26,6 +27,9 @@ from devstack.processes import DidNotStart
 from devstack.stack import PREFERRED_GATEWAY_PORT, Stack, default_folder
 from devstack.trace import SPANS
 
+# Where `make desk` serves the example desk, whose pages read the event stream.
+DESK_ORIGINS = ("http://localhost:3000", "http://127.0.0.1:3000")
+
 SCREEN = """
 [bold]dialler is running.[/bold]
 
@@ -37,6 +41,7 @@ Try, in another terminal:
   [cyan]curl -s -H "Authorization: Bearer {agent}" {gateway}/v1/queues[/cyan]
   [cyan]make demo[/cyan]     follow one signature from MySQL to the desk, then make a call
   [cyan]make trace[/cyan]    the spans of one change, from its commit to the event
+  [cyan]make desk[/cyan]     the example desk at http://localhost:3000; sign in with the agent token
 
 Logs are in {folder}/logs. Ctrl-C stops everything.
 """
@@ -96,7 +101,10 @@ def _stack(
         folder=folder,
         users=arguments.users,
         preferred_gateway_port=PREFERRED_GATEWAY_PORT,
-        extra_environment=receiver.environment(ratio=1.0),
+        extra_environment={
+            **receiver.environment(ratio=1.0),
+            "GATEWAY_CORS_ORIGINS": json.dumps(DESK_ORIGINS),
+        },
         report=console.print,
         progress=lambda done, total: progress.update(
             seeding, completed=done, total=total, visible=True

@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from pydantic import BaseModel, Field
 
+from gateway.event_schema import Event
 from gateway.examples import add_examples
 from gateway.problems import MEDIA_TYPE
 from gateway.schemas import EventType
@@ -98,9 +99,10 @@ def described(app: FastAPI) -> dict[str, Any]:
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     template = "#/components/schemas/{model}"
-    problem = Problem.model_json_schema(ref_template=template)
-    schemas |= problem.pop("$defs", {})
-    schemas["Problem"] = problem
+    for model in (Problem, Event):
+        schema = model.model_json_schema(ref_template=template)
+        schemas |= schema.pop("$defs", {})
+        schemas[model.__name__] = schema
     schemas["Context"] = _of_message(user_context_pb2.UserContext.DESCRIPTOR)
     add_examples(document)
     return document
@@ -196,7 +198,7 @@ EVENTS_EXTRA: dict[str, Any] = {
 }
 EVENTS_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "Server-sent events: ids are `epoch:offset`, data is JSON. `reset` says "
+        "description": "Server-sent events: ids are `epoch:offset`, data is an `Event`. `reset` says "
         "that events may be missing: fetch what is shown anew, unless a topic sends it. "
         "`reconnect` says why the stream ends and when to come back. A comment keeps it alive.",
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
@@ -224,6 +226,8 @@ def _of_message(message: Descriptor) -> dict[str, Any]:
     return {
         "type": "object",
         "properties": {field.name: _of_field(field) for field in message.fields},
+        # What is absent is null, never left out.
+        "required": [field.name for field in message.fields],
     }
 
 

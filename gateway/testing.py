@@ -74,7 +74,6 @@ class FakeQueue(FakeDesk, queue_pb2_grpc.QueueServiceServicer):
     ready: list[int] = field(default_factory=list)
     live: dict[str, queue_pb2.Assignment] = field(default_factory=dict)
     answers: dict[str, tuple[Message, Message]] = field(default_factory=dict)
-    agents: list[queue_pb2.Agent] = field(default_factory=list)
     stats: queue_pb2.GetQueueStatsResponse | None = None
 
     async def ClaimNext(self, request: Any, context: Any) -> Any:
@@ -124,11 +123,6 @@ class FakeQueue(FakeDesk, queue_pb2_grpc.QueueServiceServicer):
         response.outcomes_today.add(outcome=call_state_pb2.OUTCOME_NO_ANSWER, calls=7)
         response.callbacks_missed = 4
         return response
-
-    async def ListAgents(self, request: Any, context: Any) -> Any:
-        """Return those given."""
-        await self.received("ListAgents", request)
-        return queue_pb2.ListAgentsResponse(agents=self.agents)
 
     async def ListEntries(self, request: Any, context: Any) -> Any:
         """Return a page; tokens are offsets in decimal."""
