@@ -154,5 +154,5 @@ lock: ## Pin the dependencies anew (needs uv)
 metrics: setup ## Lengths of functions and files (house style, rule 11)
 	@$(PY) -m devstack.code_metrics $(SOURCES)
 
-clean: setup ## Remove the local servers' data (stop `make run` first)
+clean: setup ## Remove the local servers' data and the images (stop `make run` first)
 	@$(PY) -m devstack.clean

@@ -105,10 +105,13 @@ class Engine:
             )
 
     def discard(self) -> None:
-        """Remove all containers and images."""
-        if (self.folder / "root").exists():
-            self.podman("system", "reset", "--force")
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove all images, whatever a build that was killed has left mounted included."""
+        lines = Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()
+        mounted = [Path(line.split()[1]) for line in lines]
+        for path in reversed([each for each in mounted if self.folder in each.parents]):
+            subprocess.run(["umount", str(path)], check=True)
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
 
     def _run(self, program: str, *arguments: str) -> str:
         storage = (f"--root={self.folder / 'root'}", f"--runroot={self.folder / 'run'}")
@@ -227,7 +230,7 @@ def build(engine: Engine, names: Sequence[str], base: str | None = None) -> None
 
 def default_engine() -> Engine:
     """The engine whose images `make image` builds."""
-    return Engine(default_folder() / "images")
+    return Engine((default_folder() / "images").resolve())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -212,6 +212,23 @@ def _missing_sources(overlay: Overlay, name: str, container: Manifest) -> Iterat
             yield f"{name}: there is no {kind} {reference['name']}"
 
 
+def files_named_are_mounted(overlay: Overlay) -> Iterator[str]:
+    """A setting that names a file below /etc/dialler finds it in a volume."""
+    for name, deployment in overlay.deployments.items():
+        container = overlay.container(name)
+        mounts = {each["mountPath"]: each["name"] for each in container["volumeMounts"]}
+        volumes = {each["name"]: each for each in deployment["spec"]["template"]["spec"]["volumes"]}
+        for variable, value in overlay.environment(container).items():
+            if not value.startswith("/etc/dialler/"):
+                continue
+            folder, _, file = value.rpartition("/")
+            source = volumes.get(mounts.get(folder, ""), {}).get("configMap", {})
+            made_here = overlay.of("ConfigMap").get(source.get("name", ""), {}).get("data", {})
+            listed = {each["path"] for each in source.get("items", ())}
+            if file not in listed | made_here.keys():
+                yield f"{name}: {variable}: nothing puts {value} there"
+
+
 def jobs_get_their_secrets(overlay: Overlay) -> Iterator[str]:
     """Each migration has the address that it looks for."""
     for name, job in overlay.of("Job").items():
@@ -398,6 +415,7 @@ RULES: tuple[Rule, ...] = (
     probes_ask_what_exists,
     commands_exist,
     variables_are_settings,
+    files_named_are_mounted,
     jobs_get_their_secrets,
     every_schema_is_migrated,
     network_is_the_call_graph,

@@ -215,6 +215,18 @@ BROKEN: list[tuple[Rule, str, Change]] = [
         lambda o: _first(o)["envFrom"][0]["configMapRef"].update(name="q"),
     ),
     (
+        rules.files_named_are_mounted,
+        "certificates that nobody mounts",
+        lambda o: _first(o, "user-context")["volumeMounts"].pop(),
+    ),
+    (
+        rules.files_named_are_mounted,
+        "certificates under another name",
+        lambda o: _variable(
+            o, "user-context", "USER_CONTEXT_MYSQL_TLS_CA_FILE", "/etc/dialler/mysql/c.pem"
+        ),
+    ),
+    (
         rules.jobs_get_their_secrets,
         "a key that the secret does not have",
         lambda o: _migration(o)["env"][0]["valueFrom"]["secretKeyRef"].update(key="POSTGRES_URL"),
