@@ -50,6 +50,8 @@ base_hosts_file = "{hosts}"
 runtime = "runc"
 cgroup_manager = "cgroupfs"
 events_logger = "file"
+lock_type = "file"
+tmp_dir = "{state}/libpod"
 """
 
 
@@ -64,15 +66,20 @@ def image(service: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """buildah and podman with storage and settings of their own in `folder`."""
+    """buildah and podman with storage, locks and settings of their own; `folder` is absolute."""
 
     folder: Path
+
+    @property
+    def _state(self) -> Path:
+        """What must be gone after a restart of the machine, for podman to know that it was one."""
+        return Path("/run") / f"dialler-{sha256(str(self.folder).encode()).hexdigest()[:12]}"
 
     def prepare(self, hosts: str = "127.0.0.1 localhost\n") -> None:
         """Write the settings; `hosts` is what containers have in /etc/hosts."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "hosts").write_text(hosts, encoding="utf-8")
-        text = _CONTAINERS_CONF.format(hosts=self.folder / "hosts")
+        text = _CONTAINERS_CONF.format(hosts=self.folder / "hosts", state=self._state)
         (self.folder / "containers.conf").write_text(text, encoding="utf-8")
 
     def podman(self, *arguments: str) -> str:
@@ -108,13 +115,15 @@ class Engine:
         """Remove all images, whatever a build that was killed has left mounted included."""
         lines = Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()
         mounted = [Path(line.split()[1]) for line in lines]
-        for path in reversed([each for each in mounted if self.folder in each.parents]):
+        ours = {self.folder, self._state}
+        for path in reversed([each for each in mounted if ours & set(each.parents)]):
             subprocess.run(["umount", str(path)], check=True)
-        if self.folder.exists():
-            shutil.rmtree(self.folder)
+        for folder in (self._state, self.folder):
+            if folder.exists():
+                shutil.rmtree(folder)
 
     def _run(self, program: str, *arguments: str) -> str:
-        storage = (f"--root={self.folder / 'root'}", f"--runroot={self.folder / 'run'}")
+        storage = (f"--root={self.folder / 'root'}", f"--runroot={self._state}")
         environment = {**os.environ, "CONTAINERS_CONF": str(self.folder / "containers.conf")}
         done = subprocess.run(
             [program, *storage, *arguments],
