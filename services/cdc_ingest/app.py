@@ -75,6 +75,7 @@ async def build(settings: CdcIngestSettings) -> Parts:
         witness,
         threads=settings.receivers,
         wait_seconds=settings.receive_wait_seconds,
+        visibility_seconds=settings.visibility_seconds,
     )
     channels = _channels(settings)
     pipeline = Pipeline(
