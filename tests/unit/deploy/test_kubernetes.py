@@ -19,6 +19,7 @@ from devstack.manifest_overlay import NAME, Overlay, loaded_settings
 from devstack.manifest_rules import RULES, Rule
 from devstack.manifests import FOLDER, OVERLAYS, of_kind, rendered_text
 from devstack.rules import write_rules
+from servicekit import server
 
 
 @cache
@@ -459,3 +460,9 @@ def test_nothing_of_the_components_is_left_to_be_set(name: str) -> None:
     for step in ("foundation", "migrations", "services"):
         assert "set-by-overlay" not in rendered_text(FOLDER / "overlays" / name / step)
     assert of_kind(_overlay(name).manifests, "ConfigMap").keys().isdisjoint({"site"})
+
+
+def test_callers_find_new_pods_as_soon_as_the_page_says() -> None:
+    page = (FOLDER.parents[1] / "docs" / "kubernetes.md").read_text(encoding="utf-8")
+    seconds = dict(server.OPTIONS)["grpc.max_connection_age_ms"] // 1000
+    assert f"Callers find new pods within {seconds} s" in page
