@@ -67,7 +67,7 @@ _ALIVE = Gauge(
 )
 _APPLIED = Gauge(
     "dialler_cdc_ingest_applied_through_timestamp_seconds",
-    "All that was captured before this moment and received has been applied; 0 when not known.",
+    "All that was committed before this moment and received has been applied; 0 when not known.",
 )
 _RECEIVE_ERRORS = Counter("dialler_cdc_ingest_receive_errors", "Polls that SQS did not answer.")
 
