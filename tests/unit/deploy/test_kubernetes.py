@@ -32,6 +32,7 @@ def _overlay(name: str) -> Overlay:
     return Overlay(name, copy.deepcopy(found.manifests), dict(found.site))
 
 
+@pytest.mark.timeout(240)
 def test_every_overlay_is_what_kubernetes_takes() -> None:
     assert list(all_schema_errors()) == []
 
@@ -424,6 +425,8 @@ def _with_cron_jobs(folder: Path) -> Overlay:
     return Overlay("production", kept + changed, known.site)
 
 
+# Each command is started once to see that it takes its arguments.
+@pytest.mark.timeout(240)
 def test_cron_jobs_instead_of_the_reconcilers_own_clock(tmp_path: Path) -> None:
     overlay = _with_cron_jobs(tmp_path)
     for rule in RULES:
