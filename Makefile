@@ -10,7 +10,7 @@ SOURCES := servicekit services gateway mainapp devstack simulation bench tests
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run demo reconcile test check fmt fmt-check lint types imports proto proto-check proto-release docs docs-check \
-	aws aws-check k8s-check image images-test sbom audit unit contract integration migrations-check fault e2e drift \
+	aws aws-check k8s-check image images-test sbom audit unit contract integration migrations-check fault e2e mysql-check drift \
 	simulation simulate bench lock clean metrics
 
 help: ## Show this list
@@ -122,6 +122,9 @@ fault: setup ## Tests that break things on purpose
 
 e2e: setup ## The whole suite, from a row in MySQL to an event in the desk
 	@$(BIN)/pytest -q tests/e2e
+
+mysql-check: setup ## The readings of the main app on Oracle's MySQL (taken from Debian's unstable release, as root)
+	@DIALLER_TEST_MYSQL=1 $(BIN)/pytest -q -n $(JOBS) tests/integration/user_context tests/integration/binlog_relay
 
 drift: setup ## Silent damage of every kind among 50,000 people: all found, nobody falsely accused
 	@$(BIN)/pytest -q tests/drift

@@ -15,6 +15,7 @@ from bench import (
     burst,
     change_latency,
     claim_next,
+    context_json,
     context_read,
     ingest_rate,
     mysql_load,
@@ -28,6 +29,7 @@ from devstack.stack import Stack
 
 BENCHMARKS: dict[str, Callable[[Stack], Awaitable[list[Result]]]] = {
     "context_read": context_read.measure,
+    "context_json": context_json.measure,
     "change_latency": change_latency.measure,
     "claim_next": claim_next.measure,
     "apply_facts": apply_facts.measure,
@@ -43,7 +45,7 @@ OF_MANY = frozenset({"mysql_load"})
 USERS = 5_000
 PEOPLE = 50_000
 # A thousand agents ask at once, and releases come on top.
-ENVIRONMENT = {"QUEUE_MAX_CONCURRENT_CALLS": "4000"}
+ENVIRONMENT = {"QUEUE_MAX_CONCURRENT_CALLS": "4000"} | context_json.ENVIRONMENT
 FOLDER = Path(__file__).parent.parent / ".stack"
 
 

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -41,6 +42,15 @@ _PROBES = frozenset({"/healthz", "/readyz"})
 Headers = list[tuple[bytes, bytes]]
 
 
+@dataclass(frozen=True, slots=True)
+class Uploads:
+    """Paths whose bodies are passed on as they come in, with limits of their own."""
+
+    prefix: str
+    most_bytes: int
+    seconds: float
+
+
 class Edge:
     """The outermost ASGI application: nothing gets past it unanswered, unlogged or unmeasured.
 
@@ -56,12 +66,14 @@ class Edge:
         max_body_bytes: int,
         streaming: frozenset[str],
         logs_access: bool,
+        uploads: Uploads | None = None,
     ) -> None:
         self._app = app
         self._deadline_seconds = deadline_seconds
         self._max_body_bytes = max_body_bytes
         self._streaming = streaming
         self._logs_access = logs_access
+        self._uploads = uploads
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -82,9 +94,16 @@ class Edge:
             if scope["path"] in self._streaming and scope["method"] == "GET":
                 await self._app(scope, receive, exchange.send)
                 return
-            with deadline.limit(self._deadline_seconds):
-                async with asyncio.timeout(self._deadline_seconds):
-                    await self._app(scope, await self._body(scope, receive), exchange.send)
+            uploads = self._uploads
+            is_upload = uploads is not None and scope["path"].startswith(uploads.prefix)
+            seconds = uploads.seconds if uploads and is_upload else self._deadline_seconds
+            with deadline.limit(seconds):
+                async with asyncio.timeout(seconds):
+                    if uploads is not None and is_upload:
+                        body = _counting(receive, uploads.most_bytes)
+                    else:
+                        body = await self._body(scope, receive)
+                    await self._app(scope, body, exchange.send)
         except ServiceError as error:
             await exchange.fail(error)
         except TimeoutError:
@@ -186,7 +205,8 @@ def _ids(scope: Scope) -> MutableMapping[str, str]:
     return {
         name: value
         for name, value in values.items()
-        if name in ("user_id", "assignment_id") and _is_id(value)
+        if name in ("user_id", "assignment_id", "callback_id", "rebuild_id", "run_id")
+        and _is_id(value)
     }
 
 
@@ -215,6 +235,21 @@ def _replaying(body: bytes, receive: Receive) -> Callable[[], Awaitable[Message]
         return {"type": "http.request", "body": body, "more_body": False}
 
     return replay
+
+
+def _counting(receive: Receive, most_bytes: int) -> Receive:
+    """Return a `receive` that fails once more has come in than is allowed."""
+    received = 0
+
+    async def counted() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > most_bytes:
+            raise _too_large(most_bytes)
+        return message
+
+    return counted
 
 
 def _too_large(limit: int) -> ServiceError:

@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from pydantic import BaseModel, Field
 
+from gateway.examples import add_examples
 from gateway.problems import MEDIA_TYPE
 from gateway.schemas import EventType
 
@@ -38,8 +39,9 @@ _ERRORS = {
     403: "The token's role or queues do not allow it.",
     404: "There is no such thing.",
     405: "The resource has no such method.",
-    409: "The assignment has ended or is somebody else's, or the state does not allow it.",
+    409: "It has ended, exists already or is somebody else's: the state does not allow it.",
     413: "The body is too large.",
+    415: "The body is not of the media type that is asked for.",
     422: "The request does not have the required form, or the `Idempotency-Key` was used before "
     "for another request.",
     429: "Too many requests; wait for `Retry-After` seconds.",
@@ -99,6 +101,7 @@ def described(app: FastAPI) -> dict[str, Any]:
     schemas |= problem.pop("$defs", {})
     schemas["Problem"] = problem
     schemas["Context"] = _of_message(user_context_pb2.UserContext.DESCRIPTOR)
+    add_examples(document)
     return document
 
 

@@ -1,6 +1,6 @@
 """Puts the service together."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from dialler.queue.v1 import queue_pb2_grpc
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -20,20 +20,27 @@ from services.user_context.chunk_walk import ChunkWalks
 from services.user_context.cluster_redis import ClusterLink, is_cluster
 from services.user_context.coalescing import Coalescer
 from services.user_context.contexts import Contexts
-from services.user_context.domain import REFRESH_LIMIT
+from services.user_context.domain import REFRESH_LIMIT, UserId
 from services.user_context.facts_stream import FactsStreams
 from services.user_context.fingerprint_readings import FingerprintReadings
 from services.user_context.invalidations import Invalidations
 from services.user_context.metrics import CacheStats
+from services.user_context.name_index import NameIndex
 from services.user_context.pipelined_redis import PipelinedLink
-from services.user_context.readings import MainAppReadings
+from services.user_context.readings import MainAppReadings, Refreshed
 from services.user_context.redis_link import RedisLink
 from services.user_context.rendering import check_description
 from services.user_context.replica_lag import ReplicaLag
 from services.user_context.scan import TableScans
+from services.user_context.search import PeopleSearch
 from services.user_context.servicer import SERVICE_NAME, UserContextServicer, registering
 from services.user_context.settings import UserContextSettings
 from services.user_context.store import MainAppStore, OwnStore
+from services.user_context.store_search import MainAppPeople, NameStore
+
+# How soon a changed name can be searched for, and how often it is asked whether a sweep is due.
+NAMES_SECONDS = 1.0
+NAME_SWEEP_LOOK_SECONDS = 30.0
 
 Ping = Callable[[], Awaitable[None]]
 
@@ -85,7 +92,14 @@ def build(settings: UserContextSettings) -> Parts:
     facts = Coalescer(
         readings.read_facts, max_keys=REFRESH_LIMIT, max_batches=settings.mysql_live_connections
     )
-    refreshes = Coalescer(readings.refresh, max_keys=REFRESH_LIMIT, max_batches=half)
+    people, names = MainAppPeople(bulk_engine, described), NameStore(own_engine)
+    name_index = NameIndex(people, names, clock, sweep_seconds=settings.name_sweep_seconds)
+
+    async def refreshed(user_ids: Sequence[UserId]) -> Mapping[UserId, Refreshed]:
+        name_index.notice(user_ids)
+        return await readings.refresh(user_ids)
+
+    refreshes = Coalescer(refreshed, max_keys=REFRESH_LIMIT, max_batches=half)
     main = Coalescer(readings.load, max_keys=REFRESH_LIMIT, max_batches=half, is_exclusive=True)
     call = Coalescer(call_states.load, max_keys=REFRESH_LIMIT, max_batches=4, is_exclusive=True)
     invalidations = Invalidations(cache, own)
@@ -93,6 +107,7 @@ def build(settings: UserContextSettings) -> Parts:
     walks = ChunkWalks(bulk_engine, described, clock, lag)
     servicer = UserContextServicer(
         contexts=Contexts(cache, main, call, stats),
+        search=PeopleSearch(people, names, queue),
         facts=facts,
         refreshes=refreshes,
         invalidations=invalidations,
@@ -116,6 +131,8 @@ def build(settings: UserContextSettings) -> Parts:
         Closing(lambda: queue_channel.close(None)),
         *(Closing(batches.stop) for batches in (facts, refreshes, main, call)),
         Loop("unraised_fences", invalidations.run_once, settings.unraised_interval_seconds, clock),
+        Loop("names", name_index.run_once, NAMES_SECONDS, clock),
+        Loop("name_sweep", name_index.sweep_once, NAME_SWEEP_LOOK_SECONDS, clock),
         GrpcServer(
             settings,
             "user_context",
