@@ -64,7 +64,7 @@ def postgres_engine(
     else:
         arguments["server_settings"] |= limits
     engine = _engine(
-        _with_driver(url, "postgresql+asyncpg"), pool_size, pool_timeout_seconds, arguments
+        with_driver(url, "postgresql+asyncpg"), pool_size, pool_timeout_seconds, arguments
     )
     database_telemetry.observe(engine, "postgresql", pool_name)
     if is_behind_pgbouncer:
@@ -98,7 +98,7 @@ def mysql_engine(
     if tls_ca_file is not None:
         arguments["ssl"] = ssl.create_default_context(cafile=str(tls_ca_file))
     engine = _engine(
-        _with_driver(url, "mysql+asyncmy"),
+        with_driver(url, "mysql+asyncmy"),
         pool_size,
         pool_timeout_seconds,
         arguments,
@@ -265,7 +265,8 @@ def _engine(
     )
 
 
-def _with_driver(url: str, drivername: str) -> URL:
+def with_driver(url: str, drivername: str) -> URL:
+    """Return `url` for one of our drivers, whichever it names; ValueError for another database."""
     parsed = make_url(url)
     if parsed.get_backend_name() not in (drivername.partition("+")[0], "postgres", "mariadb"):
         raise ValueError(f"not a {drivername.partition('+')[0]} URL")
