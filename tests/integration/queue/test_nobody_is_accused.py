@@ -242,7 +242,7 @@ def _lives() -> list[list[Step]]:
     drawn: list[list[Step]] = []
 
     @settings(
-        max_examples=10,
+        max_examples=20,
         deadline=None,
         database=None,
         derandomize=True,
