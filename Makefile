@@ -5,12 +5,15 @@ CHECKOV := .venv-checkov
 PY := $(BIN)/python
 USERS ?= 50000
 CHANGES ?= 1
+GATEWAY ?= http://127.0.0.1:8080
 JOBS ?= 2
 SOURCES := servicekit services gateway mainapp devstack simulation bench tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo reconcile test check fmt fmt-check lint types imports proto proto-check proto-release docs docs-check \
-	aws aws-check unit contract integration migrations-check fault e2e drift browser vendor simulation simulate bench lock clean metrics
+.PHONY: help setup run demo trace trace-view reconcile test check fmt fmt-check lint types imports proto proto-check \
+	proto-release docs docs-check monitoring monitoring-check aws aws-check openapi openapi-check ts ts-check desk desk-test \
+	unit contract integration migrations-check fault e2e mysql-check drift browser vendor simulation simulate bench lock \
+	clean metrics
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -26,6 +29,14 @@ run: setup ## Start everything on this machine (USERS=50000, CHANGES=1 a second)
 demo: setup ## With `make run` going: follow one signature from MySQL to the desk, then make a call
 	@$(PY) -m devstack.demo
 
+trace: WHAT = change
+trace: setup ## With `make run` going: the spans of one change, from its commit to the event (WHAT=claim)
+	@$(PY) -m devstack.trace $(WHAT)
+
+trace-view: WHAT = change
+trace-view: setup ## The same as a waterfall in the browser
+	@$(PY) -m devstack.trace $(WHAT) --view
+
 reconcile: KIND = full
 reconcile: setup ## With `make run` going: compare everybody with MySQL (KIND=changed, warming, housekeeping)
 	@$(PY) -m devstack.reconcile --kind $(KIND)
@@ -33,7 +44,7 @@ reconcile: setup ## With `make run` going: compare everybody with MySQL (KIND=ch
 test: setup check contract integration migrations-check fault e2e simulation ## All checks and all tests
 	@echo "All checks and tests have passed."
 
-check: setup fmt-check lint types imports proto-check docs-check aws-check unit ## What needs no servers
+check: setup fmt-check lint types imports proto-check docs-check monitoring-check openapi-check aws-check unit ## What needs no servers
 
 fmt: setup ## Format the code
 	@$(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix .
@@ -72,6 +83,13 @@ docs: setup ## Write docs/configuration.md from the settings classes
 docs-check: setup
 	@$(PY) -m devstack.configuration_page --check
 
+monitoring: setup ## Write deploy/monitoring (rules, dashboards) from devstack/alerting.py and dashboards.py
+	@$(PY) -m devstack.monitoring
+
+monitoring-check: setup ## deploy/monitoring: current, read and tested by promtool
+	@$(PY) -m devstack.packages --monitoring
+	@$(PY) -m devstack.monitoring --check
+
 aws: setup ## Write deploy/aws/task.yaml from the main app's description
 	@$(PY) -m devstack.dms_task
 
@@ -86,6 +104,36 @@ $(CHECKOV)/.ready: requirements-checkov.lock | setup
 	@[ -x $(CHECKOV)/bin/python ] || $(PY) -m venv $(CHECKOV)
 	@$(CHECKOV)/bin/pip install -qq --disable-pip-version-check --require-hashes -r $<
 	@touch $@
+
+openapi: setup ## Write clients/typescript/openapi.json from the gateway
+	@$(PY) -m devstack.openapi_file
+
+openapi-check: setup
+	@$(PY) -m devstack.openapi_file --check
+
+# One node_modules for the client and the desk: two copies of React do not work together.
+node_modules/.ready: package-lock.json | setup
+	@sh devstack/node.sh
+	@npm ci --loglevel=error
+	@touch $@
+
+ts: openapi node_modules/.ready ## Write the TypeScript client's types from the gateway's description
+	@npm run -s generate -w @dialler/client
+
+ts-check: openapi-check node_modules/.ready ## The TypeScript client: current, strict, tested against the running gateway
+	@npm run -s generate:check -w @dialler/client
+	@npm run -s types -w @dialler/client
+	@DIALLER_PYTHON=$(CURDIR)/$(PY) npm run -s test -w @dialler/client
+
+desk: setup node_modules/.ready ## With `make run` going: the agents' desk at http://localhost:3000
+	@npm run -s build -w @dialler/client
+	@DIALLER_URL=$(GATEWAY) NEXT_TELEMETRY_DISABLED=1 npm run -s dev -w nextjs-desk
+
+desk-test: setup node_modules/.ready ## The desk, built and driven in a real Chromium against everything
+	@$(PY) -m devstack.packages --browser
+	@npm run -s build -w @dialler/client
+	@NEXT_TELEMETRY_DISABLED=1 npm run -s build -w nextjs-desk
+	@DIALLER_PYTHON=$(CURDIR)/$(PY) npm run -s test -w nextjs-desk
 
 unit: setup $(CHECKOV)/.ready ## Tests that need no servers
 	@$(BIN)/pytest -q -n $(JOBS) tests/unit
@@ -104,6 +152,9 @@ fault: setup ## Tests that break things on purpose
 
 e2e: setup ## The whole suite, from a row in MySQL to an event in the desk
 	@$(BIN)/pytest -q tests/e2e
+
+mysql-check: setup ## The readings of the main app on Oracle's MySQL (taken from Debian's unstable release, as root)
+	@DIALLER_TEST_MYSQL=1 $(BIN)/pytest -q -n $(JOBS) tests/integration/user_context tests/integration/binlog_relay
 
 drift: setup ## Silent damage of every kind among 50,000 people: all found, nobody falsely accused
 	@$(BIN)/pytest -q tests/drift

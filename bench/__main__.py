@@ -15,6 +15,7 @@ from bench import (
     burst,
     change_latency,
     claim_next,
+    context_json,
     context_read,
     ingest_rate,
     mysql_load,
@@ -22,6 +23,7 @@ from bench import (
     relay_rate,
     sse_clients,
     sweep,
+    telemetry_overhead,
 )
 from bench.measurement import Result, save, show
 from devstack.desk import Desk
@@ -29,6 +31,7 @@ from devstack.stack import Stack
 
 BENCHMARKS: dict[str, Callable[[Stack], Awaitable[list[Result]]]] = {
     "context_read": context_read.measure,
+    "context_json": context_json.measure,
     "change_latency": change_latency.measure,
     "claim_next": claim_next.measure,
     "apply_facts": apply_facts.measure,
@@ -36,6 +39,7 @@ BENCHMARKS: dict[str, Callable[[Stack], Awaitable[list[Result]]]] = {
     "ingest_rate": ingest_rate.measure,
     "relay_rate": relay_rate.measure,
     "burst": burst.measure,
+    "telemetry_overhead": telemetry_overhead.measure,
     "sse_clients": sse_clients.measure,
 }
 REBUILD = "rebuild"
@@ -45,7 +49,7 @@ OF_MANY = frozenset({"mysql_load"})
 USERS = 5_000
 PEOPLE = 50_000
 # A thousand agents ask at once, and releases come on top.
-ENVIRONMENT = {"QUEUE_MAX_CONCURRENT_CALLS": "4000"}
+ENVIRONMENT = {"QUEUE_MAX_CONCURRENT_CALLS": "4000"} | context_json.ENVIRONMENT
 FOLDER = Path(__file__).parent.parent / ".stack"
 
 

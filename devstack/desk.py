@@ -133,6 +133,10 @@ class Desk:
         headers = {"Idempotency-Key": key}
         return self._send(self.client.build_request("POST", path, json=body or {}, headers=headers))
 
+    def put(self, path: str, body: object) -> httpx.Response:
+        """Put and return whatever is answered."""
+        return self._send(self.client.build_request("PUT", path, json=body))
+
     def _send(self, request: httpx.Request) -> httpx.Response:
         """Send, and come again as late as it says when the gateway is asked too often."""
         response = self.client.send(request)

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.routing import APIRoute
 from starlette.routing import request_response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway import docs, problems, sse, static_page
 from gateway.auth import Guard, Role, guarded
@@ -25,6 +25,7 @@ from gateway.openapi import (
 )
 from gateway.openapi import problems as documented
 from gateway.reconciliations import ReconciliationRoutes
+from gateway.resources import DeskRoutes, add_desk_routes
 from gateway.routes import AssignmentRoutes, PeopleRoutes, PipelineRoutes, QueueRoutes
 from gateway.schemas import Claimed
 
@@ -45,6 +46,7 @@ class Endpoints:
     pipeline: PipelineRoutes
     reconciliations: ReconciliationRoutes
     dead_letters: DeadLetterRoutes
+    desk: DeskRoutes
     events: sse.EventRoutes
     health: HealthRoutes
 
@@ -79,6 +81,7 @@ def application(guard: Guard, endpoints: Endpoints) -> FastAPI:
     _add_pipeline(_Adder(app, guard), endpoints)
     _add_reconciliations(_Adder(app, guard), endpoints.reconciliations)
     _add_dead_letters(_Adder(app, guard), endpoints.dead_letters)
+    add_desk_routes(_Adder(app, guard).add, endpoints.desk)
     _add_health(app, endpoints.health)
     docs.install(app)
     static_page.install(app)
@@ -91,11 +94,14 @@ class Express:
     Whatever is raised there is answered by the edge, as in the application.
     """
 
-    def __init__(self, app: FastAPI, people: PeopleRoutes) -> None:
+    def __init__(self, described: FastAPI, app: ASGIApp, people: PeopleRoutes) -> None:
+        """`app` takes what is no read of a context: the application, or what surrounds it."""
         self._app = app
         self._context = people.context
         self._route = next(
-            each for each in app.routes if isinstance(each, APIRoute) and each.path == CONTEXT_PATH
+            each
+            for each in described.routes
+            if isinstance(each, APIRoute) and each.path == CONTEXT_PATH
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -134,7 +140,7 @@ class _Adder:
             tags=[tag],
             operation_id=f"{tag}_{endpoint.__name__}",
             responses=responses,
-            openapi_extra=GUARDED,
+            openapi_extra=GUARDED | options.pop("openapi_extra", {}),
             route_class_override=guarded(self._guard, *roles),
             **options,
         )
@@ -188,7 +194,7 @@ def _add_assignments(routes: _Adder, assignments: AssignmentRoutes) -> None:
     for method, path, endpoint, responses, options in (
         ("POST", "/v1/assignments", assignments.claim, claimed | writes, {"status_code": 201}),
         ("GET", "/v1/assignments/current", assignments.current, documented(404), {}),
-        ("POST", f"{one}/heartbeat", assignments.heartbeat, documented(409, writes=True), {}),
+        ("POST", f"{one}/heartbeat", assignments.heartbeat, writes, {}),
         ("POST", f"{one}/release", assignments.release, writes, {}),
         ("POST", f"{one}/outcome", assignments.outcome, writes, {}),
     ):
@@ -214,7 +220,7 @@ def _add_reconciliations(routes: _Adder, runs: ReconciliationRoutes) -> None:
     watchers, path = (Role.SUPERVISOR, Role.SERVICE), "/v1/reconciliations"
     for method, route, endpoint, responses, options in (
         ("GET", path, runs.reconciliations, documented(422), {}),
-        ("POST", path, runs.reconcile, documented(writes=True), {"status_code": 202}),
+        ("POST", path, runs.reconcile, documented(400, 409, writes=True), {"status_code": 202}),
         ("GET", f"{path}/{{run_id}}", runs.reconciliation, documented(404, 422), {}),
         ("GET", f"{path}/{{run_id}}/drift", runs.drift, documented(400, 404, 422), {}),
     ):
@@ -224,7 +230,7 @@ def _add_reconciliations(routes: _Adder, runs: ReconciliationRoutes) -> None:
 def _add_dead_letters(routes: _Adder, letters: DeadLetterRoutes) -> None:
     watchers = (Role.SUPERVISOR, Role.SERVICE)
     path = "/v1/pipeline/dead-letters"
-    writes = documented(400, writes=True)
+    writes = documented(400, 409, writes=True)
     routes.add("GET", path, letters.dead_letters, watchers, "pipeline", documented(422))
     for method, route, endpoint in (
         ("POST", f"{path}/redrive", letters.redrive),

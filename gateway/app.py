@@ -12,23 +12,37 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from gateway import sse
+from gateway.access import Access, FoundPeople
+from gateway.access_trail import AccessTrail
+from gateway.agents import AgentRoutes
 from gateway.api import Endpoints, Express, application
+from gateway.audit_entries import AuditRoutes
 from gateway.auth import Guard, verifier_of
+from gateway.callbacks import CallbackRoutes
 from gateway.channels import Channels
+from gateway.compression import Compression
 from gateway.dead_letters import DeadLetterRoutes
-from gateway.edge import Edge
+from gateway.edge import Edge, Uploads
 from gateway.events import BLOCK_SECONDS, EventHub
 from gateway.health import HealthRoutes, redis_check, service_check
+from gateway.people import PersonRoutes
 from gateway.pipeline import PipelineReader
 from gateway.rate_limit import RateLimiter
+from gateway.rebuilds import RebuildRoutes
 from gateway.reconciliations import ReconciliationRoutes
+from gateway.reference import ReferenceRoutes
+from gateway.resources import DeskRoutes
 from gateway.routes import AssignmentRoutes, PeopleRoutes, PipelineRoutes, QueueRoutes
 from gateway.server import HttpServer
 from gateway.settings import GatewaySettings
+from gateway.suppressions import PHONE_LISTS, SuppressionRoutes
 from gateway.wallboard import Boards
 from servicekit.clock import SystemClock
 from servicekit.event_stream import EventStream
-from servicekit.lifecycle import Closing, Parts
+from servicekit.lifecycle import Closing, Loop, Parts
+
+# How soon a view is in the audit trail.
+TRAIL_SECONDS = 0.5
 
 
 def build(settings: GatewaySettings) -> Parts:
@@ -38,7 +52,7 @@ def build(settings: GatewaySettings) -> Parts:
     stream_redis = _redis(settings, BLOCK_SECONDS + 2.0)
     verifier = verifier_of(settings, clock)
     limiter = _limiter(settings, clock)
-    guard = Guard(verifier, limiter)
+    guard = Guard(verifier, limiter, trusted_proxies=settings.trusted_proxies)
     channels = Channels(settings)
     user_context = UserContextServiceStub(channels.user_context)
     queue = QueueServiceStub(channels.queue)
@@ -71,13 +85,26 @@ def build(settings: GatewaySettings) -> Parts:
         figures_seconds=settings.events_figures_seconds,
         history_seconds=settings.events_history_seconds,
     )
+    found = FoundPeople(redis, settings.search_access_seconds)
+    access = Access(queue, found, clock)
+    trail = AccessTrail(queue, clock)
+    desk = DeskRoutes(
+        people=PersonRoutes(user_context, queue, access, found, trail),
+        agents=AgentRoutes(queue),
+        callbacks=CallbackRoutes(queue, access, trail),
+        suppressions=SuppressionRoutes(queue, trail, settings.upload_deadline_seconds),
+        rebuilds=RebuildRoutes(queue, redis, clock),
+        audit=AuditRoutes(queue),
+        reference=ReferenceRoutes(queue, clock),
+    )
     endpoints = Endpoints(
-        people=PeopleRoutes(guard, user_context),
+        people=PeopleRoutes(guard, user_context, access, trail),
         queues=QueueRoutes(queue),
-        assignments=AssignmentRoutes(queue),
+        assignments=AssignmentRoutes(queue, access),
         pipeline=PipelineRoutes(pipeline),
         reconciliations=ReconciliationRoutes(reconciler),
         dead_letters=DeadLetterRoutes(ingest),
+        desk=desk,
         events=sse.EventRoutes(
             guard,
             hub,
@@ -89,7 +116,9 @@ def build(settings: GatewaySettings) -> Parts:
         ),
         health=health,
     )
-    app = Express(application(guard, endpoints), endpoints.people)
+    described = application(guard, endpoints)
+    # Contexts pass by on the express as they are; what else is worth it is compressed.
+    app = Express(described, Compression(described, frozenset({sse.PATH})), endpoints.people)
     server = HttpServer(
         _surrounded(app, settings), settings.http_host, settings.http_port, settings.drain_seconds
     )
@@ -99,6 +128,9 @@ def build(settings: GatewaySettings) -> Parts:
         Closing(limiter.close),
         Closing(verifier.close),
         Closing(channels.close),
+        Closing(trail.close),
+        Loop("access_trail", trail.run_once, TRAIL_SECONDS, clock),
+        Closing(desk.rebuilds.close),
         Closing(boards.stop),
         hub,
         server,
@@ -115,13 +147,14 @@ def _surrounded(app: ASGIApp, settings: GatewaySettings) -> ASGIApp:
         max_body_bytes=settings.max_body_bytes,
         streaming=frozenset({sse.PATH}),
         logs_access=settings.access_log,
+        uploads=Uploads(PHONE_LISTS, settings.max_upload_bytes, settings.upload_deadline_seconds),
     )
     if not settings.cors_origins:
         return edge
     return CORSMiddleware(
         edge,
         allow_origins=settings.cors_origins,
-        allow_methods=["GET", "POST"],
+        allow_methods=["GET", "POST", "PUT"],
         allow_headers=[
             "Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "Last-Event-ID",
             "traceparent",
@@ -150,6 +183,7 @@ def _limiter(settings: GatewaySettings, clock: SystemClock) -> RateLimiter:
         clock,
         per_second=settings.rate_limit_per_second,
         service_per_second=settings.service_rate_limit_per_second,
+        address_per_second=settings.address_rate_limit_per_second,
         timeout_seconds=settings.redis_timeout_seconds,
     )
 

@@ -122,12 +122,17 @@ class TokenVerifier:
 class Guard:
     """Lets a request in when its token is good, its role allowed and its rate within limits."""
 
-    def __init__(self, verifier: TokenVerifier, limiter: RateLimiter) -> None:
+    def __init__(
+        self, verifier: TokenVerifier, limiter: RateLimiter, *, trusted_proxies: int = 0
+    ) -> None:
         self._verifier = verifier
         self._limiter = limiter
+        self._trusted_proxies = trusted_proxies
 
     async def admit(self, request: Request, roles: frozenset[Role]) -> Caller:
         """Return the caller, and leave it where `caller_of` finds it."""
+        # Before the token is looked at, so that guessing one is limited too.
+        await self._limiter.take_address(client_address(request, self._trusted_proxies))
         caller = await self._verifier.verify(_bearer(request))
         await self.allow(request, caller, roles)
         return caller
@@ -162,6 +167,18 @@ def guarded(guard: Guard, *roles: Role) -> type[APIRoute]:
             return handle
 
     return GuardedRoute
+
+
+def client_address(request: Request, trusted_proxies: int) -> str:
+    """Return whom a request comes from, as far as the proxies in front are believed."""
+    client = request.scope.get("client")
+    peer = str(client[0]) if client else ""
+    if not trusted_proxies:
+        return peer
+    told = ",".join(request.headers.getlist("x-forwarded-for")).split(",")
+    # Each proxy adds at the end whom it got the request from.
+    hops = [each.strip() for each in told][-trusted_proxies:]
+    return hops[0][:64] if len(hops) == trusted_proxies and hops[0] else peer
 
 
 def caller_of(request: Request) -> Caller:

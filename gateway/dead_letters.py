@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 from dialler.cdc_ingest.v1 import cdc_ingest_pb2
 from fastapi import Body, Query
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints
 
+from gateway.fields import HarmlessKey
 from gateway.schemas import Moment, moment_in
 from servicekit.errors import Unavailable
 
@@ -56,8 +57,8 @@ class RedriveRequest(BaseModel):
 
     message_ids: list[MessageId] = Field(default=[], max_length=100)
     reason: Annotated[str, StringConstraints(max_length=100, pattern=r"^[A-Z0-9_]*$")] = ""
-    all: bool = False
-    dry_run: bool = Field(default=False, description="Only tell what would be sent.")
+    all: StrictBool = False
+    dry_run: StrictBool = Field(default=False, description="Only tell what would be sent.")
 
 
 class Redriven(BaseModel):
@@ -92,7 +93,9 @@ class DeadLetterRoutes:
             dead_letters=[DeadLetter.of(each) for each in answer.dead_letters], total=answer.total
         )
 
-    async def redrive(self, body: Annotated[RedriveRequest, Body()]) -> Redriven:
+    async def redrive(
+        self, body: Annotated[RedriveRequest, Body()], key: HarmlessKey = None
+    ) -> Redriven:
         """Send dead letters to the change queue again; a repeat is harmless."""
         answer = await self._stub().RedriveDeadLetters(
             cdc_ingest_pb2.RedriveDeadLettersRequest(
@@ -110,12 +113,12 @@ class DeadLetterRoutes:
             dead_letters=[DeadLetter.of(each) for each in answer.dead_letters],
         )
 
-    async def pause(self) -> IngestState:
+    async def pause(self, key: HarmlessKey = None) -> IngestState:
         """Have the ingest receive nothing until it is resumed; what it holds it finishes."""
         await self._stub().PauseIngest(cdc_ingest_pb2.PauseIngestRequest())
         return IngestState(paused=True)
 
-    async def resume(self) -> IngestState:
+    async def resume(self, key: HarmlessKey = None) -> IngestState:
         """Have the ingest receive again, after a pause or an alarm about dead letters."""
         await self._stub().ResumeIngest(cdc_ingest_pb2.ResumeIngestRequest())
         return IngestState(paused=False)

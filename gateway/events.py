@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 import logging
 import random
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import orjson
 from dialler.model.v1 import event_pb2
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter, Gauge, Histogram
 
 from gateway.auth import Caller, Role
 from gateway.schemas import (
@@ -37,6 +38,18 @@ RETRY_MILLISECONDS = (1000, 5000)
 _CLIENTS = Gauge("dialler_gateway_event_clients", "Event streams open now.")
 _ENDED = Counter("dialler_gateway_event_clients_ended", "Event streams that ended.", ("reason",))
 _RESETS = Counter("dialler_gateway_event_resets", "Times clients were told to take a snapshot.")
+_LATENCY_BUCKETS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0)
+_VISIBLE = Histogram(
+    "dialler_gateway_change_visible_seconds",
+    "From a change's commit, or its capture where the server tells commits to the second, to its "
+    "event being given to those who listen.",
+    buckets=_LATENCY_BUCKETS,
+)
+_EVENT_LEG = Histogram(
+    "dialler_gateway_event_seconds",
+    "From something happening in the queue to its event being given to those who listen.",
+    buckets=_LATENCY_BUCKETS,
+)
 _log = logging.getLogger(__name__)
 
 _TIMELINE = ("committed_at", "captured_at", "received_at", "refreshed_at", "applied_at")
@@ -419,9 +432,12 @@ class EventHub:
             return
         given = 0
         for position, event in batch:
+            began_ns = time.time_ns()
             published = Published(position, event)
             for client in tuple(self._clients):
                 client.offer(published)
+            self._stream.noted(event, began_ns, len(self._clients))
+            _observe(event, began_ns)
             self._position = position
             given += len(self._clients)
             if given >= MOST_GIVEN_AT_ONCE:
@@ -440,6 +456,20 @@ class EventHub:
         if self._failures:
             _log.info("event_stream_found", extra={"failures": self._failures})
             self._failures = 0
+
+
+def _observe(event: event_pb2.Event, now_ns: int) -> None:
+    if event.HasField("occurred_at"):
+        _EVENT_LEG.observe(max(0, now_ns - event.occurred_at.ToNanoseconds()) / 1e9)
+    # One of a change's events stands for it.
+    if event.type != event_pb2.EVENT_TYPE_CONTEXT_CHANGED or not event.HasField("timeline"):
+        return
+    timeline = event.timeline
+    began = timeline.committed_at
+    if not began.nanos:
+        began = timeline.captured_at
+    if began.seconds:
+        _VISIBLE.observe(max(0, now_ns - began.ToNanoseconds()) / 1e9)
 
 
 def order_of(position: StreamPosition) -> tuple[int, int]:

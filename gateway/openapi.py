@@ -7,6 +7,8 @@ from fastapi import FastAPI
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from pydantic import BaseModel, Field
 
+from gateway.event_schema import Event
+from gateway.examples import add_examples
 from gateway.problems import MEDIA_TYPE
 from gateway.schemas import EventType
 from gateway.topics import Topic
@@ -39,8 +41,9 @@ _ERRORS = {
     403: "The token's role or queues do not allow it.",
     404: "There is no such thing.",
     405: "The resource has no such method.",
-    409: "The assignment has ended or is somebody else's, or the state does not allow it.",
+    409: "It has ended, exists already or is somebody else's: the state does not allow it.",
     413: "The body is too large.",
+    415: "The body is not of the media type that is asked for.",
     422: "The request does not have the required form, or the `Idempotency-Key` was used before "
     "for another request.",
     429: "Too many requests; wait for `Retry-After` seconds.",
@@ -96,10 +99,12 @@ def described(app: FastAPI) -> dict[str, Any]:
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     template = "#/components/schemas/{model}"
-    problem = Problem.model_json_schema(ref_template=template)
-    schemas |= problem.pop("$defs", {})
-    schemas["Problem"] = problem
+    for model in (Problem, Event):
+        schema = model.model_json_schema(ref_template=template)
+        schemas |= schema.pop("$defs", {})
+        schemas[model.__name__] = schema
     schemas["Context"] = _of_message(user_context_pb2.UserContext.DESCRIPTOR)
+    add_examples(document)
     return document
 
 
@@ -193,7 +198,7 @@ EVENTS_EXTRA: dict[str, Any] = {
 }
 EVENTS_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "Server-sent events: ids are `epoch:offset`, data is JSON. `reset` says "
+        "description": "Server-sent events: ids are `epoch:offset`, data is an `Event`. `reset` says "
         "that events may be missing: fetch what is shown anew, unless a topic sends it. "
         "`reconnect` says why the stream ends and when to come back. A comment keeps it alive.",
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
@@ -221,6 +226,8 @@ def _of_message(message: Descriptor) -> dict[str, Any]:
     return {
         "type": "object",
         "properties": {field.name: _of_field(field) for field in message.fields},
+        # What is absent is null, never left out.
+        "required": [field.name for field in message.fields],
     }
 
 

@@ -61,7 +61,7 @@ class Ingest(BaseModel):
         description="Capture time of the newest message, heartbeats included; null: none yet."
     )
     applied_through: Moment | None = Field(
-        description="All that was captured before and received has been applied; null: not known."
+        description="All that was committed before and received has been applied; null: not known."
     )
 
     @classmethod

@@ -9,6 +9,7 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from servicekit import telemetry
 from servicekit.error_codec import problem
@@ -26,6 +27,7 @@ _SPEAKABLE = frozenset(
         "missing", "enum", "literal_error", "string_too_long", "string_too_short", "too_long",
         "too_short", "greater_than_equal", "less_than_equal", "timezone_aware", "string_type",
         "list_type", "int_type", "bool_type", "dict_type", "model_attributes_type",
+        "less_than", "greater_than", "int_parsing", "bool_parsing",
     }
 )  # fmt: skip
 _OWN_WORDS = {
@@ -135,7 +137,18 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     told = HttpError(status.value, _reason(status), status.phrase.lower())
     response = response_of(told, instance_of(request.scope, is_valid=False))
     response.headers.update(error.headers or {})
+    if status is HTTPStatus.METHOD_NOT_ALLOWED:
+        response.headers["Allow"] = ", ".join(_methods_of(request))
     return response
+
+
+def _methods_of(request: Request) -> list[str]:
+    """Return what the resource takes: each of its methods may be a route of its own."""
+    found: set[str] = set()
+    for route in request.app.routes:
+        if isinstance(route, Route) and route.path_regex.match(request.scope["path"]):
+            found |= route.methods or set()
+    return sorted(found)
 
 
 async def _on_defect(request: Request, error: Exception) -> Response:

@@ -55,6 +55,7 @@ class RateLimiter:
         *,
         per_second: int,
         service_per_second: int,
+        address_per_second: int,
         timeout_seconds: float,
     ) -> None:
         self._redis = Redis.from_url(
@@ -75,23 +76,32 @@ class RateLimiter:
             False: RateLimitItemPerSecond(per_second),
             True: RateLimitItemPerSecond(service_per_second),
         }
+        self._address_limit = RateLimitItemPerSecond(address_per_second)
         self._clock = clock
         self._draws: dict[str, _Draw] = {}
         self._silent_until = 0.0
 
+    async def take_address(self, address: str) -> None:
+        """Count one request of an address, whoever sends it; raises Exhausted as `take` does."""
+        # No subject begins so.
+        await self._take(f"@{address}", self._address_limit)
+
     async def take(self, subject: str, *, is_service: bool) -> None:
         """Count one request; raises Exhausted (RATE_LIMITED) if it is one too many."""
+        await self._take(subject, self._limits[is_service])
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._redis.aclose()
+
+    async def _take(self, subject: str, limit: RateLimitItemPerSecond) -> None:
         draw = self._draws.get(subject)
         if draw is None:
             draw = self._new_draw(subject)
         if draw.left > 0 and draw.expires_at > self._clock.monotonic():
             draw.left -= 1
             return
-        await self._draw(subject, draw, self._limits[is_service])
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._redis.aclose()
+        await self._draw(subject, draw, limit)
 
     def _new_draw(self, subject: str) -> _Draw:
         if len(self._draws) >= MOST_CALLERS:

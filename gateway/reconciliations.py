@@ -5,17 +5,16 @@ from typing import TYPE_CHECKING, Annotated, Self
 from uuid import UUID
 
 from dialler.reconciler.v1 import reconciler_pb2
-from fastapi import Body, Depends, Path, Query
+from fastapi import Body, Path, Query
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from gateway.auth import Caller, caller_of
+from gateway.fields import CallerOf, HarmlessKey
 from gateway.schemas import Id, Moment, moment_in, name_in
 from servicekit.errors import Unavailable
 
 if TYPE_CHECKING:
     from dialler.reconciler.v1.reconciler_pb2_grpc import ReconcilerServiceAsyncStub
 
-CallerOf = Annotated[Caller, Depends(caller_of)]
 RunId = Annotated[UUID, Path(description="The reconciliation's id.")]
 
 
@@ -231,7 +230,10 @@ class ReconciliationRoutes:
         )
 
     async def reconcile(
-        self, caller: CallerOf, body: Annotated[ReconciliationRequest | None, Body()] = None
+        self,
+        caller: CallerOf,
+        body: Annotated[ReconciliationRequest | None, Body()] = None,
+        key: HarmlessKey = None,
     ) -> Reconciliation:
         """Ask for a reconciliation; while one of its kind is waiting, that one is returned."""
         asked = body or ReconciliationRequest()

@@ -6,10 +6,20 @@ from uuid import UUID
 from dialler.model.v1 import call_state_pb2
 from dialler.queue.v1 import queue_pb2
 from dialler.user_context.v1 import user_context_pb2
-from fastapi import Body, Depends, Header, Path, Query, Request, Response
-from google.protobuf.timestamp_pb2 import Timestamp
+from fastapi import Body, Path, Query, Request, Response
+from pydantic.json_schema import SkipJsonSchema
 
-from gateway.auth import Caller, Guard, Role, caller_of
+from gateway.access import Access
+from gateway.access_trail import AccessTrail, View
+from gateway.auth import Caller, Guard, Role
+from gateway.fields import (
+    AgentIdQuery,
+    CallerOf,
+    HarmlessKey,
+    IdempotencyKey,
+    UpperSnake,
+    timestamp,
+)
 from gateway.pipeline import Pipeline, PipelineReader
 from gateway.problems import InvalidRequest
 from gateway.schemas import (
@@ -18,6 +28,8 @@ from gateway.schemas import (
     Claimed,
     ClaimRequest,
     EntryState,
+    Hold,
+    Outcome,
     OutcomeRequest,
     QueueEntries,
     QueueEntry,
@@ -39,23 +51,23 @@ if TYPE_CHECKING:
 
 ALL_ROLES = frozenset(Role)
 
-CallerOf = Annotated[Caller, Depends(caller_of)]
 AssignmentId = Annotated[UUID, Path(description="The assignment's id.")]
-IdempotencyKey = Annotated[
-    UUID,
-    Header(
-        alias="Idempotency-Key",
-        description="UUID chosen by the client; a repeat of the request returns the first answer.",
-    ),
-]
 
 
 class PeopleRoutes:
     """What an agent sees of a person."""
 
-    def __init__(self, guard: Guard, user_context: "UserContextServiceAsyncStub") -> None:
+    def __init__(
+        self,
+        guard: Guard,
+        user_context: "UserContextServiceAsyncStub",
+        access: Access,
+        trail: AccessTrail,
+    ) -> None:
         self._guard = guard
         self._user_context = user_context
+        self._access = access
+        self._trail = trail
 
     async def context(self, request: Request) -> Response:
         """Return the person's context as user_context has rendered it, byte for byte.
@@ -63,20 +75,42 @@ class PeopleRoutes:
         While the main app's database cannot be reached it is the last one known, and
         `Dialler-Stale` says `true`.
         """
-        await self._guard.admit(request, ALL_ROLES)
+        caller = await self._guard.admit(request, ALL_ROLES)
         user_id = user_id_of(request.path_params["user_id"])
         if user_id is None:
             where = {"location": "path.user_id", "code": "user_id", "message": "is not an id"}
             raise InvalidRequest([where])
+        if not self._access.is_granted(caller, user_id):
+            await self._access.require(caller, user_id)
         answer = await self._user_context.GetUserContext(
             user_context_pb2.GetUserContextRequest(
                 user_id=user_id, view=user_context_pb2.CONTEXT_VIEW_JSON
             )
         )
+        self._trail.note(caller.subject, user_id, View.CONTEXT)
         headers = _freshness_headers(answer.freshness)
         if _has_it(request, headers["ETag"]):
             return Response(None, 304, headers)
-        return Response(answer.context_json, 200, headers, "application/json")
+        return _PassedThrough(answer.context_json, headers)
+
+
+class _PassedThrough(Response):
+    """JSON as it came in; its headers are put together without Starlette's detours."""
+
+    media_type = "application/json"
+
+    def __init__(self, content: bytes, headers: dict[str, str]) -> None:
+        self.status_code = 200
+        self.body = content
+        self.background = None
+        self.raw_headers = [
+            (name.lower().encode("latin-1"), value.encode("latin-1"))
+            for name, value in headers.items()
+        ]
+        self.raw_headers += (
+            (b"content-length", b"%d" % len(content)),
+            (b"content-type", b"application/json"),
+        )
 
 
 class QueueRoutes:
@@ -100,6 +134,24 @@ class QueueRoutes:
         page_token: Annotated[
             str, Query(max_length=500, description="`next_page_token` of the page before.")
         ] = "",
+        hold: Annotated[
+            Hold | SkipJsonSchema[None], Query(description="Only people whom this holds.")
+        ] = None,
+        reason: Annotated[
+            UpperSnake | SkipJsonSchema[None],
+            Query(
+                description="Only people in the queue, or kept out, for this reason.",
+                examples=["NO_SIGNATURE"],
+            ),
+        ] = None,
+        last_outcome: Annotated[
+            Outcome | SkipJsonSchema[None],
+            Query(description="Only people whose last call ended so."),
+        ] = None,
+        agent_id: AgentIdQuery = None,
+        attempts_at_least: Annotated[
+            int, Query(ge=0, le=10_000, description="Only people called so often.")
+        ] = 0,
     ) -> QueueEntries:
         """One page of a queue in the order of handing out."""
         _require_queues(caller, [queue])
@@ -109,6 +161,13 @@ class QueueRoutes:
                 state=call_state_pb2.EntryState.Value(f"ENTRY_STATE_{state.name}"),
                 page_size=page_size,
                 page_token=page_token,
+                hold=call_state_pb2.Hold.Value(f"HOLD_{hold.name if hold else 'UNSPECIFIED'}"),
+                reason=reason or "",
+                last_outcome=call_state_pb2.Outcome.Value(
+                    f"OUTCOME_{last_outcome.name if last_outcome else 'UNSPECIFIED'}"
+                ),
+                agent_id=agent_id or "",
+                attempts_at_least=attempts_at_least,
             )
         )
         return QueueEntries(
@@ -120,8 +179,9 @@ class QueueRoutes:
 class AssignmentRoutes:
     """What an agent does with the people handed to it. The agent is always the token's subject."""
 
-    def __init__(self, queue: "QueueServiceAsyncStub") -> None:
+    def __init__(self, queue: "QueueServiceAsyncStub", access: Access) -> None:
         self._queue = queue
+        self._access = access
 
     async def claim(
         self,
@@ -142,6 +202,8 @@ class AssignmentRoutes:
                 request_id=str(key),
             )
         )
+        if answer.HasField("assignment"):
+            self._access.begin(caller.subject, answer.assignment)
         is_new = answer.HasField("assignment") and not answer.already_held
         response.status_code = 201 if is_new else 200
         return Claimed.of(answer)
@@ -151,7 +213,9 @@ class AssignmentRoutes:
         request = queue_pb2.GetCurrentAssignmentRequest(agent_id=caller.subject)
         return Assignment.of((await self._queue.GetCurrentAssignment(request)).assignment)
 
-    async def heartbeat(self, caller: CallerOf, assignment_id: AssignmentId) -> Assignment:
+    async def heartbeat(
+        self, caller: CallerOf, assignment_id: AssignmentId, key: HarmlessKey = None
+    ) -> Assignment:
         """Extend the assignment's lease."""
         request = queue_pb2.HeartbeatAssignmentRequest(
             assignment_id=str(assignment_id), agent_id=caller.subject
@@ -175,6 +239,7 @@ class AssignmentRoutes:
                 request_id=str(key),
             )
         )
+        self._access.end(caller.subject)
         return Released(call_state=CallState.of(answer.call_state))
 
     async def outcome(
@@ -191,10 +256,11 @@ class AssignmentRoutes:
                 agent_id=caller.subject,
                 outcome=call_state_pb2.Outcome.Value(f"OUTCOME_{body.outcome.name}"),
                 notes=body.notes,
-                callback_at=_timestamp(body),
+                callback_at=timestamp(body.callback_at),
                 request_id=str(key),
             )
         )
+        self._access.end(caller.subject)
         return Recorded(
             call_state=CallState.of(answer.call_state),
             conversion=conversion_name(answer.conversion),
@@ -252,11 +318,3 @@ def _require_queues(caller: Caller, queues: list[QueueName]) -> None:
             raise PermissionDenied(
                 "QUEUE_NOT_ALLOWED", f"the token does not allow {each}", queue=each
             )
-
-
-def _timestamp(body: OutcomeRequest) -> Timestamp | None:
-    if body.callback_at is None:
-        return None
-    stamp = Timestamp()
-    stamp.FromDatetime(body.callback_at)
-    return stamp

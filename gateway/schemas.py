@@ -7,13 +7,13 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Annotated, Any, Self
 
 from dialler.model.v1 import call_state_pb2, event_pb2
 from dialler.queue.v1 import queue_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 from pydantic import (
-    AfterValidator,
     AwareDatetime,
     BaseModel,
     BeforeValidator,
@@ -120,8 +120,13 @@ class EventType(StrEnum):
 
 def moment(value: Timestamp) -> str:
     """Return the time in RFC 3339, UTC, with microseconds."""
-    seconds = datetime.fromtimestamp(value.seconds, UTC).isoformat()[:19]
-    return f"{seconds}.{value.nanos // 1000:06d}Z"
+    return f"{_seconds(value.seconds)}.{value.nanos // 1000:06d}Z"
+
+
+# The same contexts are read over and over.
+@lru_cache(maxsize=8192)
+def _seconds(value: int) -> str:
+    return datetime.fromtimestamp(value, UTC).isoformat()[:19]
 
 
 def moment_in(message: Any, field: str) -> str | None:
@@ -188,20 +193,21 @@ def user_id_of(text: str) -> int | None:
     return value if value <= LARGEST_UINT64 else None
 
 
-def _storable(text: str) -> str:
-    if "\x00" in text:
-        raise ValueError("holds a NUL character")
-    return text
+# RFC 3339, section 5.6. Pydantic alone would take numbers of seconds, even as text.
+_RFC_3339 = re.compile(
+    r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(?:\.\d+)?(?:[Zz]|[+-]\d{2}:\d{2})", re.ASCII
+)
 
 
-def _is_text(value: object) -> object:
-    if not isinstance(value, str):
-        raise ValueError("not a string")
+def _is_rfc_3339(value: object) -> object:
+    if not isinstance(value, str) or not _RFC_3339.fullmatch(value):
+        raise ValueError("not a time with a zone as of RFC 3339")
     return value
 
 
-MomentIn = Annotated[AwareDatetime, BeforeValidator(_is_text)]
-Notes = Annotated[str, StringConstraints(max_length=10_000), AfterValidator(_storable)]
+MomentIn = Annotated[AwareDatetime, BeforeValidator(_is_rfc_3339)]
+# Any text that PostgreSQL can store.
+Notes = Annotated[str, StringConstraints(max_length=10_000, pattern=r"^[^\x00]*$")]
 
 
 class _Input(BaseModel):
@@ -418,6 +424,10 @@ class QueueStats(BaseModel):
     waiting: int
     assigned: int
     oldest_ready_since: Moment | None
+    holds: dict[Hold, int] = Field(description="Those who wait, by what holds them.")
+    blocked: dict[str, int] = Field(
+        description="Those whose matter is open and who are kept from being called, by reason."
+    )
 
     @classmethod
     def of(cls, message: queue_pb2.QueueStats) -> Self:
@@ -428,6 +438,8 @@ class QueueStats(BaseModel):
             waiting=message.waiting,
             assigned=message.assigned,
             oldest_ready_since=moment_in(message, "oldest_ready_since"),
+            holds={hold: it.people for it in message.holds if (hold := hold_name(it.hold))},
+            blocked={it.reason: it.people for it in message.blocked},
         )
 
 
@@ -439,6 +451,8 @@ class Queues(BaseModel):
     calls_today: int
     conversions_today: int
     wrong_calls_prevented_today: int
+    outcomes_today: dict[Outcome, int] = Field(description="Calls since midnight by outcome.")
+    callbacks_missed: int = Field(description="Callbacks on the supervisors' list.")
 
     @classmethod
     def of(cls, message: queue_pb2.GetQueueStatsResponse) -> Self:
@@ -449,6 +463,12 @@ class Queues(BaseModel):
             calls_today=message.calls_today,
             conversions_today=message.conversions_today,
             wrong_calls_prevented_today=message.wrong_calls_prevented_today,
+            outcomes_today={
+                outcome: it.calls
+                for it in message.outcomes_today
+                if (outcome := outcome_name(it.outcome))
+            },
+            callbacks_missed=message.callbacks_missed,
         )
 
 
@@ -465,6 +485,7 @@ class QueueEntry(BaseModel):
     entered_at: Moment | None
     reason: str
     assigned_agent_id: str | None
+    hold: Hold | None = Field(description="What keeps the person from being called now.")
 
     @classmethod
     def of(cls, message: queue_pb2.QueueEntry) -> Self:
@@ -480,6 +501,7 @@ class QueueEntry(BaseModel):
             entered_at=moment_in(message, "entered_at"),
             reason=message.reason,
             assigned_agent_id=message.assigned_agent_id or None,
+            hold=hold_name(message.hold),
         )
 
 

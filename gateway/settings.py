@@ -124,6 +124,20 @@ class GatewaySettings(ServiceSettings, TokenSettings):
     max_body_bytes: int = Field(
         default=65_536, ge=1024, description="Largest request body that is read."
     )
+    max_upload_bytes: int = Field(
+        default=512 * 1024 * 1024,
+        ge=1024,
+        description="Largest list of phone numbers that is read; it is streamed, never held.",
+    )
+    upload_deadline_seconds: float = Field(
+        default=600.0, gt=0.0, description="Time within which such a list is taken over."
+    )
+    search_access_seconds: int = Field(
+        default=900,
+        ge=10,
+        le=86_400,
+        description="How long an agent may read a person found by a search.",
+    )
     cors_origins: tuple[str, ...] = Field(
         default=(),
         description='Origins whose pages may call the API, as JSON: ["https://desk.example"].',
@@ -133,6 +147,15 @@ class GatewaySettings(ServiceSettings, TokenSettings):
     )
     service_rate_limit_per_second: int = Field(
         default=1000, ge=1, description="Requests a second allowed to one token of role service."
+    )
+    address_rate_limit_per_second: int = Field(
+        default=2000, ge=1, description="Requests a second allowed to one client address."
+    )
+    trusted_proxies: int = Field(
+        default=0,
+        ge=0,
+        le=10,
+        description="Proxies in front whose X-Forwarded-For is believed; 0 believes none.",
     )
     redis_timeout_seconds: float = Field(
         default=0.25, gt=0.0, description="Time limit for one answer of Redis, but for the stream."

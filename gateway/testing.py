@@ -1,6 +1,5 @@
 """Services that speak the real protocol but live in memory, and a gateway in front of them."""
 
-import asyncio
 import secrets
 import uuid
 from collections.abc import AsyncIterator, Mapping
@@ -18,9 +17,10 @@ from dialler.user_context.v1 import user_context_pb2, user_context_pb2_grpc
 from google.protobuf.message import Message
 
 from gateway.app import build
+from gateway.fake import Fake
+from gateway.fake_desk import FakeDesk
 from gateway.settings import GatewaySettings
 from gateway.token import development_token
-from servicekit import deadline, telemetry
 from servicekit.errors import Conflict, InvalidArgument, NotFound
 from servicekit.server import GrpcServer
 from servicekit.settings import ServiceSettings
@@ -32,38 +32,6 @@ M = TypeVar("M", bound=Message)
 
 
 @dataclass
-class Call:
-    """One call a fake has received."""
-
-    method: str
-    request: Any
-    remaining_seconds: float | None
-    trace_id: str | None
-
-
-@dataclass
-class Fake:
-    """What all fakes have: the calls they got, and errors they are told to answer with."""
-
-    calls: list[Call] = field(default_factory=list)
-    failures: dict[str, Exception] = field(default_factory=dict)
-    gates: dict[str, asyncio.Event] = field(default_factory=dict)
-
-    async def received(self, method: str, request: Message) -> None:
-        """Remember the call, wait for its gate if it has one, and raise its failure."""
-        remaining = deadline.remaining_seconds()
-        self.calls.append(Call(method, request, remaining, telemetry.trace_id()))
-        if method in self.gates:
-            await self.gates[method].wait()
-        if method in self.failures:
-            raise self.failures[method]
-
-    def requests(self, method: str) -> list[Any]:
-        """Return the requests of one method, oldest first."""
-        return [call.request for call in self.calls if call.method == method]
-
-
-@dataclass
 class FakeUserContext(Fake, user_context_pb2_grpc.UserContextServiceServicer):
     """Contexts by user id; `stale` marks all of them."""
 
@@ -71,6 +39,14 @@ class FakeUserContext(Fake, user_context_pb2_grpc.UserContextServiceServicer):
     etag: str = "e1"
     read_at_seconds: int = MOMENT_SECONDS
     stale: bool = False
+    people: list[user_context_pb2.FoundUser] = field(default_factory=list)
+
+    async def SearchUsers(self, request: Any, context: Any) -> Any:
+        """Return everybody, up to the limit."""
+        await self.received("SearchUsers", request)
+        shown = self.people[: request.limit]
+        is_complete = len(shown) == len(self.people)
+        return user_context_pb2.SearchUsersResponse(users=shown, is_complete=is_complete)
 
     async def GetUserContext(self, request: Any, context: Any) -> Any:
         """Return the bytes kept for the person."""
@@ -92,13 +68,12 @@ class FakeUserContext(Fake, user_context_pb2_grpc.UserContextServiceServicer):
 
 
 @dataclass
-class FakeQueue(Fake, queue_pb2_grpc.QueueServiceServicer):
+class FakeQueue(FakeDesk, queue_pb2_grpc.QueueServiceServicer):
     """Hands out `ready` people in order and keeps the promises about repeats and ownership."""
 
     ready: list[int] = field(default_factory=list)
     live: dict[str, queue_pb2.Assignment] = field(default_factory=dict)
     answers: dict[str, tuple[Message, Message]] = field(default_factory=dict)
-    agents: list[queue_pb2.Agent] = field(default_factory=list)
     stats: queue_pb2.GetQueueStatsResponse | None = None
 
     async def ClaimNext(self, request: Any, context: Any) -> Any:
@@ -143,12 +118,11 @@ class FakeQueue(Fake, queue_pb2_grpc.QueueServiceServicer):
         response = queue_pb2.GetQueueStatsResponse(calls_today=7)
         stats = response.queues.add(queue=call_state_pb2.QUEUE_UNSIGNED_USERS, waiting=3)
         stats.ready = len(self.ready)
+        stats.holds.add(hold=call_state_pb2.HOLD_COOLING, people=2)
+        stats.blocked.add(reason="DO_NOT_CONTACT", people=1)
+        response.outcomes_today.add(outcome=call_state_pb2.OUTCOME_NO_ANSWER, calls=7)
+        response.callbacks_missed = 4
         return response
-
-    async def ListAgents(self, request: Any, context: Any) -> Any:
-        """Return those given."""
-        await self.received("ListAgents", request)
-        return queue_pb2.ListAgentsResponse(agents=self.agents)
 
     async def ListEntries(self, request: Any, context: Any) -> Any:
         """Return a page; tokens are offsets in decimal."""

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from servicekit import logs
+from servicekit import database_telemetry, logs
 from servicekit.errors import Conflict, DeadlineExceeded, Internal, ServiceError, Unavailable
 
 RETRY_AFTER_SECONDS = 1.0
@@ -36,6 +36,7 @@ def postgres_engine(
     pool_timeout_seconds: float = 2.0,
     connect_timeout_seconds: float = 3.0,
     is_behind_pgbouncer: bool = False,
+    pool_name: str = "postgres",
 ) -> AsyncEngine:
     """Return an engine of at most `pool_size` connections; none is opened yet.
 
@@ -65,6 +66,7 @@ def postgres_engine(
     engine = _engine(
         _with_driver(url, "postgresql+asyncpg"), pool_size, pool_timeout_seconds, arguments
     )
+    database_telemetry.observe(engine, "postgresql", pool_name)
     if is_behind_pgbouncer:
         _limit_each_transaction(engine, limits)
     return engine
@@ -79,6 +81,7 @@ def mysql_engine(
     pool_timeout_seconds: float = 2.0,
     connect_timeout_seconds: float = 3.0,
     tls_ca_file: Path | None = None,
+    pool_name: str = "mysql",
 ) -> AsyncEngine:
     """Return an engine of at most `pool_size` connections for MySQL 8/9 or MariaDB.
 
@@ -102,6 +105,7 @@ def mysql_engine(
         isolation_level="AUTOCOMMIT" if read_only else "READ COMMITTED",
     )
     _prepare_mysql_sessions(engine, statement_timeout_seconds, read_only)
+    database_telemetry.observe(engine, "mysql", pool_name)
     return engine
 
 
@@ -126,6 +130,7 @@ def database_errors() -> Iterator[None]:
 def classify(error: BaseException) -> ServiceError:
     """Return our error for one of SQLAlchemy's, a driver's or the network's."""
     if isinstance(error, PoolTimeoutError):
+        database_telemetry.pool_timed_out()
         return Unavailable(
             "DATABASE_BUSY",
             "no database connection became free",

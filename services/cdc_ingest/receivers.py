@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import queue
 import random
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 from servicekit.errors import Unavailable
@@ -16,7 +18,8 @@ from services.cdc_ingest.intake import Intake
 from services.cdc_ingest.reading import read
 from services.cdc_ingest.store import SqsStore
 
-_SMALL_BYTES = 16 * 1024
+SMALL_BYTES = 16 * 1024
+_LOOK_SECONDS = 0.05
 _BACK_OFF = BackOff(first_seconds=0.2, longest_seconds=10.0)
 
 _log = logging.getLogger(__name__)
@@ -27,7 +30,9 @@ Deliver = Callable[[Sequence[Arrival]], None]
 class Receivers:
     """Polls as long as the intake admits it; `deliver` is called on the event loop.
 
-    A message that arrives after the intake was paused or closed goes straight back to SQS.
+    Large messages hold many changes of a bulk each: they are read by a thread of their own, so that
+    polls go on and a lone change behind them is not kept waiting. A message that arrives after the
+    intake was paused or closed, or has waited too long to be read, goes straight back to SQS.
     """
 
     def __init__(
@@ -39,12 +44,16 @@ class Receivers:
         *,
         threads: int,
         wait_seconds: int,
+        visibility_seconds: float,
     ) -> None:
         self._store = store
         self._intake = intake
         self._people = people
         self._witness = witness
         self._wait_seconds = wait_seconds
+        # Nobody extends the visibility of what has not been read.
+        self._patience_seconds = visibility_seconds / 2
+        self._large: queue.SimpleQueue[tuple[float, Message]] = queue.SimpleQueue()
         self._count = threads
         self._threads: list[threading.Thread] = []
         self._failing = [False] * threads
@@ -62,6 +71,11 @@ class Receivers:
             )
             self._threads.append(thread)
             thread.start()
+        reader = threading.Thread(
+            target=self._read_large, args=(loop, deliver), name="reader", daemon=True
+        )
+        self._threads.append(reader)
+        reader.start()
 
     def close(self) -> None:
         """Begin no more polls."""
@@ -110,17 +124,44 @@ class Receivers:
     def _hand_over(
         self, messages: Sequence[Message], loop: asyncio.AbstractEventLoop, deliver: Deliver
     ) -> None:
-        for portion in portions(messages):
-            if not self._intake.gives_back:
-                arrivals = [read(message, self._people, self._witness) for message in portion]
-                try:
-                    loop.call_soon_threadsafe(deliver, arrivals)
-                except RuntimeError:
-                    # The loop has been closed under us.
-                    _log.info("loop_closed")
-                else:
-                    continue
-            self._return(portion)
+        small, large = by_size(messages)
+        now = time.monotonic()
+        for message in large:
+            self._large.put((now, message))
+        if small:
+            self._read(small, loop, deliver)
+
+    def _read_large(self, loop: asyncio.AbstractEventLoop, deliver: Deliver) -> None:
+        """Read one after the other; at the end give back what is left, once nobody polls."""
+        while True:
+            try:
+                taken_at, message = self._large.get(timeout=_LOOK_SECONDS)
+            except queue.Empty:
+                if self._stopping.is_set() and not self._is_polling():
+                    return
+                continue
+            if time.monotonic() - taken_at > self._patience_seconds:
+                self._return([message])
+            else:
+                self._read([message], loop, deliver)
+
+    def _is_polling(self) -> bool:
+        here = threading.current_thread()
+        return any(thread.is_alive() for thread in self._threads if thread is not here)
+
+    def _read(
+        self, messages: Sequence[Message], loop: asyncio.AbstractEventLoop, deliver: Deliver
+    ) -> None:
+        if not self._intake.gives_back:
+            arrivals = [read(message, self._people, self._witness) for message in messages]
+            try:
+                loop.call_soon_threadsafe(deliver, arrivals)
+            except RuntimeError:
+                # The loop has been closed under us.
+                _log.info("loop_closed")
+            else:
+                return
+        self._return(messages)
 
     def _return(self, messages: Sequence[Message]) -> None:
         try:
@@ -132,12 +173,8 @@ class Receivers:
             self._intake.left(message)
 
 
-def portions(messages: Sequence[Message]) -> list[list[Message]]:
-    """Return the messages as they are read and handed over: small ones together and at once.
-
-    A large one holds many changes of a bulk, which a lone change need not wait to be decoded.
-    """
-    small = [message for message in messages if message.size_bytes <= _SMALL_BYTES]
-    large = [message for message in messages if message.size_bytes > _SMALL_BYTES]
-    large.sort(key=lambda message: message.size_bytes)
-    return [part for part in (small, *([each] for each in large)) if part]
+def by_size(messages: Sequence[Message]) -> tuple[list[Message], list[Message]]:
+    """Return the small messages, and the large ones in the order in which they are read."""
+    small = [message for message in messages if message.size_bytes <= SMALL_BYTES]
+    large = [message for message in messages if message.size_bytes > SMALL_BYTES]
+    return small, sorted(large, key=lambda message: message.size_bytes)

@@ -29,6 +29,7 @@ from services.queue.facts_stream import FactsStream
 from services.queue.figures import Figures
 from services.queue.gauges import Gauges
 from services.queue.housekeeping import Housekeeping
+from services.queue.lookup_desk import LookupDesk
 from services.queue.main_app import MainApp
 from services.queue.outcome_desk import OutcomeDesk
 from services.queue.promotion import Promotion
@@ -108,6 +109,7 @@ def build(settings: QueueSettings, clock: Clock | None = None) -> Parts:
         applied_facts=AppliedFacts(database),
         entry_check=EntryCheck(database, rulebook, clock, posted),
         upkeep=Upkeep(housekeeping, assignment_desk, clock),
+        lookup=LookupDesk(database, rulebook),
     )
     servicer = QueueServicer(desks, rulebook, clock)
 

@@ -21,6 +21,7 @@ from services.queue.entry_check import EntryCheck
 from services.queue.explaining import Explaining
 from services.queue.facts_application import FactsApplication
 from services.queue.figures import Figures
+from services.queue.lookup_desk import LookupDesk
 from services.queue.outcome_desk import OutcomeDesk
 from services.queue.rebuild import Rebuild
 from services.queue.requests import ByActor
@@ -54,6 +55,7 @@ class Desks:
     applied_facts: AppliedFacts
     entry_check: EntryCheck
     upkeep: Upkeep
+    lookup: LookupDesk
 
 
 class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
@@ -360,6 +362,25 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
     ) -> queue_pb2.KeepHouseResponse:
         """Do one round of housekeeping."""
         return await self._desks.upkeep.run()
+
+    async def FindUsersByPhone(
+        self, request: queue_pb2.FindUsersByPhoneRequest, context: Context
+    ) -> queue_pb2.FindUsersByPhoneResponse:
+        """Return who has a number."""
+        return await self._desks.lookup.by_phone(request.phone_e164, request.limit)
+
+    async def ListCalls(
+        self, request: queue_pb2.ListCallsRequest, context: Context
+    ) -> queue_pb2.ListCallsResponse:
+        """Return a page of a person's calls."""
+        user_id = requests.user_of(request.user_id)
+        return await self._desks.lookup.calls(user_id, request.page_size, request.page_token)
+
+    async def GetReference(
+        self, request: queue_pb2.GetReferenceRequest, context: Context
+    ) -> queue_pb2.GetReferenceResponse:
+        """Return the rules a desk must know."""
+        return self._desks.lookup.reference()
 
     def _by_actor(self, request: ByActor) -> Request:
         """Return what identifies a repeat of a request of a supervisor, or whoever else acts."""

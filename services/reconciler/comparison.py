@@ -36,11 +36,17 @@ class Comparison:
     async def suspects(self) -> tuple[set[int], bool]:
         """Return who may have drifted, and whether the queue knows anybody at all."""
         await self._report.enter(RunPhase.READING, len(Table))
-        held = await self._hold()
-        if not held.user_ids:
-            return await self._everybody(), False
-        # The cache is asked while MySQL is at work, and the other way round.
-        theirs, found = await asyncio.gather(self._reading.sums(), self._cached_otherwise(held))
+        # MySQL is at work while the queue and the cache are asked.
+        reading = asyncio.create_task(self._reading.sums())
+        try:
+            held = await self._hold()
+            if not held.user_ids:
+                return await self._everybody(), False
+            found = await self._cached_otherwise(held)
+            theirs = await reading
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
         found |= held.altered | (held.unverified - held.absent)
         found |= await self._open(theirs, held)
         self._report.figures.users_checked = len(found.union(held.user_ids))

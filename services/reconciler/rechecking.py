@@ -84,7 +84,7 @@ class Rechecking:
         return moving
 
     async def _arrived(self, looked_at: datetime) -> None:
-        """Return once what was captured before then should have been applied."""
+        """Return once what was committed before then should have been applied."""
         waits = self._waits
         await asyncio.sleep(waits.shortest_seconds)
         if not self._upstreams.is_watching:

@@ -1,6 +1,6 @@
 """Puts the service together."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from dialler.queue.v1 import queue_pb2_grpc
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -20,20 +20,27 @@ from services.user_context.chunk_walk import ChunkWalks
 from services.user_context.cluster_redis import ClusterLink, is_cluster
 from services.user_context.coalescing import Coalescer
 from services.user_context.contexts import Contexts
-from services.user_context.domain import REFRESH_LIMIT
+from services.user_context.domain import REFRESH_LIMIT, UserId
 from services.user_context.facts_stream import FactsStreams
 from services.user_context.fingerprint_readings import FingerprintReadings
 from services.user_context.invalidations import Invalidations
 from services.user_context.metrics import CacheStats
+from services.user_context.name_index import NameIndex
 from services.user_context.pipelined_redis import PipelinedLink
-from services.user_context.readings import MainAppReadings
+from services.user_context.readings import MainAppReadings, Refreshed
 from services.user_context.redis_link import RedisLink
 from services.user_context.rendering import check_description
 from services.user_context.replica_lag import ReplicaLag
 from services.user_context.scan import TableScans
+from services.user_context.search import PeopleSearch
 from services.user_context.servicer import SERVICE_NAME, UserContextServicer, registering
 from services.user_context.settings import UserContextSettings
 from services.user_context.store import MainAppStore, OwnStore
+from services.user_context.store_search import MainAppPeople, NameStore
+
+# How soon a changed name can be searched for, and how often it is asked whether a sweep is due.
+NAMES_SECONDS = 1.0
+NAME_SWEEP_LOOK_SECONDS = 30.0
 
 Ping = Callable[[], Awaitable[None]]
 
@@ -47,10 +54,14 @@ def build(settings: UserContextSettings) -> Parts:
     check_description(described)
     clock = SystemClock()
     stats = CacheStats()
-    live_engine = _main_app(settings, settings.mysql_live_connections, settings.mysql_live_seconds)
-    bulk_engine = _main_app(settings, settings.mysql_bulk_connections, settings.mysql_bulk_seconds)
+    live_engine = _main_app(
+        settings, "mysql_live", settings.mysql_live_connections, settings.mysql_live_seconds
+    )
+    bulk_engine = _main_app(
+        settings, "mysql_bulk", settings.mysql_bulk_connections, settings.mysql_bulk_seconds
+    )
     # One at a time: a second stream of everybody is refused until the first has been read.
-    stream_engine = _main_app(settings, 1, settings.mysql_bulk_seconds)
+    stream_engine = _main_app(settings, "mysql_stream", 1, settings.mysql_bulk_seconds)
     own_engine = postgres_engine(
         settings.postgres_url.get_secret_value(),
         pool_size=settings.postgres_connections,
@@ -85,7 +96,14 @@ def build(settings: UserContextSettings) -> Parts:
     facts = Coalescer(
         readings.read_facts, max_keys=REFRESH_LIMIT, max_batches=settings.mysql_live_connections
     )
-    refreshes = Coalescer(readings.refresh, max_keys=REFRESH_LIMIT, max_batches=half)
+    people, names = MainAppPeople(bulk_engine, described), NameStore(own_engine)
+    name_index = NameIndex(people, names, clock, sweep_seconds=settings.name_sweep_seconds)
+
+    async def refreshed(user_ids: Sequence[UserId]) -> Mapping[UserId, Refreshed]:
+        name_index.notice(user_ids)
+        return await readings.refresh(user_ids)
+
+    refreshes = Coalescer(refreshed, max_keys=REFRESH_LIMIT, max_batches=half)
     main = Coalescer(readings.load, max_keys=REFRESH_LIMIT, max_batches=half, is_exclusive=True)
     call = Coalescer(call_states.load, max_keys=REFRESH_LIMIT, max_batches=4, is_exclusive=True)
     invalidations = Invalidations(cache, own)
@@ -93,6 +111,7 @@ def build(settings: UserContextSettings) -> Parts:
     walks = ChunkWalks(bulk_engine, described, clock, lag)
     servicer = UserContextServicer(
         contexts=Contexts(cache, main, call, stats),
+        search=PeopleSearch(people, names, queue),
         facts=facts,
         refreshes=refreshes,
         invalidations=invalidations,
@@ -116,6 +135,8 @@ def build(settings: UserContextSettings) -> Parts:
         Closing(lambda: queue_channel.close(None)),
         *(Closing(batches.stop) for batches in (facts, refreshes, main, call)),
         Loop("unraised_fences", invalidations.run_once, settings.unraised_interval_seconds, clock),
+        Loop("names", name_index.run_once, NAMES_SECONDS, clock),
+        Loop("name_sweep", name_index.sweep_once, NAME_SWEEP_LOOK_SECONDS, clock),
         GrpcServer(
             settings,
             "user_context",
@@ -126,12 +147,15 @@ def build(settings: UserContextSettings) -> Parts:
     )
 
 
-def _main_app(settings: UserContextSettings, connections: int, seconds: float) -> AsyncEngine:
+def _main_app(
+    settings: UserContextSettings, pool: str, connections: int, seconds: float
+) -> AsyncEngine:
     return mysql_engine(
         settings.mysql_url.get_secret_value(),
         pool_size=connections,
         statement_timeout_seconds=seconds,
         tls_ca_file=settings.mysql_tls_ca_file,
+        pool_name=pool,
     )
 
 

@@ -26,6 +26,7 @@ from services.user_context.invalidations import Invalidations
 from services.user_context.metrics import CacheStats, Result
 from services.user_context.readings import Refreshed
 from services.user_context.redis_link import RedisAway
+from services.user_context.search import PeopleSearch
 from services.user_context.store import MainAppStore
 
 SERVICE_NAME = "dialler.user_context.v1.UserContextService"
@@ -44,6 +45,7 @@ class UserContextServicer:
         self,
         *,
         contexts: Contexts,
+        search: PeopleSearch,
         facts: Coalescer[UserId, UserFacts],
         refreshes: Coalescer[UserId, Refreshed],
         invalidations: Invalidations,
@@ -55,6 +57,7 @@ class UserContextServicer:
         stats: CacheStats,
     ) -> None:
         self._contexts = contexts
+        self._search = search
         self._facts = facts
         self._refreshes = refreshes
         self._invalidations = invalidations
@@ -86,6 +89,12 @@ class UserContextServicer:
         if not missing:
             return found
         return found + pb.BatchGetUserContextsResponse(missing_user_ids=missing).SerializeToString()
+
+    async def SearchUsers(
+        self, request: pb.SearchUsersRequest, context: _Context
+    ) -> pb.SearchUsersResponse:
+        """People by number, address or name."""
+        return await self._search.find(request)
 
     async def RefreshUsers(
         self, request: pb.RefreshUsersRequest, context: _Context

@@ -85,3 +85,8 @@ class UserContextSettings(ServiceSettings):
         gt=0.0,
         description="Pause between attempts to tell the cache of invalidations it has missed.",
     )
+    name_sweep_seconds: float = Field(
+        default=21_600.0,
+        gt=0.0,
+        description="Pause between two sweeps of everybody's names, which search goes by.",
+    )

@@ -1,9 +1,10 @@
-"""The main app's tables as its description gives them, and the two things we keep ourselves."""
+"""The main app's tables as its description gives them, and what we keep ourselves."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import TIMESTAMP, TSVECTOR
 
 from mainapp.description import ColumnType, Description
 
@@ -22,6 +23,27 @@ unraised_fences = sa.Table(
     sa.Column("part", sa.Text, primary_key=True),
     sa.Column("user_id", sa.Numeric(20, 0), primary_key=True),
     sa.Column("version", sa.Numeric(20, 0), nullable=False),
+)
+
+# The words of people's names, for search alone (docs/decisions/0015).
+name_words = sa.Table(
+    "name_words",
+    metadata,
+    sa.Column("user_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("words", TSVECTOR, nullable=False),
+    sa.Index("name_words_words", "words", postgresql_using="gin"),
+)
+
+# How far they have been taken up: one row.
+name_sweep = sa.Table(
+    "name_sweep",
+    metadata,
+    sa.Column("only", sa.Boolean, primary_key=True, server_default=sa.true()),
+    sa.Column("through_user_id", sa.BigInteger, nullable=False),
+    sa.Column("began_at", TIMESTAMP(timezone=True)),
+    sa.Column("completed_at", TIMESTAMP(timezone=True)),
+    sa.Column("first_completed_at", TIMESTAMP(timezone=True)),
+    sa.CheckConstraint(sa.column("only"), name="name_sweep_only"),
 )
 
 # Types that hand the driver's values on unchanged; `store` normalises them.

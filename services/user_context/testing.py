@@ -55,6 +55,7 @@ class QueueDouble:
     states: dict[int, CallState] = field(default_factory=dict)
     is_away: bool = False
     asked: list[tuple[int, ...]] = field(default_factory=list)
+    phones: dict[str, list[int]] = field(default_factory=dict)
 
     async def answer(
         self, request: queue_pb2.BatchGetCallStatesRequest, context: Any
@@ -69,15 +70,28 @@ class QueueDouble:
             ]
         )
 
+    async def find(
+        self, request: queue_pb2.FindUsersByPhoneRequest, context: Any
+    ) -> queue_pb2.FindUsersByPhoneResponse:
+        """Answer FindUsersByPhone from ``phones``."""
+        found = self.phones.get(request.phone_e164, [])[: request.limit]
+        return queue_pb2.FindUsersByPhoneResponse(user_ids=found)
+
     def register(self, server: grpc.aio.Server) -> None:
-        """Add the one method that is asked for to a server."""
+        """Add the methods that are asked for to a server."""
         handler = grpc.unary_unary_rpc_method_handler(
             self.answer,
             request_deserializer=queue_pb2.BatchGetCallStatesRequest.FromString,
             response_serializer=queue_pb2.BatchGetCallStatesResponse.SerializeToString,
         )
+        find = grpc.unary_unary_rpc_method_handler(
+            self.find,
+            request_deserializer=queue_pb2.FindUsersByPhoneRequest.FromString,
+            response_serializer=queue_pb2.FindUsersByPhoneResponse.SerializeToString,
+        )
+        handlers = {"BatchGetCallStates": handler, "FindUsersByPhone": find}
         server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler(QUEUE_SERVICE, {"BatchGetCallStates": handler}),)
+            (grpc.method_handlers_generic_handler(QUEUE_SERVICE, handlers),)
         )
 
 

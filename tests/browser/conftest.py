@@ -111,7 +111,7 @@ def fill(services: FakeServices) -> None:
         )
         agent = queue_pb2.Agent(agent_id=f"agent-{number + 1}", presence=presence)
         agent.presence_since.seconds = now.seconds - 20 - 37 * number
-        services.queue.agents.append(agent)
+        services.queue.agents[agent.agent_id] = agent
     run = reconciler_pb2.Run(
         run_id="8d5f6ac5-7a0e-4f28-9a6c-1b2f3c4d5e6f",
         kind=reconciler_pb2.RUN_KIND_FULL,

@@ -193,8 +193,8 @@ async def test_sign_in_page_is_accessible(gateway: RunningGateway, open_page: Op
 
 async def test_hostile_text_is_shown_as_text(gateway: RunningGateway, open_page: Open) -> None:
     services = gateway.services
-    services.queue.agents.insert(
-        0, queue_pb2.Agent(agent_id=CANARY, presence=queue_pb2.PRESENCE_ON_CALL)
+    services.queue.agents[CANARY] = queue_pb2.Agent(
+        agent_id=CANARY, presence=queue_pb2.PRESENCE_ON_CALL
     )
     services.reconciler.freshness = reconciler_pb2.GetFreshnessResponse(
         mode=reconciler_pb2.FRESHNESS_MODE_BATCH, reason=CANARY

@@ -48,7 +48,9 @@ def test_service_killed_while_changes_flow(stack: Stack, supervisor: Desk, name:
     _await_no_signed_person_in_unsigned(stack, supervisor)
 
 
-def test_redis_emptied_and_restarted_in_mid_work(stack: Stack, agent: Desk) -> None:
+def test_redis_emptied_and_restarted_in_mid_work(
+    stack: Stack, agent: Desk, supervisor: Desk
+) -> None:
     assignment = agent.claim()["assignment"]
     path = f"/v1/people/{assignment['user_id']}/context"
     before = _lasting(agent.get(path))
@@ -63,7 +65,7 @@ def test_redis_emptied_and_restarted_in_mid_work(stack: Stack, agent: Desk) -> N
     finally:
         stack.redis.start()
     wait_until(
-        lambda: agent.get(path)["call_state"]["last_outcome"] == "no_answer", 20, "the outcome"
+        lambda: supervisor.get(path)["call_state"]["last_outcome"] == "no_answer", 20, "the outcome"
     )
 
 
@@ -121,7 +123,7 @@ def test_invalidated_context_is_marked_stale_while_mysql_is_unreachable(
     )
 
 
-def test_outcome_survives_postgres_crash(stack: Stack, agent: Desk) -> None:
+def test_outcome_survives_postgres_crash(stack: Stack, agent: Desk, supervisor: Desk) -> None:
     assignment = agent.claim()["assignment"]
     agent.record(assignment["assignment_id"], "bad_number").raise_for_status()
     stack.postgres.kill()
@@ -129,7 +131,7 @@ def test_outcome_survives_postgres_crash(stack: Stack, agent: Desk) -> None:
     path = f"/v1/people/{assignment['user_id']}/context"
 
     def is_back() -> bool:
-        response = agent.client.get(path)
+        response = supervisor.client.get(path)
         state = response.json().get("call_state") if response.is_success else None
         return bool(state and state["last_outcome"] == "bad_number")
 

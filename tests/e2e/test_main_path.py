@@ -130,13 +130,15 @@ def test_agent_claims_sees_the_context_and_records_an_outcome(agent: Desk) -> No
     assert agent.client.get("/v1/assignments/current").status_code == 404
 
 
-def test_context_shows_the_outcome_soon_after(agent: Desk) -> None:
+def test_context_shows_the_outcome_soon_after(agent: Desk, supervisor: Desk) -> None:
     assignment = agent.claim()["assignment"]
     path = f"/v1/people/{assignment['user_id']}/context"
     agent.get(path)
     agent.record(assignment["assignment_id"], "hung_up").raise_for_status()
+    # The person is the agent's to see no more.
+    assert agent.client.get(path).status_code == 403
     wait_until(
-        lambda: agent.get(path)["call_state"]["last_outcome"] == "hung_up", 10, "the outcome"
+        lambda: supervisor.get(path)["call_state"]["last_outcome"] == "hung_up", 10, "the outcome"
     )
 
 
@@ -148,7 +150,7 @@ def test_agent_on_a_call_sees_the_signature_arrive(agent: Desk, main_app: MainAp
         events.wait_for_user(user_id, "context_changed")
 
 
-def test_double_click_records_one_outcome(agent: Desk) -> None:
+def test_double_click_records_one_outcome(agent: Desk, supervisor: Desk) -> None:
     assignment = agent.claim()["assignment"]
     path = f"/v1/assignments/{assignment['assignment_id']}/outcome"
     headers = {"Idempotency-Key": str(uuid.uuid4())}
@@ -156,5 +158,5 @@ def test_double_click_records_one_outcome(agent: Desk) -> None:
     second = agent.client.post(path, json={"outcome": "no_answer"}, headers=headers)
     assert (first.status_code, second.status_code) == (200, 200)
     assert first.json() == second.json()
-    context = agent.get(f"/v1/people/{assignment['user_id']}/context")
+    context = supervisor.get(f"/v1/people/{assignment['user_id']}/context")
     assert context["call_state"]["attempts"] == first.json()["call_state"]["attempts"]

@@ -1,4 +1,4 @@
-"""Up to when everything that was captured has been applied, as far as it was received."""
+"""Up to when everything that was committed has been applied, as far as it was received."""
 
 from datetime import datetime
 
@@ -6,10 +6,11 @@ from services.cdc_ingest.domain.messages import Arrival, Message
 
 
 class Horizon:
-    """Follows messages from being held to their end, by when their changes were captured.
+    """Follows messages from being held to their end, by when their changes were committed.
 
-    What went back to SQS has not been applied: it counts until it comes again, or until others
-    must have received it. Dead letters no longer count.
+    Not by when they were captured: a capture that lags tells of old commits now. What went back
+    to SQS has not been applied: it counts until it comes again, or until others must have received
+    it. Dead letters no longer count.
     """
 
     def __init__(self, grace_seconds: float) -> None:
@@ -17,13 +18,14 @@ class Horizon:
         self._held: dict[str, datetime | None] = {}
         self._returned: dict[str, tuple[datetime | None, float]] = {}
         self._newest: datetime | None = None
+        self._alive_at: datetime | None = None
         # Where the horizon was a while ago: to look through all for each message would be dear.
         self._mark: datetime | None = None
 
     @property
     def alive_at(self) -> datetime | None:
         """Capture time of the newest message, heartbeats included; None before the first."""
-        return self._newest
+        return self._alive_at
 
     @property
     def applied_through(self) -> datetime | None:
@@ -35,7 +37,9 @@ class Horizon:
 
     def hold(self, arrival: Arrival) -> None:
         """Note a message just received, or more of one that is held."""
-        message, told = arrival.message, arrival.captured_from
+        message, told, captured = arrival.message, arrival.committed_from, arrival.captured_from
+        if captured is not None and (self._alive_at is None or captured > self._alive_at):
+            self._alive_at = captured
         before, _ = self._returned.pop(message.message_id, (None, 0.0))
         if told is None:
             # Nothing tells its age: until it is done, no more is promised than was before it.

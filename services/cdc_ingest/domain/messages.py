@@ -66,6 +66,11 @@ class Arrival:
         written = (file.written_at for file in self.files if file.written_at is not None)
         return self.times.captured_at or self.times.committed_at or min(written, default=None)
 
+    @property
+    def committed_from(self) -> datetime | None:
+        """No change in it was committed before this moment; None when nothing tells."""
+        return self.times.committed_at or self.captured_from
+
 
 def times_of(message: Message, records: Iterable[Record]) -> ChangeTimes:
     """Return the times the message's attributes tell, else those of its oldest record."""

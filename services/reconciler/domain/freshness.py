@@ -33,7 +33,7 @@ class Freshness:
 class Pipeline:
     """What a copy of the ingest says of itself.
 
-    `applied_through` is the capture time up to which everything it received has been applied.
+    Everything it received of what was committed before `applied_through` has been applied.
     """
 
     capture_alive_at: datetime | None

@@ -15,6 +15,7 @@ from typing import Any
 from dialler.binlog_relay.v1 import binlog_relay_pb2, binlog_relay_pb2_grpc
 
 from devstack.mainapp_database import MainAppDatabase
+from devstack.mysql_server import MySQL
 from devstack.postgres_database import PostgresDatabase
 from devstack.processes import OwnedProcess
 from devstack.queues import SqsQueue
@@ -127,7 +128,8 @@ class RelayBench:
     def binlog_end(self) -> tuple[str, int]:
         """File and offset of the end of the server's binlog."""
         with self.main_app.server.connect() as connection, connection.cursor() as cursor:
-            cursor.execute("SHOW MASTER STATUS")
+            name = "BINARY LOG" if isinstance(self.main_app.server, MySQL) else "MASTER"
+            cursor.execute(f"SHOW {name} STATUS")
             row = cursor.fetchone()
         assert row is not None
         return str(row[0]), int(row[1])

@@ -22,6 +22,24 @@ ANY = "b83bf13c-60f4-4166-ad09-736910c6b1cc"
 # Every guarded endpoint, and who may use it.
 ROUTES = [
     ("GET", "/v1/people/7/context", {"agent", "supervisor", "service"}),
+    ("POST", "/v1/people/search", {"agent", "supervisor", "service"}),
+    ("GET", "/v1/people/7/explanation", {"agent", "supervisor", "service"}),
+    ("GET", "/v1/people/7/calls", {"agent", "supervisor", "service"}),
+    ("GET", "/v1/reference", {"agent", "supervisor", "service"}),
+    ("PUT", "/v1/agents/me/presence", {"agent"}),
+    ("GET", "/v1/agents", {"supervisor"}),
+    ("PUT", "/v1/agents/agent-1/queues", {"supervisor"}),
+    ("GET", "/v1/assignments", {"supervisor"}),
+    ("POST", f"/v1/assignments/{ANY}/force-release", {"supervisor"}),
+    ("GET", "/v1/callbacks", {"agent", "supervisor"}),
+    ("POST", "/v1/callbacks", {"agent", "supervisor"}),
+    ("GET", "/v1/suppressions", {"supervisor"}),
+    ("POST", "/v1/suppressions", {"supervisor"}),
+    ("POST", "/v1/suppressions/lift", {"supervisor"}),
+    ("PUT", "/v1/phone-lists/tps", {"supervisor"}),
+    ("POST", "/v1/rebuilds", {"supervisor"}),
+    ("GET", f"/v1/rebuilds/{ANY}", {"supervisor"}),
+    ("GET", "/v1/audit-entries", {"supervisor"}),
     ("GET", "/v1/queues", {"agent", "supervisor", "service"}),
     ("GET", "/v1/queues/callbacks/entries", {"agent", "supervisor"}),
     ("POST", "/v1/assignments", {"agent"}),
@@ -74,6 +92,7 @@ async def test_who_may_do_what(
     response = await http.request(method, path)
     assert problem(response, 401)["reason"] == "TOKEN_MISSING"
     assert response.headers["www-authenticate"] == 'Bearer realm="dialler"'
+    gateway.services.queue.hold("somebody", 7)
     for role in ("agent", "supervisor", "service"):
         response = await http.request(method, path, headers=gateway.headers(role, "somebody"))
         if role not in roles:
@@ -231,6 +250,7 @@ async def test_slow_body_does_not_hold_on(start: Any) -> None:
 async def test_defect_is_told_without_details_and_logged_once(
     gateway: RunningGateway, agent: httpx.AsyncClient, log_lines: io.StringIO
 ) -> None:
+    gateway.services.queue.hold("agent-1", 7)
     gateway.services.queue.failures["GetQueueStats"] = ValueError(PERSONAL)
     response = await agent.get("/v1/queues")
     assert problem(response, 500)["reason"] == "INTERNAL"
@@ -247,6 +267,7 @@ async def test_log_has_ids_only(
     gateway: RunningGateway, agent: httpx.AsyncClient, log_lines: io.StringIO
 ) -> None:
     gateway.services.user_context.contexts[7] = PERSONAL.encode()
+    gateway.services.queue.hold("agent-1", 7)
     await agent.get("/v1/people/7/context", params={"why": PERSONAL})
     await agent.get(f"/v1/people/{PERSONAL}/context")
     await agent.get(f"/{PERSONAL}")
@@ -293,6 +314,22 @@ async def test_rate_limit_is_one_callers_at_all_copies(start: Any) -> None:
     assert problem(refused, 429)["reason"] == "RATE_LIMITED"
     assert refused.headers["retry-after"] == "1"
     assert other.status_code == 200
+
+
+async def test_one_address_is_limited_whoever_it_says_it_is(start: Any) -> None:
+    """Guesses of tokens count; behind a proxy that is believed, its clients are told apart."""
+    gateway = await start(address_rate_limit_per_second=5, trusted_proxies=1)
+
+    async def statuses(told: str, number: int) -> set[int]:
+        async with httpx.AsyncClient(base_url=gateway.url) as client:
+            headers = {"Authorization": "Bearer a.b.c", "X-Forwarded-For": told}
+            found = [await client.get("/v1/queues", headers=headers) for _ in range(number)]
+            return {each.status_code for each in found}
+
+    assert await statuses("192.0.2.1", 40) == {401, 429}
+    # What a client says of itself comes before what the proxy adds, and is not believed.
+    assert 429 in await statuses("198.51.100.9, 192.0.2.1", 40)
+    assert await statuses("192.0.2.2", 1) == {401}
 
 
 async def test_rate_limit_fails_open(start: Any, own_redis: Redis) -> None:

@@ -30,10 +30,10 @@ def reason(response: httpx.Response, status: int) -> str:
 
 
 async def test_context_passes_bytes_through(
-    gateway: RunningGateway, agent: httpx.AsyncClient
+    gateway: RunningGateway, supervisor: httpx.AsyncClient
 ) -> None:
     gateway.services.user_context.contexts[2**64 - 1] = CONTEXT
-    response = await agent.get(f"/v1/people/{2**64 - 1}/context")
+    response = await supervisor.get(f"/v1/people/{2**64 - 1}/context")
     assert response.status_code == 200
     assert response.content == CONTEXT
     assert response.headers["content-type"] == "application/json"
@@ -49,40 +49,43 @@ async def test_every_role_reads_a_context(
     gateway: RunningGateway, http: httpx.AsyncClient, role: str
 ) -> None:
     gateway.services.user_context.contexts[7] = CONTEXT
+    gateway.services.queue.hold("somebody", 7)
     response = await http.get("/v1/people/7/context", headers=gateway.headers(role, "somebody"))
     assert response.content == CONTEXT
 
 
 @pytest.mark.parametrize("sent", ['"e1"', 'W/"e1"', '"old", "e1"', "*"])
 async def test_context_the_client_holds_is_not_sent_again(
-    gateway: RunningGateway, agent: httpx.AsyncClient, sent: str
+    gateway: RunningGateway, supervisor: httpx.AsyncClient, sent: str
 ) -> None:
     gateway.services.user_context.contexts[7] = CONTEXT
-    response = await agent.get("/v1/people/7/context", headers={"If-None-Match": sent})
+    response = await supervisor.get("/v1/people/7/context", headers={"If-None-Match": sent})
     assert response.status_code == 304
     assert response.content == b""
     assert response.headers["etag"] == '"e1"'
 
 
 async def test_context_that_changed_is_sent(
-    gateway: RunningGateway, agent: httpx.AsyncClient
+    gateway: RunningGateway, supervisor: httpx.AsyncClient
 ) -> None:
     gateway.services.user_context.contexts[7] = CONTEXT
     gateway.services.user_context.etag = "e2"
-    response = await agent.get("/v1/people/7/context", headers={"If-None-Match": '"e1"'})
+    response = await supervisor.get("/v1/people/7/context", headers={"If-None-Match": '"e1"'})
     assert response.status_code == 200
 
 
-async def test_stale_context_says_so(gateway: RunningGateway, agent: httpx.AsyncClient) -> None:
+async def test_stale_context_says_so(
+    gateway: RunningGateway, supervisor: httpx.AsyncClient
+) -> None:
     gateway.services.user_context.contexts[7] = CONTEXT
     gateway.services.user_context.stale = True
-    response = await agent.get("/v1/people/7/context")
+    response = await supervisor.get("/v1/people/7/context")
     assert response.content == CONTEXT
     assert response.headers["dialler-stale"] == "true"
 
 
-async def test_unknown_person(agent: httpx.AsyncClient) -> None:
-    assert reason(await agent.get("/v1/people/7/context"), 404) == "USER_NOT_FOUND"
+async def test_unknown_person(supervisor: httpx.AsyncClient) -> None:
+    assert reason(await supervisor.get("/v1/people/7/context"), 404) == "USER_NOT_FOUND"
 
 
 @pytest.mark.parametrize("text", ["0", "007", "-1", "1.5", str(2**64), "jo@example.com", "٣"])
@@ -103,7 +106,11 @@ async def test_queue_stats(gateway: RunningGateway, agent: httpx.AsyncClient) ->
         "waiting": 3,
         "assigned": 0,
         "oldest_ready_since": None,
+        "holds": {"cooling": 2},
+        "blocked": {"DO_NOT_CONTACT": 1},
     }
+    assert body["outcomes_today"] == {"no_answer": 7}
+    assert body["callbacks_missed"] == 4
 
 
 async def test_entries_page_by_page(gateway: RunningGateway, supervisor: httpx.AsyncClient) -> None:
@@ -120,6 +127,26 @@ async def test_entries_page_by_page(gateway: RunningGateway, supervisor: httpx.A
     assert seen == [str(2**60 + n) for n in range(5)]
     requests = gateway.services.queue.requests("ListEntries")
     assert {each.state for each in requests} == {call_state_pb2.ENTRY_STATE_WAITING}
+
+
+async def test_entries_by_every_filter(
+    gateway: RunningGateway, supervisor: httpx.AsyncClient
+) -> None:
+    filters: dict[str, str | int] = {
+        "state": "waiting",
+        "hold": "daily_cap",
+        "reason": "NO_SIGNATURE",
+        "last_outcome": "no_answer",
+        "agent_id": "agent-1",
+        "attempts_at_least": 3,
+    }
+    path = "/v1/queues/unsigned_users/entries"
+    assert (await supervisor.get(path, params=filters)).status_code == 200
+    (request,) = gateway.services.queue.requests("ListEntries")
+    assert request.hold == call_state_pb2.HOLD_DAILY_CAP
+    assert request.last_outcome == call_state_pb2.OUTCOME_NO_ANSWER
+    told = (request.reason, request.agent_id, request.attempts_at_least)
+    assert told == ("NO_SIGNATURE", "agent-1", 3)
 
 
 async def test_entries_refuse_what_they_do_not_know(supervisor: httpx.AsyncClient) -> None:

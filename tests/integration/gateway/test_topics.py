@@ -258,12 +258,12 @@ async def test_agents_are_counted_by_what_they_do(start: Any) -> None:
         ("c", queue_pb2.PRESENCE_OFFLINE),
         ("d", queue_pb2.PRESENCE_UNSPECIFIED),
     ):
-        queue.agents.append(queue_pb2.Agent(agent_id=name, presence=presence))
+        queue.agents[name] = queue_pb2.Agent(agent_id=name, presence=presence)
     busy = queue_pb2.Agent(agent_id="e", presence=queue_pb2.PRESENCE_AVAILABLE)
     busy.assignment.user_id = 7
     busy.today.outcomes.add(calls=2)
     busy.today.outcomes.add(calls=1)
-    queue.agents.append(busy)
+    queue.agents["e"] = busy
     async with following(gateway, "supervisor", "wallboard") as listener:
         agents = (await listener.named("wallboard"))["agents"]
     listed = [(each["agent_id"], each["presence"]) for each in agents.pop("listed")]

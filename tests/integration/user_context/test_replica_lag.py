@@ -60,6 +60,7 @@ async def engine(replica: MariaDB, main_app: MainAppDatabase) -> AsyncIterator[A
     await made.dispose()
 
 
+@pytest.mark.mariadb
 async def test_a_comparison_waits_for_the_replica(
     replica: MariaDB, main_app: MainAppDatabase, engine: AsyncEngine
 ) -> None:

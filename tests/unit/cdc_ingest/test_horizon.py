@@ -47,6 +47,16 @@ def test_the_oldest_message_held_is_as_far_as_it_goes() -> None:
     assert horizon.applied_through == at(2)
 
 
+def test_a_capture_that_lags_promises_no_more_than_it_has_read() -> None:
+    horizon = Horizon(GRACE)
+    late = came("late", 100)
+    late = dataclasses.replace(late, times=ChangeTimes(NOW, at(5), at(100)))
+    horizon.hold(late)
+    assert (horizon.alive_at, horizon.applied_through) == (at(100), at(5))
+    horizon.finish(late.message)
+    assert horizon.applied_through == at(5)
+
+
 def test_what_went_back_is_not_applied_until_it_came_again() -> None:
     horizon = Horizon(GRACE)
     first = came("old", 1)

@@ -1,29 +1,24 @@
-"""In which order what one poll brings is read."""
+"""What one poll brings is told apart by size."""
 
 import dataclasses
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.cdc_ingest.receivers import portions
+from services.cdc_ingest.receivers import SMALL_BYTES, by_size
 from tests.unit.cdc_ingest.bodies import message
 
-SIZES = st.lists(st.sampled_from([10, 500, 16 * 1024, 16 * 1024 + 1, 100_000, 200_000]))
+SIZES = st.lists(st.sampled_from([10, 500, SMALL_BYTES, SMALL_BYTES + 1, 100_000, 200_000]))
 
 
 @given(SIZES)
-def test_small_messages_wait_for_no_large_one(sizes: list[int]) -> None:
+def test_small_messages_are_read_apart_from_large_ones(sizes: list[int]) -> None:
     came = [
         dataclasses.replace(message("x" * size), receipt=str(number))
         for number, size in enumerate(sizes)
     ]
-    found = portions(came)
-    everything = [each for portion in found for each in portion]
-    assert sorted(each.receipt for each in everything) == sorted(each.receipt for each in came)
-    assert all(found)
-    largest_of_small = max((e.size_bytes for e in everything if e.size_bytes <= 16_384), default=0)
-    assert [len(p) for p in found if p[0].size_bytes > largest_of_small] == [
-        1 for size in sizes if size > 16_384
-    ]
-    if any(size <= 16_384 for size in sizes):
-        assert all(each.size_bytes <= 16_384 for each in found[0])
+    small, large = by_size(came)
+    assert sorted(it.receipt for it in small + large) == sorted(it.receipt for it in came)
+    assert all(it.size_bytes <= SMALL_BYTES for it in small)
+    assert all(it.size_bytes > SMALL_BYTES for it in large)
+    assert [it.size_bytes for it in large] == sorted(it.size_bytes for it in large)

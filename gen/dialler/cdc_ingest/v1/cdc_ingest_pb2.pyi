@@ -110,7 +110,7 @@ class GetStatusResponse(_message.Message):
 
     @_builtins.property
     def applied_through(self) -> _timestamp_pb2.Timestamp:
-        """Everything captured before this moment, as far as it was received, has been applied; unset
+        """Everything committed before this moment, as far as it was received, has been applied; unset
         before the first message.
         """
 

@@ -112,6 +112,38 @@ REBUILD_PHASE_DONE: RebuildPhase.ValueType  # 3
 """Done; the figures are final."""
 Global___RebuildPhase: _TypeAlias = RebuildPhase  # noqa: Y015
 
+class _CallbackRule:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CallbackRuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CallbackRule.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CALLBACK_RULE_UNSPECIFIED: _CallbackRule.ValueType  # 0
+    """Not said."""
+    CALLBACK_RULE_NEVER: _CallbackRule.ValueType  # 1
+    """Never; a time may not be given."""
+    CALLBACK_RULE_ALLOWED: _CallbackRule.ValueType  # 2
+    """When a time is given."""
+    CALLBACK_RULE_ALWAYS: _CallbackRule.ValueType  # 3
+    """In any case; a time should be given."""
+    CALLBACK_RULE_IMMEDIATE: _CallbackRule.ValueType  # 4
+    """At once; a time may not be given."""
+
+class CallbackRule(_CallbackRule, metaclass=_CallbackRuleEnumTypeWrapper):
+    """Whether an outcome makes a callback."""
+
+CALLBACK_RULE_UNSPECIFIED: CallbackRule.ValueType  # 0
+"""Not said."""
+CALLBACK_RULE_NEVER: CallbackRule.ValueType  # 1
+"""Never; a time may not be given."""
+CALLBACK_RULE_ALLOWED: CallbackRule.ValueType  # 2
+"""When a time is given."""
+CALLBACK_RULE_ALWAYS: CallbackRule.ValueType  # 3
+"""In any case; a time should be given."""
+CALLBACK_RULE_IMMEDIATE: CallbackRule.ValueType  # 4
+"""At once; a time may not be given."""
+Global___CallbackRule: _TypeAlias = CallbackRule  # noqa: Y015
+
 @_typing.final
 class ApplyUserFactsRequest(_message.Message):
     """Request of ApplyUserFacts."""
@@ -2585,3 +2617,303 @@ class KeepHouseResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___KeepHouseResponse: _TypeAlias = KeepHouseResponse  # noqa: Y015
+
+@_typing.final
+class FindUsersByPhoneRequest(_message.Message):
+    """Request of FindUsersByPhone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PHONE_E164_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    phone_e164: _builtins.str
+    """The number in E.164."""
+    limit: _builtins.int
+    """At most so many, 1 to 200; 0 means 50; more is coerced."""
+    def __init__(
+        self,
+        *,
+        phone_e164: _builtins.str = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "phone_e164", b"phone_e164"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindUsersByPhoneRequest: _TypeAlias = FindUsersByPhoneRequest  # noqa: Y015
+
+@_typing.final
+class FindUsersByPhoneResponse(_message.Message):
+    """Response of FindUsersByPhone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def user_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """`users.id` of people with that number, the newest first."""
+
+    def __init__(
+        self,
+        *,
+        user_ids: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["user_ids", b"user_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindUsersByPhoneResponse: _TypeAlias = FindUsersByPhoneResponse  # noqa: Y015
+
+@_typing.final
+class ListCallsRequest(_message.Message):
+    """Request of ListCalls."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.int
+    """`users.id`."""
+    page_size: _builtins.int
+    """At most so many, 1 to 200; 0 means 50; more is coerced."""
+    page_token: _builtins.str
+    """From a former answer; empty starts with the latest. AIP-158."""
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.int = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCallsRequest: _TypeAlias = ListCallsRequest  # noqa: Y015
+
+@_typing.final
+class ListCallsResponse(_message.Message):
+    """Response of ListCalls."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALLS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty at the end."""
+    @_builtins.property
+    def calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___Call]:
+        """The latest first; none for a person the queue has never heard of."""
+
+    def __init__(
+        self,
+        *,
+        calls: _abc.Iterable[Global___Call] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCallsResponse: _TypeAlias = ListCallsResponse  # noqa: Y015
+
+@_typing.final
+class Call(_message.Message):
+    """One call that ended with an outcome."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ASSIGNMENT_ID_FIELD_NUMBER: _builtins.int
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    ENDED_AT_FIELD_NUMBER: _builtins.int
+    CALLBACK_AT_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
+    assignment_id: _builtins.str
+    """The assignment within which it was made."""
+    agent_id: _builtins.str
+    """The agent who called."""
+    queue: _call_state_pb2.Queue.ValueType
+    """The queue the person was taken from."""
+    outcome: _call_state_pb2.Outcome.ValueType
+    """How it ended."""
+    notes: _builtins.str
+    """What the agent wrote down."""
+    @_builtins.property
+    def ended_at(self) -> _timestamp_pb2.Timestamp:
+        """When it ended."""
+
+    @_builtins.property
+    def callback_at(self) -> _timestamp_pb2.Timestamp:
+        """When the person wanted to be called again; unset for no time."""
+
+    def __init__(
+        self,
+        *,
+        assignment_id: _builtins.str = ...,
+        agent_id: _builtins.str = ...,
+        queue: _call_state_pb2.Queue.ValueType = ...,
+        outcome: _call_state_pb2.Outcome.ValueType = ...,
+        ended_at: _timestamp_pb2.Timestamp | None = ...,
+        callback_at: _timestamp_pb2.Timestamp | None = ...,
+        notes: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["callback_at", b"callback_at", "ended_at", b"ended_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "assignment_id", b"assignment_id", "callback_at", b"callback_at", "ended_at", b"ended_at", "notes", b"notes", "outcome", b"outcome", "queue", b"queue"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Call: _TypeAlias = Call  # noqa: Y015
+
+@_typing.final
+class GetReferenceRequest(_message.Message):
+    """Request of GetReference."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetReferenceRequest: _TypeAlias = GetReferenceRequest  # noqa: Y015
+
+@_typing.final
+class GetReferenceResponse(_message.Message):
+    """Response of GetReference."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOMES_FIELD_NUMBER: _builtins.int
+    RULES_HASH_FIELD_NUMBER: _builtins.int
+    REASONS_FIELD_NUMBER: _builtins.int
+    ACTIONS_FIELD_NUMBER: _builtins.int
+    CALLBACK_LONGEST_DAYS_FIELD_NUMBER: _builtins.int
+    NOTES_LONGEST_CHARACTERS_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_PER_DAY_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_PER_PERIOD_FIELD_NUMBER: _builtins.int
+    PERIOD_DAYS_FIELD_NUMBER: _builtins.int
+    LEASE_SECONDS_FIELD_NUMBER: _builtins.int
+    COMPANY_TIME_ZONE_FIELD_NUMBER: _builtins.int
+    rules_hash: _builtins.str
+    """Changes whenever the rules do."""
+    callback_longest_days: _builtins.float
+    """Days ahead that a callback may lie at most."""
+    notes_longest_characters: _builtins.int
+    """Characters of notes at most."""
+    attempts_per_day: _builtins.int
+    """Calls that a person's day may have."""
+    attempts_per_period: _builtins.int
+    """Calls that any period of `period_days` may have."""
+    period_days: _builtins.int
+    """Days of that period."""
+    lease_seconds: _builtins.float
+    """Seconds without a heartbeat after which a person goes back to the queue."""
+    company_time_zone: _builtins.str
+    """IANA zone in which "today" begins at midnight."""
+    @_builtins.property
+    def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___OutcomeRule]:
+        """What each outcome leads to."""
+
+    @_builtins.property
+    def reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Reasons for which a person is in a queue or kept out of one; UPPER_SNAKE."""
+
+    @_builtins.property
+    def actions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Actions that are kept for audit, views apart; UPPER_SNAKE."""
+
+    def __init__(
+        self,
+        *,
+        outcomes: _abc.Iterable[Global___OutcomeRule] | None = ...,
+        rules_hash: _builtins.str = ...,
+        reasons: _abc.Iterable[_builtins.str] | None = ...,
+        actions: _abc.Iterable[_builtins.str] | None = ...,
+        callback_longest_days: _builtins.float = ...,
+        notes_longest_characters: _builtins.int = ...,
+        attempts_per_day: _builtins.int = ...,
+        attempts_per_period: _builtins.int = ...,
+        period_days: _builtins.int = ...,
+        lease_seconds: _builtins.float = ...,
+        company_time_zone: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "attempts_per_day", b"attempts_per_day", "attempts_per_period", b"attempts_per_period", "callback_longest_days", b"callback_longest_days", "company_time_zone", b"company_time_zone", "lease_seconds", b"lease_seconds", "notes_longest_characters", b"notes_longest_characters", "outcomes", b"outcomes", "period_days", b"period_days", "reasons", b"reasons", "rules_hash", b"rules_hash"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetReferenceResponse: _TypeAlias = GetReferenceResponse  # noqa: Y015
+
+@_typing.final
+class OutcomeRule(_message.Message):
+    """What one outcome leads to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    SETS_SCORE_FIELD_NUMBER: _builtins.int
+    ADDS_POINTS_FIELD_NUMBER: _builtins.int
+    NEXT_CALL_HOURS_FIELD_NUMBER: _builtins.int
+    CALLBACK_FIELD_NUMBER: _builtins.int
+    NOTES_REQUIRED_FIELD_NUMBER: _builtins.int
+    STOPS_CALLS_FIELD_NUMBER: _builtins.int
+    outcome: _call_state_pb2.Outcome.ValueType
+    """Which."""
+    sets_score: _builtins.float
+    """The score it sets; absent when it adds."""
+    adds_points: _builtins.float
+    """The points it adds; absent when it sets."""
+    next_call_hours: _builtins.float
+    """Hours until the next call, 0 is at once; absent: never."""
+    callback: Global___CallbackRule.ValueType
+    """Whether it makes a callback."""
+    notes_required: _builtins.bool
+    """Whether notes must be given."""
+    stops_calls: _builtins.bool
+    """Whether calls stop until a supervisor says otherwise."""
+    def __init__(
+        self,
+        *,
+        outcome: _call_state_pb2.Outcome.ValueType = ...,
+        sets_score: _builtins.float | None = ...,
+        adds_points: _builtins.float | None = ...,
+        next_call_hours: _builtins.float | None = ...,
+        callback: Global___CallbackRule.ValueType = ...,
+        notes_required: _builtins.bool = ...,
+        stops_calls: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_adds_points", b"_adds_points", "_next_call_hours", b"_next_call_hours", "_sets_score", b"_sets_score", "adds_points", b"adds_points", "next_call_hours", b"next_call_hours", "sets_score", b"sets_score"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adds_points", b"_adds_points", "_next_call_hours", b"_next_call_hours", "_sets_score", b"_sets_score", "adds_points", b"adds_points", "callback", b"callback", "next_call_hours", b"next_call_hours", "notes_required", b"notes_required", "outcome", b"outcome", "sets_score", b"sets_score", "stops_calls", b"stops_calls"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__adds_points: _TypeAlias = _typing.Literal["adds_points"]  # noqa: Y015
+    _WhichOneofArgType__adds_points: _TypeAlias = _typing.Literal["_adds_points", b"_adds_points"]  # noqa: Y015
+    _WhichOneofReturnType__next_call_hours: _TypeAlias = _typing.Literal["next_call_hours"]  # noqa: Y015
+    _WhichOneofArgType__next_call_hours: _TypeAlias = _typing.Literal["_next_call_hours", b"_next_call_hours"]  # noqa: Y015
+    _WhichOneofReturnType__sets_score: _TypeAlias = _typing.Literal["sets_score"]  # noqa: Y015
+    _WhichOneofArgType__sets_score: _TypeAlias = _typing.Literal["_sets_score", b"_sets_score"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__adds_points) -> _WhichOneofReturnType__adds_points | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__next_call_hours) -> _WhichOneofReturnType__next_call_hours | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sets_score) -> _WhichOneofReturnType__sets_score | None: ...
+
+Global___OutcomeRule: _TypeAlias = OutcomeRule  # noqa: Y015

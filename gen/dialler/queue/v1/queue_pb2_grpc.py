@@ -161,6 +161,21 @@ class QueueServiceStub:
                 request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListAuditEntriesRequest.SerializeToString,
                 response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListAuditEntriesResponse.FromString,
                 _registered_method=True)
+        self.FindUsersByPhone = channel.unary_unary(
+                '/dialler.queue.v1.QueueService/FindUsersByPhone',
+                request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.FindUsersByPhoneRequest.SerializeToString,
+                response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.FindUsersByPhoneResponse.FromString,
+                _registered_method=True)
+        self.ListCalls = channel.unary_unary(
+                '/dialler.queue.v1.QueueService/ListCalls',
+                request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListCallsRequest.SerializeToString,
+                response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListCallsResponse.FromString,
+                _registered_method=True)
+        self.GetReference = channel.unary_unary(
+                '/dialler.queue.v1.QueueService/GetReference',
+                request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.GetReferenceRequest.SerializeToString,
+                response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.GetReferenceResponse.FromString,
+                _registered_method=True)
         self.StreamAppliedFacts = channel.unary_stream(
                 '/dialler.queue.v1.QueueService/StreamAppliedFacts',
                 request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.StreamAppliedFactsRequest.SerializeToString,
@@ -374,6 +389,27 @@ class QueueServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FindUsersByPhone(self, request, context):
+        """People by phone number, as of the facts last applied: for search, whose caller confirms.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCalls(self, request, context):
+        """Every call of one person that ended with an outcome, the latest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetReference(self, request, context):
+        """The rules that a desk must know, as they are in force.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def StreamAppliedFacts(self, request, context):
         """What was last applied of everybody the queue knows, in rising order of id, block by block: for
         reconciliation.
@@ -531,6 +567,21 @@ def add_QueueServiceServicer_to_server(servicer, server):
                     servicer.ListAuditEntries,
                     request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListAuditEntriesRequest.FromString,
                     response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListAuditEntriesResponse.SerializeToString,
+            ),
+            'FindUsersByPhone': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindUsersByPhone,
+                    request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.FindUsersByPhoneRequest.FromString,
+                    response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.FindUsersByPhoneResponse.SerializeToString,
+            ),
+            'ListCalls': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCalls,
+                    request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListCallsRequest.FromString,
+                    response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListCallsResponse.SerializeToString,
+            ),
+            'GetReference': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetReference,
+                    request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.GetReferenceRequest.FromString,
+                    response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.GetReferenceResponse.SerializeToString,
             ),
             'StreamAppliedFacts': grpc.unary_stream_rpc_method_handler(
                     servicer.StreamAppliedFacts,
@@ -1230,6 +1281,87 @@ class QueueService:
             '/dialler.queue.v1.QueueService/ListAuditEntries',
             dialler_dot_queue_dot_v1_dot_queue__pb2.ListAuditEntriesRequest.SerializeToString,
             dialler_dot_queue_dot_v1_dot_queue__pb2.ListAuditEntriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindUsersByPhone(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dialler.queue.v1.QueueService/FindUsersByPhone',
+            dialler_dot_queue_dot_v1_dot_queue__pb2.FindUsersByPhoneRequest.SerializeToString,
+            dialler_dot_queue_dot_v1_dot_queue__pb2.FindUsersByPhoneResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCalls(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dialler.queue.v1.QueueService/ListCalls',
+            dialler_dot_queue_dot_v1_dot_queue__pb2.ListCallsRequest.SerializeToString,
+            dialler_dot_queue_dot_v1_dot_queue__pb2.ListCallsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetReference(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dialler.queue.v1.QueueService/GetReference',
+            dialler_dot_queue_dot_v1_dot_queue__pb2.GetReferenceRequest.SerializeToString,
+            dialler_dot_queue_dot_v1_dot_queue__pb2.GetReferenceResponse.FromString,
             options,
             channel_credentials,
             insecure,

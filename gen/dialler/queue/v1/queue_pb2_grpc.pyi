@@ -106,6 +106,12 @@ class QueueServiceStub:
     """Notes who looked at whom. Changes note themselves."""
     ListAuditEntries: _grpc.UnaryUnaryMultiCallable[_queue_pb2.ListAuditEntriesRequest, _queue_pb2.ListAuditEntriesResponse]
     """Who saw and changed whom, the latest first."""
+    FindUsersByPhone: _grpc.UnaryUnaryMultiCallable[_queue_pb2.FindUsersByPhoneRequest, _queue_pb2.FindUsersByPhoneResponse]
+    """People by phone number, as of the facts last applied: for search, whose caller confirms."""
+    ListCalls: _grpc.UnaryUnaryMultiCallable[_queue_pb2.ListCallsRequest, _queue_pb2.ListCallsResponse]
+    """Every call of one person that ended with an outcome, the latest first."""
+    GetReference: _grpc.UnaryUnaryMultiCallable[_queue_pb2.GetReferenceRequest, _queue_pb2.GetReferenceResponse]
+    """The rules that a desk must know, as they are in force."""
     StreamAppliedFacts: _grpc.UnaryStreamMultiCallable[_queue_pb2.StreamAppliedFactsRequest, _queue_pb2.StreamAppliedFactsResponse]
     """What was last applied of everybody the queue knows, in rising order of id, block by block: for
     reconciliation.
@@ -197,6 +203,12 @@ class QueueServiceAsyncStub(QueueServiceStub):
     """Notes who looked at whom. Changes note themselves."""
     ListAuditEntries: _aio.UnaryUnaryMultiCallable[_queue_pb2.ListAuditEntriesRequest, _queue_pb2.ListAuditEntriesResponse]  # type: ignore[assignment]
     """Who saw and changed whom, the latest first."""
+    FindUsersByPhone: _aio.UnaryUnaryMultiCallable[_queue_pb2.FindUsersByPhoneRequest, _queue_pb2.FindUsersByPhoneResponse]  # type: ignore[assignment]
+    """People by phone number, as of the facts last applied: for search, whose caller confirms."""
+    ListCalls: _aio.UnaryUnaryMultiCallable[_queue_pb2.ListCallsRequest, _queue_pb2.ListCallsResponse]  # type: ignore[assignment]
+    """Every call of one person that ended with an outcome, the latest first."""
+    GetReference: _aio.UnaryUnaryMultiCallable[_queue_pb2.GetReferenceRequest, _queue_pb2.GetReferenceResponse]  # type: ignore[assignment]
+    """The rules that a desk must know, as they are in force."""
     StreamAppliedFacts: _aio.UnaryStreamMultiCallable[_queue_pb2.StreamAppliedFactsRequest, _queue_pb2.StreamAppliedFactsResponse]  # type: ignore[assignment]
     """What was last applied of everybody the queue knows, in rising order of id, block by block: for
     reconciliation.
@@ -435,6 +447,30 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_queue_pb2.ListAuditEntriesResponse, _abc.Awaitable[_queue_pb2.ListAuditEntriesResponse]]:
         """Who saw and changed whom, the latest first."""
+
+    @_abc_1.abstractmethod
+    def FindUsersByPhone(
+        self,
+        request: _queue_pb2.FindUsersByPhoneRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_pb2.FindUsersByPhoneResponse, _abc.Awaitable[_queue_pb2.FindUsersByPhoneResponse]]:
+        """People by phone number, as of the facts last applied: for search, whose caller confirms."""
+
+    @_abc_1.abstractmethod
+    def ListCalls(
+        self,
+        request: _queue_pb2.ListCallsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_pb2.ListCallsResponse, _abc.Awaitable[_queue_pb2.ListCallsResponse]]:
+        """Every call of one person that ended with an outcome, the latest first."""
+
+    @_abc_1.abstractmethod
+    def GetReference(
+        self,
+        request: _queue_pb2.GetReferenceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_pb2.GetReferenceResponse, _abc.Awaitable[_queue_pb2.GetReferenceResponse]]:
+        """The rules that a desk must know, as they are in force."""
 
     @_abc_1.abstractmethod
     def StreamAppliedFacts(

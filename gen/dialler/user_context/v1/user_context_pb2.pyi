@@ -1611,3 +1611,152 @@ class CachedContext(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CachedContext: _TypeAlias = CachedContext  # noqa: Y015
+
+@_typing.final
+class SearchUsersRequest(_message.Message):
+    """Request of SearchUsers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PHONE_FIELD_NUMBER: _builtins.int
+    EMAIL_ADDRESS_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    phone: _builtins.str
+    """A whole phone number, however it is written; without a country code it is British."""
+    email_address: _builtins.str
+    """A whole e-mail address; case does not count."""
+    name: _builtins.str
+    """Beginnings of one or more words of the names, present and previous, in any order; case and
+    accents do not count.
+    """
+    limit: _builtins.int
+    """At most so many, 1 to 50; 0 means 20; more is coerced."""
+    def __init__(
+        self,
+        *,
+        phone: _builtins.str = ...,
+        email_address: _builtins.str = ...,
+        name: _builtins.str = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "email_address", b"email_address", "name", b"name", "phone", b"phone"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "email_address", b"email_address", "limit", b"limit", "name", b"name", "phone", b"phone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_by: _TypeAlias = _typing.Literal["phone", "email_address", "name"]  # noqa: Y015
+    _WhichOneofArgType_by: _TypeAlias = _typing.Literal["by", b"by"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_by) -> _WhichOneofReturnType_by | None: ...
+
+Global___SearchUsersRequest: _TypeAlias = SearchUsersRequest  # noqa: Y015
+
+@_typing.final
+class SearchUsersResponse(_message.Message):
+    """Response of SearchUsers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USERS_FIELD_NUMBER: _builtins.int
+    IS_COMPLETE_FIELD_NUMBER: _builtins.int
+    is_complete: _builtins.bool
+    """False when more people match than are shown, or when the names of some people have not been
+    taken up yet.
+    """
+    @_builtins.property
+    def users(self) -> _containers.RepeatedCompositeFieldContainer[Global___FoundUser]:
+        """The newest people first."""
+
+    def __init__(
+        self,
+        *,
+        users: _abc.Iterable[Global___FoundUser] | None = ...,
+        is_complete: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_complete", b"is_complete", "users", b"users"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SearchUsersResponse: _TypeAlias = SearchUsersResponse  # noqa: Y015
+
+@_typing.final
+class FoundUser(_message.Message):
+    """What is needed to tell people with the same name apart."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    FIRST_NAME_FIELD_NUMBER: _builtins.int
+    LAST_NAME_FIELD_NUMBER: _builtins.int
+    PREVIOUS_NAME_FIELD_NUMBER: _builtins.int
+    EMAIL_ADDRESS_FIELD_NUMBER: _builtins.int
+    PHONE_NUMBER_FIELD_NUMBER: _builtins.int
+    DATE_OF_BIRTH_FIELD_NUMBER: _builtins.int
+    IS_ENABLED_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.int
+    """`users.id`."""
+    first_name: _builtins.str
+    """First name."""
+    last_name: _builtins.str
+    """Last name."""
+    previous_name: _builtins.str
+    """Name before the present one."""
+    email_address: _builtins.str
+    """E-mail address."""
+    phone_number: _builtins.str
+    """Phone number in E.164 when valid, else as the main app has it."""
+    date_of_birth: _builtins.str
+    """YYYY-MM-DD."""
+    is_enabled: _builtins.bool
+    """Whether the main app still deals with the person."""
+    status: _builtins.str
+    """`users.status`; absent for NULL."""
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.int = ...,
+        first_name: _builtins.str | None = ...,
+        last_name: _builtins.str | None = ...,
+        previous_name: _builtins.str | None = ...,
+        email_address: _builtins.str | None = ...,
+        phone_number: _builtins.str | None = ...,
+        date_of_birth: _builtins.str | None = ...,
+        is_enabled: _builtins.bool = ...,
+        status: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_date_of_birth", b"_date_of_birth", "_email_address", b"_email_address", "_first_name", b"_first_name", "_last_name", b"_last_name", "_phone_number", b"_phone_number", "_previous_name", b"_previous_name", "_status", b"_status", "date_of_birth", b"date_of_birth", "email_address", b"email_address", "first_name", b"first_name", "last_name", b"last_name", "phone_number", b"phone_number", "previous_name", b"previous_name", "status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_date_of_birth", b"_date_of_birth", "_email_address", b"_email_address", "_first_name", b"_first_name", "_last_name", b"_last_name", "_phone_number", b"_phone_number", "_previous_name", b"_previous_name", "_status", b"_status", "date_of_birth", b"date_of_birth", "email_address", b"email_address", "first_name", b"first_name", "is_enabled", b"is_enabled", "last_name", b"last_name", "phone_number", b"phone_number", "previous_name", b"previous_name", "status", b"status", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__date_of_birth: _TypeAlias = _typing.Literal["date_of_birth"]  # noqa: Y015
+    _WhichOneofArgType__date_of_birth: _TypeAlias = _typing.Literal["_date_of_birth", b"_date_of_birth"]  # noqa: Y015
+    _WhichOneofReturnType__email_address: _TypeAlias = _typing.Literal["email_address"]  # noqa: Y015
+    _WhichOneofArgType__email_address: _TypeAlias = _typing.Literal["_email_address", b"_email_address"]  # noqa: Y015
+    _WhichOneofReturnType__first_name: _TypeAlias = _typing.Literal["first_name"]  # noqa: Y015
+    _WhichOneofArgType__first_name: _TypeAlias = _typing.Literal["_first_name", b"_first_name"]  # noqa: Y015
+    _WhichOneofReturnType__last_name: _TypeAlias = _typing.Literal["last_name"]  # noqa: Y015
+    _WhichOneofArgType__last_name: _TypeAlias = _typing.Literal["_last_name", b"_last_name"]  # noqa: Y015
+    _WhichOneofReturnType__phone_number: _TypeAlias = _typing.Literal["phone_number"]  # noqa: Y015
+    _WhichOneofArgType__phone_number: _TypeAlias = _typing.Literal["_phone_number", b"_phone_number"]  # noqa: Y015
+    _WhichOneofReturnType__previous_name: _TypeAlias = _typing.Literal["previous_name"]  # noqa: Y015
+    _WhichOneofArgType__previous_name: _TypeAlias = _typing.Literal["_previous_name", b"_previous_name"]  # noqa: Y015
+    _WhichOneofReturnType__status: _TypeAlias = _typing.Literal["status"]  # noqa: Y015
+    _WhichOneofArgType__status: _TypeAlias = _typing.Literal["_status", b"_status"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__date_of_birth) -> _WhichOneofReturnType__date_of_birth | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__email_address) -> _WhichOneofReturnType__email_address | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__first_name) -> _WhichOneofReturnType__first_name | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__last_name) -> _WhichOneofReturnType__last_name | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__phone_number) -> _WhichOneofReturnType__phone_number | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__previous_name) -> _WhichOneofReturnType__previous_name | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__status) -> _WhichOneofReturnType__status | None: ...
+
+Global___FoundUser: _TypeAlias = FoundUser  # noqa: Y015

@@ -101,6 +101,11 @@ class UserContextServiceStub:
                 request_serializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.InspectCachedContextsRequest.SerializeToString,
                 response_deserializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.InspectCachedContextsResponse.FromString,
                 _registered_method=True)
+        self.SearchUsers = channel.unary_unary(
+                '/dialler.user_context.v1.UserContextService/SearchUsers',
+                request_serializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.SearchUsersRequest.SerializeToString,
+                response_deserializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.SearchUsersResponse.FromString,
+                _registered_method=True)
         self.GetCacheStats = channel.unary_unary(
                 '/dialler.user_context.v1.UserContextService/GetCacheStats',
                 request_serializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.GetCacheStatsRequest.SerializeToString,
@@ -215,6 +220,16 @@ class UserContextServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SearchUsers(self, request, context):
+        """People by phone number in any spelling, by e-mail address or by name; each read from MySQL within
+        this call, so that nobody is shown by what they no longer are called. INVALID_ARGUMENT
+        (SEARCH_EMPTY, PHONE_NOT_VALID, NAME_TOO_SHORT); UNAVAILABLE (MAIN_APP_UNAVAILABLE) when MySQL
+        cannot answer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetCacheStats(self, request, context):
         """What this process's cache has answered since it started.
         """
@@ -289,6 +304,11 @@ def add_UserContextServiceServicer_to_server(servicer, server):
                     servicer.InspectCachedContexts,
                     request_deserializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.InspectCachedContextsRequest.FromString,
                     response_serializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.InspectCachedContextsResponse.SerializeToString,
+            ),
+            'SearchUsers': grpc.unary_unary_rpc_method_handler(
+                    servicer.SearchUsers,
+                    request_deserializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.SearchUsersRequest.FromString,
+                    response_serializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.SearchUsersResponse.SerializeToString,
             ),
             'GetCacheStats': grpc.unary_unary_rpc_method_handler(
                     servicer.GetCacheStats,
@@ -649,6 +669,33 @@ class UserContextService:
             '/dialler.user_context.v1.UserContextService/InspectCachedContexts',
             dialler_dot_user__context_dot_v1_dot_user__context__pb2.InspectCachedContextsRequest.SerializeToString,
             dialler_dot_user__context_dot_v1_dot_user__context__pb2.InspectCachedContextsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SearchUsers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dialler.user_context.v1.UserContextService/SearchUsers',
+            dialler_dot_user__context_dot_v1_dot_user__context__pb2.SearchUsersRequest.SerializeToString,
+            dialler_dot_user__context_dot_v1_dot_user__context__pb2.SearchUsersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -81,6 +81,12 @@ class UserContextServiceStub:
     """What the cache would serve as fresh of the main app's part of up to 1,000 people's contexts,
     and whether it is still what was stored. UNAVAILABLE (CACHE_UNAVAILABLE) without Redis.
     """
+    SearchUsers: _grpc.UnaryUnaryMultiCallable[_user_context_pb2.SearchUsersRequest, _user_context_pb2.SearchUsersResponse]
+    """People by phone number in any spelling, by e-mail address or by name; each read from MySQL within
+    this call, so that nobody is shown by what they no longer are called. INVALID_ARGUMENT
+    (SEARCH_EMPTY, PHONE_NOT_VALID, NAME_TOO_SHORT); UNAVAILABLE (MAIN_APP_UNAVAILABLE) when MySQL
+    cannot answer.
+    """
     GetCacheStats: _grpc.UnaryUnaryMultiCallable[_user_context_pb2.GetCacheStatsRequest, _user_context_pb2.GetCacheStatsResponse]
     """What this process's cache has answered since it started."""
 
@@ -136,6 +142,12 @@ class UserContextServiceAsyncStub(UserContextServiceStub):
     InspectCachedContexts: _aio.UnaryUnaryMultiCallable[_user_context_pb2.InspectCachedContextsRequest, _user_context_pb2.InspectCachedContextsResponse]  # type: ignore[assignment]
     """What the cache would serve as fresh of the main app's part of up to 1,000 people's contexts,
     and whether it is still what was stored. UNAVAILABLE (CACHE_UNAVAILABLE) without Redis.
+    """
+    SearchUsers: _aio.UnaryUnaryMultiCallable[_user_context_pb2.SearchUsersRequest, _user_context_pb2.SearchUsersResponse]  # type: ignore[assignment]
+    """People by phone number in any spelling, by e-mail address or by name; each read from MySQL within
+    this call, so that nobody is shown by what they no longer are called. INVALID_ARGUMENT
+    (SEARCH_EMPTY, PHONE_NOT_VALID, NAME_TOO_SHORT); UNAVAILABLE (MAIN_APP_UNAVAILABLE) when MySQL
+    cannot answer.
     """
     GetCacheStats: _aio.UnaryUnaryMultiCallable[_user_context_pb2.GetCacheStatsRequest, _user_context_pb2.GetCacheStatsResponse]  # type: ignore[assignment]
     """What this process's cache has answered since it started."""
@@ -267,6 +279,18 @@ class UserContextServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_user_context_pb2.InspectCachedContextsResponse, _abc.Awaitable[_user_context_pb2.InspectCachedContextsResponse]]:
         """What the cache would serve as fresh of the main app's part of up to 1,000 people's contexts,
         and whether it is still what was stored. UNAVAILABLE (CACHE_UNAVAILABLE) without Redis.
+        """
+
+    @_abc_1.abstractmethod
+    def SearchUsers(
+        self,
+        request: _user_context_pb2.SearchUsersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_user_context_pb2.SearchUsersResponse, _abc.Awaitable[_user_context_pb2.SearchUsersResponse]]:
+        """People by phone number in any spelling, by e-mail address or by name; each read from MySQL within
+        this call, so that nobody is shown by what they no longer are called. INVALID_ARGUMENT
+        (SEARCH_EMPTY, PHONE_NOT_VALID, NAME_TOO_SHORT); UNAVAILABLE (MAIN_APP_UNAVAILABLE) when MySQL
+        cannot answer.
         """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,285 @@
+import createFetchClient, { type Client } from "openapi-fetch";
+
+import { problemOf, ProblemError } from "./errors.js";
+import { openEventStream, type EventStream, type EventStreamOptions } from "./events.js";
+import type {
+  Agent,
+  Assignment,
+  CallbackState,
+  Callbacks,
+  Calls,
+  Claimed,
+  ClaimRequest,
+  Context,
+  EntryState,
+  Found,
+  OutcomeRequest,
+  paths,
+  Presence,
+  QueueEntries,
+  QueueName,
+  Queues,
+  Recorded,
+  Reference,
+  Released,
+  ReleaseRequest,
+  SearchRequest,
+  Ticket,
+} from "./generated/schema.js";
+import { transport, type Fetch, type TokenAnswer } from "./transport.js";
+import { newWriteKey } from "./write-keys.js";
+
+export interface DiallerOptions {
+  /** The gateway, or a route of your own that passes on to it: `https://…` or `/api/dialler`. */
+  readonly baseUrl: string;
+  /** Called before each attempt; leave it out where something on the way adds the token. */
+  readonly token?: () => TokenAnswer | Promise<TokenAnswer>;
+  /** The gateway itself, for the event stream, which proxies tend to hold back; else `baseUrl`. */
+  readonly eventsUrl?: string;
+  /** Longest time for one attempt; default 10 s, twice the gateway's own limit. */
+  readonly timeoutMs?: number;
+  /** Longest time spent waiting for another attempt after 429, 503 or no answer; default 4 s. */
+  readonly retryBudgetMs?: number;
+  /** Instead of `globalThis.fetch`. */
+  readonly fetch?: Fetch;
+}
+
+export interface ReadOptions {
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface PageOptions extends ReadOptions {
+  readonly pageSize?: number;
+  /** `next_page_token` of the page before. */
+  readonly pageToken?: string | undefined;
+}
+
+export interface WriteOptions extends ReadOptions {
+  /** Made for you unless given; give the same again to repeat a write whose answer was lost. */
+  readonly idempotencyKey?: string;
+}
+
+/** A context, and how far it can be believed. */
+export interface ContextReading {
+  readonly context: Context;
+  /** Names this version; sent back when the context is read again. */
+  readonly etag: string;
+  /** True while the main app cannot be asked: the last known context. */
+  readonly isStale: boolean;
+  /** When the main app's part was read. */
+  readonly readAt: string | null;
+}
+
+interface FetchResult<T> {
+  readonly data?: T;
+  readonly error?: unknown;
+  readonly response: Response;
+}
+
+/** The gateway's API. Every method throws `ProblemError`, `ConnectionError` or the abort reason. */
+export class DiallerClient {
+  /** Every endpoint with its types, for what has no method of its own here; see `unwrap`. */
+  readonly api: Client<paths>;
+  readonly #options: DiallerOptions;
+  readonly #fetch: Fetch;
+
+  constructor(options: DiallerOptions) {
+    this.#options = options;
+    this.#fetch = options.fetch ?? ((request) => globalThis.fetch(request));
+    this.api = createFetchClient<paths>({
+      baseUrl: options.baseUrl,
+      // Personal data: in no cache of the browser's or of a framework's.
+      cache: "no-store",
+      fetch: transport({
+        fetch: this.#fetch,
+        token: options.token,
+        timeoutMs: options.timeoutMs ?? 10_000,
+        retryBudgetMs: options.retryBudgetMs ?? 4_000,
+      }),
+    });
+  }
+
+  /** Return the data of an answer of `api`; throws its problem. */
+  async unwrap<T>(answer: Promise<FetchResult<T>>): Promise<T> {
+    const { data, error, response } = await answer;
+    if (!response.ok) throw problemOf(response, error);
+    return data as T;
+  }
+
+  /** How many people are where in each queue, and today's figures. */
+  async queues(options: ReadOptions = {}): Promise<Queues> {
+    return this.unwrap(this.api.GET("/v1/queues", signalOf(options)));
+  }
+
+  /** One page of a queue in the order of handing out. */
+  async entries(
+    queue: QueueName,
+    options: PageOptions & { readonly state?: EntryState } = {},
+  ): Promise<QueueEntries> {
+    const query = { ...(options.state !== undefined && { state: options.state }), ...pageOf(options) };
+    return this.unwrap(
+      this.api.GET("/v1/queues/{queue}/entries", {
+        params: { path: { queue }, query },
+        ...signalOf(options),
+      }),
+    );
+  }
+
+  /**
+   * What an agent must know of a person.
+   *
+   * With the reading before, an unchanged context crosses the network as a few bytes, and the
+   * answer holds the very same `context` object.
+   */
+  async context(
+    userId: string,
+    options: ReadOptions & { readonly previous?: ContextReading | undefined } = {},
+  ): Promise<ContextReading> {
+    const { previous } = options;
+    const header = previous ? { "If-None-Match": previous.etag } : {};
+    const answer = await this.api.GET("/v1/people/{user_id}/context", {
+      params: { path: { user_id: userId }, header },
+      ...signalOf(options),
+    });
+    const { response } = answer;
+    const about = {
+      etag: response.headers.get("etag") ?? "",
+      isStale: response.headers.get("dialler-stale") === "true",
+      readAt: response.headers.get("dialler-read-at"),
+    };
+    if (previous && response.status === 304) return { context: previous.context, ...about };
+    return { context: await this.unwrap(Promise.resolve(answer)), ...about };
+  }
+
+  /** The right next person, checked against the main app within this request, or why there is none. */
+  async claimNext(body: ClaimRequest = {}, options: WriteOptions = {}): Promise<Claimed> {
+    return this.unwrap(
+      this.api.POST("/v1/assignments", {
+        params: { header: keyOf(options) },
+        body,
+        ...signalOf(options),
+      }),
+    );
+  }
+
+  /** Whom the agent holds; null for nobody. */
+  async currentAssignment(options: ReadOptions = {}): Promise<Assignment | null> {
+    try {
+      return await this.unwrap(this.api.GET("/v1/assignments/current", signalOf(options)));
+    } catch (error) {
+      if (error instanceof ProblemError && error.status === 404) return null;
+      throw error;
+    }
+  }
+
+  /** Extend the lease; 409 when the assignment has ended. */
+  async heartbeat(assignmentId: string, options: ReadOptions = {}): Promise<Assignment> {
+    return this.unwrap(
+      this.api.POST("/v1/assignments/{assignment_id}/heartbeat", {
+        params: { path: { assignment_id: assignmentId } },
+        ...signalOf(options),
+      }),
+    );
+  }
+
+  /** Give the person back without a call. */
+  async release(
+    assignmentId: string,
+    body: ReleaseRequest = {},
+    options: WriteOptions = {},
+  ): Promise<Released> {
+    return this.unwrap(
+      this.api.POST("/v1/assignments/{assignment_id}/release", {
+        params: { path: { assignment_id: assignmentId }, header: keyOf(options) },
+        body,
+        ...signalOf(options),
+      }),
+    );
+  }
+
+  /** Record how the call ended and end the assignment, both or neither. */
+  async recordOutcome(
+    assignmentId: string,
+    body: OutcomeRequest,
+    options: WriteOptions = {},
+  ): Promise<Recorded> {
+    return this.unwrap(
+      this.api.POST("/v1/assignments/{assignment_id}/outcome", {
+        params: { path: { assignment_id: assignmentId }, header: keyOf(options) },
+        body,
+        ...signalOf(options),
+      }),
+    );
+  }
+
+  /** Callbacks, the earliest first: the agent's own, or those of one person. */
+  async callbacks(
+    options: PageOptions & { readonly state?: CallbackState; readonly userId?: string } = {},
+  ): Promise<Callbacks> {
+    const query = {
+      ...(options.state !== undefined && { state: options.state }),
+      ...(options.userId !== undefined && { user_id: options.userId }),
+      ...pageOf(options),
+    };
+    return this.unwrap(this.api.GET("/v1/callbacks", { params: { query }, ...signalOf(options) }));
+  }
+
+  /** Every call of a person that ended with an outcome, the latest first. */
+  async calls(userId: string, options: PageOptions = {}): Promise<Calls> {
+    return this.unwrap(
+      this.api.GET("/v1/people/{user_id}/calls", {
+        params: { path: { user_id: userId }, query: pageOf(options) },
+        ...signalOf(options),
+      }),
+    );
+  }
+
+  /** People by number in any format, e-mail address or name; an agent may read whom it found. */
+  async search(body: SearchRequest, options: ReadOptions = {}): Promise<Found> {
+    return this.unwrap(this.api.POST("/v1/people/search", { body, ...signalOf(options) }));
+  }
+
+  /** What the agent is doing; to be said again within two minutes. Callbacks wait for who is there. */
+  async setPresence(presence: Presence, options: ReadOptions = {}): Promise<Agent> {
+    return this.unwrap(
+      this.api.PUT("/v1/agents/me/presence", { body: { presence }, ...signalOf(options) }),
+    );
+  }
+
+  /** Queues, outcomes with their rules, reasons and every enumeration; good for an hour. */
+  async reference(options: ReadOptions = {}): Promise<Reference> {
+    return this.unwrap(this.api.GET("/v1/reference", signalOf(options)));
+  }
+
+  /** A ticket that opens one event stream once. */
+  async eventTicket(options: ReadOptions = {}): Promise<Ticket> {
+    return this.unwrap(this.api.POST("/v1/events/tickets", signalOf(options)));
+  }
+
+  /** Follow events until closed; opened anew by itself, each time with a ticket of its own. */
+  events(options: EventStreamOptions): EventStream {
+    return openEventStream(
+      {
+        url: `${this.#options.eventsUrl ?? this.#options.baseUrl}/v1/events`,
+        fetch: this.#fetch,
+        ticket: async (signal) => (await this.eventTicket({ signal })).ticket,
+      },
+      options,
+    );
+  }
+}
+
+function pageOf(options: PageOptions): { page_size?: number; page_token?: string } {
+  return {
+    ...(options.pageSize !== undefined && { page_size: options.pageSize }),
+    ...(options.pageToken !== undefined && { page_token: options.pageToken }),
+  };
+}
+
+function keyOf(options: WriteOptions): { "Idempotency-Key": string } {
+  return { "Idempotency-Key": options.idempotencyKey ?? newWriteKey() };
+}
+
+function signalOf(options: ReadOptions): { signal?: AbortSignal } {
+  return options.signal ? { signal: options.signal } : {};
+}

@@ -1,0 +1,18 @@
+export {
+  DiallerClient,
+  type ContextReading,
+  type DiallerOptions,
+  type PageOptions,
+  type ReadOptions,
+  type WriteOptions,
+} from "./client.js";
+export { ConnectionError, DiallerError, ProblemError } from "./errors.js";
+export type {
+  EventStream,
+  EventStreamOptions,
+  SnapshotReason,
+  StreamStatus,
+} from "./events.js";
+export type { Fetch, TokenAnswer } from "./transport.js";
+export type * from "./types.js";
+export { newWriteKey, WriteKeys } from "./write-keys.js";

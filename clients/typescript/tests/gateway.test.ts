@@ -1,0 +1,215 @@
+import { afterAll, beforeAll, expect, test } from "vitest";
+
+import {
+  DiallerClient,
+  newWriteKey,
+  type DiallerError,
+  type DiallerEvent,
+  type EventStream,
+  type EventStreamOptions,
+  type SnapshotReason,
+  type StreamStatus,
+} from "../src/index.js";
+import { Testbed } from "./testbed.js";
+
+let bed: Testbed;
+
+beforeAll(async () => {
+  bed = await Testbed.start();
+});
+afterAll(async () => {
+  await bed.stop();
+});
+
+let agents = 0;
+
+/** An agent nobody else is. */
+async function newAgent(ttlSeconds?: number): Promise<DiallerClient> {
+  const token = await bed.token("agent", `ts-agent-${(agents += 1)}`, ttlSeconds);
+  return new DiallerClient({ baseUrl: bed.gateway, token: () => token });
+}
+
+async function claim(agent: DiallerClient) {
+  const { assignment } = await agent.claimNext();
+  if (!assignment) throw new Error("nobody can be called");
+  return assignment;
+}
+
+test("a call from the claim to its outcome, recorded once", async () => {
+  const agent = await newAgent();
+  expect(await agent.currentAssignment()).toBeNull();
+  const assignment = await claim(agent);
+  expect(typeof assignment.user_id).toBe("string");
+  expect(await agent.currentAssignment()).toMatchObject({ user_id: assignment.user_id });
+
+  const { context } = await agent.context(assignment.user_id);
+  expect(context.user?.user_id).toBe(assignment.user_id);
+  expect(context.call_state?.state).toBe("assigned");
+
+  const extended = await agent.heartbeat(assignment.assignment_id);
+  expect(extended.assignment_id).toBe(assignment.assignment_id);
+
+  const idempotencyKey = newWriteKey();
+  const outcome = { outcome: "no_answer", notes: "rang out" } as const;
+  const first = await agent.recordOutcome(assignment.assignment_id, outcome, { idempotencyKey });
+  const again = await agent.recordOutcome(assignment.assignment_id, outcome, { idempotencyKey });
+  expect(again).toEqual(first);
+  expect(first.call_state).toMatchObject({ attempts: 1, last_outcome: "no_answer" });
+
+  const late = await agent.heartbeat(assignment.assignment_id).catch((each: unknown) => each);
+  expect(late).toMatchObject({ status: 409, reason: "ASSIGNMENT_NOT_LIVE" });
+});
+
+test("an unchanged context is not sent again", async () => {
+  const agent = await newAgent();
+  const { user_id, assignment_id } = await claim(agent);
+  const first = await agent.context(user_id);
+  const second = await agent.context(user_id, { previous: first });
+  expect(second.context).toBe(first.context);
+  await bed.changePhone(user_id, "07700 900777");
+  await expect
+    .poll(async () => (await agent.context(user_id, { previous: second })).context.user)
+    .toMatchObject({ phone_number: "+447700900777" });
+  await agent.release(assignment_id, { reason: "agent_leaving" });
+});
+
+test("problems have their status, reason and trace", async () => {
+  const agent = await newAgent();
+  const stranger = await agent.context("999999999").catch((each: unknown) => each);
+  expect(stranger).toMatchObject({ status: 403, reason: "PERSON_NOT_YOURS" });
+  expect((stranger as { traceId: string }).traceId).toMatch(/^[0-9a-f]{32}$/);
+
+  const forbidden = await agent
+    .unwrap(agent.api.GET("/v1/pipeline"))
+    .catch((each: unknown) => each);
+  expect(forbidden).toMatchObject({ status: 403 });
+
+  const nobody = new DiallerClient({ baseUrl: bed.gateway, token: () => "not.a.token" });
+  const refused = await nobody.queues().catch((each: unknown) => each);
+  expect(refused).toMatchObject({ status: 401, isSessionOver: true });
+
+  const wrong = await agent
+    .recordOutcome(newWriteKey(), { outcome: "call_back", callback_at: "tomorrow" })
+    .catch((each: unknown) => each);
+  expect(wrong).toMatchObject({ status: 422, fields: [{ location: "body.callback_at" }] });
+});
+
+test("an agreed callback, the person's calls, and somebody found by name", async () => {
+  const agent = await newAgent();
+  const { assignment_id, user_id } = await claim(agent);
+  const callback_at = new Date(Date.now() + 86_400_000).toISOString();
+  const { last_name } = (await agent.context(user_id)).context.user ?? {};
+  await agent.recordOutcome(assignment_id, { outcome: "call_back", callback_at, notes: "at work" });
+  const { callbacks } = await agent.callbacks({ state: "open" });
+  expect(callbacks).toMatchObject([{ user_id, state: "open" }]);
+
+  const { people } = await agent.search({ name: last_name ?? "" });
+  expect(people.map((each) => each.user_id)).toContain(user_id);
+  const { calls } = await agent.calls(user_id);
+  expect(calls).toMatchObject([{ outcome: "call_back", notes: "at work", assignment_id }]);
+});
+
+test("the queues page by page, and what has no method of its own", async () => {
+  const agent = await newAgent();
+  const { queues } = await agent.queues();
+  expect(queues.map((each) => each.queue)).toContain("unsigned_users");
+  const page = await agent.entries("unsigned_users", { pageSize: 2 });
+  expect(page.entries).toHaveLength(2);
+  const next = await agent.entries("unsigned_users", {
+    pageSize: 2,
+    ...(page.next_page_token !== null && { pageToken: page.next_page_token }),
+  });
+  expect(next.entries[0]?.user_id).not.toBe(page.entries[0]?.user_id);
+
+  const token = await bed.token("supervisor", "ts-supervisor");
+  const supervisor = new DiallerClient({ baseUrl: bed.gateway, token: () => token });
+  const pipeline = await supervisor.unwrap(supervisor.api.GET("/v1/pipeline"));
+  expect(pipeline.cache?.hits).toBeTypeOf("number");
+});
+
+/** Everything a stream says, and promises of what it has yet to say. */
+class Listener {
+  readonly events: DiallerEvent[] = [];
+  readonly snapshots: SnapshotReason[] = [];
+  readonly statuses: StreamStatus[] = [];
+  readonly errors: DiallerError[] = [];
+  readonly stream: EventStream;
+
+  constructor(client: DiallerClient, options: Partial<EventStreamOptions> = {}) {
+    this.stream = client.events({
+      ...options,
+      onEvent: (event) => this.events.push(event),
+      onSnapshot: (why) => this.snapshots.push(why),
+      onStatus: (status, error) => {
+        this.statuses.push(status);
+        if (error) this.errors.push(error);
+      },
+    });
+  }
+
+  async live(): Promise<this> {
+    await expect.poll(() => this.stream.status, { timeout: 15_000 }).toBe("live");
+    return this;
+  }
+
+  async saw(type: DiallerEvent["type"], userId: string): Promise<void> {
+    const wanted = (each: DiallerEvent): boolean => each.type === type && each.user_id === userId;
+    await expect.poll(() => this.events.some(wanted), { timeout: 15_000 }).toBe(true);
+  }
+}
+
+test("a signature in MySQL reaches the agent on the call", async () => {
+  const agent = await newAgent();
+  const { user_id, assignment_id } = await claim(agent);
+  const listener = await new Listener(agent).live();
+  expect(listener.snapshots).toEqual(["opened"]);
+  await bed.sign(user_id);
+  await listener.saw("context_changed", user_id);
+  await expect
+    .poll(async () => (await agent.context(user_id)).context.user?.has_signature)
+    .toBe(true);
+  await agent.recordOutcome(assignment_id, { outcome: "completed_form" });
+  await listener.saw("assignment_ended", user_id);
+  listener.stream.close();
+  await expect.poll(() => listener.stream.status).toBe("ended");
+});
+
+test("a restart of the gateway loses no event", async () => {
+  const agent = await newAgent();
+  const { user_id, assignment_id } = await claim(agent);
+  const listener = await new Listener(agent).live();
+  await bed.stopService("gateway");
+  await expect.poll(() => listener.stream.status).not.toBe("live");
+  const missed = listener.events.length;
+  await bed.changePhone(user_id, "07700 900888");
+  await bed.restartService("gateway");
+  await listener.saw("context_changed", user_id);
+  expect(listener.events.length).toBeGreaterThan(missed);
+  expect(listener.snapshots).toEqual(["opened"]);
+  expect(listener.errors.every((each) => each.isAmbiguous)).toBe(true);
+  await agent.release(assignment_id);
+  listener.stream.close();
+}, 40_000);
+
+test("after a gap a snapshot is asked for", async () => {
+  const agent = await newAgent();
+  const listener = await new Listener(agent).live();
+  await bed.forgetEvents();
+  const { user_id, assignment_id } = await claim(agent);
+  await expect.poll(() => listener.snapshots, { timeout: 15_000 }).toContain("reset");
+  await agent.release(assignment_id);
+  await listener.saw("assignment_ended", user_id);
+  listener.stream.close();
+
+  const stranger = await new Listener(agent, { lastEventId: "elsewhere:1-0" }).live();
+  expect(stranger.snapshots).toEqual(["reset"]);
+  stranger.stream.close();
+}, 40_000);
+
+test("a stream ends for good when the session does, and says so", async () => {
+  const token = await bed.token("agent", "ts-agent-short", -120);
+  const agent = new DiallerClient({ baseUrl: bed.gateway, token: () => token });
+  const listener = new Listener(agent);
+  await expect.poll(() => listener.stream.status).toBe("ended");
+  expect(listener.errors.at(-1)).toMatchObject({ status: 401, isSessionOver: true });
+});

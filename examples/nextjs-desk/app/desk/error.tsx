@@ -1,0 +1,7 @@
+"use client";
+
+import { Trouble } from "@/components/trouble";
+
+export default function DeskError() {
+  return <Trouble reason="UNEXPECTED" />;
+}

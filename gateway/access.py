@@ -1,0 +1,166 @@
+"""Whose personal data an agent may see: of the person held, and of people just found."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dialler.queue.v1 import queue_pb2
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from gateway.auth import Caller, Role
+from servicekit.clock import Clock
+from servicekit.errors import (
+    DeadlineExceeded,
+    NotFound,
+    PermissionDenied,
+    ServiceError,
+    Unavailable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dialler.queue.v1.queue_pb2_grpc import QueueServiceAsyncStub
+
+# For how long what was found out is not asked again; an assignment that ended elsewhere may be
+# read for so long.
+GRANTED_SECONDS = 5.0
+MOST_AGENTS = 10_000
+
+
+class FoundPeople:
+    """Whom each agent has found by a search of late, kept in Redis for all copies together."""
+
+    def __init__(self, redis: Redis, seconds: int) -> None:
+        self._redis = redis
+        self._seconds = seconds
+
+    async def remember(self, subject: str, user_ids: "Iterable[int]") -> None:
+        """Let the agent read these people for a while; raises Unavailable without Redis."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for user_id in user_ids:
+            pipeline.set(_key(subject, user_id), b"", ex=self._seconds)
+        try:
+            await pipeline.execute()
+        except (RedisError, OSError) as error:
+            raise Unavailable(
+                "SEARCH_UNAVAILABLE",
+                "what is found cannot be remembered now, so that it could not be opened",
+                retry_after_seconds=1.0,
+            ) from error
+
+    async def holds(self, subject: str, user_id: int) -> bool:
+        """Return whether the agent has found the person; raises Unavailable without Redis."""
+        try:
+            return bool(await self._redis.exists(_key(subject, user_id)))
+        except (RedisError, OSError) as error:
+            raise Unavailable("FOUND_UNKNOWN", "searches cannot be looked up now") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """An assignment as last seen; the lease ends at a Unix time."""
+
+    user_id: int
+    lease_ends_at: float
+
+
+class Access:
+    """Lets supervisors and services read everybody, agents only whom they hold or have found.
+
+    Without Redis the person held stays readable; without the queue, too, until the lease last
+    seen has run out. Everything else is then refused as uncertain.
+    """
+
+    def __init__(self, queue: "QueueServiceAsyncStub", found: FoundPeople, clock: Clock) -> None:
+        self._queue = queue
+        self._found = found
+        self._clock = clock
+        self._granted: dict[str, dict[int, float]] = {}
+        self._held: dict[str, _Held] = {}
+
+    def is_granted(self, caller: Caller, user_id: int) -> bool:
+        """Return whether it is known without asking that the caller may read the person."""
+        if caller.role is not Role.AGENT:
+            return True
+        granted = self._granted.get(caller.subject)
+        return granted is not None and granted.get(user_id, 0.0) > self._clock.monotonic()
+
+    async def require(self, caller: Caller, user_id: int) -> None:
+        """Raise PermissionDenied (PERSON_NOT_YOURS) unless the caller may read the person.
+
+        Raises Unavailable (ACCESS_UNCERTAIN) when that cannot be found out.
+        """
+        if self.is_granted(caller, user_id):
+            return
+        is_uncertain = False
+        for ask in (self._is_held, self._found.holds):
+            try:
+                if await ask(caller.subject, user_id):
+                    self._grant(caller.subject, user_id)
+                    return
+            except (Unavailable, DeadlineExceeded):
+                is_uncertain = True
+        if is_uncertain:
+            raise Unavailable(
+                "ACCESS_UNCERTAIN",
+                "whether you may see this person cannot be found out now",
+                retry_after_seconds=1.0,
+            )
+        raise PermissionDenied(
+            "PERSON_NOT_YOURS", "the person is neither assigned to you nor found by you of late"
+        )
+
+    def begin(self, subject: str, assignment: queue_pb2.Assignment) -> None:
+        """Take note that the agent holds somebody."""
+        self._limit()
+        ends_at = float(assignment.lease_expires_at.seconds)
+        self._held[subject] = _Held(assignment.user_id, ends_at)
+        self._grant(subject, assignment.user_id)
+
+    def end(self, subject: str) -> None:
+        """Take note that the agent holds nobody any more."""
+        self._held.pop(subject, None)
+        self._granted.pop(subject, None)
+
+    async def held_by(self, caller: Caller) -> int | None:
+        """Return whom the agent holds at this moment."""
+        request = queue_pb2.GetCurrentAssignmentRequest(agent_id=caller.subject)
+        try:
+            return (await self._queue.GetCurrentAssignment(request)).assignment.user_id
+        except NotFound:
+            return None
+
+    async def _is_held(self, subject: str, user_id: int) -> bool:
+        request = queue_pb2.GetCurrentAssignmentRequest(agent_id=subject)
+        try:
+            answer = await self._queue.GetCurrentAssignment(request)
+        except NotFound:
+            self._held.pop(subject, None)
+            return False
+        except ServiceError:
+            held = self._held.get(subject)
+            if held is None or held.user_id != user_id:
+                raise
+            if held.lease_ends_at <= self._clock.now().timestamp():
+                raise
+            return True
+        ends_at = float(answer.assignment.lease_expires_at.seconds)
+        self._held[subject] = _Held(answer.assignment.user_id, ends_at)
+        return bool(answer.assignment.user_id == user_id)
+
+    def _grant(self, subject: str, user_id: int) -> None:
+        self._limit()
+        now = self._clock.monotonic()
+        former = self._granted.get(subject, {})
+        kept = {known: until for known, until in former.items() if until > now}
+        self._granted[subject] = kept | {user_id: now + GRANTED_SECONDS}
+
+    def _limit(self) -> None:
+        for each in (self._granted, self._held):
+            if len(each) >= MOST_AGENTS:
+                each.clear()
+
+
+def _key(subject: str, user_id: int) -> str:
+    return f"dialler:found:{subject}:{user_id}"

@@ -1,0 +1,262 @@
+"""The queue's calls for desks and supervisors, answered from memory."""
+
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from dialler.model.v1 import call_state_pb2
+from dialler.queue.v1 import queue_pb2
+
+from gateway.fake import Fake
+from servicekit.errors import AlreadyExists, Conflict, FailedPrecondition, InvalidArgument, NotFound
+
+_OPEN = call_state_pb2.CALLBACK_STATE_OPEN
+
+
+@dataclass
+class FakeDesk(Fake):
+    """Keeps callbacks, suppressions, agents and audit entries, and little of the rules."""
+
+    callbacks: dict[str, call_state_pb2.Callback] = field(default_factory=dict)
+    suppressions: dict[int, queue_pb2.Suppression] = field(default_factory=dict)
+    agents: dict[str, queue_pb2.Agent] = field(default_factory=dict)
+    accesses: list[tuple[str, str, int]] = field(default_factory=list)
+    calls_made: dict[int, list[queue_pb2.Call]] = field(default_factory=dict)
+    imported: list[bytes] = field(default_factory=list)
+    rebuilding: int = 3
+
+    async def ExplainUser(self, request: Any, context: Any) -> Any:
+        """Explain anybody."""
+        await self.received("ExplainUser", request)
+        response = queue_pb2.ExplainUserResponse(
+            user_id=request.user_id,
+            summary="First of two.",
+            state=call_state_pb2.ENTRY_STATE_READY,
+            queue=call_state_pb2.QUEUE_UNSIGNED_USERS,
+            is_callable_now=True,
+            is_live=True,
+            score=2.5,
+        )
+        response.rules.add(rule="CALLING_HOURS", is_passed=True, inputs={"zone": "UTC"}, words="ok")
+        response.factors.add(factor="AGEING", points=2.5, words="half a week")
+        return response
+
+    async def ListCalls(self, request: Any, context: Any) -> Any:
+        """Return the person's calls in one page."""
+        await self.received("ListCalls", request)
+        _require_no_token(request)
+        return queue_pb2.ListCallsResponse(calls=self.calls_made.get(request.user_id, []))
+
+    async def GetReference(self, request: Any, context: Any) -> Any:
+        """Return two rules."""
+        await self.received("GetReference", request)
+        response = queue_pb2.GetReferenceResponse(
+            rules_hash="r1", reasons=["NO_SIGNATURE"], actions=["SUPPRESSED"],
+            callback_longest_days=365, notes_longest_characters=10_000, attempts_per_day=3,
+            attempts_per_period=10, period_days=28, lease_seconds=120,
+            company_time_zone="Europe/London",
+        )  # fmt: skip
+        response.outcomes.add(
+            outcome=call_state_pb2.OUTCOME_CALL_BACK,
+            sets_score=0,
+            next_call_hours=24,
+            callback=queue_pb2.CALLBACK_RULE_ALWAYS,
+        )
+        response.outcomes.add(
+            outcome=call_state_pb2.OUTCOME_DO_NOT_CONTACT,
+            adds_points=200,
+            callback=queue_pb2.CALLBACK_RULE_NEVER,
+            notes_required=True,
+            stops_calls=True,
+        )
+        return response
+
+    async def ForceReleaseAssignment(self, request: Any, context: Any) -> Any:
+        """Take the assignment away from whoever holds it."""
+        await self.received("ForceReleaseAssignment", request)
+        live: dict[str, queue_pb2.Assignment] = getattr(self, "live", {})
+        for agent_id, held in list(live.items()):
+            if held.assignment_id == request.assignment_id:
+                del live[agent_id]
+                return queue_pb2.ForceReleaseAssignmentResponse(call_state=_state(held.user_id))
+        raise Conflict("ASSIGNMENT_NOT_LIVE", "it has ended")
+
+    async def ScheduleCallback(self, request: Any, context: Any) -> Any:
+        """Agree one, if none is open."""
+        await self.received("ScheduleCallback", request)
+        known = self.callbacks.get(request.request_id)
+        if known is None:
+            if any(it.user_id == request.user_id for it in self._in_state(_OPEN)):
+                raise AlreadyExists("CALLBACK_OPEN", "the person has an open callback")
+            known = self.agree(
+                request.user_id, request.preferred_agent_id, callback_id=request.request_id
+            )
+            known.scheduled_for.CopyFrom(request.scheduled_for)
+            known.created_by, known.notes = request.actor_id, request.notes
+        return queue_pb2.ScheduleCallbackResponse(callback=known)
+
+    async def RescheduleCallback(self, request: Any, context: Any) -> Any:
+        """Move one."""
+        await self.received("RescheduleCallback", request)
+        callback = self._callback(request.callback_id)
+        callback.scheduled_for.CopyFrom(request.scheduled_for)
+        if request.HasField("preferred_agent_id"):
+            callback.preferred_agent_id = request.preferred_agent_id
+        return queue_pb2.RescheduleCallbackResponse(callback=callback)
+
+    async def CancelCallback(self, request: Any, context: Any) -> Any:
+        """Call one off."""
+        await self.received("CancelCallback", request)
+        callback = self._callback(request.callback_id)
+        callback.state = call_state_pb2.CALLBACK_STATE_CANCELLED
+        return queue_pb2.CancelCallbackResponse(callback=callback)
+
+    async def ListCallbacks(self, request: Any, context: Any) -> Any:
+        """Return those asked for in one page."""
+        await self.received("ListCallbacks", request)
+        _require_no_token(request)
+        return queue_pb2.ListCallbacksResponse(
+            callbacks=[
+                it
+                for it in self._in_state(request.state)
+                if request.preferred_agent_id in ("", it.preferred_agent_id)
+                and request.user_id in (0, it.user_id)
+            ]
+        )
+
+    async def SetAgentPresence(self, request: Any, context: Any) -> Any:
+        """Note it."""
+        await self.received("SetAgentPresence", request)
+        agent = self.agent(request.agent_id)
+        agent.presence = request.presence
+        return queue_pb2.SetAgentPresenceResponse(agent=agent)
+
+    async def SetAgentQueues(self, request: Any, context: Any) -> Any:
+        """Note them."""
+        await self.received("SetAgentQueues", request)
+        agent = self.agent(request.agent_id)
+        agent.allowed_queues[:] = request.allowed_queues
+        return queue_pb2.SetAgentQueuesResponse(agent=agent)
+
+    async def ListAgents(self, request: Any, context: Any) -> Any:
+        """Return those of the presence asked for, each with whom they hold."""
+        await self.received("ListAgents", request)
+        live: dict[str, queue_pb2.Assignment] = getattr(self, "live", {})
+        for agent_id, held in live.items():
+            self.agent(agent_id).assignment.CopyFrom(held)
+        known = sorted(self.agents.items())
+        return queue_pb2.ListAgentsResponse(
+            agents=[it for _, it in known if request.presence in (0, it.presence)]
+        )
+
+    async def SuppressUser(self, request: Any, context: Any) -> Any:
+        """Stop calls to the person."""
+        await self.received("SuppressUser", request)
+        self.suppressions[request.user_id] = queue_pb2.Suppression(
+            suppression_id=request.request_id,
+            user_id=request.user_id,
+            created_by=request.actor_id,
+            notes=request.notes,
+        )
+        return queue_pb2.SuppressUserResponse(call_state=_state(request.user_id))
+
+    async def LiftSuppression(self, request: Any, context: Any) -> Any:
+        """Let the person be called again."""
+        await self.received("LiftSuppression", request)
+        if self.suppressions.pop(request.user_id, None) is None:
+            raise FailedPrecondition("NOT_SUPPRESSED", "nothing stops calls to the person")
+        return queue_pb2.LiftSuppressionResponse(call_state=_state(request.user_id))
+
+    async def ListSuppressions(self, request: Any, context: Any) -> Any:
+        """Return those that stand in one page."""
+        await self.received("ListSuppressions", request)
+        _require_no_token(request)
+        found = self.suppressions.values()
+        return queue_pb2.ListSuppressionsResponse(
+            suppressions=[it for it in found if request.user_id in (0, it.user_id)]
+        )
+
+    async def ImportSuppressedPhones(self, request_iterator: Any, context: Any) -> Any:
+        """Take in all parts, then keep them."""
+        parts: list[bytes] = []
+        async for part in request_iterator:
+            if not parts:
+                await self.received("ImportSuppressedPhones", part)
+            parts.append(part.csv)
+        self.imported.append(b"".join(parts))
+        lines = len(self.imported[-1].splitlines())
+        return queue_pb2.ImportSuppressedPhonesResponse(lines=lines, added=lines)
+
+    async def Rebuild(self, request: Any, context: Any) -> AsyncIterator[queue_pb2.RebuildResponse]:
+        """Tell of progress in a few steps."""
+        await self.received("Rebuild", request)
+        for step in range(self.rebuilding):
+            yield queue_pb2.RebuildResponse(
+                phase=queue_pb2.REBUILD_PHASE_READING,
+                people_read=step * 10,
+                through_user_id=2**60 + step,
+                last_user_id=2**60 + self.rebuilding,
+            )
+            if "RebuildStep" in self.gates:
+                await self.gates["RebuildStep"].wait()
+        yield queue_pb2.RebuildResponse(phase=queue_pb2.REBUILD_PHASE_DONE, people_read=30)
+
+    async def RecordAccess(self, request: Any, context: Any) -> Any:
+        """Keep it."""
+        await self.received("RecordAccess", request)
+        self.accesses += [(request.actor_id, request.action, it) for it in request.user_ids]
+        return queue_pb2.RecordAccessResponse()
+
+    async def ListAuditEntries(self, request: Any, context: Any) -> Any:
+        """Return the accesses that are asked for in one page."""
+        await self.received("ListAuditEntries", request)
+        _require_no_token(request)
+        return queue_pb2.ListAuditEntriesResponse(
+            entries=[
+                queue_pb2.AuditEntry(actor_id=actor_id, action=action, user_id=user_id)
+                for actor_id, action, user_id in reversed(self.accesses)
+                if request.actor_id in ("", actor_id)
+                and request.action in ("", action)
+                and request.user_id in (0, user_id)
+            ]
+        )
+
+    def agree(
+        self, user_id: int, agent_id: str = "", *, callback_id: str = ""
+    ) -> call_state_pb2.Callback:
+        """Make an open callback."""
+        made = call_state_pb2.Callback(
+            callback_id=callback_id or str(uuid.uuid4()),
+            user_id=user_id,
+            preferred_agent_id=agent_id,
+            state=_OPEN,
+        )
+        self.callbacks[made.callback_id] = made
+        return made
+
+    def agent(self, agent_id: str) -> queue_pb2.Agent:
+        """Return the agent, who is made on first mention."""
+        made = self.agents.setdefault(agent_id, queue_pb2.Agent(agent_id=agent_id))
+        made.today.agent_id = agent_id
+        return made
+
+    def _callback(self, callback_id: str) -> call_state_pb2.Callback:
+        callback = self.callbacks.get(callback_id)
+        if callback is None:
+            raise NotFound("CALLBACK_NOT_FOUND", "there is no such callback")
+        if callback.state != _OPEN:
+            raise FailedPrecondition("CALLBACK_ENDED", "the callback has ended")
+        return callback
+
+    def _in_state(self, state: int) -> list[call_state_pb2.Callback]:
+        return [it for it in self.callbacks.values() if it.state == (state or _OPEN)]
+
+
+def _state(user_id: int) -> call_state_pb2.CallState:
+    return call_state_pb2.CallState(user_id=user_id, state=call_state_pb2.ENTRY_STATE_WAITING)
+
+
+def _require_no_token(request: Any) -> None:
+    if request.page_token:
+        raise InvalidArgument("PAGE_TOKEN_INVALID", "the page token is not one of this list")

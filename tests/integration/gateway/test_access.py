@@ -1,0 +1,169 @@
+"""Whom an agent may read, and that every view is in the audit trail."""
+
+import asyncio
+import uuid
+from typing import Any
+
+import httpx
+import pytest
+from dialler.user_context.v1 import user_context_pb2
+
+from devstack.servers import Redis
+from gateway import access_trail
+from gateway.testing import RunningGateway
+from servicekit.errors import Unavailable
+
+pytestmark = pytest.mark.integration
+
+ONES = ("context", "explanation", "calls")
+
+
+def reason(response: httpx.Response, status: int) -> str:
+    assert response.status_code == status, response.text
+    return str(response.json()["reason"])
+
+
+def know(gateway: RunningGateway, *user_ids: int) -> None:
+    for user_id in user_ids:
+        gateway.services.user_context.contexts[user_id] = b"{}"
+    gateway.services.user_context.people = [
+        user_context_pb2.FoundUser(user_id=it, first_name="Jo") for it in user_ids
+    ]
+
+
+async def noted(gateway: RunningGateway, number: int) -> list[tuple[str, str, int]]:
+    """Wait until so many views are written."""
+    async with asyncio.timeout(5):
+        while len(gateway.services.queue.accesses) < number:  # noqa: ASYNC110 - another's loop
+            await asyncio.sleep(0.02)
+    return sorted(gateway.services.queue.accesses)
+
+
+@pytest.mark.parametrize("what", ONES)
+async def test_agents_read_whom_they_hold_and_nobody_else(
+    gateway: RunningGateway, agent: httpx.AsyncClient, what: str
+) -> None:
+    know(gateway, 7, 8)
+    gateway.services.queue.hold("agent-1", 7)
+    gateway.services.queue.hold("agent-2", 8)
+    assert (await agent.get(f"/v1/people/7/{what}")).status_code == 200
+    assert reason(await agent.get(f"/v1/people/8/{what}"), 403) == "PERSON_NOT_YOURS"
+    assert await noted(gateway, 1) == [("agent-1", f"VIEWED_{what.upper()}", 7)]
+
+
+async def test_a_claim_opens_the_person_and_an_outcome_closes_them(
+    gateway: RunningGateway, agent: httpx.AsyncClient
+) -> None:
+    know(gateway, 7)
+    gateway.services.queue.ready = [7]
+    headers = {"Idempotency-Key": str(uuid.uuid4())}
+    held = (await agent.post("/v1/assignments", headers=headers)).json()["assignment"]
+    assert (await agent.get("/v1/people/7/context")).status_code == 200
+    # The claim said so: the queue was not asked again.
+    assert gateway.services.queue.requests("GetCurrentAssignment") == []
+    path = f"/v1/assignments/{held['assignment_id']}/outcome"
+    body = {"outcome": "no_answer"}
+    assert (await agent.post(path, json=body, headers=headers)).status_code in (200, 422)
+    headers = {"Idempotency-Key": str(uuid.uuid4())}
+    await agent.post(path, json=body, headers=headers)
+    assert reason(await agent.get("/v1/people/7/context"), 403) == "PERSON_NOT_YOURS"
+
+
+async def test_agents_read_whom_they_have_found_at_any_copy_for_a_while(start: Any) -> None:
+    first = await start(search_access_seconds=10)
+    other = await start(search_access_seconds=10)
+    know(first, 7)
+    know(other, 7)
+    async with httpx.AsyncClient(headers=first.headers("agent", "agent-1")) as client:
+        found = await client.post(f"{first.url}/v1/people/search", json={"name": "jo"})
+        assert [it["user_id"] for it in found.json()["people"]] == ["7"]
+        headers = other.headers("agent", "agent-1")
+        response = await client.get(f"{other.url}/v1/people/7/context", headers=headers)
+        assert response.status_code == 200
+        headers = other.headers("agent", "agent-2")
+        response = await client.get(f"{other.url}/v1/people/7/context", headers=headers)
+        assert reason(response, 403) == "PERSON_NOT_YOURS"
+    assert ("agent-1", "FOUND_BY_SEARCH", 7) in await noted(first, 1)
+
+
+@pytest.mark.parametrize("role", ["supervisor", "service"])
+async def test_others_read_everybody_and_it_is_noted(
+    gateway: RunningGateway, http: httpx.AsyncClient, role: str
+) -> None:
+    know(gateway, 7)
+    headers = gateway.headers(role, "somebody")
+    for _ in range(3):
+        assert (await http.get("/v1/people/7/context", headers=headers)).status_code == 200
+    # Again and again within a minute is one view.
+    assert await noted(gateway, 1) == [("somebody", "VIEWED_CONTEXT", 7)]
+
+
+async def test_nothing_is_noted_of_what_was_not_seen(
+    gateway: RunningGateway, supervisor: httpx.AsyncClient
+) -> None:
+    assert (await supervisor.get("/v1/people/9/context")).status_code == 404
+    know(gateway, 7)
+    await supervisor.get("/v1/people/7/context")
+    assert await noted(gateway, 1) == [("supervisor-1", "VIEWED_CONTEXT", 7)]
+
+
+async def test_without_redis_only_the_person_held_is_readable(start: Any, own_redis: Redis) -> None:
+    gateway = await start(redis_url=own_redis.url())
+    know(gateway, 7, 8)
+    gateway.services.queue.hold("agent-1", 7)
+    own_redis.kill()
+    headers = gateway.headers("agent", "agent-1")
+    async with httpx.AsyncClient(base_url=gateway.url, headers=headers) as client:
+        assert (await client.get("/v1/people/7/context")).status_code == 200
+        assert reason(await client.get("/v1/people/8/context"), 503) == "ACCESS_UNCERTAIN"
+        found = await client.post("/v1/people/search", json={"name": "jo"})
+        assert reason(found, 503) == "SEARCH_UNAVAILABLE"
+
+
+async def test_without_the_queue_whom_an_agent_holds_is_readable_until_the_lease_ends(
+    gateway: RunningGateway, agent: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    know(gateway, 7, 8)
+    monkeypatch.setattr("gateway.access.GRANTED_SECONDS", 0.0)
+    queue = gateway.services.queue
+    queue.hold("agent-1", 7).lease_expires_at.GetCurrentTime()
+    queue.live["agent-1"].lease_expires_at.seconds += 60
+    assert (await agent.get("/v1/people/7/context")).status_code == 200
+    queue.failures["GetCurrentAssignment"] = Unavailable("AWAY", "as the test wants it")
+    assert (await agent.get("/v1/people/7/context")).status_code == 200
+    assert reason(await agent.get("/v1/people/8/context"), 503) == "ACCESS_UNCERTAIN"
+    del queue.failures["GetCurrentAssignment"]
+    queue.live["agent-1"].lease_expires_at.seconds -= 120
+    await agent.get("/v1/people/7/context")
+    queue.failures["GetCurrentAssignment"] = Unavailable("AWAY", "as the test wants it")
+    assert reason(await agent.get("/v1/people/7/context"), 503) == "ACCESS_UNCERTAIN"
+
+
+async def test_views_wait_while_the_queue_is_away_and_too_many_are_refused(
+    gateway: RunningGateway, supervisor: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    know(gateway, 1, 2, 3)
+    monkeypatch.setattr(access_trail, "MOST_WAITING", 2)
+    queue = gateway.services.queue
+    queue.failures["RecordAccess"] = Unavailable("AWAY", "as the test wants it")
+    for user_id in (1, 2):
+        assert (await supervisor.get(f"/v1/people/{user_id}/context")).status_code == 200
+    async with asyncio.timeout(5):
+        while not queue.requests("RecordAccess"):  # noqa: ASYNC110 - another's loop
+            await asyncio.sleep(0.02)
+    refused = await supervisor.get("/v1/people/3/context")
+    assert reason(refused, 503) == "AUDIT_UNAVAILABLE"
+    assert refused.headers["retry-after"] == "5"
+    del queue.failures["RecordAccess"]
+    assert len(await noted(gateway, 2)) == 2
+
+
+async def test_what_waits_at_the_end_is_written(start: Any, redis_url: str) -> None:
+    from gateway.testing import running_gateway
+
+    async with running_gateway(redis_url) as gateway:
+        know(gateway, 7)
+        async with httpx.AsyncClient(headers=gateway.headers("supervisor", "boss")) as client:
+            await client.get(f"{gateway.url}/v1/people/7/context")
+        queue = gateway.services.queue
+    assert queue.accesses == [("boss", "VIEWED_CONTEXT", 7)]

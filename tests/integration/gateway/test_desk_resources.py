@@ -1,0 +1,333 @@
+"""People, agents, callbacks, suppressions, rebuilds, audit and reference data over HTTP."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from dialler.model.v1 import call_state_pb2
+from dialler.queue.v1 import queue_pb2
+from dialler.user_context.v1 import user_context_pb2
+
+from gateway.testing import RunningGateway
+from servicekit.errors import Conflict, InvalidArgument
+
+pytestmark = pytest.mark.integration
+
+WHEN = "2030-06-02T18:00:00+01:00"
+
+
+def key() -> dict[str, str]:
+    return {"Idempotency-Key": str(uuid.uuid4())}
+
+
+def reason(response: httpx.Response, status: int) -> str:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    return str(response.json()["reason"])
+
+
+async def test_search(gateway: RunningGateway, supervisor: httpx.AsyncClient) -> None:
+    gateway.services.user_context.people = [
+        user_context_pb2.FoundUser(user_id=2**60, first_name="Zoë", is_enabled=True),
+        user_context_pb2.FoundUser(user_id=7, last_name="Smith"),
+    ]
+    body = (await supervisor.post("/v1/people/search", json={"name": "z", "limit": 1})).json()
+    assert body["is_complete"] is False
+    (person,) = body["people"]
+    assert (person["user_id"], person["first_name"]) == (str(2**60), "Zoë")
+    assert person["last_name"] is None
+    for sent in ({"phone": "07700 900123"}, {"email_address": "jo@example.com"}):
+        response = await supervisor.post("/v1/people/search", json=sent)
+        assert response.headers["cache-control"] == "no-store"
+    requests = gateway.services.user_context.requests("SearchUsers")
+    by = [(it.WhichOneof("by"), it.limit) for it in requests]
+    assert by == [("name", 1), ("phone", 20), ("email_address", 20)]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{}, {"limit": 3}, {"name": ""}, {"name": "jo", "phone": "1"}, {"name": "jo", "limit": 51}],
+)
+async def test_search_by_exactly_one(supervisor: httpx.AsyncClient, body: dict[str, Any]) -> None:
+    response = await supervisor.post("/v1/people/search", json=body)
+    assert reason(response, 422) == "INVALID_REQUEST"
+
+
+async def test_what_cannot_be_searched_for_is_told(
+    gateway: RunningGateway, supervisor: httpx.AsyncClient
+) -> None:
+    failure = InvalidArgument("PHONE_NOT_VALID", "not a whole, valid phone number")
+    gateway.services.user_context.failures["SearchUsers"] = failure
+    response = await supervisor.post("/v1/people/search", json={"phone": "12"})
+    assert reason(response, 400) == "PHONE_NOT_VALID"
+
+
+async def test_explanation(
+    gateway: RunningGateway, agent: httpx.AsyncClient, supervisor: httpx.AsyncClient
+) -> None:
+    body = (await supervisor.get("/v1/people/7/explanation", params={"agent_id": "a-2"})).json()
+    assert body["queue"] == "unsigned_users"
+    assert body["rules"][0]["inputs"] == {"zone": "UTC"}
+    assert body["factors"] == [{"factor": "AGEING", "points": 2.5, "words": "half a week"}]
+    gateway.services.queue.hold("agent-1", 7)
+    assert (await agent.get("/v1/people/7/explanation")).status_code == 200
+    other = await agent.get("/v1/people/7/explanation", params={"agent_id": "a-2"})
+    assert reason(other, 403) == "NOT_YOURS"
+    asked = [it.agent_id for it in gateway.services.queue.requests("ExplainUser")]
+    assert asked == ["a-2", "agent-1"]
+
+
+async def test_calls(gateway: RunningGateway, supervisor: httpx.AsyncClient) -> None:
+    made = queue_pb2.Call(
+        assignment_id="a", agent_id="agent-1", outcome=call_state_pb2.OUTCOME_HUNG_UP, notes="n"
+    )
+    gateway.services.queue.calls_made[7] = [made]
+    body = (await supervisor.get("/v1/people/7/calls")).json()
+    assert body["calls"][0]["outcome"] == "hung_up"
+    assert body["next_page_token"] is None
+    response = await supervisor.get("/v1/people/7/calls", params={"page_token": "mine"})
+    assert reason(response, 400) == "PAGE_TOKEN_INVALID"
+
+
+async def test_agents(
+    gateway: RunningGateway, agent: httpx.AsyncClient, supervisor: httpx.AsyncClient
+) -> None:
+    path = "/v1/agents/me/presence"
+    body = (await agent.put(path, json={"presence": "break"})).json()
+    assert (body["agent_id"], body["presence"], body["allowed_queues"]) == ("agent-1", "break", [])
+    gateway.services.queue.agent("agent-1").today.outcomes.add(
+        outcome=call_state_pb2.OUTCOME_NO_ANSWER, calls=3
+    )
+    path = "/v1/agents/agent-1/queues"
+    body = (await supervisor.put(path, json={"allowed_queues": ["callbacks"]})).json()
+    assert body["allowed_queues"] == ["callbacks"]
+    (request,) = gateway.services.queue.requests("SetAgentQueues")
+    assert request.actor_id == "supervisor-1"
+    gateway.services.queue.agent("agent-2").presence = queue_pb2.PRESENCE_AVAILABLE
+    everybody = (await supervisor.get("/v1/agents")).json()["agents"]
+    assert [it["agent_id"] for it in everybody] == ["agent-1", "agent-2"]
+    assert everybody[0]["today"]["calls"] == 3
+    away = (await supervisor.get("/v1/agents", params={"presence": "break"})).json()["agents"]
+    assert [it["agent_id"] for it in away] == ["agent-1"]
+
+
+async def test_who_holds_whom_and_taking_them_away(
+    gateway: RunningGateway, supervisor: httpx.AsyncClient
+) -> None:
+    held = gateway.services.queue.hold("agent-1", 7)
+    (one,) = (await supervisor.get("/v1/assignments")).json()["assignments"]
+    assert (one["assignment_id"], one["user_id"]) == (held.assignment_id, "7")
+    path = f"/v1/assignments/{held.assignment_id}/force-release"
+    for notes in ("", " \n"):
+        response = await supervisor.post(path, json={"notes": notes}, headers=key())
+        assert reason(response, 422) == "INVALID_REQUEST"
+    body = {"notes": "went home"}
+    assert (await supervisor.post(path, json=body, headers=key())).status_code == 200
+    response = await supervisor.post(path, json=body, headers=key())
+    assert reason(response, 409) == "ASSIGNMENT_NOT_LIVE"
+
+
+async def test_callbacks_of_a_supervisor(
+    gateway: RunningGateway, supervisor: httpx.AsyncClient
+) -> None:
+    body = {"user_id": "7", "scheduled_for": WHEN, "preferred_agent_id": "agent-1", "notes": "n"}
+    once = key()
+    made = await supervisor.post("/v1/callbacks", json=body, headers=once)
+    assert made.status_code == 201
+    assert (await supervisor.post("/v1/callbacks", json=body, headers=once)).json() == made.json()
+    again = await supervisor.post("/v1/callbacks", json=body, headers=key())
+    assert reason(again, 409) == "CALLBACK_OPEN"
+    one = f"/v1/callbacks/{made.json()['callback_id']}"
+    moved = {"scheduled_for": "2030-06-03T09:00:00Z"}
+    response = await supervisor.post(f"{one}/reschedule", json=moved, headers=key())
+    assert response.json()["scheduled_for"] == "2030-06-03T09:00:00.000000Z"
+    assert response.json()["preferred_agent_id"] == "agent-1"
+    moved["preferred_agent_id"] = None  # type: ignore[assignment]
+    response = await supervisor.post(f"{one}/reschedule", json=moved, headers=key())
+    assert response.json()["preferred_agent_id"] is None
+    listed = (await supervisor.get("/v1/callbacks", params={"user_id": "7"})).json()
+    assert [it["callback_id"] for it in listed["callbacks"]] == [made.json()["callback_id"]]
+    assert (await supervisor.post(f"{one}/cancel", headers=key())).json()["state"] == "cancelled"
+    assert reason(await supervisor.post(f"{one}/cancel", headers=key()), 409) == "CALLBACK_ENDED"
+    missing = f"/v1/callbacks/{uuid.uuid4()}/cancel"
+    assert reason(await supervisor.post(missing, headers=key()), 404) == "CALLBACK_NOT_FOUND"
+
+
+async def test_callbacks_of_an_agent(gateway: RunningGateway, agent: httpx.AsyncClient) -> None:
+    queue = gateway.services.queue
+    own, other = queue.agree(7, "agent-1"), queue.agree(8, "agent-2")
+    listed = (await agent.get("/v1/callbacks")).json()["callbacks"]
+    assert [it["callback_id"] for it in listed] == [own.callback_id]
+    for parameters in ({"preferred_agent_id": "agent-2"}, {"user_id": "8"}):
+        assert (await agent.get("/v1/callbacks", params=parameters)).status_code == 403
+    body = {"user_id": "9", "scheduled_for": WHEN}
+    response = await agent.post("/v1/callbacks", json=body, headers=key())
+    assert reason(response, 403) == "PERSON_NOT_YOURS"
+    theirs = f"/v1/callbacks/{other.callback_id}/cancel"
+    assert reason(await agent.post(theirs, headers=key()), 403) == "NOT_YOURS"
+    # Of the person on the line it is theirs to move, whoever it was agreed with.
+    queue.hold("agent-1", 8)
+    assert (await agent.get("/v1/callbacks", params={"user_id": "8"})).status_code == 200
+    assert (await agent.post(theirs, headers=key())).status_code == 200
+    mine = f"/v1/callbacks/{own.callback_id}/reschedule"
+    response = await agent.post(mine, json={"scheduled_for": WHEN}, headers=key())
+    assert response.status_code == 200
+
+
+async def test_suppressions(gateway: RunningGateway, supervisor: httpx.AsyncClient) -> None:
+    body = {"user_id": "7", "notes": "by letter"}
+    response = await supervisor.post("/v1/suppressions", json=body, headers=key())
+    assert (response.status_code, response.json()["call_state"]["user_id"]) == (201, "7")
+    (one,) = (await supervisor.get("/v1/suppressions")).json()["suppressions"]
+    assert (one["created_by"], one["lifted_at"]) == ("supervisor-1", None)
+    lift = "/v1/suppressions/lift"
+    assert (await supervisor.post(lift, json=body, headers=key())).status_code == 200
+    response = await supervisor.post(lift, json=body, headers=key())
+    assert reason(response, 409) == "NOT_SUPPRESSED"
+    for wrong in ({"user_id": 7, "notes": "x"}, {"user_id": "07", "notes": "x"}, {"user_id": "7"}):
+        response = await supervisor.post("/v1/suppressions", json=wrong, headers=key())
+        assert reason(response, 422) == "INVALID_REQUEST"
+
+
+CSV = {"Content-Type": "text/csv; charset=utf-8"}
+
+
+async def test_a_list_of_numbers_is_streamed(
+    gateway: RunningGateway, supervisor: httpx.AsyncClient
+) -> None:
+    lines = b"".join(b"07700 900%03d\n" % number for number in range(1000))
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(100):
+            yield lines
+
+    response = await supervisor.put(
+        "/v1/phone-lists/tps", params={"is_complete": True}, content=pieces(), headers=CSV
+    )
+    assert response.status_code == 200
+    assert response.json()["lines"] == 100_000
+    assert gateway.services.queue.imported == [lines * 100]
+    (first,) = gateway.services.queue.requests("ImportSuppressedPhones")
+    told = (first.list_name, first.actor_id, first.is_complete)
+    assert told == ("tps", "supervisor-1", True)
+
+
+async def test_a_list_that_is_too_long_is_not_taken_over(start: Any) -> None:
+    gateway = await start(max_upload_bytes=100_000)
+    headers = gateway.headers("supervisor", "boss") | CSV
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(20):
+            yield b"x" * 10_000
+
+    async with httpx.AsyncClient(base_url=gateway.url, headers=headers) as client:
+        response = await client.put("/v1/phone-lists/tps", content=pieces())
+        assert reason(response, 413) == "BODY_TOO_LARGE"
+        response = await client.put("/v1/phone-lists/tps", content=b"1\n")
+        assert response.status_code == 200
+    assert gateway.services.queue.imported == [b"1\n"]
+
+
+async def test_a_list_is_csv(gateway: RunningGateway, supervisor: httpx.AsyncClient) -> None:
+    response = await supervisor.put("/v1/phone-lists/tps", json=["07700 900123"])
+    assert reason(response, 415) == "NOT_CSV"
+    response = await supervisor.put("/v1/phone-lists/Not_A-Name", content=b"1", headers=CSV)
+    assert reason(response, 422) == "INVALID_REQUEST"
+    refusal = InvalidArgument("CSV_NOT_UTF8", "the file is not UTF-8 text")
+    gateway.services.queue.failures["ImportSuppressedPhones"] = refusal
+    response = await supervisor.put("/v1/phone-lists/tps", content=b"\xff", headers=CSV)
+    assert reason(response, 400) == "CSV_NOT_UTF8"
+
+
+async def test_a_rebuild_is_followed_and_seen_by_other_copies(start: Any) -> None:
+    gateway, other = await start(), await start()
+    gate = gateway.services.queue.gates["RebuildStep"] = asyncio.Event()
+    once = key()
+    async with httpx.AsyncClient(headers=gateway.headers("supervisor", "boss")) as client:
+        begun = await client.post(f"{gateway.url}/v1/rebuilds", headers=once)
+        assert (begun.status_code, begun.json()["state"]) == (202, "running")
+        path = f"/v1/rebuilds/{once['Idempotency-Key']}"
+        assert begun.json()["through_user_id"] == str(2**60)
+        # The same key is the same rebuild, wherever it is asked for.
+        headers = other.headers("supervisor", "boss")
+        again = await client.post(f"{other.url}/v1/rebuilds", headers=headers | once)
+        assert again.json()["rebuild_id"] == begun.json()["rebuild_id"]
+        assert other.services.queue.requests("Rebuild") == []
+        gate.set()
+        async with asyncio.timeout(10):
+            while True:
+                seen = (await client.get(other.url + path, headers=headers)).json()
+                if seen["state"] != "running":
+                    break
+                await asyncio.sleep(0.02)
+        assert (seen["state"], seen["phase"], seen["people_read"]) == ("succeeded", "done", 30)
+        missing = await client.get(f"{gateway.url}/v1/rebuilds/{uuid.uuid4()}")
+        assert reason(missing, 404) == "REBUILD_NOT_FOUND"
+
+
+async def test_a_second_rebuild_is_refused_and_may_be_asked_for_again(
+    gateway: RunningGateway, supervisor: httpx.AsyncClient
+) -> None:
+    once = key()
+    failure = Conflict("REBUILD_UNDER_WAY", "another rebuild is under way")
+    gateway.services.queue.failures["Rebuild"] = failure
+    response = await supervisor.post("/v1/rebuilds", headers=once)
+    assert reason(response, 409) == "REBUILD_UNDER_WAY"
+    del gateway.services.queue.failures["Rebuild"]
+    assert (await supervisor.post("/v1/rebuilds", headers=once)).status_code == 202
+
+
+async def test_audit_entries(gateway: RunningGateway, supervisor: httpx.AsyncClient) -> None:
+    gateway.services.queue.accesses = [("a", "VIEWED_CONTEXT", 7), ("b", "VIEWED_CALLS", 2**60)]
+    parameters = {
+        "user_id": str(2**60),
+        "actor_id": "b",
+        "action": "VIEWED_CALLS",
+        "since": "2025-06-02T09:00:00+01:00",
+        "until": "2030-06-02T09:00:00Z",
+    }
+    (entry,) = (await supervisor.get("/v1/audit-entries", params=parameters)).json()["entries"]
+    assert (entry["actor_id"], entry["user_id"]) == ("b", str(2**60))
+    (request,) = gateway.services.queue.requests("ListAuditEntries")
+    assert request.since.ToJsonString() == "2025-06-02T08:00:00Z"
+    for wrong in ({"since": "yesterday"}, {"since": "2025-06-02T09:00:00"}, {"action": "seen"}):
+        response = await supervisor.get("/v1/audit-entries", params=wrong)
+        assert reason(response, 422) == "INVALID_REQUEST"
+
+
+async def test_reference_is_kept_for_an_hour(
+    gateway: RunningGateway, agent: httpx.AsyncClient
+) -> None:
+    response = await agent.get("/v1/reference")
+    body = response.json()
+    assert body["queues"] == ["unsigned_users", "outstanding_requests", "callbacks"]
+    rules = {it["outcome"]: it for it in body["outcomes"]}
+    assert rules["call_back"]["callback"] == "always"
+    assert (rules["call_back"]["sets_score"], rules["call_back"]["adds_points"]) == (0, None)
+    assert rules["do_not_contact"]["next_call_hours"] is None
+    assert set(body["audit_actions"]) >= {"SUPPRESSED", "VIEWED_CONTEXT"}
+    assert response.headers["cache-control"] == "private, max-age=3600"
+    sent = {"If-None-Match": response.headers["etag"]}
+    again = await agent.get("/v1/reference", headers=sent)
+    assert (again.status_code, again.content) == (304, b"")
+    assert (await agent.get("/v1/reference", headers={"If-None-Match": '"x"'})).status_code == 200
+    assert len(gateway.services.queue.requests("GetReference")) == 1
+
+
+async def test_what_is_large_is_compressed_and_contexts_are_not(
+    gateway: RunningGateway, supervisor: httpx.AsyncClient
+) -> None:
+    gateway.services.user_context.contexts[7] = b'{"x":"' + b"a" * 10_000 + b'"}'
+    gateway.services.queue.ready = list(range(1, 101))
+    entries = await supervisor.get("/v1/queues/callbacks/entries", params={"page_size": 100})
+    assert entries.headers["content-encoding"] == "gzip"
+    assert len(entries.json()["entries"]) == 100
+    for response in (
+        await supervisor.get("/v1/people/7/context"),
+        await supervisor.get("/v1/queues"),
+        await supervisor.get("/v1/reference", headers={"Accept-Encoding": "identity"}),
+    ):
+        assert "content-encoding" not in response.headers
