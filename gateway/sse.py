@@ -14,7 +14,7 @@ from dialler.queue.v1 import queue_pb2
 from fastapi import Request, Response
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from gateway.auth import Caller, Guard, Role, caller_of
 from gateway.events import Client, EventHub, View
@@ -211,23 +211,27 @@ class EventResponse(Response):
         self._ends_at = ends_at
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the stream; a client that does not take what it is sent in time is cut off."""
+        """Send the stream; a client that does not take what it is sent in time is cut off.
+
+        Raises TimeoutError for such a client.
+        """
         watching = asyncio.create_task(self._watch(receive), name="event client")
+        sending = _Sending(send, self._pace.send_seconds)
         try:
-            async with asyncio.timeout(self._pace.send_seconds):
-                await send(
-                    {
-                        "type": "http.response.start",
-                        "status": HTTPStatus.OK,
-                        "headers": self.raw_headers,
-                    }
-                )
+            head = {"status": HTTPStatus.OK, "headers": self.raw_headers}
+            await sending.send({"type": "http.response.start", **head})
             while (block := await self._next()) is not None:
-                async with asyncio.timeout(self._pace.send_seconds):
-                    await send({"type": "http.response.body", "body": block, "more_body": True})
-            async with asyncio.timeout(self._pace.send_seconds):
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                await sending.send({"type": "http.response.body", "body": block, "more_body": True})
+            await sending.send({"type": "http.response.body", "body": b"", "more_body": False})
+        except asyncio.CancelledError:
+            if not sending.took_too_long:
+                raise
+            if (task := asyncio.current_task()) is not None:
+                task.uncancel()
+            self._client.end("stuck")
+            raise TimeoutError from None
         finally:
+            sending.close()
             self._leave()
             watching.cancel()
             await asyncio.wait((watching,))
@@ -244,6 +248,41 @@ class EventResponse(Response):
         while (await receive())["type"] != "http.disconnect":
             pass
         self._client.end("gone")
+
+
+class _Sending:
+    """Sends within a time limit that costs nothing while the client keeps up.
+
+    One timer looks now and then, instead of one being made for each block; hence a send may take
+    half as long again as the limit. The task is cancelled, and `took_too_long` says why.
+    """
+
+    def __init__(self, send: Send, seconds: float) -> None:
+        self._send = send
+        self._seconds = seconds
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._began_at: float | None = None
+        self._timer = self._loop.call_later(seconds / 2, self._look)
+        self.took_too_long = False
+
+    async def send(self, message: Message) -> None:
+        """Send, and have the time watched."""
+        self._began_at = self._loop.time()
+        await self._send(message)
+        self._began_at = None
+
+    def close(self) -> None:
+        """Look no more."""
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        began = self._began_at
+        if began is None or self._loop.time() - began < self._seconds or self._task is None:
+            self._timer = self._loop.call_later(self._seconds / 2, self._look)
+            return
+        self.took_too_long = True
+        self._task.cancel()
 
 
 def _view(request: Request, caller: Caller) -> View:

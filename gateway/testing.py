@@ -200,7 +200,6 @@ class FakeIngest(Fake, cdc_ingest_pb2_grpc.CdcIngestServiceServicer):
         response = cdc_ingest_pb2.GetStatusResponse(backlog_messages=5, dead_letter_messages=1)
         response.change_latency.count = 10
         response.change_latency.p50_seconds = 0.05
-        response.change_latency.p99_seconds = 0.4
         response.capture_alive_at.seconds = 1_748_854_805
         response.applied_through.seconds = 1_748_854_800
         return response
