@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from devstack.mainapp_database import MainAppDatabase
 from devstack.mysql_server import MySQL
@@ -16,6 +17,10 @@ from devstack.seed import seed
 from devstack.servers import MariaDB, PostgreSQL, Redis
 
 SEEDED_USERS = 300
+
+# How long one example takes says more of the machine than of what is tested.
+settings.register_profile("dialler", deadline=None)
+settings.load_profile("dialler")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
