@@ -198,8 +198,8 @@ EVENTS_EXTRA: dict[str, Any] = {
 }
 EVENTS_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "Server-sent events: ids are `epoch:offset`, data is an `Event`. `reset` says "
-        "that events may be missing: fetch what is shown anew, unless a topic sends it. "
+        "description": "Server-sent events: ids are `epoch:offset`, data is an `Event`. `reset` "
+        "says that events may be missing: fetch what is shown anew, unless a topic sends it. "
         "`reconnect` says why the stream ends and when to come back. A comment keeps it alive.",
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
     }
