@@ -146,7 +146,8 @@ class Follower implements EventStream {
     if (frame.kind === "retry") this.#pauseMs = frame.milliseconds;
     else if (frame.kind === "position") this.#moveTo(frame.id);
     else if (frame.name === "reset") this.#snapshot("reset");
-    else this.#dispatch(frame.data);
+    // A goodbye is no event of the suite's; `retry` has said when to come back.
+    else if (frame.name !== "reconnect") this.#dispatch(frame.data);
     // The first thing a gateway sends after the replay is its position.
     if (frame.kind === "position" && this.status !== "live") this.#opened();
   }
