@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 
 import grpc
 import pytest
@@ -15,6 +18,8 @@ from devstack.desk import Desk
 from devstack.otlp import OtlpReceiver, SpanSeen
 from devstack.stack import Stack, wait_until
 from devstack.trace import chrome_trace
+
+USERS = 200
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
@@ -51,6 +56,32 @@ POST /v1/assignments | gateway | SERVER
       send {EVENTS} | queue | PRODUCER
         process {EVENTS} | gateway | CONSUMER
 """
+
+
+@pytest.fixture(scope="module")
+def receiver() -> Iterator[OtlpReceiver]:
+    """What every service sends its spans and metrics to."""
+    with OtlpReceiver() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def stack(receiver: OtlpReceiver) -> Iterator[Stack]:
+    """One of its own: what is done here is in nobody else's way."""
+    folder = Path(tempfile.mkdtemp(prefix="dialler-traces-"))
+    folder.chmod(0o711)
+    environment = receiver.environment(ratio=1.0, metrics_seconds=2.0)
+    with Stack(
+        folder,
+        users=USERS,
+        durable=False,
+        extra_environment=environment,
+        report=lambda _: None,
+    ) as running:
+        with Desk(running.addresses, "supervisor", "supervisor-setup") as desk:
+            desk.await_reconciled()
+        yield running
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
