@@ -10,12 +10,13 @@ JOBS ?= 2
 SOURCES := servicekit services gateway mainapp devstack simulation bench tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo reconcile test check fmt fmt-check lint types imports proto proto-check proto-release docs docs-check \
-	aws aws-check openapi openapi-check ts ts-check desk desk-test unit contract integration migrations-check fault e2e mysql-check \
-	drift simulation simulate bench lock clean metrics
+.PHONY: help setup run demo trace trace-view reconcile test check fmt fmt-check lint types imports proto proto-check \
+	proto-release docs docs-check monitoring monitoring-check aws aws-check k8s-check openapi openapi-check ts ts-check desk \
+	desk-test image images-test sbom audit unit contract integration migrations-check fault e2e mysql-check drift browser \
+	vendor simulation simulate bench lock clean metrics
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.ready ## Make the Python environment and see that the Debian packages are there
 
@@ -28,6 +29,14 @@ run: setup ## Start everything on this machine (USERS=50000, CHANGES=1 a second)
 demo: setup ## With `make run` going: follow one signature from MySQL to the desk, then make a call
 	@$(PY) -m devstack.demo
 
+trace: WHAT = change
+trace: setup ## With `make run` going: the spans of one change, from its commit to the event (WHAT=claim)
+	@$(PY) -m devstack.trace $(WHAT)
+
+trace-view: WHAT = change
+trace-view: setup ## The same as a waterfall in the browser
+	@$(PY) -m devstack.trace $(WHAT) --view
+
 reconcile: KIND = full
 reconcile: setup ## With `make run` going: compare everybody with MySQL (KIND=changed, warming, housekeeping)
 	@$(PY) -m devstack.reconcile --kind $(KIND)
@@ -35,7 +44,7 @@ reconcile: setup ## With `make run` going: compare everybody with MySQL (KIND=ch
 test: setup check contract integration migrations-check fault e2e simulation ## All checks and all tests
 	@echo "All checks and tests have passed."
 
-check: setup fmt-check lint types imports proto-check docs-check openapi-check aws-check unit ## What needs no servers
+check: setup fmt-check lint types imports proto-check docs-check monitoring-check openapi-check aws-check k8s-check unit ## What needs no servers
 
 fmt: setup ## Format the code
 	@$(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix .
@@ -74,6 +83,13 @@ docs: setup ## Write docs/configuration.md from the settings classes
 docs-check: setup
 	@$(PY) -m devstack.configuration_page --check
 
+monitoring: setup ## Write deploy/monitoring (rules, dashboards) from devstack/alerting.py and dashboards.py
+	@$(PY) -m devstack.monitoring
+
+monitoring-check: setup ## deploy/monitoring: current, read and tested by promtool
+	@$(PY) -m devstack.packages --monitoring
+	@$(PY) -m devstack.monitoring --check
+
 aws: setup ## Write deploy/aws/task.yaml from the main app's description
 	@$(PY) -m devstack.dms_task
 
@@ -81,6 +97,23 @@ aws-check: setup $(CHECKOV)/.ready ## deploy/aws: current, linted, scanned again
 	@$(PY) -m devstack.dms_task --check
 	@$(BIN)/cfn-lint --regions eu-west-2 -- deploy/aws/*.yaml
 	@$(CHECKOV)/bin/checkov --directory deploy/aws --framework cloudformation --skip-download --quiet --compact
+
+k8s-check: setup $(CHECKOV)/.ready ## deploy/k8s and the Dockerfile: built, schemas, policies, held against the code
+	@$(BIN)/hadolint deploy/Dockerfile
+	@$(PY) -m devstack.manifest_check
+
+image: setup ## One service's image, without a daemon, as root (S=queue or S=all; BASE=NAME@sha256:...)
+	@$(PY) -m devstack.images $(or $(S),$(error say which: make image S=queue)) $(if $(BASE),--base $(BASE))
+
+images-test: setup ## All images, started from the rendered manifests, do the suite's work (as root, ten minutes)
+	@$(PY) -m devstack.images all
+	@unshare --net sh -c 'ip link set lo up && exec $(BIN)/pytest -q -s tests/images'
+
+sbom: setup ## What each image is made of, as CycloneDX, into dist/
+	@$(PY) -m devstack.supply_chain sbom
+
+audit: setup ## Known vulnerabilities of what is pinned; fails when nothing could be looked up
+	@$(PY) -m devstack.supply_chain audit
 
 # An environment of its own: checkov's pins would set boto3 back by years.
 $(CHECKOV)/.ready: requirements-checkov.lock | setup
@@ -143,6 +176,17 @@ mysql-check: setup ## The readings of the main app on Oracle's MySQL (taken from
 drift: setup ## Silent damage of every kind among 50,000 people: all found, nobody falsely accused
 	@$(BIN)/pytest -q tests/drift
 
+browser: setup tests/browser/node_modules/.ready ## The wallboard in a real Chromium (WALLBOARD_PICTURES=folder keeps pictures)
+	@$(BIN)/pytest -q -n $(JOBS) tests/browser
+
+tests/browser/node_modules/.ready: tests/browser/package-lock.json | setup
+	@$(PY) -m devstack.packages --browser
+	@cd tests/browser && npm ci --silent
+	@touch $@
+
+vendor: setup ## Fetch the wallboard's chart library as pinned in devstack/vendor.py
+	@$(PY) -m devstack.vendor
+
 simulation: setup ## A short simulated day, and the same with rules broken on purpose
 	@$(BIN)/pytest -q -n $(JOBS) tests/simulation
 
@@ -161,11 +205,15 @@ bench: setup ## Speed beside the bare engines'; ONLY=name for one; ONLY=rebuild 
 lock: ## Pin the dependencies anew (needs uv)
 	@uv pip compile pyproject.toml --all-extras --group dev --group bench --python-version 3.11 --upgrade \
 		--generate-hashes --no-emit-index-url --no-header -q -o requirements.lock
+	@for service in user_context queue cdc_ingest reconciler binlog_relay gateway; do \
+		uv pip compile pyproject.toml --extra $$service --constraint requirements.lock --python-version 3.11 \
+			--generate-hashes --no-emit-index-url --no-header --no-annotate -q -o deploy/locks/$$service.lock || exit 1; \
+	done
 	@echo checkov | uv pip compile - --python-version 3.11 --upgrade \
 		--generate-hashes --no-emit-index-url --no-header -q -o requirements-checkov.lock
 
 metrics: setup ## Lengths of functions and files (house style, rule 11)
 	@$(PY) -m devstack.code_metrics $(SOURCES)
 
-clean: setup ## Remove the local servers' data (stop `make run` first)
+clean: setup ## Remove the local servers' data and the images (stop `make run` first)
 	@$(PY) -m devstack.clean

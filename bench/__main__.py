@@ -21,7 +21,9 @@ from bench import (
     mysql_load,
     rebuild,
     relay_rate,
+    sse_clients,
     sweep,
+    telemetry_overhead,
 )
 from bench.measurement import Result, save, show
 from devstack.desk import Desk
@@ -37,6 +39,8 @@ BENCHMARKS: dict[str, Callable[[Stack], Awaitable[list[Result]]]] = {
     "ingest_rate": ingest_rate.measure,
     "relay_rate": relay_rate.measure,
     "burst": burst.measure,
+    "telemetry_overhead": telemetry_overhead.measure,
+    "sse_clients": sse_clients.measure,
 }
 REBUILD = "rebuild"
 SWEEP = "sweep"

@@ -14,6 +14,7 @@ FOLDER = Path(__file__).parent.parent / "deploy" / "aws"
 ORDER = (
     "queues",
     "alarms",
+    "service-alarms",
     "service-roles",
     "stream",
     "account-roles",

@@ -108,6 +108,14 @@ class MainApp:
             (phone_number, user_id),
         )
 
+    def rename(self, user_id: int, last_name: str, phone_number: str, email: str) -> None:
+        """The person corrects who they are."""
+        self._execute(
+            "UPDATE users SET last_name = %s, phone_number = %s, email_address = %s,"
+            " updated_at = UTC_TIMESTAMP() WHERE id = %s",
+            (last_name, phone_number, email, user_id),
+        )
+
     def set_status(self, user_id: int, status: str | None) -> None:
         """`inactive` ends contact; NULL is ordinary."""
         self._execute(

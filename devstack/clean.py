@@ -1,9 +1,10 @@
-"""Removes the data of the local servers, wherever it is."""
+"""Removes the data of the local servers, wherever it is, and the images."""
 
 import fcntl
 import shutil
 import sys
 
+from devstack.images import default_engine
 from devstack.servers import PostgreSQL
 from devstack.stack import default_folder
 
@@ -20,6 +21,7 @@ def main() -> None:
             sys.exit(f"`make run` is going in {folder}. Stop it first.")
         # Its data is elsewhere when the account postgres may not enter the checkout.
         PostgreSQL(folder / "postgres").discard()
+        default_engine().discard()
         shutil.rmtree(folder)
 
 

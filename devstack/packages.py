@@ -44,8 +44,15 @@ SERVERS = (
     Package("redis-server", "redis-server"),
     Package("util-linux", "setpriv"),
 )
-BROWSER = (Package("chromium", "chromium"),)
+# For `make monitoring-check` alone: nothing that runs needs it.
+MONITORING = (Package("prometheus", "promtool"),)
+# What the tests in a browser need besides.
+BROWSER = (
+    Package("chromium", "chromium"),
+    Package("npm", "npm"),
+)
 _PROVIDERS = {
+    "promtool": "prometheus",
     "mariadbd": "mariadb-server",
     "mariadb-install-db": "mariadb-server",
     "psql": "postgresql",
@@ -105,9 +112,12 @@ def _services_stay_stopped(policy: Path) -> Iterator[None]:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m devstack.packages", description=__doc__)
     parser.add_argument("--check", action="store_true", help="say what is missing, install nothing")
-    parser.add_argument("--browser", action="store_true", help="also what the desk's tests need")
+    parser.add_argument("--monitoring", action="store_true", help="promtool instead of servers")
+    parser.add_argument("--browser", action="store_true", help="also what tests in a browser need")
     options = parser.parse_args(arguments)
-    wanted = SERVERS + BROWSER if options.browser else SERVERS
+    wanted: Sequence[Package] = (*SERVERS, *BROWSER) if options.browser else SERVERS
+    if options.monitoring:
+        wanted = MONITORING
     names = missing(wanted)
     if not names:
         return

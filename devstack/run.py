@@ -22,8 +22,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from devstack.changes import MainApp, run_changes
 from devstack.desk import Desk
+from devstack.otlp import OtlpReceiver
 from devstack.processes import DidNotStart
 from devstack.stack import PREFERRED_GATEWAY_PORT, Stack, default_folder
+from devstack.trace import SPANS
 
 # Where `make desk` serves the example desk, whose pages read the event stream.
 DESK_ORIGINS = ("http://localhost:3000", "http://127.0.0.1:3000")
@@ -38,6 +40,7 @@ SCREEN = """
 Try, in another terminal:
   [cyan]curl -s -H "Authorization: Bearer {agent}" {gateway}/v1/queues[/cyan]
   [cyan]make demo[/cyan]     follow one signature from MySQL to the desk, then make a call
+  [cyan]make trace[/cyan]    the spans of one change, from its commit to the event
   [cyan]make desk[/cyan]     the example desk at http://localhost:3000; sign in with the agent token
 
 Logs are in {folder}/logs. Ctrl-C stops everything.
@@ -52,7 +55,11 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        with _only_one(folder), _stack(arguments, folder, console) as stack:
+        with (
+            _only_one(folder),
+            OtlpReceiver(folder / SPANS) as receiver,
+            _stack(arguments, folder, console, receiver) as stack,
+        ):
             _serve(stack, arguments.changes, console)
     except KeyboardInterrupt:
         console.print("\nEverything has been stopped. `make run` starts it again in seconds.")
@@ -85,14 +92,19 @@ def _only_one(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _stack(arguments: argparse.Namespace, folder: Path, console: Console) -> Iterator[Stack]:
+def _stack(
+    arguments: argparse.Namespace, folder: Path, console: Console, receiver: OtlpReceiver
+) -> Iterator[Stack]:
     progress = _progress(console)
     seeding = progress.add_task("Making the main app's people", visible=False)
     stack = Stack(
         folder=folder,
         users=arguments.users,
         preferred_gateway_port=PREFERRED_GATEWAY_PORT,
-        extra_environment={"GATEWAY_CORS_ORIGINS": json.dumps(DESK_ORIGINS)},
+        extra_environment={
+            **receiver.environment(ratio=1.0),
+            "GATEWAY_CORS_ORIGINS": json.dumps(DESK_ORIGINS),
+        },
         report=console.print,
         progress=lambda done, total: progress.update(
             seeding, completed=done, total=total, visible=True

@@ -81,6 +81,7 @@ class Stack:
     seed: int = 1
     durable: bool = True
     preferred_gateway_port: int | None = None
+    preferred_sqs_port: int | None = None
     extra_environment: Mapping[str, str] = field(default_factory=dict)
     report: Report = print
     progress: Callable[[int, int], None] | None = None
@@ -136,7 +137,7 @@ class Stack:
         self.mariadb.start()
         self.postgres.start()
         self.redis.start()
-        self._sqs_port = free_port()
+        self._sqs_port = free_port(self.preferred_sqs_port)
         self.sqs.arguments = ("--port", str(self._sqs_port))
         self.sqs.start()
         self.sqs.wait_ready(lambda: _answers(f"http://127.0.0.1:{self._sqs_port}/"))

@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 from starlette.routing import request_response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway import docs, problems, sse
+from gateway import docs, problems, sse, static_page
 from gateway.auth import Guard, Role, guarded
 from gateway.dead_letters import DeadLetterRoutes
 from gateway.health import HealthRoutes, Readiness
@@ -84,6 +84,7 @@ def application(guard: Guard, endpoints: Endpoints) -> FastAPI:
     add_desk_routes(_Adder(app, guard).add, endpoints.desk)
     _add_health(app, endpoints.health)
     docs.install(app)
+    static_page.install(app)
     return app
 
 

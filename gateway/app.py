@@ -36,6 +36,7 @@ from gateway.routes import AssignmentRoutes, PeopleRoutes, PipelineRoutes, Queue
 from gateway.server import HttpServer
 from gateway.settings import GatewaySettings
 from gateway.suppressions import PHONE_LISTS, SuppressionRoutes
+from gateway.wallboard import Boards
 from servicekit.clock import SystemClock
 from servicekit.event_stream import EventStream
 from servicekit.lifecycle import Closing, Loop, Parts
@@ -70,6 +71,20 @@ def build(settings: GatewaySettings) -> Parts:
     )
     ingest = CdcIngestServiceStub(channels.cdc_ingest) if channels.cdc_ingest else None
     reconciler = ReconcilerServiceStub(channels.reconciler) if channels.reconciler else None
+    pipeline = PipelineReader(
+        user_context,
+        ingest,
+        BinlogRelayServiceStub(channels.binlog_relay) if channels.binlog_relay else None,
+        reconciler,
+    )
+    boards = Boards(
+        queue,
+        pipeline,
+        redis,
+        clock,
+        figures_seconds=settings.events_figures_seconds,
+        history_seconds=settings.events_history_seconds,
+    )
     found = FoundPeople(redis, settings.search_access_seconds)
     access = Access(queue, found, clock)
     trail = AccessTrail(queue, clock)
@@ -86,14 +101,7 @@ def build(settings: GatewaySettings) -> Parts:
         people=PeopleRoutes(guard, user_context, access, trail),
         queues=QueueRoutes(queue),
         assignments=AssignmentRoutes(queue, access),
-        pipeline=PipelineRoutes(
-            PipelineReader(
-                user_context,
-                ingest,
-                BinlogRelayServiceStub(channels.binlog_relay) if channels.binlog_relay else None,
-                reconciler,
-            )
-        ),
+        pipeline=PipelineRoutes(pipeline),
         reconciliations=ReconciliationRoutes(reconciler),
         dead_letters=DeadLetterRoutes(ingest),
         desk=desk,
@@ -102,6 +110,7 @@ def build(settings: GatewaySettings) -> Parts:
             hub,
             sse.Tickets(redis, clock, settings.event_ticket_seconds),
             queue,
+            boards,
             _pace(settings),
             clock,
         ),
@@ -122,6 +131,7 @@ def build(settings: GatewaySettings) -> Parts:
         Closing(trail.close),
         Loop("access_trail", trail.run_once, TRAIL_SECONDS, clock),
         Closing(desk.rebuilds.close),
+        Closing(boards.stop),
         hub,
         server,
         # Before the server, which waits for open streams to end.

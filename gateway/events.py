@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 import logging
 import random
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import orjson
 from dialler.model.v1 import event_pb2
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter, Gauge, Histogram
 
 from gateway.auth import Caller, Role
 from gateway.schemas import (
@@ -22,18 +23,33 @@ from gateway.schemas import (
     queue_name,
     state_name,
 )
+from gateway.topics import Topic
 from servicekit.errors import Exhausted, Unavailable
 from servicekit.event_stream import EventStream, StreamGap, StreamPosition
 
 BLOCK_SECONDS = 5.0
 BATCH = 500
 LONGEST_BACKOFF_SECONDS = 2.0
+# After so many events given to clients the loop's other work has a turn.
+MOST_GIVEN_AT_ONCE = 10_000
 # Clients that are sent away together should not come back together.
 RETRY_MILLISECONDS = (1000, 5000)
 
 _CLIENTS = Gauge("dialler_gateway_event_clients", "Event streams open now.")
 _ENDED = Counter("dialler_gateway_event_clients_ended", "Event streams that ended.", ("reason",))
 _RESETS = Counter("dialler_gateway_event_resets", "Times clients were told to take a snapshot.")
+_LATENCY_BUCKETS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0)
+_VISIBLE = Histogram(
+    "dialler_gateway_change_visible_seconds",
+    "From a change's commit, or its capture where the server tells commits to the second, to its "
+    "event being given to those who listen.",
+    buckets=_LATENCY_BUCKETS,
+)
+_EVENT_LEG = Histogram(
+    "dialler_gateway_event_seconds",
+    "From something happening in the queue to its event being given to those who listen.",
+    buckets=_LATENCY_BUCKETS,
+)
 _log = logging.getLogger(__name__)
 
 _TIMELINE = ("committed_at", "captured_at", "received_at", "refreshed_at", "applied_at")
@@ -81,7 +97,8 @@ class View:
     """What one caller may see, and of that what was asked for.
 
     A supervisor or service sees everything. An agent sees everything about itself and about the
-    person it holds, and of others that somebody moved in the queues it may work.
+    person it holds, and of others that somebody moved in the queues it may work. Topics narrow
+    that: `assignment` to the former, `queues` to the latter; the others have figures, not events.
     """
 
     def __init__(
@@ -89,16 +106,32 @@ class View:
         caller: Caller,
         user_ids: frozenset[int] = frozenset(),
         types: frozenset[EventType] = frozenset(),
+        topics: frozenset[Topic] = frozenset(),
     ) -> None:
         self._caller = caller
         self._user_ids = user_ids
         self._types = types
+        self._topics = topics
+        self._is_agent = caller.role is Role.AGENT
+        self._has_assignment = not topics or Topic.ASSIGNMENT in topics
+        self._has_queues = not topics or Topic.QUEUES in topics
+        self._has_events = self._has_assignment or self._has_queues
         self._held: int | None = None
+
+    @property
+    def topics(self) -> frozenset[Topic]:
+        """The topics asked for; none for all events and no figures."""
+        return self._topics
+
+    @property
+    def queues(self) -> frozenset[str] | None:
+        """The queues that the caller may work; None for all."""
+        return self._caller.queues
 
     @property
     def needs_assignment(self) -> bool:
         """Whether `begin` must be told whom the caller holds."""
-        return self._caller.role is Role.AGENT
+        return self._is_agent and self._has_assignment
 
     def begin(self, events: Sequence[Published], holds_now: int | None) -> None:
         """Work out whom the agent held before `events`, given whom it holds after or during them.
@@ -118,25 +151,29 @@ class View:
 
     def block(self, published: Published) -> bytes | None:
         """Return what the caller is sent of the event; None for nothing."""
-        block = self._permitted(published)
+        if not self._has_events:
+            return None
+        block = self._permitted(published) if self._is_agent else self._whole(published)
         if block is None or not self._is_wanted(published):
             return None
         return block
 
+    def _whole(self, published: Published) -> bytes | None:
+        if self._topics and published.type is not EventType.ENTRY_MOVED:
+            return None
+        return published.whole()
+
     def _permitted(self, published: Published) -> bytes | None:
-        if self._caller.role is not Role.AGENT:
-            return published.whole()
         event = published.event
         is_own = event.agent_id == self._caller.subject
         if is_own and published.type is EventType.ASSIGNMENT_STARTED:
             self._held = event.user_id
-        if is_own or event.user_id == self._held:
+        if self._has_assignment and (is_own or event.user_id == self._held):
             if is_own and published.type is EventType.ASSIGNMENT_ENDED:
                 self._held = None
             return published.whole()
-        if published.type is EventType.ENTRY_MOVED and self._works(event):
-            return published.movement()
-        return None
+        is_movement = self._has_queues and published.type is EventType.ENTRY_MOVED
+        return published.movement() if is_movement and self._works(event) else None
 
     def _works(self, event: event_pb2.Event) -> bool:
         allowed = self._caller.queues
@@ -161,10 +198,11 @@ class Client:
         self._view = view
         self._limit = limit
         self._blocks: deque[bytes] = deque()
+        self._figures: dict[str, bytes] = {}
         self._aside: list[Published] | None = []
         self._after = (0, 0)
         self._seen = joined_at
-        self._filled = asyncio.Event()
+        self._waiter: asyncio.Future[None] | None = None
         self._ended: str | None = None
         self._was_reset = False
 
@@ -179,24 +217,36 @@ class Client:
         return self._aside or ()
 
     @property
+    def needs_snapshot(self) -> bool:
+        """Whether it was reset and waits for `begin` once more."""
+        return self._aside is not None and self._was_reset
+
+    @property
     def ended(self) -> str | None:
         """Why no more will come; None while it goes on."""
         return self._ended
 
     def begin(
-        self, missed: Sequence[Published] | None = (), after: StreamPosition | None = None
+        self,
+        missed: Sequence[Published] | None = (),
+        after: StreamPosition | None = None,
+        snapshot: bytes = b"",
     ) -> None:
         """Go through what was missed and put aside; events up to `after` are known already.
 
-        None for what was missed: it cannot be told, and the client is reset.
+        None for what was missed: it cannot be told, and the client is reset. The snapshot is sent
+        unless the client resumes without a gap; an event may tell again what it shows.
         """
         aside, self._aside = self._aside or (), None
         if missed is None and self.joined_at is not None and not self._was_reset:
             self._tell_reset(self.joined_at)
+        if snapshot and (after is None or self._was_reset):
+            self._push(snapshot)
         # After a reset nothing that came before it counts.
         if missed is not None and not self._was_reset:
             self._after = order_of(after) if after else (0, 0)
             aside = (*missed, *aside)
+        self._was_reset = False
         for each in aside:
             self.offer(each)
         self._push(_hello(self._seen))
@@ -218,10 +268,11 @@ class Client:
 
     def reset(self, position: StreamPosition) -> None:
         """Tell that events may be missing and that a snapshot is needed."""
-        if self._aside:
-            self._aside.clear()
+        # What an agent may see depends on whom it holds by now.
+        self._aside = []
         self._after = (0, 0)
         self._tell_reset(position)
+        self._wake()
 
     def _tell_reset(self, position: StreamPosition) -> None:
         self._was_reset = True
@@ -230,6 +281,12 @@ class Client:
         data = orjson.dumps({"type": "reset", "position": str(position)})
         self._push(b"id: %b\nevent: reset\ndata: %b\n\n" % (str(position).encode(), data))
 
+    def show(self, name: str, block: bytes) -> None:
+        """Send the figures unless newer ones of that name come before they could be sent."""
+        if self._ended is None:
+            self._figures[name] = block
+            self._wake()
+
     def end(self, reason: str) -> None:
         """Send a hint when to come back instead of all that is held, and end."""
         if self._ended is not None:
@@ -237,22 +294,40 @@ class Client:
         self._ended = reason
         _ENDED.labels(reason).inc()
         self._blocks.clear()
+        self._figures.clear()
         self._aside = None
-        self._blocks.append(b"retry: %d\n: %b\n\n" % (_retry(), reason.encode()))
-        self._filled.set()
+        self._blocks.append(_goodbye(reason))
+        self._wake()
 
     async def next(self, timeout_seconds: float) -> bytes | None:
         """Return what there is to send, a comment if that is nothing in time; None at the end."""
-        if not self._blocks and self._ended is None:
-            self._filled.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(timeout_seconds):
-                    await self._filled.wait()
-        if self._blocks:
-            sent = b"".join(self._blocks)
-            self._blocks.clear()
-            return sent
-        return None if self._ended is not None else self._heartbeat()
+        if not self._blocks and not self._figures and self._ended is None:
+            await self._wait(timeout_seconds)
+        if self._figures:
+            sent = b"".join((*self._blocks, *self._figures.values()))
+            self._figures.clear()
+        elif self._blocks:
+            sent = self._blocks[0] if len(self._blocks) == 1 else b"".join(self._blocks)
+        else:
+            return None if self._ended is not None else self._heartbeat()
+        self._blocks.clear()
+        return sent
+
+    async def _wait(self, timeout_seconds: float) -> None:
+        # A bare future and timer: done for each event of each client, asyncio's own means for
+        # this are a third of what a delivery costs.
+        loop = asyncio.get_running_loop()
+        self._waiter = loop.create_future()
+        timer = loop.call_later(timeout_seconds, self._wake)
+        try:
+            await self._waiter
+        finally:
+            timer.cancel()
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def _heartbeat(self) -> bytes:
         # The id moves past events that this client was not shown, so that a resume is short.
@@ -267,7 +342,7 @@ class Client:
             self.end("slow")
             return
         self._blocks.append(block)
-        self._filled.set()
+        self._wake()
 
 
 class EventHub:
@@ -355,11 +430,19 @@ class EventHub:
         except StreamGap:
             self._position = None
             return
+        given = 0
         for position, event in batch:
+            began_ns = time.time_ns()
             published = Published(position, event)
             for client in tuple(self._clients):
                 client.offer(published)
+            self._stream.noted(event, began_ns, len(self._clients))
+            _observe(event, began_ns)
             self._position = position
+            given += len(self._clients)
+            if given >= MOST_GIVEN_AT_ONCE:
+                given = 0
+                await asyncio.sleep(0)
 
     async def _pause_after(self, error: Exception) -> None:
         self._failures += 1
@@ -373,6 +456,20 @@ class EventHub:
         if self._failures:
             _log.info("event_stream_found", extra={"failures": self._failures})
             self._failures = 0
+
+
+def _observe(event: event_pb2.Event, now_ns: int) -> None:
+    if event.HasField("occurred_at"):
+        _EVENT_LEG.observe(max(0, now_ns - event.occurred_at.ToNanoseconds()) / 1e9)
+    # One of a change's events stands for it.
+    if event.type != event_pb2.EVENT_TYPE_CONTEXT_CHANGED or not event.HasField("timeline"):
+        return
+    timeline = event.timeline
+    began = timeline.committed_at
+    if not began.nanos:
+        began = timeline.captured_at
+    if began.seconds:
+        _VISIBLE.observe(max(0, now_ns - began.ToNanoseconds()) / 1e9)
 
 
 def order_of(position: StreamPosition) -> tuple[int, int]:
@@ -408,6 +505,17 @@ def _hello(seen: StreamPosition | None) -> bytes:
     # Without data nothing is dispatched, but a client that reconnects knows where it was.
     place = b"id: %b\n" % str(seen).encode() if seen else b""
     return b"retry: %d\n%b\n" % (_retry(), place)
+
+
+def _goodbye(reason: str) -> bytes:
+    milliseconds = _retry()
+    data = orjson.dumps({"type": "reconnect", "reason": reason, "retry_after_ms": milliseconds})
+    # The comment is for people, `retry` for an EventSource, the event for a page's own code.
+    return b"retry: %d\n: %b\nevent: reconnect\ndata: %b\n\n" % (
+        milliseconds,
+        reason.encode(),
+        data,
+    )
 
 
 def _retry() -> int:

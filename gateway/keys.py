@@ -10,8 +10,10 @@ import orjson
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from servicekit import telemetry
 from servicekit.clock import Clock
 from servicekit.errors import Unauthenticated, Unavailable
+from servicekit.spans import Kind
 
 SHORTEST_RSA_BITS = 2048
 LARGEST_KEY_SET_BYTES = 1_000_000
@@ -66,6 +68,7 @@ class JwksKeys:
         cooldown_seconds: float,
     ) -> None:
         self._url = url
+        self._host = httpx.URL(url).host
         self._clock = clock
         self._cache_seconds = cache_seconds
         self._cooldown_seconds = cooldown_seconds
@@ -112,7 +115,12 @@ class JwksKeys:
                 return
             self._tried_at = now
             try:
-                self._keys = await self._fetched()
+                with telemetry.span(
+                    "GET",
+                    kind=Kind.CLIENT,
+                    attributes={"http.request.method": "GET", "server.address": self._host},
+                ):
+                    self._keys = await self._fetched()
                 self._fetched_at = now
             except (httpx.HTTPError, TimeoutError, ValueError) as error:
                 _log.warning("jwks_fetch_failed", extra={"error": type(error).__name__})

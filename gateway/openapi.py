@@ -11,6 +11,7 @@ from gateway.event_schema import Event
 from gateway.examples import add_examples
 from gateway.problems import MEDIA_TYPE
 from gateway.schemas import EventType
+from gateway.topics import Topic
 
 SECURITY_SCHEME = "bearer"
 GUARDED: dict[str, Any] = {"security": [{SECURITY_SCHEME: []}]}
@@ -163,6 +164,16 @@ EVENTS_EXTRA: dict[str, Any] = {
             "schema": {"type": "string"},
         },
         {
+            "name": "topic",
+            "in": "query",
+            "required": False,
+            "description": "What the stream is for; all events the caller may see unless given. "
+            "`assignment` (agents): what happens to the person held. `queues`: movements in the "
+            "caller's queues, and their sizes. `wallboard` (supervisors), `pipeline` (supervisors, "
+            "services): figures, whole, when they change.",
+            "schema": {"type": "array", "items": {"type": "string", "enum": list(Topic)}},
+        },
+        {
             "name": "user_id",
             "in": "query",
             "required": False,
@@ -188,8 +199,8 @@ EVENTS_EXTRA: dict[str, Any] = {
 EVENTS_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Server-sent events: ids are `epoch:offset`, data is an `Event`. `reset` "
-        "says that events may be missing: fetch what is shown anew. A comment keeps the stream "
-        "alive.",
+        "says that events may be missing: fetch what is shown anew, unless a topic sends it. "
+        "`reconnect` says why the stream ends and when to come back. A comment keeps it alive.",
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
     }
 }

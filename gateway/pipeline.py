@@ -183,11 +183,11 @@ class PipelineReader:
         """Return every part, within `PART_SECONDS` and a little."""
         unavailable: dict[str, str] = {}
         ingest, relay, cache, reconciliation, freshness = await asyncio.gather(
-            _part("ingest", self._read_ingest, unavailable),
-            _part("relay", self._read_relay, unavailable),
-            _part("cache", self._read_cache, unavailable),
-            _part("reconciliation", self._read_latest, unavailable),
-            _part("freshness", self._read_freshness, unavailable),
+            part("ingest", self._read_ingest, unavailable),
+            part("relay", self._read_relay, unavailable),
+            part("cache", self._read_cache, unavailable),
+            part("reconciliation", self._read_latest, unavailable),
+            part("freshness", self._read_freshness, unavailable),
         )
         return Pipeline(
             ingest=ingest,
@@ -220,9 +220,10 @@ class PipelineReader:
         return Freshness.of(await _configured(self._reconciler).GetFreshness(request))
 
 
-async def _part(
+async def part(
     name: str, read: Callable[[], Awaitable[T]], unavailable: dict[str, str]
 ) -> T | None:
+    """Return what `read` does within `PART_SECONDS`; else None, and the reason in `unavailable`."""
     try:
         with deadline.limit(PART_SECONDS):
             return await read()

@@ -91,7 +91,26 @@ class PeopleRoutes:
         headers = _freshness_headers(answer.freshness)
         if _has_it(request, headers["ETag"]):
             return Response(None, 304, headers)
-        return Response(answer.context_json, 200, headers, "application/json")
+        return _PassedThrough(answer.context_json, headers)
+
+
+class _PassedThrough(Response):
+    """JSON as it came in; its headers are put together without Starlette's detours."""
+
+    media_type = "application/json"
+
+    def __init__(self, content: bytes, headers: dict[str, str]) -> None:
+        self.status_code = 200
+        self.body = content
+        self.background = None
+        self.raw_headers = [
+            (name.lower().encode("latin-1"), value.encode("latin-1"))
+            for name, value in headers.items()
+        ]
+        self.raw_headers += (
+            (b"content-length", b"%d" % len(content)),
+            (b"content-type", b"application/json"),
+        )
 
 
 class QueueRoutes:

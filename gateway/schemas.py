@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Annotated, Any, Self
 
 from dialler.model.v1 import call_state_pb2, event_pb2
@@ -119,8 +120,13 @@ class EventType(StrEnum):
 
 def moment(value: Timestamp) -> str:
     """Return the time in RFC 3339, UTC, with microseconds."""
-    seconds = datetime.fromtimestamp(value.seconds, UTC).isoformat()[:19]
-    return f"{seconds}.{value.nanos // 1000:06d}Z"
+    return f"{_seconds(value.seconds)}.{value.nanos // 1000:06d}Z"
+
+
+# The same contexts are read over and over.
+@lru_cache(maxsize=8192)
+def _seconds(value: int) -> str:
+    return datetime.fromtimestamp(value, UTC).isoformat()[:19]
 
 
 def moment_in(message: Any, field: str) -> str | None:

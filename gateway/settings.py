@@ -180,6 +180,17 @@ class GatewaySettings(ServiceSettings, TokenSettings):
         gt=0.0,
         description="Time in which a client must take what it is sent, else it is dropped.",
     )
+    events_figures_seconds: float = Field(
+        default=2.0,
+        gt=0.0,
+        description="How often figures are read for all screens that follow a topic together; "
+        "while there is none, never.",
+    )
+    events_history_seconds: float = Field(
+        default=15.0,
+        ge=0.01,
+        description="Time between the points of the wallboard's last hour.",
+    )
     event_ticket_seconds: int = Field(
         default=60, ge=1, le=300, description="How long a ticket for /v1/events can be used."
     )

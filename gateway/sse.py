@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import secrets
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
@@ -13,18 +14,21 @@ from dialler.queue.v1 import queue_pb2
 from fastapi import Request, Response
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from gateway.auth import Caller, Guard, Role, caller_of
 from gateway.events import Client, EventHub, View
 from gateway.problems import InvalidRequest
-from gateway.schemas import EventType, Ticket, user_id_of
+from gateway.schemas import Assignment, EventType, Ticket, user_id_of
+from gateway.topics import Topic, require
+from gateway.wallboard import Boards
 from servicekit import deadline
 from servicekit.clock import Clock
 from servicekit.errors import (
     DeadlineExceeded,
     InvalidArgument,
     NotFound,
+    ServiceError,
     Unauthenticated,
     Unavailable,
 )
@@ -36,6 +40,8 @@ if TYPE_CHECKING:
 PATH = "/v1/events"
 ALL_ROLES = frozenset(Role)
 MOST_FILTERS = 100
+# After a gap every client takes a snapshot; the queue is not asked by all of them at once.
+SNAPSHOTS_AT_ONCE = 16
 
 _HEADERS = {
     "cache-control": "no-cache, no-transform",
@@ -95,9 +101,12 @@ class EventRoutes:
         hub: EventHub,
         tickets: Tickets,
         queue: "QueueServiceAsyncStub",
+        boards: Boards,
         pace: Pace,
         clock: Clock,
     ) -> None:
+        self._boards = boards
+        self._snapshots = asyncio.Semaphore(SNAPSHOTS_AT_ONCE)
         self._clock = clock
         self._guard = guard
         self._hub = hub
@@ -120,15 +129,28 @@ class EventRoutes:
 
     async def _opened(self, request: Request) -> Response:
         caller = await self._admitted(request)
-        client = self._hub.join(_view(request, caller))
+        view = _view(request, caller)
+        require(caller, view.topics)
+        client = self._hub.join(view)
         try:
             await self._begin(client, caller, _resume_from(request))
         except BaseException:
-            self._hub.leave(client)
+            self._leave(client)
             raise
         left = caller.expires_at - self._clock.now().timestamp()
+
+        async def begin_anew() -> None:
+            await self._begin_anew(client, caller)
+
+        def leave() -> None:
+            self._leave(client)
+
         ends_at = self._clock.monotonic() + left
-        return EventResponse(client, self._hub, self._pace, self._clock, ends_at)
+        return EventResponse(client, begin_anew, leave, self._pace, self._clock, ends_at)
+
+    def _leave(self, client: Client) -> None:
+        self._boards.leave(client)
+        self._hub.leave(client)
 
     async def _admitted(self, request: Request) -> Caller:
         ticket = request.query_params.get("ticket")
@@ -140,57 +162,83 @@ class EventRoutes:
 
     async def _begin(self, client: Client, caller: Caller, after: StreamPosition | None) -> None:
         missed = [] if after is None else await self._hub.missed(after, client.joined_at)
+        snapshot = b""
         if client.view.needs_assignment:
-            holds_now = await self._held_by(caller)
-            client.view.begin([*(missed or ()), *client.aside], holds_now)
-        client.begin(missed, after)
+            held = await self._held_by(caller)
+            client.view.begin([*(missed or ()), *client.aside], held and held.user_id)
+            if Topic.ASSIGNMENT in client.view.topics:
+                snapshot = _assignment_block(held)
+        client.begin(missed, after, snapshot)
+        self._boards.join(client, client.view.topics, client.view.queues)
 
-    async def _held_by(self, caller: Caller) -> int | None:
+    async def _begin_anew(self, client: Client, caller: Caller) -> None:
+        """Begin after a reset; who cannot be told what it then needs is sent away."""
+        try:
+            async with self._snapshots, asyncio.timeout(self._pace.setup_seconds):
+                with deadline.limit(self._pace.setup_seconds):
+                    await self._begin(client, caller, None)
+        except (ServiceError, TimeoutError):
+            client.end("no snapshot")
+
+    async def _held_by(self, caller: Caller) -> queue_pb2.Assignment | None:
         request = queue_pb2.GetCurrentAssignmentRequest(agent_id=caller.subject)
         try:
             response = await self._queue.GetCurrentAssignment(request)
         except NotFound:
             return None
-        return response.assignment.user_id
+        return response.assignment
 
 
 class EventResponse(Response):
     """The open stream: sends what the client is given until either side ends it."""
 
     def __init__(
-        self, client: Client, hub: EventHub, pace: Pace, clock: Clock, ends_at: float
+        self,
+        client: Client,
+        begin_anew: Callable[[], Awaitable[None]],
+        leave: Callable[[], None],
+        pace: Pace,
+        clock: Clock,
+        ends_at: float,
     ) -> None:
         super().__init__(headers=_HEADERS)
         del self.headers["content-length"]
         self._client = client
-        self._hub = hub
+        self._begin_anew = begin_anew
+        self._leave = leave
         self._pace = pace
         self._clock = clock
         self._ends_at = ends_at
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the stream; a client that does not take what it is sent in time is cut off."""
+        """Send the stream; a client that does not take what it is sent in time is cut off.
+
+        Raises TimeoutError for such a client.
+        """
         watching = asyncio.create_task(self._watch(receive), name="event client")
+        sending = _Sending(send, self._pace.send_seconds)
         try:
-            async with asyncio.timeout(self._pace.send_seconds):
-                await send(
-                    {
-                        "type": "http.response.start",
-                        "status": HTTPStatus.OK,
-                        "headers": self.raw_headers,
-                    }
-                )
+            head = {"status": HTTPStatus.OK, "headers": self.raw_headers}
+            await sending.send({"type": "http.response.start", **head})
             while (block := await self._next()) is not None:
-                async with asyncio.timeout(self._pace.send_seconds):
-                    await send({"type": "http.response.body", "body": block, "more_body": True})
-            async with asyncio.timeout(self._pace.send_seconds):
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                await sending.send({"type": "http.response.body", "body": block, "more_body": True})
+            await sending.send({"type": "http.response.body", "body": b"", "more_body": False})
+        except asyncio.CancelledError:
+            if not sending.took_too_long:
+                raise
+            if (task := asyncio.current_task()) is not None:
+                task.uncancel()
+            self._client.end("stuck")
+            raise TimeoutError from None
         finally:
-            self._hub.leave(self._client)
+            sending.close()
+            self._leave()
             watching.cancel()
             await asyncio.wait((watching,))
 
     async def _next(self) -> bytes | None:
+        if self._client.needs_snapshot:
+            await self._begin_anew()
         left = self._ends_at - self._clock.monotonic()
         if left <= 0:
             self._client.end("token expired")
@@ -202,18 +250,62 @@ class EventResponse(Response):
         self._client.end("gone")
 
 
+class _Sending:
+    """Sends within a time limit that costs nothing while the client keeps up.
+
+    One timer looks now and then, instead of one being made for each block; hence a send may take
+    half as long again as the limit. The task is cancelled, and `took_too_long` says why.
+    """
+
+    def __init__(self, send: Send, seconds: float) -> None:
+        self._send = send
+        self._seconds = seconds
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._began_at: float | None = None
+        self._timer = self._loop.call_later(seconds / 2, self._look)
+        self.took_too_long = False
+
+    async def send(self, message: Message) -> None:
+        """Send, and have the time watched."""
+        self._began_at = self._loop.time()
+        await self._send(message)
+        self._began_at = None
+
+    def close(self) -> None:
+        """Look no more."""
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        began = self._began_at
+        if began is None or self._loop.time() - began < self._seconds or self._task is None:
+            self._timer = self._loop.call_later(self._seconds / 2, self._look)
+            return
+        self.took_too_long = True
+        self._task.cancel()
+
+
 def _view(request: Request, caller: Caller) -> View:
     user_ids = [user_id_of(each) for each in request.query_params.getlist("user_id")]
     names = request.query_params.getlist("type")
+    topics = request.query_params.getlist("topic")
     errors = []
     if None in user_ids or len(user_ids) > MOST_FILTERS:
         errors.append({"location": "query.user_id", "code": "user_id", "message": "is not an id"})
     if not set(names) <= set(EventType):
         errors.append({"location": "query.type", "code": "enum", "message": "is not an event type"})
+    if not set(topics) <= set(Topic):
+        errors.append({"location": "query.topic", "code": "enum", "message": "is not a topic"})
     if errors:
         raise InvalidRequest(errors)
     known = frozenset(each for each in user_ids if each is not None)
-    return View(caller, known, frozenset(EventType(each) for each in names))
+    kinds = frozenset(EventType(each) for each in names)
+    return View(caller, known, kinds, frozenset(Topic(each) for each in topics))
+
+
+def _assignment_block(held: queue_pb2.Assignment | None) -> bytes:
+    shown = None if held is None else Assignment.of(held).model_dump(mode="json")
+    return b"event: assignment\ndata: %b\n\n" % orjson.dumps({"assignment": shown})
 
 
 def _resume_from(request: Request) -> StreamPosition | None:

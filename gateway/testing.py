@@ -74,6 +74,7 @@ class FakeQueue(FakeDesk, queue_pb2_grpc.QueueServiceServicer):
     ready: list[int] = field(default_factory=list)
     live: dict[str, queue_pb2.Assignment] = field(default_factory=dict)
     answers: dict[str, tuple[Message, Message]] = field(default_factory=dict)
+    stats: queue_pb2.GetQueueStatsResponse | None = None
 
     async def ClaimNext(self, request: Any, context: Any) -> Any:
         """Hand out the first, or what the agent holds."""
@@ -112,6 +113,8 @@ class FakeQueue(FakeDesk, queue_pb2_grpc.QueueServiceServicer):
     async def GetQueueStats(self, request: Any, context: Any) -> Any:
         """Return one queue's figures."""
         await self.received("GetQueueStats", request)
+        if self.stats is not None:
+            return self.stats
         response = queue_pb2.GetQueueStatsResponse(calls_today=7)
         stats = response.queues.add(queue=call_state_pb2.QUEUE_UNSIGNED_USERS, waiting=3)
         stats.ready = len(self.ready)
@@ -248,6 +251,11 @@ class FakeReconciler(Fake, reconciler_pb2_grpc.ReconcilerServiceServicer):
     """Runs that stay pending."""
 
     runs: list[reconciler_pb2.Run] = field(default_factory=list)
+    freshness: reconciler_pb2.GetFreshnessResponse = field(
+        default_factory=lambda: reconciler_pb2.GetFreshnessResponse(
+            mode=reconciler_pb2.FRESHNESS_MODE_BATCH, reason="CAPTURE_SILENT"
+        )
+    )
 
     async def StartRun(self, request: Any, context: Any) -> Any:
         """Return the pending run, or a new one."""
@@ -289,11 +297,9 @@ class FakeReconciler(Fake, reconciler_pb2_grpc.ReconcilerServiceServicer):
         return reconciler_pb2.ListDriftResponse(drift=[drifted], next_page_token=token)
 
     async def GetFreshness(self, request: Any, context: Any) -> Any:
-        """Say that runs stand in."""
+        """Return what is set: at first, that runs stand in."""
         await self.received("GetFreshness", request)
-        return reconciler_pb2.GetFreshnessResponse(
-            mode=reconciler_pb2.FRESHNESS_MODE_BATCH, reason="CAPTURE_SILENT"
-        )
+        return self.freshness
 
 
 class FakeServices:

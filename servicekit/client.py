@@ -20,6 +20,7 @@ import grpc.aio
 from servicekit import deadline, metrics, telemetry
 from servicekit.error_codec import from_grpc
 from servicekit.errors import DeadlineExceeded, ServiceError
+from servicekit.spans import Kind, Span
 
 # Left to ourselves to turn a late answer into a good error, out of what the caller gave us.
 MARGIN_SECONDS = 0.005
@@ -167,6 +168,41 @@ class _Channel(grpc.aio.Channel):
         await self.close(None)
 
 
+class _Traced:
+    """The client's span of a call made within a trace; streams are left to the server's."""
+
+    __slots__ = ("_span",)
+
+    def __init__(self, method: str) -> None:
+        name = method[1:]
+        self._span: Span | None = telemetry.begin_child(
+            name, Kind.CLIENT, {"rpc.system.name": "grpc", "rpc.method": name}
+        )
+
+    def metadata(self, given: Metadata | None) -> Metadata | None:
+        """Return what to send so that the server's span is this one's child."""
+        span = self._span
+        return _with_trace(given, telemetry.inject() if span is None else span.traceparent)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: object, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        span = self._span
+        if span is None:
+            return
+        if isinstance(error, ServiceError):
+            span.set_attribute("rpc.response.status_code", error.grpc_code_name)
+            telemetry.fail(span, error)
+        elif error is not None:
+            span.fail(type(error).__name__, keeps=isinstance(error, Exception))
+        else:
+            span.set_attribute("rpc.response.status_code", "OK")
+        span.end()
+
+
 class _UnaryMethod:
     """Callable like gRPC's, but the call is a plain coroutine."""
 
@@ -198,20 +234,21 @@ class _UnaryMethod:
         started = time.perf_counter()
         given = self._timeout_seconds if timeout is None else timeout
         given = min(given, _seconds_left(given))
-        sent = _with_trace(metadata)
         self._policy.budget.earn()
         attempt, left = 1, given
-        while True:
-            try:
-                answer = await self._call(request, timeout=left, metadata=sent, **options)
-            except grpc.aio.AioRpcError as failure:
+        with _Traced(self._method) as traced:
+            sent = traced.metadata(metadata)
+            while True:
+                try:
+                    answer = await self._call(request, timeout=left, metadata=sent, **options)
+                except grpc.aio.AioRpcError as failure:
+                    left = given - (time.perf_counter() - started)
+                    await self._pause_or_raise(failure, attempt, left, started)
+                else:
+                    self._succeeded.observe(time.perf_counter() - started)
+                    return answer
+                attempt += 1
                 left = given - (time.perf_counter() - started)
-                await self._pause_or_raise(failure, attempt, left, started)
-            else:
-                self._succeeded.observe(time.perf_counter() - started)
-                return answer
-            attempt += 1
-            left = given - (time.perf_counter() - started)
 
     async def _pause_or_raise(
         self, failure: grpc.aio.AioRpcError, attempt: int, left_seconds: float, started: float
@@ -256,15 +293,16 @@ class _UploadMethod:
         started = time.perf_counter()
         given = self._timeout_seconds if timeout is None else timeout
         given = min(given, _seconds_left(given))
-        sent = _with_trace(metadata)
         code = "OK"
-        try:
-            return await self._call(requests, timeout=given, metadata=sent, **options)
-        except grpc.aio.AioRpcError as failure:
-            code = failure.code().name
-            raise from_grpc(failure, self._upstream) from failure
-        finally:
-            metrics.called(self._method, code).observe(time.perf_counter() - started)
+        with _Traced(self._method) as traced:
+            sent = traced.metadata(metadata)
+            try:
+                return await self._call(requests, timeout=given, metadata=sent, **options)
+            except grpc.aio.AioRpcError as failure:
+                code = failure.code().name
+                raise from_grpc(failure, self._upstream) from failure
+            finally:
+                metrics.called(self._method, code).observe(time.perf_counter() - started)
 
 
 class _StreamMethod:
@@ -287,7 +325,9 @@ class _StreamMethod:
         left = _seconds_left(math.inf if timeout is None else timeout)
         shortest = left if timeout is None else min(timeout, left)
         given = None if math.isinf(shortest) else shortest
-        call = self._call(request, timeout=given, metadata=_with_trace(metadata), **options)
+        call = self._call(
+            request, timeout=given, metadata=_with_trace(metadata, telemetry.inject()), **options
+        )
         return _StreamCall(call, self._upstream)
 
 
@@ -333,8 +373,7 @@ def _seconds_left(unlimited: float) -> float:
     return left
 
 
-def _with_trace(metadata: Metadata | None) -> Metadata | None:
-    traceparent = telemetry.inject()
+def _with_trace(metadata: Metadata | None, traceparent: str | None) -> Metadata | None:
     if traceparent is None:
         return metadata
     return (*(metadata or ()), ("traceparent", traceparent))

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from servicekit import logs
+from servicekit import database_telemetry, logs
 from servicekit.errors import Conflict, DeadlineExceeded, Internal, ServiceError, Unavailable
 
 RETRY_AFTER_SECONDS = 1.0
@@ -36,6 +36,7 @@ def postgres_engine(
     pool_timeout_seconds: float = 2.0,
     connect_timeout_seconds: float = 3.0,
     is_behind_pgbouncer: bool = False,
+    pool_name: str = "postgres",
 ) -> AsyncEngine:
     """Return an engine of at most `pool_size` connections; none is opened yet.
 
@@ -63,8 +64,9 @@ def postgres_engine(
     else:
         arguments["server_settings"] |= limits
     engine = _engine(
-        _with_driver(url, "postgresql+asyncpg"), pool_size, pool_timeout_seconds, arguments
+        with_driver(url, "postgresql+asyncpg"), pool_size, pool_timeout_seconds, arguments
     )
+    database_telemetry.observe(engine, "postgresql", pool_name)
     if is_behind_pgbouncer:
         _limit_each_transaction(engine, limits)
     return engine
@@ -79,6 +81,7 @@ def mysql_engine(
     pool_timeout_seconds: float = 2.0,
     connect_timeout_seconds: float = 3.0,
     tls_ca_file: Path | None = None,
+    pool_name: str = "mysql",
 ) -> AsyncEngine:
     """Return an engine of at most `pool_size` connections for MySQL 8/9 or MariaDB.
 
@@ -95,13 +98,14 @@ def mysql_engine(
     if tls_ca_file is not None:
         arguments["ssl"] = ssl.create_default_context(cafile=str(tls_ca_file))
     engine = _engine(
-        _with_driver(url, "mysql+asyncmy"),
+        with_driver(url, "mysql+asyncmy"),
         pool_size,
         pool_timeout_seconds,
         arguments,
         isolation_level="AUTOCOMMIT" if read_only else "READ COMMITTED",
     )
     _prepare_mysql_sessions(engine, statement_timeout_seconds, read_only)
+    database_telemetry.observe(engine, "mysql", pool_name)
     return engine
 
 
@@ -126,6 +130,7 @@ def database_errors() -> Iterator[None]:
 def classify(error: BaseException) -> ServiceError:
     """Return our error for one of SQLAlchemy's, a driver's or the network's."""
     if isinstance(error, PoolTimeoutError):
+        database_telemetry.pool_timed_out()
         return Unavailable(
             "DATABASE_BUSY",
             "no database connection became free",
@@ -260,7 +265,8 @@ def _engine(
     )
 
 
-def _with_driver(url: str, drivername: str) -> URL:
+def with_driver(url: str, drivername: str) -> URL:
+    """Return `url` for one of our drivers, whichever it names; ValueError for another database."""
     parsed = make_url(url)
     if parsed.get_backend_name() not in (drivername.partition("+")[0], "postgres", "mariadb"):
         raise ValueError(f"not a {drivername.partition('+')[0]} URL")

@@ -11,11 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
-from dialler.model.v1.event_pb2 import Event
+from dialler.model.v1.event_pb2 import Event, EventType
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
+from servicekit import messaging, telemetry
 from servicekit.errors import InvalidArgument, Unavailable
+from servicekit.spans import Kind
 
 FIELD = b"event"
 RETRY_AFTER_SECONDS = 1.0
@@ -64,13 +66,17 @@ class EventStream:
         self._max_length = max_length
 
     async def publish(self, events: Sequence[Event]) -> None:
-        """Append the events in order, all or none, dropping the oldest above about `max_length`."""
+        """Append the events in order, all or none, dropping the oldest above about `max_length`.
+
+        An event of a sampled trace gets a span, from when it occurred, and its `traceparent`.
+        """
         if not events:
             return
         with _redis_errors():
             async with self._redis.pipeline(transaction=True) as pipe:
                 pipe.set(self._epoch_key, secrets.token_hex(8), nx=True)
                 for event in events:
+                    self._trace(event)
                     pipe.xadd(
                         self._key,
                         {FIELD: event.SerializeToString()},
@@ -78,6 +84,31 @@ class EventStream:
                         approximate=True,
                     )
                 await pipe.execute()
+
+    def noted(self, event: Event, began_ns: int, receivers: int) -> None:
+        """Add to the event's trace that a reader has passed it on to `receivers`."""
+        if event.traceparent:
+            attributes = messaging.described("redis", "process", "process", self._key)
+            attributes["dialler.receivers"] = receivers
+            attributes["dialler.event.type"] = EventType.Name(event.type)
+            telemetry.note(
+                f"process {self._key}",
+                event.traceparent,
+                kind=Kind.CONSUMER,
+                start_ns=began_ns,
+                attributes=attributes,
+            )
+
+    def _trace(self, event: Event) -> None:
+        if event.traceparent:
+            sent = telemetry.note(
+                f"send {self._key}",
+                event.traceparent,
+                kind=Kind.PRODUCER,
+                start_ns=event.occurred_at.ToNanoseconds() or None,
+                attributes=messaging.described("redis", "send", "send", self._key),
+            )
+            event.traceparent = sent or ""
 
     async def position(self) -> StreamPosition:
         """Return the end of the stream: reading on from there yields only what comes later."""

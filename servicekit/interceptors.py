@@ -15,12 +15,18 @@ from typing import Any, TypeAlias, cast
 
 import grpc
 import grpc.aio
-from opentelemetry.trace import Span, Status, StatusCode
 from prometheus_client import Histogram
 
 from servicekit import deadline, metrics, telemetry
 from servicekit.error_codec import to_grpc
 from servicekit.errors import DeadlineExceeded, Exhausted, Internal, ServiceError, Unavailable
+from servicekit.spans import Span
+
+# Codes that are a server's failure; the others are for the caller to judge (OpenTelemetry's
+# conventions for gRPC).
+_FAILURES = frozenset(
+    {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
+)
 
 # Work that cannot be answered in this time is refused instead of begun.
 LEAST_USEFUL_SECONDS = 0.002
@@ -134,7 +140,7 @@ class MethodInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  
         succeeded = metrics.served(method, "OK")
 
         async def answer(request: Any, context: Context) -> Any:
-            with _Observed(method, context, succeeded):
+            with _Observed(method, context, succeeded, is_stream=False):
                 async with _Errors(method, context):
                     with admission:
                         if _accept_deadline(context):
@@ -148,7 +154,7 @@ class MethodInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  
         streams = self._streams
 
         async def answer(request: Any, context: Context) -> AsyncIterator[Any]:
-            with _Observed(method, context, succeeded):
+            with _Observed(method, context, succeeded, is_stream=True):
                 async with _Errors(method, context):
                     with nullcontext() if _accept_deadline(context) else streams.joined():
                         answers = behaviour(request, context)
@@ -164,10 +170,13 @@ class MethodInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  
 class _Observed:
     """Measures a call, puts it in its caller's trace, and ends its span with its status."""
 
-    __slots__ = ("_context", "_method", "_span", "_started", "_succeeded")
+    __slots__ = ("_context", "_is_stream", "_method", "_span", "_started", "_succeeded")
 
-    def __init__(self, method: str, context: Context, succeeded: Histogram) -> None:
+    def __init__(
+        self, method: str, context: Context, succeeded: Histogram, *, is_stream: bool
+    ) -> None:
         self._method = method
+        self._is_stream = is_stream
         self._context = context
         self._succeeded = succeeded
         self._span: Span | None = None
@@ -180,7 +189,14 @@ class _Observed:
             if key == "traceparent":
                 traceparent = value
                 break
-        self._span = telemetry.enter_server_call(traceparent, self._method)
+        name = self._method[1:]
+        self._span = telemetry.enter_server_call(
+            traceparent,
+            name,
+            {"rpc.system.name": "grpc", "rpc.method": name},
+            # A watch goes on for hours.
+            may_last=self._is_stream,
+        )
 
     def __exit__(
         self, kind: object, error: BaseException | None, traceback: TracebackType | None
@@ -197,9 +213,9 @@ class _Observed:
 
     @staticmethod
     def _end_span(span: Span, code: str) -> None:
-        span.set_attribute("rpc.grpc.status_code", grpc.StatusCode[code].value[0])
-        if code != "OK":
-            span.set_status(Status(StatusCode.ERROR, code))
+        span.set_attribute("rpc.response.status_code", code)
+        if code in _FAILURES:
+            span.fail(code)
         span.end()
 
     def _failure_code(self, error: BaseException) -> str:

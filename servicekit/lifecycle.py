@@ -175,7 +175,7 @@ class Loop:
     async def _guarded(self) -> bool:
         started = time.perf_counter()
         try:
-            with telemetry.span(f"loop {self.name}"):
+            with telemetry.span(f"loop {self.name}", may_last=True):
                 result = await self._run_once(self._clock.now())
         except Exception as error:
             metrics.looped(self.name, "error").observe(time.perf_counter() - started)

@@ -18,15 +18,17 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from servicekit.database import with_driver
+
 LOCK_TIMEOUT_SECONDS = 5
 
 
 async def upgrade(url: str, *, package: str, schema: str, revision: str = "head") -> None:
     """Bring ``schema`` to ``revision``; a second runner waits for the first and then does nothing.
 
-    ``url`` is a ``postgresql+asyncpg://`` address whose user may create the schema.
+    ``url`` is a ``postgresql://`` address whose user may create the schema.
     """
-    engine = create_async_engine(url, poolclass=NullPool)
+    engine = create_async_engine(with_driver(url, "postgresql+asyncpg"), poolclass=NullPool)
     try:
         async with engine.begin() as connection:
             await connection.run_sync(_upgrade, package, schema, revision)
@@ -37,7 +39,9 @@ async def upgrade(url: str, *, package: str, schema: str, revision: str = "head"
 def _upgrade(connection: Connection, package: str, schema: str, revision: str) -> None:
     # Held to the end of the transaction that every step of the upgrade runs in.
     connection.execute(
-        text("SELECT pg_advisory_xact_lock(:key)"), {"key": zlib.crc32(schema.encode())}
+        # A name of its own: services elect their active copy by locks called like themselves.
+        text("SELECT pg_advisory_xact_lock(:key)"),
+        {"key": zlib.crc32(f"migrations of {schema}".encode())},
     )
     connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'"))
     connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))

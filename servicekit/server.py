@@ -24,7 +24,7 @@ Readiness = Mapping[str, Callable[[], Awaitable[object]]]
 
 # Connections end after 90 s (gRPC adds jitter), so that clients look the name up again and find
 # new pods. Streams on an ended connection may go on for the grace. Clients may ping every 20 s.
-_OPTIONS = (
+OPTIONS = (
     ("grpc.so_reuseport", 0),
     ("grpc.max_connection_age_ms", 90_000),
     ("grpc.max_connection_age_grace_ms", 600_000),
@@ -108,7 +108,7 @@ class GrpcServer:
             Admission(self._settings.max_concurrent_calls),
             self._streams,
         )
-        server = grpc.aio.server(interceptors=(interceptor,), options=_OPTIONS)
+        server = grpc.aio.server(interceptors=(interceptor,), options=OPTIONS)
         self._register(server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, server)
         names = (*self._service_names, health.SERVICE_NAME, reflection.SERVICE_NAME)

@@ -1,40 +1,43 @@
 """Traces, the trace id in logs, and the metrics endpoint.
 
-Whether a trace is recorded is decided once, at its start, before anything is built: what is not
-recorded costs one context variable. Spans carry ids and codes, never personal data.
+Spans are our own light ones (servicekit/spans.py): nothing of OpenTelemetry's is built until a
+span is known to be kept. Where a trace begins the lottery says whether all of it is kept; of the
+others each process keeps its own part when that failed or was slow. Spans carry ids and codes,
+never personal data.
 """
 
 import random
 import re
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
 import prometheus_client
-from opentelemetry import context as otel_context
-from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter
-from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode
-from opentelemetry.trace import TraceFlags as Flags
 
 from servicekit import logs
-from servicekit.errors import ServiceError
+from servicekit.errors import DeadlineExceeded, Internal, ServiceError, Unavailable
+from servicekit.metrics_push import MetricsPush
 from servicekit.settings import ServiceSettings
+from servicekit.spans import Attribute, Journey, Keeping, Kind, Span
 
 # An absent collector may hold up the end of the process for about this long.
 EXPORT_SECONDS = 2
+SLOW_SECONDS = 1.0
+# A shared piece of work links this many of those it is done for.
+MOST_LINKS = 32
 
-Attribute = str | bool | int | float
-
+# Errors that nobody asked for; the others answer a question, as NOT_FOUND does.
+_FAULTS = (DeadlineExceeded, Internal, Unavailable)
 # Later versions may append fields; what they share with version 00 is all we read.
 _TRACEPARENT = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?"
 )
-_current: ContextVar[str | None] = ContextVar("traceparent", default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,26 +46,36 @@ class RemoteTrace:
 
     traceparent: str
 
+    @property
+    def is_sampled(self) -> bool:
+        """Whether all of that trace is kept."""
+        return bool(int(self.traceparent[53:55], 16) & 1)
 
-@dataclass
+
+# What the running task is in: a span of ours, or, while nothing is recorded, a traceparent.
+_current: ContextVar[Span | str | None] = ContextVar("span", default=None)
+
+
 class _Tracing:
-    """This process's tracer; without a provider nothing is ever recorded."""
+    """This process's sampling and export; without `keeping` nothing is ever recorded."""
 
-    ratio: float = 0.0
-    provider: TracerProvider | None = None
-    tracer: trace.Tracer = trace.NoOpTracer()  # noqa: RUF009 - stateless
+    def __init__(self) -> None:
+        self.ratio = 0.0
+        self.keeping: Keeping | None = None
+        self.push: MetricsPush | None = None
 
-    def replace(self, ratio: float, provider: TracerProvider | None) -> None:
+    def replace(self, ratio: float, keeping: Keeping | None) -> None:
         self.shutdown()
         self.ratio = ratio
-        self.provider = provider
-        self.tracer = provider.get_tracer("dialler") if provider else trace.NoOpTracer()
+        self.keeping = keeping
 
     def shutdown(self) -> None:
-        if self.provider is not None:
-            self.provider.shutdown()
-            self.provider = None
-            self.tracer = trace.NoOpTracer()
+        keeping, self.keeping = self.keeping, None
+        if keeping is not None:
+            keeping.processor.shutdown()
+        push, self.push = self.push, None
+        if push is not None:
+            push.close()
 
 
 # A process has one log and one tracer; this is where the latter is kept.
@@ -70,22 +83,32 @@ _tracing = _Tracing()
 
 
 def configure(service: str, settings: ServiceSettings) -> None:
-    """Set up this process's logs and traces; a repeat replaces the first."""
+    """Set up this process's logs, traces and pushed metrics; a repeat replaces the first."""
     logs.configure(service, settings.log_level, trace_id)
     if settings.otlp_endpoint is None:
         _tracing.replace(0.0, None)
         return
+    insecure = not settings.otlp_endpoint.startswith("https://")
     exporter = OTLPSpanExporter(
-        endpoint=settings.otlp_endpoint,
-        insecure=not settings.otlp_endpoint.startswith("https://"),
-        timeout=EXPORT_SECONDS,
+        endpoint=settings.otlp_endpoint, insecure=insecure, timeout=EXPORT_SECONDS
     )
-    _record(service, settings.trace_sample_ratio, BatchSpanProcessor(exporter))
+    processor = BatchSpanProcessor(exporter)
+    _record(service, settings.trace_sample_ratio, processor, settings.trace_slow_seconds)
+    if settings.otlp_metrics_seconds is not None:
+        _tracing.push = MetricsPush(
+            OTLPMetricExporter(
+                endpoint=settings.otlp_endpoint, insecure=insecure, timeout=EXPORT_SECONDS
+            ),
+            _resource(service),
+            settings.otlp_metrics_seconds,
+        )
 
 
-def record_to(service: str, ratio: float, exporter: SpanExporter) -> None:
-    """Send each span to `exporter` as soon as it ends, instead of where it went before."""
-    _record(service, ratio, SimpleSpanProcessor(exporter))
+def record_to(
+    service: str, ratio: float, exporter: SpanExporter, slow_seconds: float = SLOW_SECONDS
+) -> None:
+    """Send each span to `exporter` as soon as it is kept, instead of where it went before."""
+    _record(service, ratio, SimpleSpanProcessor(exporter), slow_seconds)
 
 
 def shutdown() -> None:
@@ -93,14 +116,10 @@ def shutdown() -> None:
     _tracing.shutdown()
 
 
-def tracer() -> trace.Tracer:
-    """Return the OpenTelemetry tracer; it knows nothing of our sampling, so prefer `span`."""
-    return _tracing.tracer
-
-
 def inject() -> str | None:
     """Return the W3C traceparent of where we are, to send along; None outside any trace."""
-    return _current.get()
+    here = _current.get()
+    return here.traceparent if isinstance(here, Span) else here
 
 
 def extract(traceparent: str | None) -> RemoteTrace | None:
@@ -111,46 +130,126 @@ def extract(traceparent: str | None) -> RemoteTrace | None:
 
 def trace_id() -> str | None:
     """Return the id of the current trace in hex; None outside any trace."""
-    traceparent = _current.get()
+    traceparent = inject()
     return None if traceparent is None else traceparent[3:35]
 
 
+@contextmanager
 def span(
-    name: str, *, parent: RemoteTrace | None = None, **attributes: Attribute
-) -> AbstractContextManager[Span]:
+    name: str,
+    *,
+    parent: RemoteTrace | None = None,
+    kind: Kind = Kind.INTERNAL,
+    start_ns: int | None = None,
+    attributes: Mapping[str, Attribute] | None = None,
+    links: Sequence[RemoteTrace] = (),
+    may_last: bool = False,
+) -> Iterator[Span]:
     """Return a context that is a child of `parent`, else of the current span, else a new trace.
 
-    An exception marks the span as failed, by its type or reason, and passes on.
+    An exception marks the span as failed, by its type or reason, and passes on. One that
+    `may_last` is not kept for being slow. Link only what is sampled: the rest is nowhere.
     """
-    traceparent = parent.traceparent if parent else _current.get()
-    if traceparent is not None and not _is_recorded(traceparent):
-        return _unrecorded(traceparent) if parent else nullcontext(trace.INVALID_SPAN)
-    if traceparent is None and not _begins_recorded():
-        return _unrecorded(_new_traceparent())
-    return _recorded(name, traceparent, attributes)
+    made = _begin(name, parent, kind, start_ns, attributes)
+    for link in links:
+        made.add_link(link.traceparent)
+    made.may_last = may_last
+    token = _current.set(made.here)
+    try:
+        yield made
+    except BaseException as error:
+        if isinstance(error, Exception):
+            fail(made, error)
+        raise
+    finally:
+        _current.reset(token)
+        made.end()
 
 
-def enter_server_call(traceparent: str | None, method: str) -> Span | None:
-    """Make the running task part of the caller's trace; return the call's span if recorded.
+@contextmanager
+def shared(
+    name: str,
+    parents: Iterable[str | None],
+    *,
+    kind: Kind = Kind.INTERNAL,
+    start_ns: int | None = None,
+    attributes: Mapping[str, Attribute] | None = None,
+) -> Iterator[Span]:
+    """Return a context for work that is done once for many, each in a trace of its own.
+
+    It is part of the first's trace that is sampled, else of the first's, and linked to the other
+    sampled ones; each of these gets a span of the same name and time that links to it.
+    """
+    traces = [trace for trace in map(extract, dict.fromkeys(parents)) if trace is not None]
+    sampled = [trace for trace in traces if trace.is_sampled]
+    parent = next(iter(sampled or traces), None)
+    others = [trace for trace in sampled if trace is not parent][:MOST_LINKS]
+    with span(
+        name, parent=parent, kind=kind, start_ns=start_ns, attributes=attributes, links=others
+    ) as made:
+        try:
+            yield made
+        finally:
+            for other in others:
+                follower = _begin(name, other, kind, made.start_ns or None, attributes)
+                follower.add_link(made.traceparent)
+                follower.end()
+
+
+def note(
+    name: str,
+    traceparent: str | None,
+    *,
+    kind: Kind,
+    start_ns: int | None = None,
+    attributes: Mapping[str, Attribute] | None = None,
+    links: Sequence[RemoteTrace] = (),
+) -> str | None:
+    """Add a finished span to a sampled trace and return its traceparent.
+
+    For what one loop does for many traces: it costs nothing for those not sampled, whose
+    traceparent is returned as it came.
+    """
+    parent = extract(traceparent)
+    if _tracing.keeping is None or parent is None or not parent.is_sampled:
+        return traceparent
+    made = _begin(name, parent, kind, start_ns, attributes)
+    for link in links:
+        made.add_link(link.traceparent)
+    made.end()
+    return made.traceparent
+
+
+def fail(failed: Span, error: Exception) -> None:
+    """Mark a span by the error's type or reason; one that a caller can expect keeps nothing."""
+    if isinstance(error, ServiceError):
+        failed.fail(error.reason, keeps=isinstance(error, _FAULTS))
+    else:
+        failed.fail(type(error).__name__)
+
+
+def begin_child(name: str, kind: Kind, attributes: Mapping[str, Attribute]) -> Span | None:
+    """Begin a child of the current span that is nobody's current one; None outside any trace.
+
+    The caller ends it.
+    """
+    here = _current.get()
+    if not isinstance(here, Span):
+        return None
+    return Span(here.journey, name, here.trace_id, here.span_id, kind, attributes, None)
+
+
+def enter_server_call(
+    traceparent: str | None, name: str, attributes: Mapping[str, Attribute], *, may_last: bool
+) -> Span:
+    """Make the running task part of the caller's trace; return the call's span.
 
     The caller ends the span. Nothing is reset: the task belongs to this one call.
     """
-    remote = _checked(traceparent)
-    if remote is not None and not _is_recorded(remote):
-        _current.set(remote)
-        return None
-    if remote is None and not _begins_recorded():
-        _current.set(_new_traceparent())
-        return None
-    call_span = _tracing.tracer.start_span(
-        method,
-        context=_parent_context(remote),
-        kind=SpanKind.SERVER,
-        attributes={"rpc.system": "grpc", "rpc.method": method},
-    )
-    _current.set(_traceparent_of(call_span))
-    otel_context.attach(trace.set_span_in_context(call_span))
-    return call_span
+    made = _begin(name, extract(traceparent), Kind.SERVER, None, attributes, is_new=True)
+    made.may_last = may_last
+    _current.set(made.here)
+    return made
 
 
 def serve_metrics(settings: ServiceSettings) -> "MetricsEndpoint | None":
@@ -174,33 +273,32 @@ class MetricsEndpoint:
         self._thread.join()
 
 
-@contextmanager
-def _unrecorded(traceparent: str) -> Iterator[Span]:
-    token = _current.set(traceparent)
-    try:
-        yield trace.INVALID_SPAN
-    finally:
-        _current.reset(token)
-
-
-@contextmanager
-def _recorded(
-    name: str, traceparent: str | None, attributes: dict[str, Attribute]
-) -> Iterator[Span]:
-    made = _tracing.tracer.start_span(
-        name, context=_parent_context(traceparent), attributes=attributes
-    )
-    token = _current.set(_traceparent_of(made))
-    otel_token = otel_context.attach(trace.set_span_in_context(made))
-    try:
-        yield made
-    except BaseException as error:
-        made.set_status(Status(StatusCode.ERROR, _failure(error)))
-        raise
-    finally:
-        otel_context.detach(otel_token)
-        _current.reset(token)
-        made.end()
+def _begin(
+    name: str,
+    parent: RemoteTrace | None,
+    kind: Kind,
+    start_ns: int | None,
+    attributes: Mapping[str, Attribute] | None,
+    *,
+    is_new: bool = False,
+) -> Span:
+    """Return a span in the trace of `parent`, else the current one's unless `is_new`, else new."""
+    here = None if is_new or parent is not None else _current.get()
+    if isinstance(here, Span):
+        return Span(here.journey, name, here.trace_id, here.span_id, kind, attributes, start_ns)
+    traceparent = parent.traceparent if parent is not None else here
+    keeping = _tracing.keeping
+    if keeping is None:
+        return Span.nowhere(traceparent or _new_traceparent())
+    if traceparent is None:
+        # The lottery of sampling needs no secrecy.
+        is_sampled = random.random() < _tracing.ratio  # noqa: S311
+        return Span(
+            Journey(keeping, is_sampled), name, _new_trace_id(), None, kind, attributes, start_ns
+        )
+    journey = Journey(keeping, bool(int(traceparent[53:55], 16) & 1))
+    trace_number, parent_number = int(traceparent[3:35], 16), int(traceparent[36:52], 16)
+    return Span(journey, name, trace_number, parent_number, kind, attributes, start_ns)
 
 
 def _checked(traceparent: str | None) -> str | None:
@@ -212,45 +310,17 @@ def _checked(traceparent: str | None) -> str | None:
     return None if traceparent.startswith("00") else f"00{traceparent[2:55]}"
 
 
-def _failure(error: BaseException) -> str:
-    return error.reason if isinstance(error, ServiceError) else type(error).__name__
-
-
-def _is_recorded(traceparent: str) -> bool:
-    return _tracing.provider is not None and bool(int(traceparent[53:55], 16) & Flags.SAMPLED)
-
-
-def _begins_recorded() -> bool:
-    # The lottery of sampling needs no secrecy.
-    return _tracing.provider is not None and random.random() < _tracing.ratio  # noqa: S311
+def _new_trace_id() -> int:
+    return random.getrandbits(128) or 1  # ids need no secrecy
 
 
 def _new_traceparent() -> str:
-    number = random.getrandbits(192) or 1
-    return f"00-{number >> 64:032x}-{number & 0xFFFFFFFFFFFFFFFF:016x}-00"
+    return f"00-{_new_trace_id():032x}-{random.getrandbits(64) or 1:016x}-00"
 
 
-def _traceparent_of(made: Span) -> str:
-    where = made.get_span_context()
-    return f"00-{where.trace_id:032x}-{where.span_id:016x}-{where.trace_flags:02x}"
+def _resource(service: str) -> Resource:
+    return Resource.create({"service.name": service, "service.namespace": "dialler"})
 
 
-def _parent_context(traceparent: str | None) -> otel_context.Context:
-    if traceparent is None:
-        return otel_context.Context()
-    parent = SpanContext(
-        trace_id=int(traceparent[3:35], 16),
-        span_id=int(traceparent[36:52], 16),
-        is_remote=True,
-        trace_flags=Flags(int(traceparent[53:55], 16)),
-    )
-    return trace.set_span_in_context(NonRecordingSpan(parent), otel_context.Context())
-
-
-def _record(service: str, ratio: float, processor: SpanProcessor) -> None:
-    # We shut the provider down ourselves; its own exit hook could block the process.
-    provider = TracerProvider(
-        resource=Resource.create({"service.name": service}), shutdown_on_exit=False
-    )
-    provider.add_span_processor(processor)
-    _tracing.replace(ratio, provider)
+def _record(service: str, ratio: float, processor: SpanProcessor, slow_seconds: float) -> None:
+    _tracing.replace(ratio, Keeping(processor, _resource(service), slow_seconds))

@@ -22,6 +22,7 @@ from services.binlog_relay.store import Leadership, PositionStore
 from services.binlog_relay.term import Pace, Tools
 from services.binlog_relay.worker import Relay
 
+POSTGRES_POOL_SIZE = 2
 _SERVICE = binlog_relay_pb2.DESCRIPTOR.services_by_name["BinlogRelayService"].full_name
 _STATEMENT_SECONDS = 3.0
 
@@ -34,7 +35,7 @@ def build(settings: BinlogRelaySettings) -> Parts:
     postgres_url = settings.postgres_url.get_secret_value()
     engine = postgres_engine(
         postgres_url,
-        pool_size=2,
+        pool_size=POSTGRES_POOL_SIZE,
         application_name="binlog_relay",
         statement_timeout_seconds=_STATEMENT_SECONDS,
     )

@@ -8,6 +8,7 @@ import grpc.aio
 from dialler.cdc_ingest.v1 import cdc_ingest_pb2_grpc
 
 from mainapp import description
+from servicekit import messaging
 from servicekit.client import connect
 from servicekit.clock import SystemClock
 from servicekit.lifecycle import Closing, Loop, Parts
@@ -22,6 +23,7 @@ from services.cdc_ingest.domain.rereading import Guard
 from services.cdc_ingest.domain.retries import BackOff
 from services.cdc_ingest.domain.staleness import Witness
 from services.cdc_ingest.file_reader import FileReader
+from services.cdc_ingest.gauges import Gauges
 from services.cdc_ingest.ingest import Ingest
 from services.cdc_ingest.intake import Intake
 from services.cdc_ingest.metrics import Ledger
@@ -44,6 +46,7 @@ SERVICE_NAME = "dialler.cdc_ingest.v1.CdcIngestService"
 _OTHER_CONNECTIONS = 8
 _RECONCILER_TIMEOUT_SECONDS = 5.0
 _FILE_THREADS = 2
+_GAUGE_INTERVAL_SECONDS = 15.0
 
 
 async def build(settings: CdcIngestSettings) -> Parts:
@@ -79,7 +82,13 @@ async def build(settings: CdcIngestSettings) -> Parts:
     )
     channels = _channels(settings)
     pipeline = Pipeline(
-        Refresher(Upstreams(*channels), ledger, clock, batch_users=settings.batch_users),
+        Refresher(
+            Upstreams(*channels),
+            ledger,
+            clock,
+            batch_users=settings.batch_users,
+            destination=messaging.destination(settings.sqs_queue_url),
+        ),
         custody,
         intake,
         ledger,
@@ -132,7 +141,8 @@ async def build(settings: CdcIngestSettings) -> Parts:
     )
     closing = [Closing(partial(channel.close, None)) for channel in channels if channel is not None]
     closing += [Closing(partial(asyncio.to_thread, each.close)) for each in (client, s3)]
-    return Parts(*closing, server, ingest)
+    gauges = Loop("gauges", Gauges(sqs).run_once, _GAUGE_INTERVAL_SECONDS, clock)
+    return Parts(*closing, gauges, server, ingest)
 
 
 def _file_reader(

@@ -73,7 +73,9 @@ class ChangeFiles:
         loop = asyncio.get_running_loop()
         parent = telemetry.extract(arrival.message.traceparent)
         try:
-            with telemetry.span("change_files", parent=parent, files=len(arrival.files)):
+            with telemetry.span(
+                "change_files", parent=parent, attributes={"dialler.files": len(arrival.files)}
+            ):
                 complete = await loop.run_in_executor(self._threads, self._reader.read, arrival)
         except asyncio.CancelledError:
             self._custody.put_back(arrival.message, 0)

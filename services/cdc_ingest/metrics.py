@@ -69,6 +69,13 @@ _APPLIED = Gauge(
     "dialler_cdc_ingest_applied_through_timestamp_seconds",
     "All that was committed before this moment and received has been applied; 0 when not known.",
 )
+_BACKLOG = Gauge(
+    "dialler_cdc_ingest_backlog_messages",
+    "Messages waiting in the change queue, by SQS's estimate.",
+)
+_DEAD_LETTERS = Gauge(
+    "dialler_cdc_ingest_dead_letter_messages", "Messages in the dead-letter queue."
+)
 _RECEIVE_ERRORS = Counter("dialler_cdc_ingest_receive_errors", "Polls that SQS did not answer.")
 
 
@@ -169,6 +176,12 @@ class Ledger:
 def waiting(lane: str, keys: int) -> None:
     """Show how many people and rows wait in a lane."""
     _WAITING.labels(lane).set(keys)
+
+
+def depths(backlog: int, dead_letters: int) -> None:
+    """Show how many messages wait in both queues."""
+    _BACKLOG.set(backlog)
+    _DEAD_LETTERS.set(dead_letters)
 
 
 def receive_failed() -> None:

@@ -1,15 +1,14 @@
 """Everything that happens to one batch between being taken up and being done."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Set
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Set
+from contextlib import AbstractContextManager
 
 from dialler.model.v1.facts_pb2 import UserFacts
-from opentelemetry.trace import SpanContext, TraceFlags
 
-from servicekit import telemetry
+from servicekit import messaging, telemetry
 from servicekit.clock import Clock
-from servicekit.telemetry import RemoteTrace
+from servicekit.spans import Kind, Span
 from services.cdc_ingest.domain.backlog import Batch, Ticket
 from services.cdc_ingest.domain.messages import ChangeTimes, oldest
 from services.cdc_ingest.domain.people import Key, RowKey, place
@@ -17,20 +16,24 @@ from services.cdc_ingest.metrics import Ledger
 from services.cdc_ingest.readings import FactsReading
 from services.cdc_ingest.upstreams import Upstreams
 
-_MAX_LINKS = 32
-_SAMPLED = "01"
-
 
 class Refresher:
     """Finds the people of a batch, has them read anew, and has the queue apply their facts."""
 
     def __init__(
-        self, upstreams: Upstreams, ledger: Ledger, clock: Clock, *, batch_users: int
+        self,
+        upstreams: Upstreams,
+        ledger: Ledger,
+        clock: Clock,
+        *,
+        batch_users: int,
+        destination: str,
     ) -> None:
         self._upstreams = upstreams
         self._ledger = ledger
         self._clock = clock
         self._batch_users = batch_users
+        self._destination = destination
 
     async def refresh(self, batch: Batch) -> FactsReading:
         """Refresh everybody in the batch and return what was read of them.
@@ -40,7 +43,7 @@ class Refresher:
         Raises:
             ServiceError: what the other services answer.
         """
-        with _span(batch):
+        with self._span(batch):
             people, counted = await self._people(batch)
             return await self._refresh(people, counted)
 
@@ -52,6 +55,20 @@ class Refresher:
         """Ask for a full run on behalf of a message; False when there is nobody to ask."""
         with telemetry.span("full_run", parent=telemetry.extract(ticket.message.traceparent)):
             return await self._upstreams.ask_full_run(reason)
+
+    def _span(self, batch: Batch) -> AbstractContextManager[Span]:
+        """Continue the trace of a message, linked with those of the others in the batch."""
+        messages = [ticket.message for ticket in batch.tickets()]
+        attributes = messaging.described(
+            "aws_sqs", "process", "process", self._destination, len(messages)
+        )
+        attributes |= {"dialler.lane": batch.lane.value, "dialler.keys": len(batch.waiting)}
+        return telemetry.shared(
+            f"process {self._destination}",
+            [message.traceparent for message in messages],
+            kind=Kind.CONSUMER,
+            attributes=attributes,
+        )
 
     async def _refresh(self, times: Mapping[int, ChangeTimes], counted: Set[int]) -> FactsReading:
         people = sorted(times)
@@ -118,28 +135,3 @@ def _owners(batch: Batch) -> Mapping[RowKey, set[Key]]:
         for row, keys in ticket.owners.items():
             owners.setdefault(row, set()).update(keys)
     return owners
-
-
-@contextmanager
-def _span(batch: Batch) -> Iterator[None]:
-    """Continue the trace of the longest waiting message that has one; the others are linked."""
-    found = (telemetry.extract(ticket.message.traceparent) for ticket in batch.tickets())
-    traces = list(dict.fromkeys(trace for trace in found if trace is not None))
-    sampled = [trace for trace in traces if trace.traceparent.endswith(_SAMPLED)]
-    parent = next(iter(sampled or traces), None)
-    with telemetry.span(
-        "refresh", parent=parent, lane=batch.lane.value, keys=len(batch.waiting)
-    ) as span:
-        for other in [trace for trace in sampled if trace != parent][:_MAX_LINKS]:
-            span.add_link(_context(other))
-        yield
-
-
-def _context(trace: RemoteTrace) -> SpanContext:
-    _, trace_id, span_id, flags = trace.traceparent.split("-")
-    return SpanContext(
-        trace_id=int(trace_id, 16),
-        span_id=int(span_id, 16),
-        is_remote=True,
-        trace_flags=TraceFlags(int(flags, 16)),
-    )

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from servicekit import messaging, telemetry
 from servicekit.clock import Clock
 from servicekit.errors import Unavailable
+from servicekit.spans import Kind, Span
 from services.cdc_ingest.domain.dead_letters import FIRST_SEEN_AT, REASON, RECEIVE_COUNT
 from services.cdc_ingest.domain.messages import Message, moment
 
@@ -64,12 +69,14 @@ class SqsStore:
     ) -> None:
         self._client = client
         self._queue_url = queue_url
+        self._destination = messaging.destination(queue_url)
         self._dlq_url = dlq_url
         self._clock = clock
         self._visibility_seconds = visibility_seconds
 
     def receive(self, wait_seconds: int) -> list[Message]:
         """Return up to 10 messages, waiting for the first; others do not see them meanwhile."""
+        began_ns = time.time_ns()
         try:
             answer = self._client.receive_message(
                 QueueUrl=self._queue_url,
@@ -81,7 +88,10 @@ class SqsStore:
             )
         except (BotoCoreError, ClientError) as error:
             raise unavailable(error) from error
-        return [self._read(message) for message in answer.get("Messages", ())]
+        messages = [self._read(message) for message in answer.get("Messages", ())]
+        if messages:
+            self._note_receive(messages, began_ns)
+        return messages
 
     def delete(self, messages: Sequence[Message]) -> list[Refused]:
         """Delete up to 10 messages and return those that were not."""
@@ -89,7 +99,10 @@ class SqsStore:
             {"Id": str(i), "ReceiptHandle": m.receipt} for i, m in enumerate(messages)
         ]
         try:
-            answer = self._client.delete_message_batch(QueueUrl=self._queue_url, Entries=entries)
+            with self._settling("delete", messages):
+                answer = self._client.delete_message_batch(
+                    QueueUrl=self._queue_url, Entries=entries
+                )
         except (BotoCoreError, ClientError) as error:
             raise unavailable(error) from error
         return _refused(messages, answer.get("Failed", ()))
@@ -101,9 +114,10 @@ class SqsStore:
             for i, (m, seconds) in enumerate(hidings)
         ]
         try:
-            answer = self._client.change_message_visibility_batch(
-                QueueUrl=self._queue_url, Entries=entries
-            )
+            with self._settling("change_visibility", [message for message, _ in hidings]):
+                answer = self._client.change_message_visibility_batch(
+                    QueueUrl=self._queue_url, Entries=entries
+                )
         except (BotoCoreError, ClientError) as error:
             raise unavailable(error) from error
         return _refused([message for message, _ in hidings], answer.get("Failed", ()))
@@ -153,6 +167,34 @@ class SqsStore:
         except (BotoCoreError, ClientError) as error:
             raise unavailable(error) from error
         return _PAUSE_TAG in answer.get("Tags", {})
+
+    def _note_receive(self, messages: Sequence[Message], began_ns: int) -> None:
+        """Add the poll to the trace of each message; how long it waited says nothing of them."""
+        described = messaging.described(
+            "aws_sqs", "receive", "receive", self._destination, len(messages)
+        )
+        for message in messages:
+            parent = telemetry.extract(message.traceparent)
+            telemetry.note(
+                f"receive {self._destination}",
+                message.traceparent,
+                kind=Kind.CLIENT,
+                start_ns=max(began_ns, _nanoseconds(message.captured_at)),
+                attributes=described,
+                links=[parent] if parent else (),
+            )
+
+    def _settling(
+        self, operation: str, messages: Sequence[Message]
+    ) -> AbstractContextManager[Span]:
+        return telemetry.shared(
+            f"{operation} {self._destination}",
+            [message.traceparent for message in messages],
+            kind=Kind.CLIENT,
+            attributes=messaging.described(
+                "aws_sqs", operation, "settle", self._destination, len(messages)
+            ),
+        )
 
     def _depth(self, url: str) -> int:
         try:
@@ -220,6 +262,10 @@ def _dead_letter_attributes(
         if value and len(values) < MAX_ATTRIBUTES:
             values.setdefault(name, value)
     return {name: {"DataType": "String", "StringValue": value} for name, value in values.items()}
+
+
+def _nanoseconds(moment: datetime | None) -> int:
+    return 0 if moment is None else round(moment.timestamp() * 1e9)
 
 
 def _refused(

@@ -1,7 +1,8 @@
 """One round of claims: reserve, check against the main app, hand out, put right what was wrong."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Protocol
@@ -25,6 +26,8 @@ from services.queue.store.claims import Candidate, Gate
 from services.queue.store.database import Database
 from services.queue.time_zones import TimeZones
 from services.queue.writing import place_by_number
+
+_log = logging.getLogger(__name__)
 
 # People reserved beyond one for each agent, once a round has turned somebody down: doubled with
 # every further round, so that a head full of outdated people is got through in a few.
@@ -126,6 +129,7 @@ class ClaimRound:
         )
         if isinstance(handed_out, BaseException):
             raise handed_out
+        _audit(checked, handed_out)
         self._answer(pairs, handed_out)
         left = [it for it in checked.fit + checked.renumbered if it.user_id not in handed_out]
         if left:
@@ -382,6 +386,15 @@ def _next_for(candidate: Candidate, line: Sequence[Claimant]) -> Claimant | None
         if candidate.callback_agent_id == claimant.request.agent_id:
             return claimant
     return willing[0] if willing and candidate.kept_for is None else None
+
+
+def _audit(checked: _Checked, handed_out: Collection[UserId]) -> None:
+    """Hold what was done against what was read, whatever code lies between."""
+    fit = {it.user_id for it in checked.fit}
+    wrong = sum(user_id not in fit for user_id in handed_out)
+    if wrong:
+        metrics.WRONG_CALLS.inc(wrong)
+        _log.error("handed_out_unfit", extra={"people": wrong})
 
 
 def _cannot_check(cause: str) -> Unavailable:

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from servicekit.clock import Clock
-from services.queue.domain.caps import capped
+from services.queue.domain.caps import Cap, capped
 from services.queue.domain.entries import Entry, Placement
 from services.queue.domain.terms import Block, UserId
 from services.queue.rulebook import Rulebook
-from services.queue.store import applied_facts, assignments, rebuilding
+from services.queue.store import applied_facts, assignments, rebuilding, suppressions
 from services.queue.store.applied_facts import Owned
 from services.queue.store.database import Database, Transaction
 from services.queue.writing import Moved, write_moved
@@ -43,7 +43,7 @@ class EntryCheck:
             page = await rebuilding.lock_page(tx, after, limit)
             ids = [it.user_id for it in page]
             in_doubt = await applied_facts.in_doubt(tx, ids)
-            owned = await applied_facts.owned(tx, ids)
+            owned = await _owned(tx, page, now)
             sound = [it for it in page if it.user_id not in in_doubt]
             moved = await placed_anew(tx, sound, placement, now, owned)
             await write_moved(tx, moved, now)
@@ -51,6 +51,15 @@ class EntryCheck:
         if corrected:
             self._posted()
         return CheckedPage(len(page), corrected, ids[-1] if ids else UserId(0))
+
+
+async def _owned(tx: Transaction, page: Sequence[Entry], now: datetime) -> dict[UserId, Owned]:
+    """Return what other tables say of these people, and of their numbers apart from calls."""
+    owned = await applied_facts.owned(tx, [it.user_id for it in page])
+    numbers = [(it.user_id, it.phone_e164) for it in page if it.phone_e164 is not None]
+    for user_id, standing in (await suppressions.standings(tx, numbers, now)).items():
+        owned[user_id] = owned[user_id]._replace(phone_block=standing.block)
+    return owned
 
 
 async def placed_anew(
@@ -74,12 +83,18 @@ async def placed_anew(
         cap = capped(calls.get(known.user_id, ()), now, zone, placement.rules.calls)
         is_ghost = owned is not None and owned[before.user_id].is_free
         settle = placement.settled if is_ghost and not known.is_ours_to_place else placement.placed
-        moved.append(Moved(before, settle(known.with_cap(cap), now)))
+        moved.append(Moved(before, settle(_as_capped(known, cap, now), now)))
     return moved
 
 
+def _as_capped(entry: Entry, cap: Cap | None, now: datetime) -> Entry:
+    """Return the entry with this cap; one that has passed is as good as none."""
+    is_past = entry.capped_until is not None and entry.capped_until <= now
+    return entry if cap is None and is_past else entry.with_cap(cap)
+
+
 def _as_owned(entry: Entry, owned: Owned) -> Entry:
-    """Return the entry with its callback and suppression as their tables have them.
+    """Return the entry with its callback, suppression and number's block as their tables have it.
 
     A suppression missing from its table is not lifted here: that is a supervisor's to do.
     """
@@ -87,5 +102,6 @@ def _as_owned(entry: Entry, owned: Owned) -> Entry:
         callback_id=owned.callback_id,
         callback_at=owned.callback_at,
         callback_agent_id=owned.callback_agent_id,
+        phone_block=owned.phone_block,
         block=Block.DO_NOT_CONTACT if owned.is_suppressed else entry.block,
     )

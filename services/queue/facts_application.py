@@ -1,5 +1,6 @@
 """Bringing people in line with their facts, many at a time."""
 
+import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -17,6 +18,8 @@ from services.queue.rulebook import Rulebook
 from services.queue.store import applied_facts, assignments, entries, outbox, suppressions
 from services.queue.store.database import Database, Transaction
 from services.queue.store.entries import ConversionRow
+
+_log = logging.getLogger(__name__)
 
 # The change that led to each person's facts; none for those swept.
 Timelines = Mapping[UserId, change_pb2.ChangeTimeline | None]
@@ -89,13 +92,15 @@ class FactsApplication:
                 if user_id not in known
                 or known[user_id].facts_version < by_id[user_id].facts_version
             ]
+            altered = await _as_applied(tx, known, later)
+            known |= altered
             phones = await _other_numbers(tx, known, later, placement, now)
             applications = [
                 placement.apply_facts(known.get(it.user_id), it, now, phones.get(it.user_id))
                 for it in later
             ]
             applications = [_freed(it, held, placement, now) for it in applications]
-            await self._write(tx, applications)
+            await self._write(tx, applications, altered)
             await applied_facts.note(
                 tx,
                 [
@@ -104,6 +109,7 @@ class FactsApplication:
                     )
                     for it in applications
                 ],
+                now,
             )
             conversions = await self._convert(tx, applications, now)
             await outbox.post(tx, _events(applications, timelines, conversions, now))
@@ -114,14 +120,18 @@ class FactsApplication:
             conversions=len(conversions),
         )
 
-    async def _write(self, tx: Transaction, applications: Sequence[Application]) -> None:
+    async def _write(
+        self, tx: Transaction, applications: Sequence[Application], altered: Collection[UserId]
+    ) -> None:
         new: list[Entry] = []
         same: list[Entry] = []
         changed: list[Entry] = []
         for it in applications:
             if it.before is None:
                 new.append(it.after)
-            elif entries.differ_in_facts_alone(it.before, it.after):
+            elif it.after.user_id not in altered and entries.differ_in_facts_alone(
+                it.before, it.after
+            ):
                 same.append(it.after)
             else:
                 changed.append(it.after)
@@ -138,6 +148,25 @@ class FactsApplication:
             if row.user_id in recorded:
                 metrics.CONVERSIONS.labels(row.conversion.name.lower()).inc()
         return {row.user_id: row.conversion for row in rows if row.user_id in recorded}
+
+
+async def _as_applied(
+    tx: Transaction, known: Mapping[UserId, Entry], later: Sequence[Assessment]
+) -> dict[UserId, Entry]:
+    """Return those whose record was altered behind our back, with their matter as it was applied.
+
+    Else a matter would seem to end that was not open, or to open that was; one that is not known
+    is taken for the one there is now.
+    """
+    owed = {it.user_id: it.verdict.owes for it in later if it.user_id in known}
+    matters = await applied_facts.in_doubt(tx, list(owed)) if owed else {}
+    restored = {}
+    for user_id, matter in matters.items():
+        _log.warning("entry_altered", extra={"user_id": user_id})
+        entry = known[user_id]
+        owes, stay = (owed[user_id], entry.stay) if matter is None else matter
+        restored[user_id] = entry._replace(owes=owes, stay=stay)
+    return restored
 
 
 def _handed_out(known: Mapping[UserId, Entry]) -> list[UserId]:

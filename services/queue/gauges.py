@@ -18,6 +18,8 @@ class Gauges:
         async with self._database.statements() as tx:
             events, notices = await outbox.lengths(tx)
             places = await reading.place_figures(tx)
+            oldest_seconds = await reading.oldest_snapshot_seconds(tx)
+        metrics.OLDEST_SNAPSHOT_SECONDS.set(oldest_seconds)
         metrics.OUTBOX_LENGTH.labels("events").set(events)
         metrics.OUTBOX_LENGTH.labels("notices").set(notices)
         metrics.PEOPLE.clear()

@@ -1,41 +1,60 @@
 """Forgetting what is no longer needed."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from services.queue.rulebook import Rulebook
-from services.queue.store import answers, audit
+from services.queue.rules import Rules
+from services.queue.store import retention
 from services.queue.store.database import Database
+from services.queue.store.retention import Cutoffs
 
 _BATCH = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """How many answers to request ids, and entries of the audit, were deleted."""
+    """How much of each kind was forgotten, by the names that KeepHouse answers with."""
 
-    requests: int
-    audit_entries: int
+    done: Mapping[str, int]
 
     @property
     def has_more(self) -> bool:
         """True when one of the batches was full."""
-        return max(self.requests, self.audit_entries) == _BATCH
+        return max(self.done.values()) == _BATCH
 
 
 class Housekeeping:
-    """Deletes in small batches; any number of copies may run."""
+    """Forgets in small batches; any number of copies may run."""
 
     def __init__(self, database: Database, rulebook: Rulebook) -> None:
         self._database = database
         self._rulebook = rulebook
 
     async def run_once(self, now: datetime) -> Forgotten:
-        """Delete one batch of each kind."""
-        rules = self._rulebook.rules.retention
-        requests_before = now - timedelta(hours=rules.request_hours)
-        audit_before = now - timedelta(days=rules.audit_days)
+        """Forget one batch of each kind; every statement is a transaction of its own."""
+        cutoffs = cutoffs_of(self._rulebook.rules, now)
         async with self._database.statements() as tx:
-            requests = await answers.delete_requests(tx, requests_before, _BATCH)
-            entries = await audit.delete_old(tx, audit_before, _BATCH)
-        return Forgotten(requests, entries)
+            return Forgotten(await retention.sweep(tx, cutoffs, now, _BATCH))
+
+
+def cutoffs_of(rules: Rules, now: datetime) -> Cutoffs:
+    """Return the moments before which nothing is kept."""
+    kept = rules.retention
+
+    def days(number: float) -> datetime:
+        return now - timedelta(days=number)
+
+    return Cutoffs(
+        requests=now - timedelta(hours=kept.request_hours),
+        audit=days(kept.audit_days),
+        calls=days(kept.call_days),
+        call_notes=days(kept.call_notes_days),
+        assignments=days(kept.assignment_days),
+        prevented_calls=days(kept.prevented_call_days),
+        closed_callbacks=days(kept.closed_callback_days),
+        lifted_suppressions=days(kept.lifted_suppression_days),
+        absent_people=days(kept.absent_person_days),
+        agents_seen=now - timedelta(seconds=rules.agents.presence_seconds),
+    )

@@ -11,6 +11,10 @@ CLAIM_BATCH = Histogram(
 PREVENTED_CALLS = Counter(
     "dialler_queue_wrong_calls_prevented", "People the live check kept from being phoned."
 )
+WRONG_CALLS = Counter(
+    "dialler_queue_wrong_calls",
+    "Hand-outs of people whom the live read of the same request had not found fit. Must stay 0.",
+)
 SET_ASIDE = Counter(
     "dialler_queue_set_aside", "People kept from the head because their check failed."
 )
@@ -24,5 +28,9 @@ PEOPLE = Gauge(
     "dialler_queue_people",
     "People by where they stand, by what holds those who wait and what keeps others out.",
     ("queue", "state", "why"),
+)
+OLDEST_SNAPSHOT_SECONDS = Gauge(
+    "dialler_queue_oldest_snapshot_seconds",
+    "Age of the oldest transaction that keeps PostgreSQL from cleaning up, of those we may see.",
 )
 CALLBACKS = Counter("dialler_queue_callbacks", "Callbacks by what became of them.", ("state",))

@@ -115,6 +115,7 @@ class Rebuild:
             async with self._database.statements() as tx:
                 now = self._clock.now()
                 await audit.note(tx, actor_id, Action.REBUILT, [None], now)
+                await rebuilding.clear(tx)
         yield replace(run.progress, phase=_DONE)
 
     async def run_if_rules_changed(self, now: datetime) -> Progress | None:

@@ -95,7 +95,8 @@ def facts_of(message: facts_pb2.UserFacts) -> UserFacts:
         status=message.status if message.HasField("status") else None,
         has_signature=message.has_signature,
         claims=tuple(map(claim_of, message.claims)),
-        phone_e164=message.phone_e164 if message.HasField("phone_e164") else None,
+        # An empty one is none: taken for another number, it would hold up the head for ever.
+        phone_e164=message.phone_e164 or None,
         created_at=moment_of(message.created_at) if message.HasField("created_at") else None,
         date_of_birth=day_of(message.date_of_birth),
         row_fingerprints=message.row_fingerprints,

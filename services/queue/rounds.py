@@ -132,7 +132,7 @@ class Rounds(Generic[W]):
         self._sizes.observe(len(batch))
         error: ServiceError = Internal("REQUEST_LOST", "the request was left without an answer")
         try:
-            with telemetry.span(self._name, parent=telemetry.extract(batch[0].traceparent)):
+            with telemetry.shared(self._name, [waiting.traceparent for waiting in batch]):
                 await self._serve(batch)
         except ServiceError as raised:
             error = raised

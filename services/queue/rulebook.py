@@ -112,5 +112,6 @@ class Rulebook:
 
 
 def hash_of(rules: Rules) -> str:
-    """Return what tells these rules from others."""
-    return hashlib.blake2b(rules.model_dump_json().encode(), digest_size=16).hexdigest()
+    """Return what tells these rules from others; how long things are kept places nobody."""
+    placing = rules.model_dump_json(exclude={"retention"})
+    return hashlib.blake2b(placing.encode(), digest_size=16).hexdigest()

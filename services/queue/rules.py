@@ -267,10 +267,24 @@ class AssignmentRules(_Section):
 
 
 class RetentionRules(_Section):
-    """How long what is no longer needed is kept."""
+    """How long what is no longer needed is kept; who adds a period here gives it a default."""
 
     request_hours: float = Field(gt=0)
     audit_days: float = Field(gt=0)
+    # A year at least: calls are kept as long as their recordings have to be.
+    call_days: float = Field(default=400, ge=366, le=36_500)
+    call_notes_days: float = Field(default=180, ge=1, le=36_500)
+    assignment_days: float = Field(default=90, ge=1, le=36_500)
+    prevented_call_days: float = Field(default=90, ge=1, le=36_500)
+    closed_callback_days: float = Field(default=180, ge=1, le=36_500)
+    lifted_suppression_days: float = Field(default=1095, ge=1, le=36_500)
+    absent_person_days: float = Field(default=30, ge=1, le=36_500)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.call_notes_days > self.call_days:
+            raise ValueError("notes of calls are kept longer than the calls")
+        return self
 
 
 class Rules(_Section):
@@ -293,6 +307,16 @@ class Rules(_Section):
         if missing:
             raise ValueError(f"no rules for: {', '.join(missing)}")
         return value
+
+    @model_validator(mode="after")
+    def _keep_what_is_asked_for(self) -> Self:
+        kept = self.retention
+        longest = max(self.calls.period_days, self.calls.shared_phone_hours / 24)
+        if kept.call_days < longest:
+            raise ValueError("calls are not kept for as long as caps and shared numbers ask for")
+        if kept.assignment_days * 86_400 < self.assignment.late_outcome_seconds:
+            raise ValueError("assignments are not kept for as long as late outcomes are taken")
+        return self
 
 
 def load_rules(path: Path | None = None) -> Rules:

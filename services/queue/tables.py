@@ -127,14 +127,24 @@ sa.Index(
 )
 
 # What was last applied of each person's facts, beside `entries` so that those stay narrow: the
-# fingerprints of their rows in the main app, NULL when unknown, and a hash over what facts alone
-# make of an entry, by which changes made by hand are seen.
+# fingerprints of their rows in the main app, NULL when unknown, and a hash over them and what facts
+# alone make of an entry, by which changes made by hand are seen. `owes` and `stay` are the entry's
+# as applied, known if `stay` is; `absent_since` is since when the main app has not had the person.
 applied_facts = sa.Table(
     "applied_facts",
     metadata,
     sa.Column("user_id", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("row_fingerprints", sa.LargeBinary),
     sa.Column("digest", sa.BigInteger, nullable=False),
+    sa.Column("owes", sa.SmallInteger),
+    sa.Column("stay", sa.Integer),
+    sa.Column("absent_since", Moment),
+    postgresql_with={"fillfactor": 80},
+)
+sa.Index(
+    "applied_facts_absent",
+    applied_facts.c.absent_since,
+    postgresql_where=applied_facts.c.absent_since.is_not(None),
 )
 
 # The rules in force one after the other; the offset keeps keys of different rates comparable.
@@ -150,7 +160,7 @@ rule_editions = sa.Table(
 )
 
 # Where a rebuild puts what it has read, before it writes what differs: people who are known, and
-# those who are new with their whole entry. Emptied by the next one.
+# those who are new with their whole entry. Emptied at its end, or by the next one.
 rebuilt_people = sa.Table(
     "rebuilt_people",
     metadata,
@@ -221,6 +231,13 @@ sa.Index(
     postgresql_where=assignments.c.ended_at.is_(None),
 )
 
+sa.Index(
+    "assignments_ended",
+    assignments.c.ended_at,
+    postgresql_where=assignments.c.ended_at.is_not(None),
+)
+sa.Index("assignments_user", assignments.c.user_id)
+
 # Two people with one phone number are never on the phone at a time.
 sa.Index(
     "assignments_live_phone",
@@ -231,7 +248,7 @@ sa.Index(
     ),
 )
 
-# One call that ended with an outcome. Never changed.
+# One call that ended with an outcome. Never changed, but that its notes are blanked in time.
 attempts = sa.Table(
     "attempts",
     metadata,
@@ -246,6 +263,7 @@ attempts = sa.Table(
     sa.Column("phone_e164", sa.Text),
     sa.Index("attempts_user", "user_id", sa.text("ended_at DESC")),
     sa.Index("attempts_ended", "ended_at"),
+    sa.Index("attempts_noted", "ended_at", postgresql_where=sa.text("notes <> ''")),
     sa.Index(
         "attempts_phone",
         "phone_e164",
@@ -284,6 +302,7 @@ callbacks = sa.Table(
     sa.Column("closed_reason", sa.Text),
     sa.Index("callbacks_listed", "state", "scheduled_for", "callback_id"),
     sa.Index("callbacks_user", "user_id"),
+    sa.Index("callbacks_closed", "closed_at", postgresql_where=sa.text("closed_at IS NOT NULL")),
 )
 sa.Index(
     "callbacks_open_user",
@@ -293,7 +312,7 @@ sa.Index(
 )
 
 # What is known of an agent. `presence` is what they said last; whoever has not been heard of for
-# too long counts as offline all the same.
+# too long counts as offline all the same, and `offline_since` says so unless they were seen later.
 agents = sa.Table(
     "agents",
     metadata,
@@ -303,6 +322,7 @@ agents = sa.Table(
     sa.Column("last_seen_at", Moment, nullable=False),
     sa.Column("allowed_queues", ARRAY(sa.SmallInteger)),
     sa.Column("skipped_user_id", sa.BigInteger),
+    sa.Column("offline_since", Moment),
     postgresql_with={"fillfactor": 50},
 )
 
@@ -320,6 +340,8 @@ suppressions = sa.Table(
     sa.Column("lifted_by", sa.Text),
     sa.Column("lift_notes", sa.Text),
     sa.Index("suppressions_created", sa.text("created_at DESC"), "suppression_id"),
+    sa.Index("suppressions_user", "user_id"),
+    sa.Index("suppressions_lifted", "lifted_at", postgresql_where=sa.text("lifted_at IS NOT NULL")),
 )
 sa.Index(
     "suppressions_standing_user",

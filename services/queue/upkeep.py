@@ -64,13 +64,9 @@ class Upkeep:
         self._clock = clock
 
     async def run(self) -> queue_pb2.KeepHouseResponse:
-        """End and delete one batch of each kind of what is out of date."""
+        """End or forget one batch of each kind of what is out of date."""
         now = self._clock.now()
         swept = await self._assignment_desk.sweep_once(now)
         forgotten = await self._housekeeping.run_once(now)
-        done = {
-            "leases_ended": swept.expired,
-            "requests_deleted": forgotten.requests,
-            "audit_entries_deleted": forgotten.audit_entries,
-        }
+        done = {"leases_ended": swept.expired, **forgotten.done}
         return queue_pb2.KeepHouseResponse(done=done, more=swept.has_more or forgotten.has_more)

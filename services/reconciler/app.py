@@ -24,7 +24,7 @@ from services.reconciler.watch import CaptureWatch
 from services.reconciler.worker import Worker
 
 SERVICE_NAME = "dialler.reconciler.v1.ReconcilerService"
-_POOL_SIZE = 5
+POSTGRES_POOL_SIZE = 5
 _STATEMENT_SECONDS = 5.0
 _INGEST_SECONDS = 2.0
 
@@ -35,7 +35,7 @@ def build(settings: ReconcilerSettings) -> Parts:
     postgres_url = settings.postgres_url.get_secret_value()
     engine = postgres_engine(
         postgres_url,
-        pool_size=_POOL_SIZE,
+        pool_size=POSTGRES_POOL_SIZE,
         application_name="reconciler",
         statement_timeout_seconds=_STATEMENT_SECONDS,
     )

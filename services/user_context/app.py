@@ -54,10 +54,14 @@ def build(settings: UserContextSettings) -> Parts:
     check_description(described)
     clock = SystemClock()
     stats = CacheStats()
-    live_engine = _main_app(settings, settings.mysql_live_connections, settings.mysql_live_seconds)
-    bulk_engine = _main_app(settings, settings.mysql_bulk_connections, settings.mysql_bulk_seconds)
+    live_engine = _main_app(
+        settings, "mysql_live", settings.mysql_live_connections, settings.mysql_live_seconds
+    )
+    bulk_engine = _main_app(
+        settings, "mysql_bulk", settings.mysql_bulk_connections, settings.mysql_bulk_seconds
+    )
     # One at a time: a second stream of everybody is refused until the first has been read.
-    stream_engine = _main_app(settings, 1, settings.mysql_bulk_seconds)
+    stream_engine = _main_app(settings, "mysql_stream", 1, settings.mysql_bulk_seconds)
     own_engine = postgres_engine(
         settings.postgres_url.get_secret_value(),
         pool_size=settings.postgres_connections,
@@ -143,12 +147,15 @@ def build(settings: UserContextSettings) -> Parts:
     )
 
 
-def _main_app(settings: UserContextSettings, connections: int, seconds: float) -> AsyncEngine:
+def _main_app(
+    settings: UserContextSettings, pool: str, connections: int, seconds: float
+) -> AsyncEngine:
     return mysql_engine(
         settings.mysql_url.get_secret_value(),
         pool_size=connections,
         statement_timeout_seconds=seconds,
         tls_ca_file=settings.mysql_tls_ca_file,
+        pool_name=pool,
     )
 
 

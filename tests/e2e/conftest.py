@@ -10,17 +10,32 @@ from pathlib import Path
 import pytest
 
 from devstack.desk import Desk
+from devstack.otlp import OtlpReceiver
 from devstack.stack import Stack
 
 USERS = 400
 
 
 @pytest.fixture(scope="session")
-def stack() -> Iterator[Stack]:
+def receiver() -> Iterator[OtlpReceiver]:
+    """What every service sends its spans and metrics to."""
+    with OtlpReceiver() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def stack(receiver: OtlpReceiver) -> Iterator[Stack]:
     """Every service, with everybody in the queues."""
     folder = Path(tempfile.mkdtemp(prefix="dialler-e2e-"))
     folder.chmod(0o711)
-    with Stack(folder, users=USERS, durable=False, report=lambda _: None) as running:
+    environment = receiver.environment(ratio=1.0, metrics_seconds=2.0)
+    with Stack(
+        folder,
+        users=USERS,
+        durable=False,
+        extra_environment=environment,
+        report=lambda _: None,
+    ) as running:
         with Desk(running.addresses, "supervisor", "supervisor-setup") as desk:
             desk.await_reconciled()
         yield running

@@ -35,3 +35,9 @@ def _differences(connection: Connection) -> list[object]:
         },
     )
     return list(compare_metadata(context, metadata))
+
+
+async def test_the_services_own_address_will_do(postgres_database: PostgresDatabase) -> None:
+    # As BINLOG_RELAY_POSTGRES_URL has it, without a driver.
+    url = postgres_database.url.replace("postgresql+asyncpg:", "postgresql:")
+    await upgrade(url, package="services.binlog_relay", schema=SCHEMA)

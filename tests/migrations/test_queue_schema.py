@@ -11,6 +11,7 @@ from sqlalchemy.schema import CreateSchema
 from devstack.postgres_database import PostgresDatabase
 from devstack.servers import PostgreSQL
 from servicekit.migrations import upgrade
+from services.queue.store.applied_facts import digest_of
 from services.queue.tables import SCHEMA, metadata
 
 pytestmark = pytest.mark.integration
@@ -74,3 +75,47 @@ async def test_upgrades_at_the_same_time_and_again_do_no_harm(
     before = await _definitions(url)
     await upgrade(url, package="services.queue", schema=SCHEMA)
     assert await _definitions(url) == before
+
+
+async def test_what_was_applied_before_digests_covered_fingerprints_is_still_right(
+    postgres_database: PostgresDatabase,
+) -> None:
+    """Sound records stay sound, one altered by hand stays altered, who is gone is known to be."""
+    url = postgres_database.url
+    await upgrade(url, package="services.queue", schema=SCHEMA, revision="0003")
+    engine = create_async_engine(url, poolclass=NullPool)
+    try:
+        async with engine.begin() as connection:
+            for sql in _BEFORE:
+                await connection.execute(text(sql))
+        await upgrade(url, package="services.queue", schema=SCHEMA)
+        async with engine.connect() as connection:
+            found = (await connection.execute(text(_AFTER))).all()
+    finally:
+        await engine.dispose()
+    assert [tuple(row) for row in found] == [
+        (1, False, 1, False),
+        (2, False, None, True),
+        (3, True, None, False),
+    ]
+
+
+_BEFORE = (
+    "INSERT INTO queue.entries (user_id, facts_version, fingerprint, eligible_reason, owes, stay,"
+    " state, reason, rank_key, attempts, attempts_in_stay, fence, state_version) VALUES"
+    " (1, 1, 1, 'NO_SIGNATURE', 1, 1, 1, 'x', 0, 0, 0, 0, 1),"
+    " (2, 1, 1, 'USER_NOT_FOUND', NULL, 0, 5, 'x', 0, 0, 0, 0, 2),"
+    " (3, 1, 1, 'NO_SIGNATURE', 1, 1, 1, 'x', 0, 0, 0, 0, 3),"
+    " (4, 1, 1, 'NO_SIGNATURE', 1, 1, 1, 'x', 0, 0, 0, 0, 4)",
+    "INSERT INTO queue.applied_facts (user_id, row_fingerprints, digest)"
+    " SELECT user_id, 'r', hash_record_extended(ROW(user_id, facts_version, fingerprint,"
+    " phone_e164, time_zone, eligible_queue, eligible_reason, owes, stay, lender_points,"
+    " age_points, age_points_until, claimed_at), 0) FROM queue.entries WHERE user_id < 4",
+    "UPDATE queue.entries SET owes = 2 WHERE user_id = 3",
+)
+_AFTER = f"""
+    SELECT entry.user_id, applied.digest <> {digest_of("entry", "applied.row_fingerprints")},
+        applied.owes, applied.absent_since IS NOT NULL
+    FROM queue.entries AS entry JOIN queue.applied_facts AS applied USING (user_id)
+    ORDER BY user_id
+"""

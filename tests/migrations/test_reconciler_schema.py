@@ -1,5 +1,7 @@
 """The reconciler's history leads to the tables its code speaks of."""
 
+import asyncio
+
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
@@ -9,6 +11,7 @@ from sqlalchemy.pool import NullPool
 
 from devstack.postgres_database import PostgresDatabase
 from servicekit.migrations import upgrade
+from services.reconciler.store import Leadership
 from services.reconciler.tables import SCHEMA, metadata
 
 pytestmark = pytest.mark.integration
@@ -22,6 +25,19 @@ async def test_history_and_tables_agree(postgres_database: PostgresDatabase) -> 
             assert await connection.run_sync(_differences) == []
     finally:
         await engine.dispose()
+
+
+async def test_a_copy_at_work_does_not_hold_its_migration_up(
+    postgres_database: PostgresDatabase,
+) -> None:
+    # As in a roll-out, where the old code works until the new one's tables are there.
+    leadership = Leadership(postgres_database.url)
+    assert await leadership.is_ours()
+    try:
+        async with asyncio.timeout(15):
+            await upgrade(postgres_database.url, package="services.reconciler", schema=SCHEMA)
+    finally:
+        await leadership.release()
 
 
 def _differences(connection: Connection) -> list[object]:

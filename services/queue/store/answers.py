@@ -78,19 +78,3 @@ _FINISH_REQUEST = statement(
     "UPDATE queue.requests SET response = :response"
     " WHERE agent_id = :agent_id AND request_id = :request_id"
 )
-
-
-async def delete_requests(tx: Transaction, made_before: datetime, limit: int) -> int:
-    """Forget old answers; returns how many."""
-    rows = await tx.execute(_DELETE_REQUESTS, {"made_before": made_before, "limit": limit})
-    return len(rows.all())
-
-
-_DELETE_REQUESTS = statement(
-    """
-    DELETE FROM queue.requests WHERE (agent_id, request_id) IN (
-        SELECT agent_id, request_id FROM queue.requests
-        WHERE made_at < :made_before ORDER BY made_at LIMIT :limit FOR UPDATE SKIP LOCKED)
-    RETURNING 1
-    """
-)

@@ -11,6 +11,7 @@ from services.queue.domain.terms import (
     AgentId,
     Block,
     CallbackState,
+    PhoneBlock,
     Queue,
     Reason,
     State,
@@ -39,10 +40,19 @@ _COMPARED = tuple(
 )
 
 
-def digest_of(alias: str) -> str:
-    """Return the SQL of the hash over an entry's columns that facts alone make."""
+def digest_of(alias: str, row_fingerprints: str) -> str:
+    """Return the SQL of the hash over what facts alone make of an entry, and the fingerprints.
+
+    Two people's records that change places come to the same sum as before: only this tells.
+    """
     columns = ", ".join(f"{alias}.{name}" for name in _DIGESTED)
-    return f"hash_record_extended(ROW({columns}), 0)"
+    return f"hash_record_extended(ROW({columns}, {row_fingerprints}), 0)"
+
+
+def absent_since_of(alias: str, known_since: str) -> str:
+    """Return the SQL of since when the main app has not had somebody; NULL for those it has."""
+    absent = f"{alias}.eligible_reason = '{Reason.USER_NOT_FOUND}'"
+    return f"CASE WHEN {absent} THEN {known_since} END"
 
 
 class Noted(NamedTuple):
@@ -59,25 +69,31 @@ def noted(before: Entry | None, after: Entry, row_fingerprints: bytes | None) ->
     return Noted(after.user_id, row_fingerprints, row_fingerprints is None and is_same)
 
 
-async def note(tx: Transaction, people: Sequence[Noted]) -> None:
+async def note(tx: Transaction, people: Sequence[Noted], now: datetime) -> None:
     """Note what was applied; to be called once the people's entries are written."""
     if people:
-        await tx.execute(_NOTE, arrays(_NOTED_COLUMNS, people))
+        await tx.execute(_NOTE, {**arrays(_NOTED_COLUMNS, people), "now": now})
 
 
 _NOTED_COLUMNS = (("user_id", "bigint"), ("row_fingerprints", "bytea"), ("is_kept", "boolean"))
 _NOTE = statement(
     f"""
-    INSERT INTO queue.applied_facts AS noted (user_id, row_fingerprints, digest)
-    SELECT entry.user_id,
-        CASE WHEN given.is_kept THEN known.row_fingerprints ELSE given.row_fingerprints END,
-        {digest_of("entry")}
+    INSERT INTO queue.applied_facts AS noted
+        (user_id, row_fingerprints, digest, owes, stay, absent_since)
+    SELECT entry.user_id, told.row_fingerprints,
+        {digest_of("entry", "told.row_fingerprints")}, entry.owes, entry.stay,
+        {absent_since_of("entry", "coalesce(known.absent_since, :now)")}
     FROM {unnested(_NOTED_COLUMNS, "given")}
     JOIN queue.entries AS entry ON entry.user_id = given.user_id
     LEFT JOIN queue.applied_facts AS known ON known.user_id = given.user_id
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN given.is_kept THEN known.row_fingerprints
+            ELSE given.row_fingerprints END AS row_fingerprints
+    ) AS told
     ORDER BY entry.user_id
     ON CONFLICT (user_id) DO UPDATE
-    SET row_fingerprints = EXCLUDED.row_fingerprints, digest = EXCLUDED.digest
+    SET row_fingerprints = EXCLUDED.row_fingerprints, digest = EXCLUDED.digest,
+        owes = EXCLUDED.owes, stay = EXCLUDED.stay, absent_since = EXCLUDED.absent_since
     """  # noqa: S608 - our own column names
 )
 
@@ -114,7 +130,8 @@ _MISPLACED = f"""CASE
             OR (NOT {_BARRED} AND (entry.callback_at IS NOT NULL
                 OR (entry.eligible_queue IS NOT NULL AND entry.reason <> '{Reason.FROZEN}')))
     END"""
-ALTERED = f"(applied.digest <> {digest_of('entry')} OR {_MISPLACED})"
+_IS_REWRITTEN = f"applied.digest <> {digest_of('entry', 'applied.row_fingerprints')}"
+ALTERED = f"({_IS_REWRITTEN} OR {_MISPLACED})"
 _SELECT = f"""
     SELECT entry.user_id, entry.facts_version, entry.fingerprint, applied.row_fingerprints,
         entry.eligible_reason = '{Reason.USER_NOT_FOUND}', coalesce({ALTERED}, false)
@@ -156,18 +173,32 @@ async def _fetched(tx: Transaction, sql: str, *values: Any) -> Applied:
     return Applied(*columns)
 
 
-async def in_doubt(tx: Transaction, user_ids: Sequence[UserId]) -> set[UserId]:
-    """Return those of these people whose entry is no longer what the applied facts made of it."""
+class Matter(NamedTuple):
+    """The matter of a person as it was applied."""
+
+    owes: Queue | None
+    stay: int
+
+
+async def in_doubt(tx: Transaction, user_ids: Sequence[UserId]) -> dict[UserId, Matter | None]:
+    """Return those of these people whose record is no longer what applying their facts left.
+
+    With each comes their matter as applied; None when that is not known.
+    """
     rows = await tx.execute(_IN_DOUBT, {"user_ids": list(user_ids)})
-    return {UserId(row[0]) for row in rows.all()}
+    return {
+        UserId(row[0]): None
+        if row[2] is None
+        else Matter(None if row[1] is None else Queue(row[1]), row[2])
+        for row in rows.all()
+    }
 
 
 _IN_DOUBT = statement(
     f"""
-    SELECT entry.user_id FROM queue.entries AS entry
+    SELECT entry.user_id, applied.owes, applied.stay FROM queue.entries AS entry
     JOIN queue.applied_facts AS applied ON applied.user_id = entry.user_id
-    WHERE entry.user_id = ANY(CAST(:user_ids AS bigint[]))
-        AND applied.digest <> {digest_of("entry")}
+    WHERE entry.user_id = ANY(CAST(:user_ids AS bigint[])) AND {_IS_REWRITTEN}
     """  # noqa: S608 - our own column names
 )
 
@@ -180,12 +211,13 @@ class Owned(NamedTuple):
     callback_agent_id: AgentId | None
     is_suppressed: bool
     is_free: bool
+    phone_block: PhoneBlock | None = None
 
 
 async def owned(tx: Transaction, user_ids: Sequence[UserId]) -> dict[UserId, Owned]:
     """Return what other tables say of each of these people, who are locked."""
     rows = await tx.execute(_OWNED, {"user_ids": list(user_ids)})
-    return {UserId(row[0]): Owned._make(row[1:]) for row in rows.all()}
+    return {UserId(row[0]): Owned(*row[1:]) for row in rows.all()}
 
 
 _OWNED = statement(

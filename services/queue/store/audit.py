@@ -95,18 +95,3 @@ _PAGE = statement(
     ORDER BY audit_id DESC LIMIT :limit
     """
 )
-
-
-async def delete_old(tx: Transaction, before: datetime, limit: int) -> int:
-    """Forget entries from before a moment; returns how many."""
-    return len((await tx.execute(_DELETE_OLD, {"before": before, "limit": limit})).all())
-
-
-_DELETE_OLD = statement(
-    """
-    DELETE FROM queue.audit WHERE audit_id IN (
-        SELECT audit_id FROM queue.audit WHERE at < :before ORDER BY at LIMIT :limit
-        FOR UPDATE SKIP LOCKED)
-    RETURNING 1
-    """
-)

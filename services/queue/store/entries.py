@@ -79,6 +79,14 @@ COLUMNS = (
 )
 COLUMN_NAMES = names(COLUMNS)
 
+# Of somebody new, from `given`. Who was forgotten and comes back goes on counting their matters
+# where they left off, else the next one's end would be taken for one that is recorded.
+_NEW_STAY = (
+    "given.stay + coalesce((SELECT max(ended.stay) FROM queue.conversions AS ended"
+    " WHERE ended.user_id = given.user_id), 0)"
+)
+NEW_COLUMNS = ", ".join(_NEW_STAY if name == "stay" else f"given.{name}" for name, _ in COLUMNS)
+
 # What every later reading changes, whatever it says.
 _FACTS_COLUMNS = COLUMNS[:4]
 _FACTS = len(_FACTS_COLUMNS)
@@ -225,7 +233,7 @@ _INSERT = statement(
     f"""
     WITH written AS (
         INSERT INTO queue.entries ({COLUMN_NAMES}, state_version)
-        SELECT {COLUMN_NAMES}, nextval('queue.state_version') FROM {unnested(COLUMNS, "given")}
+        SELECT {NEW_COLUMNS}, nextval('queue.state_version') FROM {unnested(COLUMNS, "given")}
         RETURNING user_id, state_version
     )
     INSERT INTO queue.stale_call_states (user_id, state_version)

@@ -117,6 +117,17 @@ _RECENT = statement(
 )
 
 
+async def oldest_snapshot_seconds(tx: Transaction) -> float:
+    """Return how long the oldest snapshot has been held; other roles' are hidden from most."""
+    return float((await tx.execute(_OLDEST_SNAPSHOT)).scalar_one())
+
+
+_OLDEST_SNAPSHOT = statement(
+    "SELECT coalesce(max(extract(epoch FROM clock_timestamp() - xact_start)), 0)"
+    " FROM pg_stat_activity WHERE backend_xmin IS NOT NULL AND datname = current_database()"
+)
+
+
 async def place_figures(tx: Transaction) -> list[PlaceFigures]:
     """Return the figures of each place in which there is anybody who is owed a call, or was."""
     rows = await tx.execute(_PLACE_FIGURES)

@@ -14,7 +14,7 @@ from services.queue.domain.entries import Entry
 from services.queue.domain.terms import Queue, Reason, UserId
 from services.queue.store.applied_facts import digest_of
 from services.queue.store.database import Transaction, statement
-from services.queue.store.entries import COLUMN_NAMES, COLUMNS, entry_of
+from services.queue.store.entries import COLUMN_NAMES, COLUMNS, NEW_COLUMNS, entry_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ _TRY_GUARD = statement("SELECT pg_try_advisory_xact_lock(:rebuild)").bindparams(
 
 
 async def clear(tx: Transaction) -> None:
-    """Forget what an earlier rebuild has read."""
+    """Forget what a rebuild has read."""
     await tx.execute(_CLEAR)
 
 
@@ -198,13 +198,17 @@ _INSERT_NEW = statement(
     f"""
     WITH added AS (
         INSERT INTO queue.entries ({COLUMN_NAMES}, state_version)
-        SELECT {COLUMN_NAMES}, nextval('queue.state_version') FROM queue.rebuilt_entries
-        ORDER BY queue, rank_key, user_id
+        SELECT {NEW_COLUMNS}, nextval('queue.state_version') FROM queue.rebuilt_entries AS given
+        ORDER BY given.queue, given.rank_key, given.user_id
         ON CONFLICT DO NOTHING
-        RETURNING user_id, state_version, {digest_of("entries")} AS digest
+        RETURNING user_id, state_version, owes, stay,
+            {digest_of("entries", "NULL::bytea")} AS digest
     ), noted AS (
-        INSERT INTO queue.applied_facts (user_id, digest) SELECT user_id, digest FROM added
-        ON CONFLICT (user_id) DO UPDATE SET row_fingerprints = NULL, digest = EXCLUDED.digest
+        INSERT INTO queue.applied_facts (user_id, digest, owes, stay)
+        SELECT user_id, digest, owes, stay FROM added
+        ON CONFLICT (user_id) DO UPDATE
+        SET row_fingerprints = NULL, digest = EXCLUDED.digest, owes = EXCLUDED.owes,
+            stay = EXCLUDED.stay, absent_since = NULL
     ), told AS (
         INSERT INTO queue.stale_call_states (user_id, state_version)
         SELECT user_id, state_version FROM added

@@ -165,6 +165,28 @@ async def test_event_reaches_a_supervisor_whole(
     }
 
 
+async def test_how_late_events_are_is_measured(
+    gateway: RunningGateway, stream: EventStream
+) -> None:
+    def counts() -> list[float]:
+        names = ("dialler_gateway_change_visible_seconds", "dialler_gateway_event_seconds")
+        return [REGISTRY.get_sample_value(f"{each}_count") or 0.0 for each in names]
+
+    before = counts()
+    async with opened(gateway) as reader:
+        sent = [event(1), event(1, MOVED), event(2)]
+        for each in sent:
+            each.occurred_at.GetCurrentTime()
+        # The change's own events; what no change led to is late by its own leg only.
+        for each in sent[:2]:
+            each.timeline.captured_at.GetCurrentTime()
+            each.timeline.committed_at.seconds = each.timeline.captured_at.seconds
+        await stream.publish(sent)
+        for _ in sent:
+            await reader.event()
+    assert [a - b for a, b in zip(counts(), before, strict=True)] == [1.0, 3.0]
+
+
 async def test_filters(gateway: RunningGateway, stream: EventStream) -> None:
     async with opened(gateway, user_id=["7", "8"], type=["entry_moved"]) as reader:
         await stream.publish([event(7), event(9, MOVED), event(8, MOVED)])
@@ -328,7 +350,7 @@ async def test_slow_client_is_sent_away_and_others_are_not(start: Any, stream: E
             for _ in batch:
                 await quick.event("context_changed")
         assert ended_as_slow() == before + 1
-        assert b"\n: slow\n\n" in await silent.rest()
+        assert b'\n: slow\nevent: reconnect\ndata: {"type":"reconnect"' in await silent.rest()
         silent.close()
         await stream.publish([event(1)])
         assert (await quick.event("context_changed")).data["user_id"] == "1"

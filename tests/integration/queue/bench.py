@@ -74,6 +74,13 @@ class Tables:
         """Return the one value of a statement."""
         return (await self.rows(sql, **values))[0][0]
 
+    async def plan(self, sql: str) -> str:
+        """Return how PostgreSQL goes about a statement when told to use indexes if it can."""
+        async with self._engine.begin() as connection:
+            await connection.execute(text("SET LOCAL enable_seqscan = off"))
+            found = await connection.execute(text(f"EXPLAIN {sql}"))
+            return "\n".join(row[0] for row in found.all())
+
 
 @pytest.fixture
 async def tables(queue_url: str) -> AsyncIterator[Tables]:

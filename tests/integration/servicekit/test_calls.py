@@ -9,8 +9,9 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import StatusCode
+from opentelemetry.trace import SpanContext, SpanKind, StatusCode
 from prometheus_client import REGISTRY
 
 from servicekit import deadline, telemetry
@@ -386,15 +387,26 @@ async def test_span_of_a_failed_call_has_its_status(spans: InMemorySpanExporter)
                 await call(channel, "Fail")
             with pytest.raises(NotFound):
                 await collect(stream(channel, "StreamFail"), [])
-    unary, streamed, outer = spans.get_finished_spans()
-    assert [unary.name, streamed.name] == ["/test.Bytes/Fail", "/test.Bytes/StreamFail"]
+    unary, calling, streamed, outer = spans.get_finished_spans()
+    assert [unary.name, streamed.name] == ["test.Bytes/Fail", "test.Bytes/StreamFail"]
     for span in (unary, streamed):
         assert span.attributes is not None
-        assert span.attributes["rpc.grpc.status_code"] == 5
-        assert span.status.status_code is StatusCode.ERROR
-        assert span.parent is not None
-        assert outer.context is not None
-        assert span.parent.span_id == outer.context.span_id
+        assert span.attributes["rpc.response.status_code"] == "NOT_FOUND"
+        # That is an answer; only the one who asked can tell whether it is a failure.
+        assert span.status.status_code is StatusCode.UNSET
+    assert calling.kind is SpanKind.CLIENT
+    assert calling.attributes is not None
+    assert calling.attributes["error.type"] == "USER_NOT_FOUND"
+    assert parent_of(unary) == calling.context
+    assert parent_of(calling) == parent_of(streamed) == outer.context
+
+
+def parent_of(span: ReadableSpan) -> SpanContext | None:
+    """The parent as its own span has it, which is not remote."""
+    parent = span.parent
+    if parent is None:
+        return None
+    return SpanContext(parent.trace_id, parent.span_id, False, parent.trace_flags)
 
 
 async def test_calls_are_counted_by_method_and_code() -> None:

@@ -188,3 +188,18 @@ async def test_stop_twice_does_nothing_more() -> None:
     async with started() as (server, _):
         await server.stop()
         await server.stop()
+
+
+async def test_calls_are_spread_over_every_address_of_a_name() -> None:
+    # As a headless Service's name gives them. The copies are told apart by what they say.
+    flag = Flag()
+    flag.is_well = False
+    async with started() as (well, _), started(readiness={"it": flag.check}) as (unwell, _):
+        target = f"ipv4:{well.address},{unwell.address}"
+        async with connect(target, name="test", default_timeout_seconds=5.0) as channel:
+            async with asyncio.timeout(10):
+                seen: set[int] = set()
+                while seen != {SERVING, NOT_SERVING}:
+                    seen.add(await health(channel, ""))
+            answers = [await health(channel, "") for _ in range(10)]
+    assert sorted(answers) == sorted([SERVING, NOT_SERVING] * 5)

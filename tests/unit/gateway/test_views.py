@@ -184,7 +184,8 @@ async def test_slow_client_is_told_to_come_back(has_begun: bool) -> None:
     content = await client.next(0)
     assert content is not None
     assert content.startswith(b"retry: ")
-    assert b"event:" not in content
+    assert content.count(b"event:") == 1
+    assert b'event: reconnect\ndata: {"type":"reconnect","reason":"slow"' in content
     assert await client.next(0) is None
 
 

@@ -53,6 +53,12 @@ def test_the_shipped_rules_say_what_the_domain_says() -> None:
         (("assignment", "default_queues"), [], "default_queues"),
         (("assignment", "leese_seconds"), 5, "leese_seconds"),
         (("eligibility", "ended_claim_statuses"), [], "ended_claim_statuses"),
+        (("retention", "call_days"), 300, "366"),
+        (("retention", "call_days"), float("inf"), "36500"),
+        (("retention", "call_notes_days"), 500, "notes of calls"),
+        (("retention", "kept_days"), 5, "kept_days"),
+        (("calls", "shared_phone_hours"), 24 * 401, "shared numbers"),
+        (("assignment", "late_outcome_seconds"), 91 * 86_400, "late outcomes"),
     ],
 )
 def test_wrong_rules_are_refused(
@@ -67,6 +73,15 @@ def test_wrong_rules_are_refused(
     changed.write_text(yaml.safe_dump(content))
     with pytest.raises(ValueError, match=complaint):
         load_rules(changed)
+
+
+def test_a_file_from_before_keeps_everything_for_as_long_as_the_shipped_one(
+    tmp_path: Path,
+) -> None:
+    content = yaml.safe_load(DEFAULT_PATH.read_text())
+    content["retention"] = {"request_hours": 48, "audit_days": 1095}
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(content))
+    assert load_rules(tmp_path / "rules.yaml") == load_rules()
 
 
 def test_a_missing_outcome_is_named(tmp_path: Path) -> None:

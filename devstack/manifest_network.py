@@ -1,0 +1,101 @@
+"""Whether NetworkPolicies let through what is called, at both ends, and nothing more."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from devstack.manifest_overlay import NAME, Overlay
+from devstack.manifests import Manifest, pod_labels
+
+Call = tuple[str, str, int]
+"""Who, whom, and on which port."""
+
+
+def network_is_the_call_graph(overlay: Overlay) -> Iterator[str]:
+    """Policies let through what the settings' addresses call, at both ends, and nothing more."""
+    calls = _calls(overlay)
+    for end, allowed in (("egress", _egress(overlay)), ("ingress", _ingress(overlay))):
+        for call in sorted(calls - allowed):
+            yield f"{end}: {call} is called and not allowed"
+        for call in sorted(allowed - calls):
+            yield f"{end}: {call} is allowed and not called"
+    stores = {store for name in overlay.deployments for store in _stores(overlay, name)}
+    stores |= {(str(job["spec"]["template"]["metadata"]["labels"][NAME]), 5432)
+               for job in overlay.of("Job").values()}  # fmt: skip
+    outside = _egress_outside(overlay)
+    for store in sorted(stores ^ outside):
+        yield f"egress: {store} is {'not allowed' if store in stores else 'allowed and not used'}"
+    closed = overlay.of("NetworkPolicy").get("deny-all", {"spec": {}})["spec"]
+    if closed != {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}:
+        yield "nothing denies what is not allowed"
+
+
+def _calls(overlay: Overlay) -> set[Call]:
+    calls = set()
+    for name in overlay.deployments:
+        environment = overlay.environment(overlay.container(name))
+        for variable, value in environment.items():
+            if variable.endswith("_TARGET") and (at := re.fullmatch(r"dns:///(.+):(\d+)", value)):
+                calls.add((name, at[1], int(at[2])))
+    for each in overlay.of("CronJob").values():
+        labels = pod_labels(each)
+        arguments = each["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]["args"]
+        for value in arguments:
+            if at := re.fullmatch(r"--target=dns:///(.+):(\d+)", value):
+                calls.add((labels[NAME], at[1], int(at[2])))
+    return calls
+
+
+def _stores(overlay: Overlay, name: str) -> set[tuple[str, int]]:
+    found = set()
+    for variable, value in overlay.environment(overlay.container(name)).items():
+        address = urlsplit(value)
+        if variable.endswith("_URL") and address.hostname:
+            default = {"https": 443, "http": 80}.get(address.scheme)
+            found.add((name, address.port or default or 0))
+    return found
+
+
+def _policies(overlay: Overlay, way: str) -> Iterator[tuple[str, Manifest]]:
+    for policy in overlay.of("NetworkPolicy").values():
+        name = policy["spec"]["podSelector"].get("matchLabels", {}).get(NAME)
+        if name is not None and way.capitalize() in policy["spec"]["policyTypes"]:
+            for rule in policy["spec"].get(way, ()):
+                yield name, rule
+
+
+def _egress(overlay: Overlay) -> set[Call]:
+    return {
+        (name, peer["podSelector"]["matchLabels"][NAME], port["port"])
+        for name, rule in _policies(overlay, "egress")
+        for peer in rule["to"]
+        if "podSelector" in peer
+        for port in rule["ports"]
+    }
+
+
+def _ingress(overlay: Overlay) -> set[Call]:
+    return {
+        (peer["podSelector"]["matchLabels"][NAME], name, _port(overlay, name, port["port"]))
+        for name, rule in _policies(overlay, "ingress")
+        for peer in rule["from"]
+        if "podSelector" in peer
+        for port in rule["ports"]
+    }
+
+
+def _port(overlay: Overlay, name: str, port: str | int) -> int:
+    ports = {each["name"]: int(each["containerPort"]) for each in overlay.container(name)["ports"]}
+    return port if isinstance(port, int) else ports.get(port, 0)
+
+
+def _egress_outside(overlay: Overlay) -> set[tuple[str, int]]:
+    return {
+        (name, port["port"])
+        for name, rule in _policies(overlay, "egress")
+        for peer in rule["to"]
+        if "ipBlock" in peer
+        for port in rule["ports"]
+    }

@@ -1,0 +1,115 @@
+"""What dashboards, rules and alarms name exists, and every alert has its page."""
+
+import importlib
+import json
+import pkgutil
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+from prometheus_client import REGISTRY
+
+import gateway
+import servicekit
+import services
+from devstack import monitoring
+from devstack.alerting import ALERTS, OBJECTIVES, alert_names, rules
+from devstack.aws_templates import FOLDER as AWS
+from devstack.aws_templates import resources
+
+ROOT = Path(__file__).parents[3]
+RUNBOOKS = ROOT / "docs" / "runbooks"
+# The name of an alert, where other pages are named otherwise.
+_ALERT_PAGE = "Dialler*.md"
+_METRIC = re.compile(r"\b(?:dialler|process)_[a-z0-9_]+\b")
+
+
+def _modules(package: ModuleType) -> Iterator[str]:
+    for each in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        if not re.search(r"__main__|\.testing|\.migrations|\.env$", each.name):
+            yield each.name
+
+
+@pytest.fixture(scope="module")
+def names() -> set[str]:
+    """Every time series any service has."""
+    for package in (servicekit, services, gateway):
+        for module in _modules(package):
+            importlib.import_module(module)
+    known: set[str] = set()
+    for family in REGISTRY.collect():
+        suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}
+        known |= {family.name + suffix for suffix in suffixes.get(family.type, ("",))}
+    return known
+
+
+def test_every_metric_of_a_rule_exists(names: set[str]) -> None:
+    expressions = [rule["expr"] for group in rules()["groups"] for rule in group["rules"]]
+    used = {name for each in expressions for name in _METRIC.findall(each)}
+    assert len(used) > 15
+    assert used <= names
+
+
+def test_every_metric_of_a_dashboard_exists(names: set[str]) -> None:
+    used = {name for each in monitoring.expressions() for name in _METRIC.findall(each)}
+    assert len(used) > 30
+    assert used <= names
+
+
+def test_every_recorded_series_of_a_dashboard_is_a_rules() -> None:
+    recorded = {r["record"] for g in rules()["groups"] for r in g["rules"] if "record" in r}
+    used = set(re.findall(r"dialler:[a-z0-9_:]+", " ".join(monitoring.expressions())))
+    assert used
+    assert used <= recorded
+
+
+def test_every_alert_has_its_page_and_every_page_its_alert() -> None:
+    assert {path.stem for path in RUNBOOKS.glob(_ALERT_PAGE)} == set(alert_names())
+    for path in RUNBOOKS.glob(_ALERT_PAGE):
+        text = path.read_text("utf-8")
+        for part in ("**Meaning.**", "**Impact.**", "**First look**", "**Fix**"):
+            assert part in text, path.name
+        for linked in re.findall(r"\]\(([^)]+)\)", text):
+            assert (RUNBOOKS / linked).exists(), f"{path.name}: {linked}"
+
+
+def test_every_alert_has_been_seen_to_fire() -> None:
+    (path,) = (monitoring.FOLDER / "tests").glob("*.yaml")
+    tests = yaml.safe_load(path.read_text("utf-8"))["tests"]
+    cases = [case for test in tests for case in test.get("alert_rule_test", ())]
+    fired = {case["alertname"] for case in cases if case["exp_alerts"]}
+    assert fired == set(alert_names())
+
+
+def test_what_is_committed_is_what_the_code_says() -> None:
+    for path, text in monitoring.files().items():
+        assert path.read_text("utf-8") == text, path.name
+
+
+def test_burn_rates_are_of_the_promises() -> None:
+    assert {each.name: each.target for each in OBJECTIVES} == {
+        "change_visible": 0.99,
+        "claim_answered": 0.999,
+    }
+    assert next(each for each in ALERTS if each.name == "DiallerWrongCall").severity == "page"
+
+
+def test_cloudwatch_alarms_are_on_metrics_the_agent_brings(names: set[str]) -> None:
+    agent = json.loads((AWS / "cloudwatch-agent.json").read_text("utf-8"))
+    emf = agent["logs"]["metrics_collected"]["prometheus"]["emf_processor"]
+    (declaration,) = emf["metric_declaration"]
+    brought = {each.strip("^$") for each in declaration["metric_selectors"]}
+    assert brought <= names
+    alarms = {
+        name: each
+        for (template, name), each in resources("AWS::CloudWatch::Alarm").items()
+        if template == "service-alarms"
+    }
+    assert alarms
+    for each in alarms.values():
+        assert each["MetricName"] in brought
+        (page,) = re.findall(r"docs/runbooks/\w+\.md", each["AlarmDescription"])
+        assert (ROOT / page).exists()

@@ -1,0 +1,21 @@
+"""A hand-out is held against what was read, whatever code lies between."""
+
+import pytest
+from prometheus_client import REGISTRY
+
+from services.queue.claim_round import _audit, _Checked
+from services.queue.domain.terms import UserId
+
+
+def test_somebody_handed_out_who_was_not_found_fit_is_a_wrong_call(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def count() -> float:
+        return REGISTRY.get_sample_value("dialler_queue_wrong_calls_total") or 0.0
+
+    before = count()
+    _audit(_Checked(), [])
+    assert count() == before
+    _audit(_Checked(), [UserId(7), UserId(8)])
+    assert count() == before + 2
+    assert [record.message for record in caplog.records] == ["handed_out_unfit"]
