@@ -6629,6 +6629,8 @@ export interface operations {
             query?: {
                 /** @description From `POST /v1/events/tickets`, instead of a token. */
                 ticket?: string;
+                /** @description What the stream is for; all events the caller may see unless given. `assignment` (agents): what happens to the person held. `queues`: movements in the caller's queues, and their sizes. `wallboard` (supervisors), `pipeline` (supervisors, services): figures, whole, when they change. */
+                topic?: ("assignment" | "queues" | "wallboard" | "pipeline")[];
                 /** @description Only events of these kinds. */
                 type?: ("context_changed" | "entry_moved" | "assignment_started" | "assignment_ended" | "outcome_recorded" | "conversion_recorded")[];
                 /** @description Only events about these people. */
@@ -6643,7 +6645,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Server-sent events: ids are `epoch:offset`, data is an `Event`. `reset` says that events may be missing: fetch what is shown anew. A comment keeps the stream alive. */
+            /** @description Server-sent events: ids are `epoch:offset`, data is an `Event`. `reset` says that events may be missing: fetch what is shown anew, unless a topic sends it. `reconnect` says why the stream ends and when to come back. A comment keeps it alive. */
             200: {
                 headers: {
                     [name: string]: unknown;
