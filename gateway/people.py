@@ -47,16 +47,17 @@ class SearchRequest(BaseModel):
         },
     )
 
+    # No default in the schema: an empty text is not one to search by.
     phone: _Searched = Field(
-        default="",
+        default_factory=str,
         description="A whole number, however it is written.",
         examples=["07700 900123"],
     )
     email_address: _Searched = Field(
-        default="", description="A whole address.", examples=["jo@example.com"]
+        default_factory=str, description="A whole address.", examples=["jo@example.com"]
     )
     name: _Searched = Field(
-        default="",
+        default_factory=str,
         description="Beginnings of words of the names, in any order; two letters at least.",
         examples=["smi jo"],
     )

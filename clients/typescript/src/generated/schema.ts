@@ -2379,7 +2379,6 @@ export interface components {
             /**
              * Email Address
              * @description A whole address.
-             * @default
              * @example jo@example.com
              */
             email_address?: string;
@@ -2391,14 +2390,12 @@ export interface components {
             /**
              * Name
              * @description Beginnings of words of the names, in any order; two letters at least.
-             * @default
              * @example smi jo
              */
             name?: string;
             /**
              * Phone
              * @description A whole number, however it is written.
-             * @default
              * @example 07700 900123
              */
             phone?: string;
