@@ -168,7 +168,10 @@ class Follower implements EventStream {
   }
 
   #dispatch(data: string): void {
-    safely(() => this.#options.onEvent(JSON.parse(data) as DiallerEvent));
+    safely(() => {
+      const said: unknown = JSON.parse(data);
+      if (isEvent(said)) this.#options.onEvent(said);
+    });
   }
 
   async #pause(error: DiallerError | undefined): Promise<void> {
@@ -212,6 +215,11 @@ class Silence {
   end(): void {
     clearTimeout(this.#timer);
   }
+}
+
+/** Whether it tells what happened to somebody; a stream also says other things, such as `reconnect`. */
+function isEvent(said: unknown): said is DiallerEvent {
+  return typeof said === "object" && said !== null && "event_id" in said && "user_id" in said;
 }
 
 /** Whether trying again cannot help. A ticket that was refused may have been used by a lost try. */

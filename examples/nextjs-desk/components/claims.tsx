@@ -40,7 +40,7 @@ function Requirements({ requirements }: { readonly requirements: readonly Requir
   return (
     <ul className={styles.requirements}>
       {requirements.map((each) => (
-        <li key={each.requirement_id} data-pending={each.status === "PENDING"}>
+        <li key={each.requirement_id} data-status={each.status ?? ""}>
           <span>{humanised(each.type ?? "requirement")}</span>
           <span className={styles.state}>
             {each.status === "PENDING" ? "Wanted" : humanised(each.status ?? "unknown")}

@@ -118,6 +118,22 @@ test("an outcome that forbids further calls wants a reason; a double click count
   expect((await supervisor.calls(user_id)).calls).toHaveLength(1);
 });
 
+test("whoever signed unnoticed is not handed out, and the desk says so", async () => {
+  const { page } = browser;
+  await bed.stopService("cdc_ingest");
+  const [head] = (await agent.entries("unsigned_users", { pageSize: 1 })).entries;
+  if (head === undefined) throw new Error("nobody is ready");
+  await bed.sign(head.user_id);
+  await page.keyboard.press("n");
+  await page.getByTestId("prevented").waitFor();
+  expect((await held()).user_id).not.toBe(head.user_id);
+  await browser.picture("14-prevented");
+  await choose("No answer");
+  await page.getByRole("button", { name: "Record outcome" }).click();
+  await page.getByTestId("recorded").waitFor();
+  await bed.restartService("cdc_ingest");
+});
+
 test("somebody rings in and is found through the tRPC router", async () => {
   const { page } = browser;
   const { people } = await agent.search({ name: "Smith", limit: 1 });
