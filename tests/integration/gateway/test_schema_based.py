@@ -20,6 +20,8 @@ OF_AGENTS = (
     r"^/v1/(assignments(/current|/.*/(heartbeat|release|outcome))?|agents/me|callbacks|people)"
 )
 PERSON = 4711
+# Nothing in a context is ever left out.
+CONTEXT = b'{"user": null, "claims": [], "call_state": null}'
 
 
 async def run(gateway: RunningGateway, role: str, *arguments: str) -> tuple[int, str]:
@@ -62,7 +64,7 @@ async def test_the_api_is_as_described(start: Start, role: str, arguments: str) 
     gateway = await start(
         rate_limit_per_second=100_000, address_rate_limit_per_second=1_000_000, access_log=False
     )
-    gateway.services.user_context.contexts[PERSON] = b'{"claims": []}'
+    gateway.services.user_context.contexts[PERSON] = CONTEXT
     gateway.services.queue.answers = Forgetful()
     gateway.services.queue.ready = list(range(1, 100))
     gateway.services.queue.hold("agent-1", PERSON)
