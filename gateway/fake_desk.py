@@ -180,10 +180,14 @@ class FakeDesk(Fake):
     async def ImportSuppressedPhones(self, request_iterator: Any, context: Any) -> Any:
         """Take in all parts, then keep them."""
         parts: list[bytes] = []
+        is_ended = False
         async for part in request_iterator:
             if not parts:
                 await self.received("ImportSuppressedPhones", part)
             parts.append(part.csv)
+            is_ended = part.is_last
+        if not is_ended:
+            raise InvalidArgument("LIST_TRUNCATED", "the list ends too early")
         self.imported.append(b"".join(parts))
         lines = len(self.imported[-1].splitlines())
         return queue_pb2.ImportSuppressedPhonesResponse(lines=lines, added=lines)

@@ -1,6 +1,6 @@
 """People: search without personal data in an address, explanation, calls."""
 
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from dialler.queue.v1 import queue_pb2
 from dialler.user_context.v1 import user_context_pb2
@@ -35,6 +35,11 @@ _Searched = Annotated[
 ]
 
 
+def _absent(schema: dict[str, Any]) -> None:
+    """Absent is not the same as empty, which is refused."""
+    schema.pop("default", None)
+
+
 class SearchRequest(BaseModel):
     """What to search by: exactly one of the three."""
 
@@ -47,17 +52,21 @@ class SearchRequest(BaseModel):
         },
     )
 
-    # No default in the schema: an empty text is not one to search by.
     phone: _Searched = Field(
-        default_factory=str,
+        default="",
+        json_schema_extra=_absent,
         description="A whole number, however it is written.",
         examples=["07700 900123"],
     )
     email_address: _Searched = Field(
-        default_factory=str, description="A whole address.", examples=["jo@example.com"]
+        default="",
+        json_schema_extra=_absent,
+        description="A whole address.",
+        examples=["jo@example.com"],
     )
     name: _Searched = Field(
-        default_factory=str,
+        default="",
+        json_schema_extra=_absent,
         description="Beginnings of words of the names, in any order; two letters at least.",
         examples=["smi jo"],
     )

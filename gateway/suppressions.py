@@ -21,6 +21,7 @@ from gateway.fields import (
 )
 from gateway.problems import HttpError
 from gateway.schemas import CallState, Id, Moment, moment_in
+from servicekit.errors import ServiceError
 
 if TYPE_CHECKING:
     from dialler.queue.v1.queue_pb2_grpc import QueueServiceAsyncStub
@@ -179,14 +180,14 @@ class SuppressionRoutes:
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != CSV:
             raise HttpError(415, "NOT_CSV", "the body must be text/csv")
         header = queue_pb2.ImportSuppressedPhonesRequest(
-            list_name=list_name, actor_id=caller.subject, is_complete=is_complete
+            list_name=list_name, actor_id=caller.subject, is_complete=is_complete, must_end=True
         )
         parts = _Parts(request, header)
         try:
             answer = await self._queue.ImportSuppressedPhones(
                 aiter(parts), timeout=self._upload_seconds
             )
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, ServiceError):
             # So ends a call whose input fails.
             if parts.failure is None:
                 raise
@@ -216,6 +217,8 @@ class _Parts:
             async for part in self._request.stream():
                 if part:
                     yield queue_pb2.ImportSuppressedPhonesRequest(csv=part)
+            # Without it the queue takes over nothing.
+            yield queue_pb2.ImportSuppressedPhonesRequest(is_last=True)
         except Exception as error:
             self.failure = error
             raise

@@ -396,8 +396,12 @@ async def _parts(
     others: AsyncIterator[queue_pb2.ImportSuppressedPhonesRequest],
 ) -> AsyncIterator[bytes]:
     yield first.csv
+    is_ended = first.is_last
     async for message in others:
         yield message.csv
+        is_ended |= message.is_last
+    if first.must_end and not is_ended:
+        raise InvalidArgument("LIST_TRUNCATED", "the list ends too early")
 
 
 def _scheduled_for(

@@ -1,5 +1,7 @@
 """People by number, the calls of one, and the rules a desk is told."""
 
+from collections.abc import AsyncIterator
+
 import pytest
 from dialler.model.v1 import call_state_pb2
 from dialler.queue.v1 import queue_pb2
@@ -79,3 +81,21 @@ async def test_the_rules_are_told_as_they_are_in_force(queue: RunningQueue) -> N
     assert "NO_SIGNATURE" in told.reasons
     assert "SUPPRESSED" in told.actions
     assert len(told.rules_hash) == 32
+
+
+async def test_a_list_whose_sender_goes_away_is_not_taken_over(queue: RunningQueue) -> None:
+    """To the one who reads it, a stream that is cut off can look like one that has ended."""
+
+    async def sent(*, is_ended: bool) -> AsyncIterator[queue_pb2.ImportSuppressedPhonesRequest]:
+        yield queue_pb2.ImportSuppressedPhonesRequest(
+            list_name="tps", actor_id="supervisor", is_complete=True, must_end=True
+        )
+        yield queue_pb2.ImportSuppressedPhonesRequest(csv=f"{PHONE}\n".encode())
+        if is_ended:
+            yield queue_pb2.ImportSuppressedPhonesRequest(is_last=True)
+
+    with pytest.raises(InvalidArgument) as refusal:
+        await queue.stub.ImportSuppressedPhones(sent(is_ended=False))
+    assert refusal.value.reason == "LIST_TRUNCATED"
+    taken = await queue.stub.ImportSuppressedPhones(sent(is_ended=True))
+    assert taken.added == 1

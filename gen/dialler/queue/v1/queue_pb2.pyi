@@ -1996,6 +1996,8 @@ class ImportSuppressedPhonesRequest(_message.Message):
     ACTOR_ID_FIELD_NUMBER: _builtins.int
     IS_COMPLETE_FIELD_NUMBER: _builtins.int
     CSV_FIELD_NUMBER: _builtins.int
+    MUST_END_FIELD_NUMBER: _builtins.int
+    IS_LAST_FIELD_NUMBER: _builtins.int
     list_name: _builtins.str
     """What the list is called, such as `tps`; in the first message."""
     actor_id: _builtins.str
@@ -2006,6 +2008,12 @@ class ImportSuppressedPhonesRequest(_message.Message):
     """The next bytes of a CSV file in UTF-8: one number a line, or in the column headed `phone`,
     `number`, `telephone` or `phone_number`. Cut anywhere.
     """
+    must_end: _builtins.bool
+    """Whether the list is refused (LIST_TRUNCATED) unless a message with `is_last` ends it: a stream
+    whose sender goes away can look like one that has ended; in the first message.
+    """
+    is_last: _builtins.bool
+    """Nothing follows."""
     def __init__(
         self,
         *,
@@ -2013,10 +2021,12 @@ class ImportSuppressedPhonesRequest(_message.Message):
         actor_id: _builtins.str = ...,
         is_complete: _builtins.bool = ...,
         csv: _builtins.bytes = ...,
+        must_end: _builtins.bool = ...,
+        is_last: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_id", b"actor_id", "csv", b"csv", "is_complete", b"is_complete", "list_name", b"list_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_id", b"actor_id", "csv", b"csv", "is_complete", b"is_complete", "is_last", b"is_last", "list_name", b"list_name", "must_end", b"must_end"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
