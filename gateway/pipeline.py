@@ -10,6 +10,7 @@ from dialler.reconciler.v1 import reconciler_pb2
 from dialler.user_context.v1 import user_context_pb2
 from pydantic import BaseModel, Field
 
+from gateway.data_health import DataHealth, data_health
 from gateway.reconciliations import Freshness, Reconciliation
 from gateway.schemas import Id, Moment, moment_in
 from servicekit import deadline
@@ -149,6 +150,7 @@ class Cache(BaseModel):
 class Pipeline(BaseModel):
     """The parts of the pipeline; null where a service could not be asked."""
 
+    health: DataHealth
     ingest: Ingest | None
     relay: Relay | None
     cache: Cache | None
@@ -190,6 +192,7 @@ class PipelineReader:
             part("freshness", self._read_freshness, unavailable),
         )
         return Pipeline(
+            health=data_health(ingest, freshness, unavailable),
             ingest=ingest,
             relay=relay,
             cache=cache,

@@ -1269,6 +1269,22 @@ export interface components {
          */
         Conversion: "signature_obtained" | "requirements_met" | "claims_ended";
         /**
+         * DataHealth
+         * @description Whether what desks see is what the main app has.
+         */
+        DataHealth: {
+            /**
+             * Fresh
+             * @description True while changes are applied as they happen.
+             */
+            fresh: boolean;
+            /**
+             * Summary
+             * @description One line for people: whether data is fresh, and why not.
+             */
+            summary: string;
+        };
+        /**
          * DeadLetter
          * @description A change message nobody could deal with. Its body is not shown: it holds personal data.
          */
@@ -1808,6 +1824,7 @@ export interface components {
             cache: components["schemas"]["Cache"] | null;
             /** @description Whether changes arrive as they happen, or reconciliations stand in for them. */
             freshness: components["schemas"]["Freshness"] | null;
+            health: components["schemas"]["DataHealth"];
             ingest: components["schemas"]["Ingest"] | null;
             /** @description The latest; null for none so far. */
             reconciliation: components["schemas"]["Reconciliation"] | null;
@@ -2525,6 +2542,7 @@ export type Claimed = components['schemas']['Claimed'];
 export type ClaimRequest = components['schemas']['ClaimRequest'];
 export type Context = components['schemas']['Context'];
 export type Conversion = components['schemas']['Conversion'];
+export type DataHealth = components['schemas']['DataHealth'];
 export type DeadLetter = components['schemas']['DeadLetter'];
 export type DeadLetters = components['schemas']['DeadLetters'];
 export type Dependency = components['schemas']['Dependency'];
@@ -8331,6 +8349,10 @@ export interface operations {
                 content: {
                     /**
                      * @example {
+                     *       "health": {
+                     *         "fresh": true,
+                     *         "summary": "text"
+                     *       },
                      *       "ingest": {
                      *         "paused": true,
                      *         "messages_received": 3,
