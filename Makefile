@@ -6,7 +6,7 @@ PY := $(BIN)/python
 USERS ?= 50000
 CHANGES ?= 1
 GATEWAY ?= http://127.0.0.1:8080
-JOBS ?= 2
+JOBS ?= 3
 SOURCES := servicekit services gateway mainapp devstack simulation bench tests
 
 .DEFAULT_GOAL := help
