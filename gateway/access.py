@@ -51,8 +51,14 @@ class FoundPeople:
 
     async def holds(self, subject: str, user_id: int) -> bool:
         """Return whether the agent has found the person; raises Unavailable without Redis."""
+        key = _key(subject, user_id)
         try:
-            return bool(await self._redis.exists(_key(subject, user_id)))
+            return bool(await self._redis.exists(key))
+        except (RedisError, OSError):
+            # A connection that a restarted Redis has closed is noticed by being used.
+            await self._redis.connection_pool.disconnect(inuse_connections=False)
+        try:
+            return bool(await self._redis.exists(key))
         except (RedisError, OSError) as error:
             raise Unavailable("FOUND_UNKNOWN", "searches cannot be looked up now") from error
 

@@ -10,7 +10,7 @@ from dialler.user_context.v1 import user_context_pb2
 
 from devstack.servers import Redis
 from gateway import access_trail
-from gateway.testing import RunningGateway
+from gateway.testing import RunningGateway, running_gateway
 from servicekit.errors import Unavailable
 
 pytestmark = pytest.mark.integration
@@ -167,3 +167,18 @@ async def test_what_waits_at_the_end_is_written(start: Any, redis_url: str) -> N
             await client.get(f"{gateway.url}/v1/people/7/context")
         queue = gateway.services.queue
     assert queue.accesses == [("boss", "VIEWED_CONTEXT", 7)]
+
+
+@pytest.mark.fault
+async def test_connections_that_a_restarted_redis_has_closed_cost_nobody_an_answer(
+    own_redis: Redis,
+) -> None:
+    async with running_gateway(own_redis.url()) as gateway:
+        gateway.services.user_context.contexts[7] = b"{}"
+        headers = gateway.headers("agent", "agent-1")
+        async with httpx.AsyncClient(base_url=gateway.url, headers=headers) as client:
+            asked = (client.get("/v1/people/7/context") for _ in range(10))
+            assert {it.status_code for it in await asyncio.gather(*asked)} == {403}
+            await asyncio.to_thread(own_redis.restart)
+            asked = (client.get("/v1/people/7/context") for _ in range(10))
+            assert {it.status_code for it in await asyncio.gather(*asked)} == {403}
