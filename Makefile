@@ -177,7 +177,7 @@ drift: setup ## Silent damage of every kind among 50,000 people: all found, nobo
 	@$(BIN)/pytest -q tests/drift
 
 browser: setup tests/browser/node_modules/.ready ## The wallboard in a real Chromium (WALLBOARD_PICTURES=folder keeps pictures)
-	@$(BIN)/pytest -q -n $(JOBS) tests/browser
+	@$(BIN)/pytest -q tests/browser
 
 tests/browser/node_modules/.ready: tests/browser/package-lock.json | setup
 	@$(PY) -m devstack.packages --browser

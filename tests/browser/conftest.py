@@ -1,5 +1,7 @@
 """A real Chromium before a gateway in this process, with fakes behind it and a real Redis."""
 
+import asyncio
+import contextlib
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -27,6 +29,8 @@ FLAGS = (
 
 Open = Callable[..., Awaitable[Page]]
 
+_CLOSING_SECONDS = 15.0
+
 
 @pytest.fixture
 async def gateway(redis_url: str) -> AsyncIterator[RunningGateway]:
@@ -45,7 +49,10 @@ async def browser() -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
         made = await playwright.chromium.launch(executable_path=program, args=list(FLAGS))
         yield made
-        await made.close()
+        # One that does not go by itself goes with the driver.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSING_SECONDS):
+                await made.close()
 
 
 @pytest.fixture
