@@ -184,7 +184,8 @@ async def _write(tx: Transaction, call: _Call) -> None:
 def _require_in_time(call: _Call) -> None:
     held = call.held
     late = timedelta(seconds=call.placement.rules.assignment.late_outcome_seconds)
-    ended_at = held.ended_at or held.lease_expires_at
+    # A lease ends when it runs out, however late somebody sweeps it up.
+    ended_at = min(held.ended_at or held.lease_expires_at, held.lease_expires_at)
     if held.ending is not None and held.ending not in _WITHOUT_THE_AGENT:
         raise not_live()
     if call.now > ended_at + late:
