@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +23,9 @@ HOST = "127.0.0.1"
 # Below the kernel's range for outgoing connections, one of which could otherwise be holding a
 # server's port at the moment it is restarted.
 _PORTS = range(20_000, 32_000)
+_SHARES = 8
+# Long since started, or given up, is what was asked for before these.
+_given: deque[int] = deque(maxlen=200)
 _ROOT = Path(__file__).parents[1]
 
 
@@ -37,16 +41,22 @@ def find_program(name: str) -> str | None:
 def free_port(preferred: int | None = None) -> int:
     """A loopback port nobody listens on now: the preferred one if it can be had.
 
-    It is not reserved, so start at once what needs it.
+    It is not reserved, so start what needs it soon. Calls of one process soon after one another
+    return different ones, and processes begun one after the other, such as the tests' workers,
+    look in different places.
     """
-    candidates = random.SystemRandom().sample(_PORTS, k=200)
+    ours = _PORTS[os.getpid() % _SHARES :: _SHARES]
+    candidates = random.SystemRandom().sample(ours, k=200)
     for port in candidates if preferred is None else [preferred, *candidates]:
+        if port in _given and port != preferred:
+            continue
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((HOST, port))
             except OSError:
                 continue
+            _given.append(port)
             return port
     raise DidNotStart("found no free loopback port among 200 tried")
 
