@@ -1,9 +1,14 @@
 """The connections to the services."""
 
+from typing import TypeVar
+
 import grpc.aio
 
 from gateway.settings import GatewaySettings
 from servicekit.client import connect
+from servicekit.errors import Unavailable
+
+T = TypeVar("T")
 
 # The services retry among themselves; more tries here would multiply theirs.
 ATTEMPTS = 2
@@ -41,3 +46,10 @@ class Channels:
 
     def _to(self, name: str, target: str) -> grpc.aio.Channel:
         return connect(target, name=name, default_timeout_seconds=self._seconds, attempts=ATTEMPTS)
+
+
+def configured(stub: T | None) -> T:
+    """Return the stub; raises Unavailable (NOT_CONFIGURED) for a service without an address."""
+    if stub is None:
+        raise Unavailable("NOT_CONFIGURED", "the gateway has no address for this service")
+    return stub

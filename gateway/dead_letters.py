@@ -6,9 +6,9 @@ from dialler.cdc_ingest.v1 import cdc_ingest_pb2
 from fastapi import Body, Query
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints
 
+from gateway.channels import configured
 from gateway.fields import HarmlessKey
 from gateway.schemas import Moment, moment_in
-from servicekit.errors import Unavailable
 
 if TYPE_CHECKING:
     from dialler.cdc_ingest.v1.cdc_ingest_pb2_grpc import CdcIngestServiceAsyncStub
@@ -124,6 +124,4 @@ class DeadLetterRoutes:
         return IngestState(paused=False)
 
     def _stub(self) -> "CdcIngestServiceAsyncStub":
-        if self._ingest is None:
-            raise Unavailable("NOT_CONFIGURED", "the gateway has no address for this service")
-        return self._ingest
+        return configured(self._ingest)

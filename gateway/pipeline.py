@@ -10,11 +10,12 @@ from dialler.reconciler.v1 import reconciler_pb2
 from dialler.user_context.v1 import user_context_pb2
 from pydantic import BaseModel, Field
 
+from gateway.channels import configured
 from gateway.data_health import DataHealth, data_health
 from gateway.reconciliations import Freshness, Reconciliation
 from gateway.schemas import Id, Moment, moment_in
 from servicekit import deadline
-from servicekit.errors import ServiceError, Unavailable
+from servicekit.errors import ServiceError
 
 if TYPE_CHECKING:
     from dialler.binlog_relay.v1.binlog_relay_pb2_grpc import BinlogRelayServiceAsyncStub
@@ -203,11 +204,11 @@ class PipelineReader:
 
     async def _read_ingest(self) -> Ingest:
         request = cdc_ingest_pb2.GetStatusRequest()
-        return Ingest.of(await _configured(self._ingest).GetStatus(request))
+        return Ingest.of(await configured(self._ingest).GetStatus(request))
 
     async def _read_relay(self) -> Relay:
         request = binlog_relay_pb2.GetPositionRequest()
-        return Relay.of(await _configured(self._relay).GetPosition(request))
+        return Relay.of(await configured(self._relay).GetPosition(request))
 
     async def _read_cache(self) -> Cache:
         request = user_context_pb2.GetCacheStatsRequest()
@@ -215,12 +216,12 @@ class PipelineReader:
 
     async def _read_latest(self) -> Reconciliation | None:
         request = reconciler_pb2.ListRunsRequest(page_size=1)
-        runs = (await _configured(self._reconciler).ListRuns(request)).runs
+        runs = (await configured(self._reconciler).ListRuns(request)).runs
         return Reconciliation.of(runs[0]) if runs else None
 
     async def _read_freshness(self) -> Freshness:
         request = reconciler_pb2.GetFreshnessRequest()
-        return Freshness.of(await _configured(self._reconciler).GetFreshness(request))
+        return Freshness.of(await configured(self._reconciler).GetFreshness(request))
 
 
 async def part(
@@ -233,9 +234,3 @@ async def part(
     except ServiceError as error:
         unavailable[name] = error.reason
         return None
-
-
-def _configured(stub: T | None) -> T:
-    if stub is None:
-        raise Unavailable("NOT_CONFIGURED", "the gateway has no address for this service")
-    return stub

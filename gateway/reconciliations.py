@@ -8,9 +8,9 @@ from dialler.reconciler.v1 import reconciler_pb2
 from fastapi import Body, Path, Query
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from gateway.channels import configured
 from gateway.fields import CallerOf, HarmlessKey
 from gateway.schemas import Id, Moment, moment_in, name_in
-from servicekit.errors import Unavailable
 
 if TYPE_CHECKING:
     from dialler.reconciler.v1.reconciler_pb2_grpc import ReconcilerServiceAsyncStub
@@ -246,9 +246,7 @@ class ReconciliationRoutes:
 
     @property
     def _stub(self) -> "ReconcilerServiceAsyncStub":
-        if self._reconciler is None:
-            raise Unavailable("NOT_CONFIGURED", "the gateway has no address for this service")
-        return self._reconciler
+        return configured(self._reconciler)
 
 
 def _drift_kind(number: "reconciler_pb2.DriftKind.ValueType") -> DriftKind | None:
