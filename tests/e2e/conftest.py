@@ -4,42 +4,41 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from devstack.desk import Desk
-from devstack.otlp import OtlpReceiver
 from devstack.stack import Stack
 
 USERS = 400
 
 
-@pytest.fixture(scope="session")
-def receiver() -> Iterator[OtlpReceiver]:
-    """What every service sends its spans and metrics to."""
-    with OtlpReceiver() as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
-def stack(receiver: OtlpReceiver) -> Iterator[Stack]:
-    """Every service, with everybody in the queues."""
+@contextmanager
+def running_suite(environment: Mapping[str, str] | None = None) -> Iterator[Stack]:
+    """Every service, with everybody in the queues; `environment` goes to all of them."""
     folder = Path(tempfile.mkdtemp(prefix="dialler-e2e-"))
     folder.chmod(0o711)
-    environment = receiver.environment(ratio=1.0, metrics_seconds=2.0)
     with Stack(
         folder,
         users=USERS,
         durable=False,
-        extra_environment=environment,
+        extra_environment=environment or {},
         report=lambda _: None,
     ) as running:
         with Desk(running.addresses, "supervisor", "supervisor-setup") as desk:
             desk.await_reconciled()
         yield running
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    """The suite that the tests share, but for those of traces."""
+    with running_suite() as running:
+        yield running
 
 
 @pytest.fixture

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 
 import grpc
 import pytest
@@ -18,6 +15,7 @@ from devstack.desk import Desk
 from devstack.otlp import OtlpReceiver, SpanSeen
 from devstack.stack import Stack, wait_until
 from devstack.trace import chrome_trace
+from tests.e2e.conftest import running_suite
 
 USERS = 200
 
@@ -68,20 +66,8 @@ def receiver() -> Iterator[OtlpReceiver]:
 @pytest.fixture(scope="module")
 def stack(receiver: OtlpReceiver) -> Iterator[Stack]:
     """One of its own: what is done here is in nobody else's way."""
-    folder = Path(tempfile.mkdtemp(prefix="dialler-traces-"))
-    folder.chmod(0o711)
-    environment = receiver.environment(ratio=1.0, metrics_seconds=2.0)
-    with Stack(
-        folder,
-        users=USERS,
-        durable=False,
-        extra_environment=environment,
-        report=lambda _: None,
-    ) as running:
-        with Desk(running.addresses, "supervisor", "supervisor-setup") as desk:
-            desk.await_reconciled()
+    with running_suite(receiver.environment(ratio=1.0, metrics_seconds=2.0)) as running:
         yield running
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
