@@ -20,6 +20,7 @@ from dialler.reconciler.v1.reconciler_pb2 import (
 )
 
 from servicekit.errors import Unavailable
+from services.reconciler import reading
 from services.reconciler.domain.fingerprints import unpack
 from services.reconciler.testing import (
     FakeEntry,
@@ -243,6 +244,36 @@ async def test_a_broken_stream_goes_on_where_it_was(bench: "Bench") -> None:
     async with bench.running() as stub:
         run = await bench.run(stub)
     assert (run.state, run.users_drifted, run.users_refreshed) == (RUN_STATE_SUCCEEDED, 0, 0)
+    assert not fakes.user_context.calls["ReadOwnerFingerprints"], "what was added up is right"
+
+
+@pytest.mark.fault
+async def test_what_was_added_up_before_a_stop_is_not_read_again(
+    bench: "Bench", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "_KEEP_SECONDS", 0.0)
+    fakes = bench.fakes
+    fakes.user_context.people |= {it: packed(person_rows(it)) for it in range(301, 901)}
+    fakes.apply_everybody()
+    async with bench.running() as stub:
+        await bench.run(stub)
+        whole = fakes.user_context.chunks_sent
+        fakes.user_context.chunks_sent = 0
+
+        def fail_from_the_twentieth(chunk: int) -> None:
+            if chunk >= 20:
+                raise Unavailable("MAIN_APP_UNAVAILABLE", "away")
+
+        fakes.user_context.on_chunk = fail_from_the_twentieth
+        run = await bench.start_run(stub)
+        await bench.until(lambda: fakes.user_context.chunks_sent > 20)
+    fakes.user_context.on_chunk = lambda _: None
+    fakes.user_context.chunks_sent = 0
+    async with bench.running() as stub:
+        ended = await bench.ended(stub, run.run_id)
+    assert (ended.state, ended.users_drifted) == (RUN_STATE_SUCCEEDED, 0)
+    assert fakes.user_context.chunks_sent == whole - 19
+    assert not fakes.user_context.calls["ReadOwnerFingerprints"], "what was added up is right"
 
 
 async def test_changed_people_are_compared(bench: "Bench") -> None:
