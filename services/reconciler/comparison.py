@@ -12,7 +12,6 @@ from services.reconciler.report import Report
 from services.reconciler.upstreams import Cost, Upstreams
 
 _RANGES_PER_CALL = 50
-_CACHED_PER_CALL = 1_000
 _CLAIMS_PER_CALL = 10_000
 
 
@@ -81,13 +80,12 @@ class Comparison:
     async def _cached_otherwise(self, held: Held) -> set[int]:
         """Return whom the cache would serve otherwise than they were applied."""
         found: set[int] = set()
-        contexts = dict(zip(held.user_ids, held.contexts, strict=True))
-        for page in pages(held.user_ids, _CACHED_PER_CALL):
-            for user_id, cached in (await self._looking.inspect(page)).items():
-                applied = 0 if user_id in held.absent else contexts[user_id]
-                is_known = applied != 0 or user_id in held.absent
-                if not cached.is_intact or (is_known and cached.context != applied):
-                    found.add(user_id)
+        async for page in self._looking.everything_cached():
+            found.update(
+                user_id
+                for user_id, cached in page.items()
+                if not cached.is_intact or not held.is_applied(user_id, cached.context)
+            )
         return found
 
     async def _open(self, theirs: dict[Table, Sums], held: Held) -> set[int]:

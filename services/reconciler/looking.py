@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 from servicekit.errors import Unavailable
 from services.reconciler.domain.drift import Cached, Look
@@ -30,6 +31,12 @@ class Looking:
             found |= await self._look_at_page(page)
         return found
 
+    async def everything_cached(self) -> AsyncGenerator[dict[int, Cached], None]:
+        """Yield what the cache would serve of everybody, somebody perhaps twice."""
+        with suppress(_NoCacheError):
+            async for page in self._patience.follow(self._everything_if_there):
+                yield page
+
     async def inspect(self, user_ids: Sequence[int]) -> dict[int, Cached]:
         """Return what the cache would serve of these people."""
         try:
@@ -52,17 +59,28 @@ class Looking:
         }
 
     async def _inspect_if_there(self, user_ids: Sequence[int]) -> dict[int, Cached]:
-        try:
+        with _if_there():
             return await self._upstreams.inspect(user_ids)
-        except Unavailable as error:
-            if error.reason != "CACHE_UNAVAILABLE":
-                raise
-            _log.warning("cache_not_checked", extra={"error": error.reason})
-            raise _NoCacheError from error
+
+    async def _everything_if_there(self) -> AsyncGenerator[dict[int, Cached], None]:
+        with _if_there():
+            async for page in self._upstreams.stream_cached():
+                yield page
 
 
 class _NoCacheError(Exception):
     """There is no cache to be looked at."""
+
+
+@contextmanager
+def _if_there() -> Iterator[None]:
+    try:
+        yield
+    except Unavailable as error:
+        if error.reason != "CACHE_UNAVAILABLE":
+            raise
+        _log.warning("cache_not_checked", extra={"error": error.reason})
+        raise _NoCacheError from error
 
 
 def pages(user_ids: Sequence[int], size: int) -> list[Sequence[int]]:

@@ -181,6 +181,19 @@ class FakeUserContext(user_context_pb2_grpc.UserContextServiceServicer):
         ]
         return user_context_pb2.InspectCachedContextsResponse(contexts=contexts)
 
+    async def StreamCachedContexts(
+        self, request: user_context_pb2.StreamCachedContextsRequest, context: Context
+    ) -> AsyncIterator[user_context_pb2.StreamCachedContextsResponse]:
+        """Yield everything cached."""
+        self._begin("StreamCachedContexts")
+        if self.cache_failure is not None:
+            raise self.cache_failure
+        yield user_context_pb2.StreamCachedContextsResponse(
+            user_ids=self.cached,
+            fingerprints=[fingerprint for fingerprint, _ in self.cached.values()],
+            altered_user_ids=[it for it, (_, is_intact) in self.cached.items() if not is_intact],
+        )
+
     async def ResolveUsers(
         self, request: user_context_pb2.ResolveUsersRequest, context: Context
     ) -> user_context_pb2.ResolveUsersResponse:

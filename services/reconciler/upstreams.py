@@ -121,6 +121,16 @@ class Upstreams:
         )
         return {it.user_id: Cached(it.fingerprint, it.intact) for it in answer.contexts}
 
+    async def stream_cached(self) -> AsyncIterator[dict[int, Cached]]:
+        """Yield the same of everybody of whom anything is cached."""
+        request = user_context_pb2.StreamCachedContextsRequest()
+        async for page in self._user_context.StreamCachedContexts(request):
+            altered = set(page.altered_user_ids)
+            yield {
+                user_id: Cached(fingerprint, user_id not in altered)
+                for user_id, fingerprint in zip(page.user_ids, page.fingerprints, strict=True)
+            }
+
     async def people_of_claims(self, claim_ids: Collection[int]) -> set[int]:
         """Return whose these claims are; a claim that is gone is nobody's."""
         rows = [

@@ -5,7 +5,7 @@ Nothing here is needed for a right answer: when Redis does not answer, callers r
 
 import random
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha1
 from typing import NamedTuple
@@ -40,6 +40,10 @@ def _sha1(content: bytes) -> str:
 
 _DIGESTS = {script: _sha1(script.encode()) for script in cache_scripts.ALL}
 _SCRIPTS = {digest: script for script, digest in _DIGESTS.items()}
+
+_EVERY_KEY = "ctx:{*}"
+# Of `users.id`; a key with more is none of ours.
+_MOST_DIGITS = 20
 
 _MESSAGE_FIELDS = ("mf", "mp", "cf", "cp")
 _JSON_FIELDS = ("mf", "mj", "cf", "cj")
@@ -227,6 +231,12 @@ class ContextCache:
             ]
         return [one for one in found if one is not None]
 
+    async def inspect_all(self, part: Part) -> AsyncGenerator[list[Inspected], None]:
+        """Yield the same of everybody of whom anything is held. Raises RedisAway."""
+        async for keys in self._link.keys(_EVERY_KEY):
+            user_ids = [user_id for user_id in map(_user_id, keys) if user_id is not None]
+            yield await self.inspect(part, user_ids)
+
     def _inspected(self, user_id: UserId, reply: Reply, now_ms: int) -> Inspected | None:
         if isinstance(reply, ReplyError):
             if "WRONGTYPE" in str(reply):
@@ -361,6 +371,11 @@ class ContextCache:
 def _key(user_id: UserId) -> bytes:
     # The braces keep whatever else is ever stored of a person on the same node of a cluster.
     return b"ctx:{%d}" % user_id
+
+
+def _user_id(key: bytes) -> UserId | None:
+    digits = key.removeprefix(b"ctx:{").removesuffix(b"}")
+    return UserId(int(digits)) if digits.isdigit() and len(digits) <= _MOST_DIGITS else None
 
 
 def _read_command(user_id: UserId, as_json: bool) -> Command:

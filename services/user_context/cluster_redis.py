@@ -1,6 +1,6 @@
 """A Redis Cluster, through the stock client that knows how to find its way in one."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from redis.asyncio import RedisCluster
 from redis.asyncio.retry import Retry
@@ -8,7 +8,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisClusterException, RedisError, ResponseError
 
 from services.user_context.fragments import RUN_BYTES
-from services.user_context.redis_link import Command, RedisAway, Reply, ReplyError
+from services.user_context.redis_link import KEYS_PER_SCAN, Command, RedisAway, Reply, ReplyError
 
 _SCHEMES = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
 
@@ -46,6 +46,23 @@ class ClusterLink:
         except (RedisError, RedisClusterException, OSError) as error:
             raise RedisAway(type(error).__name__) from error
         return [_reply(reply) for reply in replies]
+
+    async def keys(self, pattern: str) -> AsyncGenerator[Sequence[bytes], None]:
+        """Yield the keys of every node that match, some perhaps twice. Raises RedisAway."""
+        found: list[bytes] = []
+        try:
+            scan = self._client.scan_iter(
+                match=pattern, count=KEYS_PER_SCAN, target_nodes=RedisCluster.PRIMARIES
+            )
+            async for key in scan:
+                found.append(key)
+                if len(found) == KEYS_PER_SCAN:
+                    yield found
+                    found = []
+        except (RedisError, RedisClusterException, OSError) as error:
+            raise RedisAway(type(error).__name__) from error
+        if found:
+            yield found
 
     async def start(self) -> None:
         """Do nothing: the first command finds the nodes."""

@@ -7,14 +7,20 @@ is sent in one turn of the loop leaves in one write and no request needs a conne
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
 import hiredis
 
-from services.user_context.redis_link import Command, RedisAway, Reply, ReplyError
+from services.user_context.redis_link import (
+    KEYS_PER_SCAN,
+    Command,
+    RedisAway,
+    Reply,
+    ReplyError,
+)
 
 # The stub believes that commands have one word.
 _pack: Callable[[Command], bytes] = cast("Any", hiredis.pack_command)
@@ -160,6 +166,20 @@ class PipelinedLink:
         if connection is None or connection.is_lost:
             connection = await self._connected()
         return await connection.send(commands)
+
+    async def keys(self, pattern: str) -> AsyncGenerator[Sequence[bytes], None]:
+        """Yield the keys that match, some perhaps twice. Raises RedisAway."""
+        cursor = b"0"
+        while True:
+            command = ("SCAN", cursor, "MATCH", pattern, "COUNT", KEYS_PER_SCAN)
+            (reply,) = await self.execute([command])
+            if isinstance(reply, ReplyError):
+                raise RedisAway(str(reply).partition(" ")[0])
+            cursor, keys = reply
+            if keys:
+                yield keys
+            if cursor == b"0":
+                return
 
     async def start(self) -> None:
         """Connect if that can be done; else the first command will."""

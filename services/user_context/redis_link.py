@@ -1,10 +1,14 @@
 """What the cache needs of a connection to Redis."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
 
 Command = tuple[str | bytes | int, ...]
 Reply = Any
+
+
+# Keys that a server is asked to go through at once: a fraction of a millisecond.
+KEYS_PER_SCAN = 1_000
 
 
 class RedisAway(Exception):
@@ -30,6 +34,13 @@ class RedisLink(Protocol):
         """Send the commands together and return their replies, in order.
 
         Each command's first key decides where it runs. A refused command's reply is a ReplyError.
+        Raises RedisAway.
+        """
+        ...
+
+    def keys(self, pattern: str) -> AsyncIterator[Sequence[bytes]]:
+        """Yield the keys that match, some perhaps twice; one that comes or goes may be missed.
+
         Raises RedisAway.
         """
         ...

@@ -1,7 +1,7 @@
 """The service's methods: requests to our terms, and answers back."""
 
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -235,12 +235,8 @@ class UserContextServicer:
     ) -> pb.InspectCachedContextsResponse:
         """What the cache would serve as fresh."""
         user_ids = distinct_users(request.user_ids, domain.REFRESH_LIMIT)
-        try:
+        with _cache_errors():
             found = await self._cache.inspect(Part.MAIN, user_ids)
-        except RedisAway as error:
-            raise Unavailable(
-                "CACHE_UNAVAILABLE", "the cache cannot be asked now", retry_after_seconds=1.0
-            ) from error
         return pb.InspectCachedContextsResponse(
             contexts=[
                 pb.CachedContext(
@@ -249,6 +245,19 @@ class UserContextServicer:
                 for one in found
             ]
         )
+
+    async def StreamCachedContexts(
+        self, request: pb.StreamCachedContextsRequest, context: _Context
+    ) -> AsyncGenerator[pb.StreamCachedContextsResponse, None]:
+        """The same of everybody."""
+        with _cache_errors():
+            async with aclosing(self._cache.inspect_all(Part.MAIN)) as pages:
+                async for page in pages:
+                    yield pb.StreamCachedContextsResponse(
+                        user_ids=[one.user_id for one in page],
+                        fingerprints=[one.fingerprint for one in page],
+                        altered_user_ids=[one.user_id for one in page if not one.is_intact],
+                    )
 
     async def GetCacheStats(
         self, request: pb.GetCacheStatsRequest, context: _Context
@@ -292,6 +301,16 @@ def registering(servicer: UserContextServicer) -> Callable[[grpc.aio.Server], No
         )
 
     return register
+
+
+@contextmanager
+def _cache_errors() -> Iterator[None]:
+    try:
+        yield
+    except RedisAway as error:
+        raise Unavailable(
+            "CACHE_UNAVAILABLE", "the cache cannot be asked now", retry_after_seconds=1.0
+        ) from error
 
 
 def _moment(since: Timestamp) -> datetime:

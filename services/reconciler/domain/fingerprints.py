@@ -5,6 +5,7 @@ the same whether MySQL adds up its rows or we add up what we hold of each owner.
 """
 
 from array import array
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
@@ -131,10 +132,16 @@ class Held:
         """The highest id added; 0 before the first."""
         return self._user_ids[-1] if self._user_ids else 0
 
-    @property
-    def contexts(self) -> Sequence[int]:
-        """For each of `user_ids`, the fingerprint of the context that was applied; 0 for none."""
-        return self._contexts
+    def is_applied(self, user_id: int, context: int) -> bool:
+        """Return whether a context is the one applied; 0 is that of nobody.
+
+        Any is, of somebody of whom facts were applied that no context was made of.
+        """
+        place = bisect_left(self._user_ids, user_id)
+        is_known = place < len(self._user_ids) and self._user_ids[place] == user_id
+        if not is_known or user_id in self.absent:
+            return context == 0
+        return self._contexts[place] in {0, context}
 
     def add(
         self, user_ids: Iterable[int], contexts: Iterable[int], sizes: Iterable[int], blob: bytes

@@ -89,6 +89,10 @@ def _cache_outdated(fakes: FakeServices) -> None:
     fakes.user_context.cached[SOMEBODY] = 123, True
 
 
+def _cache_of_a_stranger(fakes: FakeServices) -> None:
+    fakes.user_context.cached[2_000] = 123, True
+
+
 Found = set[tuple[int, int, str]]
 
 DAMAGE: list[tuple[Callable[[FakeServices], None], Found]] = [
@@ -108,6 +112,7 @@ DAMAGE: list[tuple[Callable[[FakeServices], None], Found]] = [
     (_entry_altered, {(SOMEBODY, DRIFT_KIND_ALTERED, "")}),
     (_cache_altered, {(SOMEBODY, DRIFT_KIND_CACHED_ALTERED, "")}),
     (_cache_outdated, {(SOMEBODY, DRIFT_KIND_CACHED_OUTDATED, "")}),
+    (_cache_of_a_stranger, {(2_000, DRIFT_KIND_CACHED_OUTDATED, "")}),
 ]
 
 

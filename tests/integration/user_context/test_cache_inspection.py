@@ -54,6 +54,34 @@ async def test_everything_fresh_is_listed_with_the_fingerprint_of_its_reading(
     assert found == {user_id: (value, True) for user_id, value in refreshed.items()}
 
 
+async def _inspect_all(service: RunningUserContext) -> dict[int, tuple[int, bool]]:
+    found: dict[int, tuple[int, bool]] = {}
+    async for page in service.stub.StreamCachedContexts(pb.StreamCachedContextsRequest()):
+        altered = set(page.altered_user_ids)
+        pairs = zip(page.user_ids, page.fingerprints, strict=True)
+        found |= {user_id: (fingerprint, user_id not in altered) for user_id, fingerprint in pairs}
+    return found
+
+
+async def test_everybody_cached_is_streamed_whatever_else_is_stored(
+    seeded_user_context: RunningUserContext, redis: PipelinedLink
+) -> None:
+    service = seeded_user_context
+    assert await _inspect_all(service) == {}
+    # More than one page of keys, and keys that only look like ours.
+    refreshed = await _refresh(service, *range(1, 900), 10**9, 2**64 - 1)
+    refreshed |= await _refresh(service, *range(900, 1_500))
+    strangers = (b"ctx:{}", b"ctx:{x}", b"ctx:{" + b"9" * 40 + b"}", b"ctx:{7}:more", b"other")
+    await redis.execute([("SET", key, "anything") for key in strangers])
+    (raw,) = await redis.execute([("HGET", b"ctx:{6}", "mj")])
+    await redis.execute([("HSET", b"ctx:{6}", "mj", raw + b"x")])
+
+    found = await _inspect_all(service)
+
+    assert found.pop(6) == (refreshed.pop(6), False)
+    assert found == {user_id: (value, True) for user_id, value in refreshed.items()}
+
+
 _ALTERATIONS: dict[str, Callable[[bytes], bytes]] = {
     "a letter of the content": lambda raw: raw[:-1] + bytes([raw[-1] ^ 1]),
     "the end cut off": lambda raw: raw[:-3],
@@ -151,3 +179,5 @@ async def test_without_redis_it_is_unavailable(
         own_redis.stop()
         with pytest.raises(Unavailable, match="CACHE_UNAVAILABLE"):
             await _inspect(service, 5)
+        with pytest.raises(Unavailable, match="CACHE_UNAVAILABLE"):
+            await _inspect_all(service)

@@ -219,6 +219,18 @@ async def test_a_cluster_answers_for_keys_of_every_node(cluster_url: str) -> Non
     assert found == [[key, None] for key in keys]
 
 
+async def test_the_keys_of_every_node_of_a_cluster_are_listed(cluster_url: str) -> None:
+    link = ClusterLink(cluster_url, timeout_seconds=2.0)
+    keys = {b"listed:{%d}" % number for number in range(2_500)}
+    await link.execute([("SET", key, "x") for key in [*keys, b"another"]])
+
+    pages = [page async for page in link.keys("listed:{*}")]
+    await link.stop()
+
+    assert len(pages) > 2
+    assert {key for page in pages for key in page} == keys
+
+
 async def test_a_cluster_says_in_place_which_scripts_it_lacks(cluster_url: str) -> None:
     link = ClusterLink(cluster_url, timeout_seconds=2.0)
     script = "return ARGV[1]"
@@ -271,4 +283,6 @@ async def test_a_cluster_that_is_not_there_is_away() -> None:
 
     with pytest.raises(RedisAway):
         await link.execute([("GET", "a")])
+    with pytest.raises(RedisAway):
+        _ = [page async for page in link.keys("*")]
     await link.stop()

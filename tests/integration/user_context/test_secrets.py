@@ -35,6 +35,7 @@ async def _everything_said(service: RunningUserContext) -> bytes:
         *[block async for block in stub.StreamUserFacts(pb.StreamUserFactsRequest())],
         await stub.ReadRowFingerprints(pb.ReadRowFingerprintsRequest(user_ids=EVERYBODY)),
         await stub.InspectCachedContexts(pb.InspectCachedContextsRequest(user_ids=EVERYBODY)),
+        *[it async for it in stub.StreamCachedContexts(pb.StreamCachedContextsRequest())],
         *[block async for block in stub.StreamChangedUsers(_EVER)],
     ]
     for table in FINGERPRINTED:

@@ -1613,6 +1613,59 @@ class CachedContext(_message.Message):
 Global___CachedContext: _TypeAlias = CachedContext  # noqa: Y015
 
 @_typing.final
+class StreamCachedContextsRequest(_message.Message):
+    """Request of StreamCachedContexts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamCachedContextsRequest: _TypeAlias = StreamCachedContextsRequest  # noqa: Y015
+
+@_typing.final
+class StreamCachedContextsResponse(_message.Message):
+    """Response of StreamCachedContexts: some people's copies, side by side."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_IDS_FIELD_NUMBER: _builtins.int
+    FINGERPRINTS_FIELD_NUMBER: _builtins.int
+    ALTERED_USER_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def user_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Whose they are."""
+
+    @_builtins.property
+    def fingerprints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """CachedContext.fingerprint of each."""
+
+    @_builtins.property
+    def altered_user_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Those of `user_ids` whose content is not what was stored."""
+
+    def __init__(
+        self,
+        *,
+        user_ids: _abc.Iterable[_builtins.int] | None = ...,
+        fingerprints: _abc.Iterable[_builtins.int] | None = ...,
+        altered_user_ids: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["altered_user_ids", b"altered_user_ids", "fingerprints", b"fingerprints", "user_ids", b"user_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamCachedContextsResponse: _TypeAlias = StreamCachedContextsResponse  # noqa: Y015
+
+@_typing.final
 class SearchUsersRequest(_message.Message):
     """Request of SearchUsers."""
 

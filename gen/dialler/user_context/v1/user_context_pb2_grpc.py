@@ -101,6 +101,11 @@ class UserContextServiceStub:
                 request_serializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.InspectCachedContextsRequest.SerializeToString,
                 response_deserializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.InspectCachedContextsResponse.FromString,
                 _registered_method=True)
+        self.StreamCachedContexts = channel.unary_stream(
+                '/dialler.user_context.v1.UserContextService/StreamCachedContexts',
+                request_serializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.StreamCachedContextsRequest.SerializeToString,
+                response_deserializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.StreamCachedContextsResponse.FromString,
+                _registered_method=True)
         self.SearchUsers = channel.unary_unary(
                 '/dialler.user_context.v1.UserContextService/SearchUsers',
                 request_serializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.SearchUsersRequest.SerializeToString,
@@ -220,6 +225,13 @@ class UserContextServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StreamCachedContexts(self, request, context):
+        """The same of everybody of whom anything is cached, in no order; somebody may come twice.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SearchUsers(self, request, context):
         """People by phone number in any spelling, by e-mail address or by name; each read from MySQL within
         this call, so that nobody is shown by what they no longer are called. INVALID_ARGUMENT
@@ -304,6 +316,11 @@ def add_UserContextServiceServicer_to_server(servicer, server):
                     servicer.InspectCachedContexts,
                     request_deserializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.InspectCachedContextsRequest.FromString,
                     response_serializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.InspectCachedContextsResponse.SerializeToString,
+            ),
+            'StreamCachedContexts': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamCachedContexts,
+                    request_deserializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.StreamCachedContextsRequest.FromString,
+                    response_serializer=dialler_dot_user__context_dot_v1_dot_user__context__pb2.StreamCachedContextsResponse.SerializeToString,
             ),
             'SearchUsers': grpc.unary_unary_rpc_method_handler(
                     servicer.SearchUsers,
@@ -669,6 +686,33 @@ class UserContextService:
             '/dialler.user_context.v1.UserContextService/InspectCachedContexts',
             dialler_dot_user__context_dot_v1_dot_user__context__pb2.InspectCachedContextsRequest.SerializeToString,
             dialler_dot_user__context_dot_v1_dot_user__context__pb2.InspectCachedContextsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamCachedContexts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/dialler.user_context.v1.UserContextService/StreamCachedContexts',
+            dialler_dot_user__context_dot_v1_dot_user__context__pb2.StreamCachedContextsRequest.SerializeToString,
+            dialler_dot_user__context_dot_v1_dot_user__context__pb2.StreamCachedContextsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -81,6 +81,8 @@ class UserContextServiceStub:
     """What the cache would serve as fresh of the main app's part of up to 1,000 people's contexts,
     and whether it is still what was stored. UNAVAILABLE (CACHE_UNAVAILABLE) without Redis.
     """
+    StreamCachedContexts: _grpc.UnaryStreamMultiCallable[_user_context_pb2.StreamCachedContextsRequest, _user_context_pb2.StreamCachedContextsResponse]
+    """The same of everybody of whom anything is cached, in no order; somebody may come twice."""
     SearchUsers: _grpc.UnaryUnaryMultiCallable[_user_context_pb2.SearchUsersRequest, _user_context_pb2.SearchUsersResponse]
     """People by phone number in any spelling, by e-mail address or by name; each read from MySQL within
     this call, so that nobody is shown by what they no longer are called. INVALID_ARGUMENT
@@ -143,6 +145,8 @@ class UserContextServiceAsyncStub(UserContextServiceStub):
     """What the cache would serve as fresh of the main app's part of up to 1,000 people's contexts,
     and whether it is still what was stored. UNAVAILABLE (CACHE_UNAVAILABLE) without Redis.
     """
+    StreamCachedContexts: _aio.UnaryStreamMultiCallable[_user_context_pb2.StreamCachedContextsRequest, _user_context_pb2.StreamCachedContextsResponse]  # type: ignore[assignment]
+    """The same of everybody of whom anything is cached, in no order; somebody may come twice."""
     SearchUsers: _aio.UnaryUnaryMultiCallable[_user_context_pb2.SearchUsersRequest, _user_context_pb2.SearchUsersResponse]  # type: ignore[assignment]
     """People by phone number in any spelling, by e-mail address or by name; each read from MySQL within
     this call, so that nobody is shown by what they no longer are called. INVALID_ARGUMENT
@@ -280,6 +284,14 @@ class UserContextServiceServicer(metaclass=_abc_1.ABCMeta):
         """What the cache would serve as fresh of the main app's part of up to 1,000 people's contexts,
         and whether it is still what was stored. UNAVAILABLE (CACHE_UNAVAILABLE) without Redis.
         """
+
+    @_abc_1.abstractmethod
+    def StreamCachedContexts(
+        self,
+        request: _user_context_pb2.StreamCachedContextsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_user_context_pb2.StreamCachedContextsResponse], _abc.AsyncIterator[_user_context_pb2.StreamCachedContextsResponse]]:
+        """The same of everybody of whom anything is cached, in no order; somebody may come twice."""
 
     @_abc_1.abstractmethod
     def SearchUsers(
