@@ -1,9 +1,9 @@
 """Everybody compared: MySQL's sums against what the queue applied, and that against the cache."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from services.reconciler.domain.fingerprints import Held, Sums, Table, differing_owners
+from services.reconciler.domain.fingerprints import Held, Table, differing_owners
 from services.reconciler.domain.runs import RunPhase
 from services.reconciler.looking import Looking, pages
 from services.reconciler.patience import Patience
@@ -42,12 +42,13 @@ class Comparison:
             if not held.user_ids:
                 return await self._everybody(), False
             found = await self._cached_otherwise(held)
+            ours = {table: held.sums(table) for table in Table}
             theirs = await reading
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
         found |= held.altered | (held.unverified - held.absent)
-        found |= await self._open(theirs, held)
+        found |= await self._open({it: theirs[it].differing(ours[it]) for it in Table}, held)
         self._report.figures.users_checked = len(found.union(held.user_ids))
         return found, True
 
@@ -88,8 +89,7 @@ class Comparison:
             )
         return found
 
-    async def _open(self, theirs: dict[Table, Sums], held: Held) -> set[int]:
-        differing = {table: theirs[table].differing(held.sums(table)) for table in Table}
+    async def _open(self, differing: Mapping[Table, Sequence[int]], held: Held) -> set[int]:
         await self._report.enter(RunPhase.COMPARING, sum(map(len, differing.values())))
         found: set[int] = set()
         for table, numbers in differing.items():
