@@ -21,6 +21,7 @@ from gateway.auth import Guard, verifier_of
 from gateway.callbacks import CallbackRoutes
 from gateway.channels import Channels
 from gateway.compression import Compression
+from gateway.context_reads import ContextReads
 from gateway.dead_letters import DeadLetterRoutes
 from gateway.edge import Edge, Uploads
 from gateway.events import BLOCK_SECONDS, EventHub
@@ -55,6 +56,7 @@ def build(settings: GatewaySettings) -> Parts:
     guard = Guard(verifier, limiter, trusted_proxies=settings.trusted_proxies)
     channels = Channels(settings)
     user_context = UserContextServiceStub(channels.user_context)
+    contexts = ContextReads(user_context)
     queue = QueueServiceStub(channels.queue)
     hub = EventHub(
         EventStream(stream_redis),
@@ -98,7 +100,7 @@ def build(settings: GatewaySettings) -> Parts:
         reference=ReferenceRoutes(queue, clock),
     )
     endpoints = Endpoints(
-        people=PeopleRoutes(guard, user_context, access, trail),
+        people=PeopleRoutes(guard, contexts, access, trail),
         queues=QueueRoutes(queue),
         assignments=AssignmentRoutes(queue, access),
         pipeline=PipelineRoutes(pipeline),
@@ -129,6 +131,7 @@ def build(settings: GatewaySettings) -> Parts:
         Closing(verifier.close),
         Closing(channels.close),
         Closing(trail.close),
+        Closing(contexts.stop),
         Loop("access_trail", trail.run_once, TRAIL_SECONDS, clock),
         Closing(desk.rebuilds.close),
         Closing(boards.stop),

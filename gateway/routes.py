@@ -12,6 +12,7 @@ from pydantic.json_schema import SkipJsonSchema
 from gateway.access import Access
 from gateway.access_trail import AccessTrail, View
 from gateway.auth import Caller, Guard, Role
+from gateway.context_reads import ContextReads
 from gateway.fields import (
     AgentIdQuery,
     CallerOf,
@@ -47,7 +48,6 @@ from servicekit.errors import PermissionDenied
 
 if TYPE_CHECKING:
     from dialler.queue.v1.queue_pb2_grpc import QueueServiceAsyncStub
-    from dialler.user_context.v1.user_context_pb2_grpc import UserContextServiceAsyncStub
 
 ALL_ROLES = frozenset(Role)
 
@@ -60,12 +60,12 @@ class PeopleRoutes:
     def __init__(
         self,
         guard: Guard,
-        user_context: "UserContextServiceAsyncStub",
+        contexts: ContextReads,
         access: Access,
         trail: AccessTrail,
     ) -> None:
         self._guard = guard
-        self._user_context = user_context
+        self._contexts = contexts
         self._access = access
         self._trail = trail
 
@@ -82,11 +82,7 @@ class PeopleRoutes:
             raise InvalidRequest([where])
         if not self._access.is_granted(caller, user_id):
             await self._access.require(caller, user_id)
-        answer = await self._user_context.GetUserContext(
-            user_context_pb2.GetUserContextRequest(
-                user_id=user_id, view=user_context_pb2.CONTEXT_VIEW_JSON
-            )
-        )
+        answer = await self._contexts.get(user_id)
         self._trail.note(caller.subject, user_id, View.CONTEXT)
         headers = _freshness_headers(answer.freshness)
         if _has_it(request, headers["ETag"]):

@@ -33,9 +33,10 @@ M = TypeVar("M", bound=Message)
 
 @dataclass
 class FakeUserContext(Fake, user_context_pb2_grpc.UserContextServiceServicer):
-    """Contexts by user id; `stale` marks all of them."""
+    """Contexts by user id, those of `cached` at once; `stale` marks all of them."""
 
     contexts: dict[int, bytes] = field(default_factory=dict)
+    cached: set[int] = field(default_factory=set)
     etag: str = "e1"
     read_at_seconds: int = MOMENT_SECONDS
     stale: bool = False
@@ -54,6 +55,18 @@ class FakeUserContext(Fake, user_context_pb2_grpc.UserContextServiceServicer):
         found = self.contexts.get(request.user_id)
         if found is None:
             raise NotFound("USER_NOT_FOUND", "no such person", user_id=str(request.user_id))
+        return self._answer(found)
+
+    async def BatchGetUserContexts(self, request: Any, context: Any) -> Any:
+        """Return the bytes kept for those of the people who are cached."""
+        await self.received("BatchGetUserContexts", request)
+        cached = [it for it in request.user_ids if it in self.cached]
+        return user_context_pb2.BatchGetUserContextsResponse(
+            contexts=[self._answer(self.contexts[it]) for it in cached],
+            uncached_user_ids=[it for it in request.user_ids if it not in self.cached],
+        )
+
+    def _answer(self, found: bytes) -> user_context_pb2.GetUserContextResponse:
         response = user_context_pb2.GetUserContextResponse(context_json=found)
         response.freshness.stale = self.stale
         response.freshness.cached = True

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from mainapp import description
 from servicekit import client
 from servicekit.clock import SystemClock
+from servicekit.coalescing import Coalescer
 from servicekit.database import mysql_engine, postgres_engine
 from servicekit.errors import Unavailable
 from servicekit.lifecycle import Closing, Loop, Parts
@@ -18,7 +19,6 @@ from services.user_context.call_states import CallStates
 from services.user_context.changed_users import ChangedUsers
 from services.user_context.chunk_walk import ChunkWalks
 from services.user_context.cluster_redis import ClusterLink, is_cluster
-from services.user_context.coalescing import Coalescer
 from services.user_context.contexts import Contexts
 from services.user_context.domain import REFRESH_LIMIT, UserId
 from services.user_context.facts_stream import FactsStreams

@@ -5,9 +5,9 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from servicekit.coalescing import Coalescer
 from servicekit.errors import DeadlineExceeded, NotFound, ServiceError, Unavailable
 from services.user_context.cache import BothForms, Cached, ContextCache
-from services.user_context.coalescing import Coalescer
 from services.user_context.domain import UserId
 from services.user_context.fragments import Fragment, json_answer, message_answer
 from services.user_context.metrics import CacheStats, Result
@@ -49,12 +49,8 @@ class Contexts:
             Unavailable: MAIN_APP_UNAVAILABLE, nothing is held and the main app cannot be read.
         """
         cached = await self._cache.read_one(user_id, as_json=as_json)
-        if cached.is_main_fresh and cached.is_call_fresh:
-            main = cached.main
-            if main is not None and not main.is_absent:
-                self._stats.count(Result.HIT)
-                join = json_answer if as_json else message_answer
-                return join(main, cached.call, is_stale=False, is_cached=True)
+        if (answer := self._whole(cached, as_json)) is not None:
+            return answer
         (answer,) = await self._answers([user_id], [cached], as_json)
         if answer is None:
             raise NotFound(
@@ -70,6 +66,24 @@ class Contexts:
         """
         cached = await self._cache.read_many(user_ids, as_json=as_json)
         return await self._answers(user_ids, cached, as_json)
+
+    async def get_cached(
+        self, user_ids: Sequence[UserId], *, as_json: bool
+    ) -> list[bytes | None]:
+        """Return each person's context that the cache holds fresh, None for all others.
+
+        Only what is answered is counted.
+        """
+        held = await self._cache.read_many(user_ids, as_json=as_json)
+        return [self._whole(cached, as_json) for cached in held]
+
+    def _whole(self, cached: Cached, as_json: bool) -> bytes | None:
+        main = cached.main
+        if not (cached.is_main_fresh and cached.is_call_fresh) or main is None or main.is_absent:
+            return None
+        self._stats.count(Result.HIT)
+        join = json_answer if as_json else message_answer
+        return join(main, cached.call, is_stale=False, is_cached=True)
 
     async def _answers(
         self, user_ids: Sequence[UserId], cached: Sequence[Cached], as_json: bool

@@ -12,11 +12,11 @@ from dialler.user_context.v1 import user_context_pb2 as pb
 from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from servicekit.coalescing import Coalescer
 from servicekit.errors import InvalidArgument, Unavailable
 from services.user_context import domain
 from services.user_context.cache import ContextCache
 from services.user_context.changed_users import ChangedUsers
-from services.user_context.coalescing import Coalescer
 from services.user_context.contexts import Contexts
 from services.user_context.domain import Part, UserId, distinct_users
 from services.user_context.facts_stream import FactsStreams
@@ -81,14 +81,20 @@ class UserContextServicer:
         """The contexts of many people."""
         user_ids = distinct_users(request.user_ids, domain.BATCH_GET_LIMIT)
         as_json = request.view == pb.CONTEXT_VIEW_JSON
-        answers = await self._contexts.get_many(user_ids, as_json=as_json)
-        missing = [
+        read = self._contexts.get_cached if request.cached_only else self._contexts.get_many
+        answers = await read(user_ids, as_json=as_json)
+        others = [
             user_id for user_id, answer in zip(user_ids, answers, strict=True) if answer is None
         ]
         found = b"".join(batched(answer) for answer in answers if answer is not None)
-        if not missing:
+        if not others:
             return found
-        return found + pb.BatchGetUserContextsResponse(missing_user_ids=missing).SerializeToString()
+        rest = (
+            pb.BatchGetUserContextsResponse(uncached_user_ids=others)
+            if request.cached_only
+            else pb.BatchGetUserContextsResponse(missing_user_ids=others)
+        )
+        return found + rest.SerializeToString()
 
     async def SearchUsers(
         self, request: pb.SearchUsersRequest, context: _Context

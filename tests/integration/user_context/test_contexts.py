@@ -229,6 +229,37 @@ async def test_a_batch_keeps_the_order_and_lists_who_is_missing(
     assert list(answer.missing_user_ids) == [99_999, HUGE]
 
 
+@pytest.mark.parametrize("view", [pb.CONTEXT_VIEW_MESSAGE, pb.CONTEXT_VIEW_JSON])
+async def test_a_batch_from_the_cache_alone_reads_no_database(
+    seeded_user_context: RunningUserContext,
+    mysql_statements: list[str],
+    view: pb.ContextView.ValueType,
+) -> None:
+    stub = seeded_user_context.stub
+    wanted = [5, 99_999, 3, 6, 4]
+    cached_only = pb.BatchGetUserContextsRequest(user_ids=wanted, view=view, cached_only=True)
+    nothing = await stub.BatchGetUserContexts(cached_only)
+    assert list(nothing.uncached_user_ids) == wanted
+    whole = await stub.BatchGetUserContexts(
+        pb.BatchGetUserContextsRequest(user_ids=[3, 4, 5, 99_999], view=view)
+    )
+    versions = [pb.CallStateVersion(user_id=4, version=10**9)]
+    await stub.InvalidateCallStates(pb.InvalidateCallStatesRequest(versions=versions))
+    sent = len(mysql_statements)
+
+    answer = await stub.BatchGetUserContexts(cached_only)
+
+    assert len(mysql_statements) == sent
+    # Somebody known to be absent is left to a reading, which says so.
+    assert list(answer.uncached_user_ids) == [99_999, 6, 4]
+    assert not answer.missing_user_ids
+    assert all(one.freshness.cached and not one.freshness.stale for one in answer.contexts)
+    three, _, five = whole.contexts
+    assert [(one.context, one.context_json) for one in answer.contexts] == [
+        (one.context, one.context_json) for one in (five, three)
+    ]
+
+
 async def test_a_batch_of_nobody_is_empty(user_context: RunningUserContext) -> None:
     answer = await user_context.stub.BatchGetUserContexts(pb.BatchGetUserContextsRequest())
 

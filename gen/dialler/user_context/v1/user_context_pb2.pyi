@@ -117,8 +117,11 @@ class BatchGetUserContextsRequest(_message.Message):
 
     USER_IDS_FIELD_NUMBER: _builtins.int
     VIEW_FIELD_NUMBER: _builtins.int
+    CACHED_ONLY_FIELD_NUMBER: _builtins.int
     view: Global___ContextView.ValueType
     """The form wanted."""
+    cached_only: _builtins.bool
+    """Answer from the cache alone: nobody waits for a reading of the databases."""
     @_builtins.property
     def user_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """`users.id` of up to 500 people; repeats count once."""
@@ -128,10 +131,11 @@ class BatchGetUserContextsRequest(_message.Message):
         *,
         user_ids: _abc.Iterable[_builtins.int] | None = ...,
         view: Global___ContextView.ValueType = ...,
+        cached_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["user_ids", b"user_ids", "view", b"view"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_only", b"cached_only", "user_ids", b"user_ids", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -145,6 +149,7 @@ class BatchGetUserContextsResponse(_message.Message):
 
     CONTEXTS_FIELD_NUMBER: _builtins.int
     MISSING_USER_IDS_FIELD_NUMBER: _builtins.int
+    UNCACHED_USER_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def contexts(self) -> _containers.RepeatedCompositeFieldContainer[Global___GetUserContextResponse]:
         """One for each person found, in the order asked for."""
@@ -153,15 +158,20 @@ class BatchGetUserContextsResponse(_message.Message):
     def missing_user_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """People the main app does not have."""
 
+    @_builtins.property
+    def uncached_user_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """With `cached_only`, people whose context is not cached, or no longer fresh."""
+
     def __init__(
         self,
         *,
         contexts: _abc.Iterable[Global___GetUserContextResponse] | None = ...,
         missing_user_ids: _abc.Iterable[_builtins.int] | None = ...,
+        uncached_user_ids: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contexts", b"contexts", "missing_user_ids", b"missing_user_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contexts", b"contexts", "missing_user_ids", b"missing_user_ids", "uncached_user_ids", b"uncached_user_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from servicekit import deadline
+from servicekit.coalescing import Coalescer
 from servicekit.errors import Unavailable
-from services.user_context.coalescing import Coalescer
 
 
 class Source:
