@@ -34,6 +34,7 @@ SCREEN = """
 [bold]dialler is running.[/bold]
 
   gateway           {gateway}          (API pages: {gateway}/docs)
+  wallboard         {gateway}/wallboard          (sign in with the supervisor token)
   agent token       {agent}
   supervisor token  {supervisor}
 

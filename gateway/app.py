@@ -135,6 +135,7 @@ def build(settings: GatewaySettings) -> Parts:
         Loop("access_trail", trail.run_once, TRAIL_SECONDS, clock),
         Closing(desk.rebuilds.close),
         Closing(boards.stop),
+        Loop("last_hour", boards.keep_hour, settings.events_history_seconds, clock),
         hub,
         server,
         # Before the server, which waits for open streams to end.

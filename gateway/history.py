@@ -17,7 +17,7 @@ Sample = dict[str, Any]
 
 
 class History:
-    """Samples of the last hour, oldest first, taken while somebody watches any copy's wallboard.
+    """Samples of the last hour, oldest first.
 
     A restart of this process loses none while Redis keeps them; Redis emptied loses those that
     this process has not seen. The copies take turns, so that there is one sample for each

@@ -184,7 +184,7 @@ class GatewaySettings(ServiceSettings, TokenSettings):
         default=2.0,
         gt=0.0,
         description="How often figures are read for all screens that follow a topic together; "
-        "while there is none, never.",
+        "while there is none, only for the last hour.",
     )
     events_history_seconds: float = Field(
         default=15.0,

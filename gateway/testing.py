@@ -400,6 +400,8 @@ async def running_gateway(
         "redis_url": redis_url,
         "drain_seconds": 1.0,
         "redis_timeout_seconds": 1.0,
+        # What a test sees asked of the services is what it has asked for.
+        "events_history_seconds": 3600.0,
         **services.targets(),
     }
     settings = GatewaySettings(**(values | dict(changes or {})))

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
 from dialler.queue.v1 import queue_pb2
@@ -78,15 +79,17 @@ class Boards:
         self._queue = queue
         self._pipeline = pipeline
         self._clock = clock
+        self._began = clock.monotonic()
+        self._history_seconds = history_seconds
         self._history = History(redis, history_seconds)
         self._queues = Board("queues", self._read_queues, clock, figures_seconds, _narrowed)
         self._wallboard = Board("wallboard", self._read_wallboard, clock, figures_seconds)
         self._pipeline_board = Board("pipeline", self._read_pipeline, clock, figures_seconds)
-        hour = Board("history", self._read_history, clock, history_seconds)
+        self._hour = Board("history", self._read_history, clock, history_seconds)
         self._by_topic: dict[Topic, tuple[Board, ...]] = {
             Topic.ASSIGNMENT: (),
             Topic.QUEUES: (self._queues,),
-            Topic.WALLBOARD: (self._wallboard, hour),
+            Topic.WALLBOARD: (self._wallboard, self._hour),
             Topic.PIPELINE: (self._pipeline_board,),
         }
 
@@ -100,6 +103,12 @@ class Boards:
         """Forget the screen."""
         for board in self._all():
             board.leave(screen)
+
+    async def keep_hour(self, _now: datetime) -> None:
+        """Take a sample for the last hour, whether or not anybody watches."""
+        # At first the services may not be there yet.
+        if self._clock.monotonic() - self._began >= self._history_seconds * 0.9:
+            await self._hour.current()
 
     async def stop(self) -> None:
         """Read no more."""

@@ -194,9 +194,8 @@ export class Figures {
 
   #showToday(figures, missed) {
     const { calls_today: calls, conversions_today: conversions } = figures ?? {};
-    const share = calls > 0 ? `${Math.round((conversions / calls) * 100)} % of calls` : "";
     this.#today.calls.show(count(calls), { note: calls === 0 ? "none yet" : "" });
-    this.#today.conversions.show(count(conversions), { note: share });
+    this.#today.conversions.show(count(conversions));
     this.#today.prevented.show(count(figures?.wrong_calls_prevented_today));
     this.#today.missed.show(count(missed), warning(missed > 0, "for a supervisor"));
   }
