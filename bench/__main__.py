@@ -21,6 +21,7 @@ from bench import (
     mysql_load,
     rebuild,
     relay_rate,
+    search,
     sse_clients,
     sweep,
     telemetry_overhead,
@@ -36,6 +37,7 @@ BENCHMARKS: dict[str, Callable[[Stack], Awaitable[list[Result]]]] = {
     "claim_next": claim_next.measure,
     "apply_facts": apply_facts.measure,
     "mysql_load": mysql_load.measure,
+    "search": search.measure,
     "ingest_rate": ingest_rate.measure,
     "relay_rate": relay_rate.measure,
     "burst": burst.measure,
@@ -45,7 +47,7 @@ BENCHMARKS: dict[str, Callable[[Stack], Awaitable[list[Result]]]] = {
 REBUILD = "rebuild"
 SWEEP = "sweep"
 # What costs MySQL much or little shows with as many people as there are.
-OF_MANY = frozenset({"mysql_load"})
+OF_MANY = frozenset({"mysql_load", "search"})
 USERS = 5_000
 PEOPLE = 50_000
 # A thousand agents ask at once, and releases come on top.
@@ -58,7 +60,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--only", choices=sorted([*BENCHMARKS, REBUILD, SWEEP]))
     parser.add_argument(
-        "--people", type=int, default=PEOPLE, help="of rebuild, sweep and mysql_load"
+        "--people", type=int, default=PEOPLE, help="of rebuild, sweep, mysql_load and search"
     )
     arguments = parser.parse_args()
     names = [arguments.only] if arguments.only else [*BENCHMARKS, REBUILD, SWEEP]
