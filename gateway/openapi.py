@@ -11,6 +11,7 @@ from gateway.event_schema import Event
 from gateway.examples import add_examples
 from gateway.problems import MEDIA_TYPE
 from gateway.schemas import EventType
+from gateway.topic_schema import SHOWN
 from gateway.topics import Topic
 
 SECURITY_SCHEME = "bearer"
@@ -99,7 +100,8 @@ def described(app: FastAPI) -> dict[str, Any]:
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     template = "#/components/schemas/{model}"
-    for model in (Problem, Event):
+    models: list[type[BaseModel]] = [Problem, Event, *SHOWN.values()]
+    for model in models:
         schema = model.model_json_schema(ref_template=template)
         schemas |= schema.pop("$defs", {})
         schemas[model.__name__] = schema
@@ -200,7 +202,9 @@ EVENTS_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Server-sent events: ids are `epoch:offset`, data is an `Event`. `reset` "
         "says that events may be missing: fetch what is shown anew, unless a topic sends it. "
-        "`reconnect` says why the stream ends and when to come back. A comment keeps it alive.",
+        "Topics add events of their own, without ids: "
+        + ", ".join(f"`{name}` is a `{model.__name__}`" for name, model in SHOWN.items())
+        + ". `reconnect` says why the stream ends and when to come back. A comment keeps it alive.",
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
     }
 }

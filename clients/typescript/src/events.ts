@@ -1,5 +1,13 @@
 import { ConnectionError, DiallerError, problemOf, ProblemError } from "./errors.js";
-import type { Event as DiallerEvent, EventType } from "./generated/schema.js";
+import type {
+  Event as DiallerEvent,
+  EventType,
+  HeldAssignment,
+  LastHour,
+  Pipeline,
+  QueueSizes,
+  Wallboard,
+} from "./generated/schema.js";
 import { SseParser, type Frame } from "./sse.js";
 import type { Fetch } from "./transport.js";
 import { sleep } from "./waiting.js";
@@ -10,7 +18,28 @@ export type StreamStatus = "connecting" | "live" | "waiting" | "ended";
 /** Why what is shown must be fetched anew. */
 export type SnapshotReason = "opened" | "reset";
 
+/** What a stream can be opened for beside events; each is sent at once, and when it changes. */
+export type Topic = "assignment" | "queues" | "wallboard" | "pipeline";
+
+/** What topics show, by name; `history` comes with the topic `wallboard`. */
+export interface Shown {
+  readonly assignment: HeldAssignment;
+  readonly queues: QueueSizes;
+  readonly wallboard: Wallboard;
+  readonly history: LastHour;
+  readonly pipeline: Pipeline;
+}
+
+/** One of them: `name` tells which. Each takes the place of the one before. */
+export type Showing = {
+  [Name in keyof Shown]: { readonly name: Name; readonly shown: Shown[Name] };
+}[keyof Shown];
+
 export interface EventStreamOptions {
+  /** Figures to follow; which are allowed depends on the caller's role. None unless given. */
+  readonly topics?: readonly Topic[];
+  /** Called with what the topics show. */
+  readonly onShow?: (showing: Showing) => void;
   /** Only events about these people; all the caller may see unless given. */
   readonly userIds?: readonly string[];
   /** Only events of these kinds. */
@@ -119,6 +148,7 @@ class Follower implements EventStream {
     const query = new URLSearchParams({ ticket });
     for (const each of this.#options.userIds ?? []) query.append("user_id", each);
     for (const each of this.#options.types ?? []) query.append("type", each);
+    for (const each of this.#options.topics ?? []) query.append("topic", each);
     // In the query, not in a header: a browser need not ask first whether it may send it.
     if (this.lastEventId !== null) query.set("last_event_id", this.lastEventId);
     return new Request(`${this.#source.url}?${query}`, {
@@ -146,6 +176,7 @@ class Follower implements EventStream {
     if (frame.kind === "retry") this.#pauseMs = frame.milliseconds;
     else if (frame.kind === "position") this.#moveTo(frame.id);
     else if (frame.name === "reset") this.#snapshot("reset");
+    else if (isShown(frame.name)) this.#show(frame.name, frame.data);
     // A goodbye is no event of the suite's; `retry` has said when to come back.
     else if (frame.name !== "reconnect") this.#dispatch(frame.data);
     // The first thing a gateway sends after the replay is its position.
@@ -172,6 +203,10 @@ class Follower implements EventStream {
       const said: unknown = JSON.parse(data);
       if (isEvent(said)) this.#options.onEvent(said);
     });
+  }
+
+  #show(name: keyof Shown, data: string): void {
+    safely(() => this.#options.onShow?.({ name, shown: JSON.parse(data) } as Showing));
   }
 
   async #pause(error: DiallerError | undefined): Promise<void> {
@@ -215,6 +250,18 @@ class Silence {
   end(): void {
     clearTimeout(this.#timer);
   }
+}
+
+const SHOWN: ReadonlySet<string> = new Set<keyof Shown>([
+  "assignment",
+  "queues",
+  "wallboard",
+  "history",
+  "pipeline",
+]);
+
+function isShown(name: string): name is keyof Shown {
+  return SHOWN.has(name);
 }
 
 /** Whether it tells what happened to somebody; a stream also says other things, such as `reconnect`. */

@@ -10,8 +10,11 @@ export { ConnectionError, DiallerError, ProblemError } from "./errors.js";
 export type {
   EventStream,
   EventStreamOptions,
+  Showing,
+  Shown,
   SnapshotReason,
   StreamStatus,
+  Topic,
 } from "./events.js";
 export type { Fetch, TokenAnswer } from "./transport.js";
 export type * from "./types.js";

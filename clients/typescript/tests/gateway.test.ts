@@ -7,6 +7,8 @@ import {
   type DiallerEvent,
   type EventStream,
   type EventStreamOptions,
+  type Showing,
+  type Shown,
   type SnapshotReason,
   type StreamStatus,
 } from "../src/index.js";
@@ -130,6 +132,7 @@ test("the queues page by page, and what has no method of its own", async () => {
 /** Everything a stream says, and promises of what it has yet to say. */
 class Listener {
   readonly events: DiallerEvent[] = [];
+  readonly shown: Showing[] = [];
   readonly snapshots: SnapshotReason[] = [];
   readonly statuses: StreamStatus[] = [];
   readonly errors: DiallerError[] = [];
@@ -139,6 +142,7 @@ class Listener {
     this.stream = client.events({
       ...options,
       onEvent: (event) => this.events.push(event),
+      onShow: (showing) => this.shown.push(showing),
       onSnapshot: (why) => this.snapshots.push(why),
       onStatus: (status, error) => {
         this.statuses.push(status);
@@ -150,6 +154,11 @@ class Listener {
   async live(): Promise<this> {
     await expect.poll(() => this.stream.status, { timeout: 15_000 }).toBe("live");
     return this;
+  }
+
+  /** The latest that a topic shows. */
+  latest<Name extends keyof Shown>(name: Name): Shown[Name] | undefined {
+    return this.shown.findLast((it) => it.name === name)?.shown as Shown[Name] | undefined;
   }
 
   async saw(type: DiallerEvent["type"], userId: string): Promise<void> {
@@ -205,6 +214,32 @@ test("after a gap a snapshot is asked for", async () => {
   expect(stranger.snapshots).toEqual(["reset"]);
   stranger.stream.close();
 }, 40_000);
+
+test("topics show what an agent holds and how long the queues are", async () => {
+  const agent = await newAgent();
+  const { user_id, assignment_id } = await claim(agent);
+  const listener = await new Listener(agent, { topics: ["assignment", "queues"] }).live();
+  await expect.poll(() => listener.latest("queues")?.queues?.length).toBeGreaterThan(0);
+  expect(listener.latest("assignment")?.assignment?.user_id).toBe(user_id);
+  await agent.release(assignment_id);
+  await listener.saw("assignment_ended", user_id);
+  expect(new Set(listener.shown.map((it) => it.name))).toEqual(new Set(["assignment", "queues"]));
+  listener.stream.close();
+});
+
+test("a supervisor's topics show the wallboard and the pipeline, and agents may not", async () => {
+  const token = await bed.token("supervisor", "ts-supervisor-2");
+  const supervisor = new DiallerClient({ baseUrl: bed.gateway, token: () => token });
+  const listener = await new Listener(supervisor, { topics: ["wallboard", "pipeline"] }).live();
+  await expect.poll(() => listener.latest("wallboard")?.figures?.queues.length).toBeGreaterThan(0);
+  await expect.poll(() => listener.latest("history")?.samples.length).toBeGreaterThan(0);
+  await expect.poll(() => listener.latest("pipeline")?.health.fresh).toBeTypeOf("boolean");
+  listener.stream.close();
+
+  const refused = new Listener(await newAgent(), { topics: ["wallboard"] });
+  await expect.poll(() => refused.stream.status).toBe("ended");
+  expect(refused.errors.at(-1)).toMatchObject({ status: 403, reason: "TOPIC_NOT_ALLOWED" });
+});
 
 test("a stream ends for good when the session does, and says so", async () => {
   const token = await bed.token("agent", "ts-agent-short", -120);

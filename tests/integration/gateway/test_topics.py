@@ -14,6 +14,7 @@ from redis.asyncio import Redis as RedisClient
 
 from devstack.servers import Redis
 from gateway.testing import FakeQueue, RunningGateway
+from gateway.topic_schema import SHOWN
 from servicekit.errors import Unavailable
 from servicekit.event_stream import EventStream
 
@@ -45,7 +46,7 @@ class Listener:
                     continue
                 self.last_id = fields.get("id", self.last_id)
                 if "data" in fields:
-                    return fields["event"], json.loads(fields["data"])
+                    return fields["event"], _described(fields["event"], json.loads(fields["data"]))
                 fields = {}
         raise EOFError
 
@@ -55,6 +56,13 @@ class Listener:
             found, data = await self.told()
             if found == name:
                 return data
+
+
+def _described(name: str, data: dict[str, Any]) -> dict[str, Any]:
+    """Return what is shown, which must be just what the API's description says."""
+    if name in SHOWN:
+        assert SHOWN[name].model_validate(data).model_dump(mode="json") == data
+    return data
 
 
 @asynccontextmanager

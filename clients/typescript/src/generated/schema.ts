@@ -814,6 +814,22 @@ export interface components {
             outcomes: components["schemas"]["OutcomeCount"][];
         };
         /**
+         * AgentNow
+         * @description What one agent who is present is doing.
+         */
+        AgentNow: {
+            /** Agent Id */
+            agent_id: string;
+            /** Calls Today */
+            calls_today: number;
+            /** Conversions Today */
+            conversions_today: number;
+            /** Presence */
+            presence: string;
+            /** Since */
+            since: string | null;
+        };
+        /**
          * AgentQueuesRequest
          * @description Queues to be limited to.
          */
@@ -826,11 +842,21 @@ export interface components {
         };
         /**
          * Agents
-         * @description Every agent known, by id.
+         * @description How many agents are doing what, and who; those gone are left out.
          */
         Agents: {
-            /** Agents */
-            agents: components["schemas"]["Agent"][];
+            /** Available */
+            available: number;
+            /** Listed */
+            listed: components["schemas"]["AgentNow"][];
+            /** On Break */
+            on_break: number;
+            /** On Call */
+            on_call: number;
+            /** Present */
+            present: number;
+            /** Wrap Up */
+            wrap_up: number;
         };
         /**
          * Assignment
@@ -1634,6 +1660,13 @@ export interface components {
          */
         FreshnessMode: "change_capture" | "batch";
         /**
+         * HeldAssignment
+         * @description `assignment`, of the topic of that name: what the agent holds when the stream begins.
+         */
+        HeldAssignment: {
+            assignment: components["schemas"]["Assignment"] | null;
+        };
+        /**
          * Hold
          * @description Why somebody in a queue may not be called yet.
          * @enum {string}
@@ -1713,6 +1746,14 @@ export interface components {
         IngestState: {
             /** Paused */
             paused: boolean;
+        };
+        /**
+         * LastHour
+         * @description `history`, of the topic `wallboard`: samples of the last hour, oldest first.
+         */
+        LastHour: {
+            /** Samples */
+            samples: components["schemas"]["Sample"][];
         };
         /**
          * Latency
@@ -1971,6 +2012,21 @@ export interface components {
             queues: components["schemas"]["QueueStats"][];
             /** Wrong Calls Prevented Today */
             wrong_calls_prevented_today: number;
+        };
+        /**
+         * QueueSizes
+         * @description `queues`, of the topic of that name: those the caller may see.
+         */
+        QueueSizes: {
+            /** Queues */
+            queues: components["schemas"]["QueueStats"][] | null;
+            /**
+             * Unavailable
+             * @description Reason code by part that is null because its service could not be asked.
+             */
+            unavailable: {
+                [key: string]: string;
+            };
         };
         /**
          * QueueStats
@@ -2386,6 +2442,45 @@ export interface components {
          */
         RunState: "pending" | "running" | "succeeded" | "failed";
         /**
+         * Sample
+         * @description A few figures of one moment; null for what was not known.
+         */
+        Sample: {
+            /**
+             * At
+             * @description Unix seconds.
+             */
+            at: number;
+            /** Backlog */
+            backlog: number | null;
+            /**
+             * Calls
+             * @description Since midnight.
+             */
+            calls: number | null;
+            /**
+             * Conversions
+             * @description Since midnight.
+             */
+            conversions: number | null;
+            /** On Call */
+            on_call: number | null;
+            /**
+             * P50
+             * @description Seconds within which half of changes were visible.
+             */
+            p50: number | null;
+            /** P99 */
+            p99: number | null;
+            /**
+             * Ready
+             * @description People ready to be called, by queue.
+             */
+            ready: {
+                [key: string]: number;
+            };
+        };
+        /**
          * SearchRequest
          * @description What to search by: exactly one of the three.
          * @example {
@@ -2512,6 +2607,30 @@ export interface components {
             /** Refreshed At */
             refreshed_at: string | null;
         };
+        /**
+         * Wallboard
+         * @description `wallboard`, of the topic of that name: everything of this moment.
+         */
+        Wallboard: {
+            agents: components["schemas"]["Agents"] | null;
+            /** Callbacks Missed */
+            callbacks_missed: number | null;
+            figures: components["schemas"]["Queues"] | null;
+            /**
+             * Outcomes Today
+             * @description Calls since midnight by outcome.
+             */
+            outcomes_today: {
+                [key: string]: number;
+            } | null;
+            /**
+             * Unavailable
+             * @description Reason code by part that is null because its service could not be asked.
+             */
+            unavailable: {
+                [key: string]: string;
+            };
+        };
     };
     responses: never;
     parameters: never;
@@ -2521,6 +2640,7 @@ export interface components {
 }
 export type Agent = components['schemas']['Agent'];
 export type AgentDay = components['schemas']['AgentDay'];
+export type AgentNow = components['schemas']['AgentNow'];
 export type AgentQueuesRequest = components['schemas']['AgentQueuesRequest'];
 export type Agents = components['schemas']['Agents'];
 export type Assignment = components['schemas']['Assignment'];
@@ -2562,9 +2682,11 @@ export type Found = components['schemas']['Found'];
 export type FoundPerson = components['schemas']['FoundPerson'];
 export type Freshness = components['schemas']['Freshness'];
 export type FreshnessMode = components['schemas']['FreshnessMode'];
+export type HeldAssignment = components['schemas']['HeldAssignment'];
 export type Hold = components['schemas']['Hold'];
 export type Ingest = components['schemas']['Ingest'];
 export type IngestState = components['schemas']['IngestState'];
+export type LastHour = components['schemas']['LastHour'];
 export type Latency = components['schemas']['Latency'];
 export type Outcome = components['schemas']['Outcome'];
 export type OutcomeCount = components['schemas']['OutcomeCount'];
@@ -2579,6 +2701,7 @@ export type QueueEntries = components['schemas']['QueueEntries'];
 export type QueueEntry = components['schemas']['QueueEntry'];
 export type QueueName = components['schemas']['QueueName'];
 export type Queues = components['schemas']['Queues'];
+export type QueueSizes = components['schemas']['QueueSizes'];
 export type QueueStats = components['schemas']['QueueStats'];
 export type Readiness = components['schemas']['Readiness'];
 export type Rebuild = components['schemas']['Rebuild'];
@@ -2600,6 +2723,7 @@ export type Rule = components['schemas']['Rule'];
 export type RunKind = components['schemas']['RunKind'];
 export type RunPhase = components['schemas']['RunPhase'];
 export type RunState = components['schemas']['RunState'];
+export type Sample = components['schemas']['Sample'];
 export type SearchRequest = components['schemas']['SearchRequest'];
 export type Suppressed = components['schemas']['Suppressed'];
 export type Suppression = components['schemas']['Suppression'];
@@ -2607,6 +2731,7 @@ export type SuppressionRequest = components['schemas']['SuppressionRequest'];
 export type Suppressions = components['schemas']['Suppressions'];
 export type Ticket = components['schemas']['Ticket'];
 export type Timeline = components['schemas']['Timeline'];
+export type Wallboard = components['schemas']['Wallboard'];
 export type $defs = Record<string, never>;
 export interface operations {
     health_live: {
@@ -2714,37 +2839,18 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "agents": [
+                     *       "present": 3,
+                     *       "on_call": 3,
+                     *       "available": 3,
+                     *       "wrap_up": 3,
+                     *       "on_break": 3,
+                     *       "listed": [
                      *         {
                      *           "agent_id": "text",
-                     *           "presence": "available",
-                     *           "presence_since": "2025-06-02T09:00:00.000000Z",
-                     *           "last_seen_at": "2025-06-02T09:00:00.000000Z",
-                     *           "allowed_queues": [
-                     *             "unsigned_users"
-                     *           ],
-                     *           "assignment": {
-                     *             "assignment_id": "text",
-                     *             "agent_id": "text",
-                     *             "user_id": "4711",
-                     *             "queue": "unsigned_users",
-                     *             "reason": "text",
-                     *             "score": 2.5,
-                     *             "started_at": "2025-06-02T09:00:00.000000Z",
-                     *             "lease_expires_at": "2025-06-02T09:00:00.000000Z",
-                     *             "fence": "4711"
-                     *           },
-                     *           "today": {
-                     *             "agent_id": "text",
-                     *             "calls": 3,
-                     *             "outcomes": [
-                     *               {
-                     *                 "outcome": "completed_form",
-                     *                 "calls": 3
-                     *               }
-                     *             ],
-                     *             "conversions": 3
-                     *           }
+                     *           "presence": "text",
+                     *           "since": "2025-06-02T09:00:00.000000Z",
+                     *           "calls_today": 3,
+                     *           "conversions_today": 3
                      *         }
                      *       ]
                      *     }
@@ -6660,7 +6766,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Server-sent events: ids are `epoch:offset`, data is an `Event`. `reset` says that events may be missing: fetch what is shown anew, unless a topic sends it. `reconnect` says why the stream ends and when to come back. A comment keeps it alive. */
+            /** @description Server-sent events: ids are `epoch:offset`, data is an `Event`. `reset` says that events may be missing: fetch what is shown anew, unless a topic sends it. Topics add events of their own, without ids: `assignment` is a `HeldAssignment`, `queues` is a `QueueSizes`, `wallboard` is a `Wallboard`, `history` is a `LastHour`, `pipeline` is a `Pipeline`. `reconnect` says why the stream ends and when to come back. A comment keeps it alive. */
             200: {
                 headers: {
                     [name: string]: unknown;
