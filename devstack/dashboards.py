@@ -328,7 +328,11 @@ DASHBOARDS: dict[str, tuple[str, Sequence[Panel]]] = {
                 "ops",
             ),
             Panel(
-                "Calls in progress", [("sum by (job) (dialler_grpc_server_in_progress)", "{{job}}")]
+                "In progress",
+                [
+                    ("sum by (job) (dialler_grpc_server_in_progress)", "{{job}} calls"),
+                    ("sum by (job) (dialler_http_server_in_progress)", "{{job}} requests"),
+                ],
             ),
             Panel(
                 "Database connections in use",

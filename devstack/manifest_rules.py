@@ -286,7 +286,7 @@ def one_owner_of_the_number_of_copies(overlay: Overlay) -> Iterator[str]:
 
 def scaling_metrics_exist(overlay: Overlay) -> Iterator[str]:
     """What autoscalers look at is exported, and the queue is the one that is read."""
-    for name in ("servicekit.metrics", "gateway.events"):
+    for name in ("servicekit.metrics", "gateway.edge", "gateway.events"):
         importlib.import_module(name)
     exported = {metric.name for metric in REGISTRY.collect()}
     for name, each in overlay.of("HorizontalPodAutoscaler").items():

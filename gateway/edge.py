@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from prometheus_client import Histogram
+from prometheus_client import Gauge, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.problems import HttpError, answer_to, pattern_of
@@ -34,6 +34,9 @@ _SECONDS = Histogram(
     "Time to answer a request, by route, method and status; of an event stream, its whole life.",
     ("route", "method", "status"),
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 60.0, 3600.0),
+)
+_IN_PROGRESS = Gauge(
+    "dialler_http_server_in_progress", "Requests being answered; event streams are not counted."
 )
 _log = logging.getLogger("gateway.access")
 
@@ -89,7 +92,11 @@ class Edge:
             scope["method"], parent=parent, kind=Kind.SERVER, may_last=is_stream
         ) as span:
             exchange = _Exchange(scope, send)
-            await self._answer(scope, receive, exchange)
+            if is_stream:
+                await self._answer(scope, receive, exchange)
+            else:
+                with _IN_PROGRESS.track_inprogress():
+                    await self._answer(scope, receive, exchange)
             route = _route(scope)
             _describe(span, scope["method"], route, exchange.status)
             self._record(scope, exchange, route)

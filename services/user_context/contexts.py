@@ -67,9 +67,7 @@ class Contexts:
         cached = await self._cache.read_many(user_ids, as_json=as_json)
         return await self._answers(user_ids, cached, as_json)
 
-    async def get_cached(
-        self, user_ids: Sequence[UserId], *, as_json: bool
-    ) -> list[bytes | None]:
+    async def get_cached(self, user_ids: Sequence[UserId], *, as_json: bool) -> list[bytes | None]:
         """Return each person's context that the cache holds fresh, None for all others.
 
         Only what is answered is counted.

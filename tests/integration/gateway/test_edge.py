@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client import REGISTRY
 
 from devstack.servers import Redis
 from gateway.testing import RunningGateway
@@ -395,3 +396,22 @@ async def test_taken_port_is_an_error(start: Any) -> None:
         taken.listen()
         with pytest.raises(OSError, match="in use"):
             await start(http_port=taken.getsockname()[1])
+
+
+async def test_requests_in_progress_are_counted_without_streams(
+    gateway: RunningGateway, supervisor: httpx.AsyncClient
+) -> None:
+    def in_progress() -> float | None:
+        return REGISTRY.get_sample_value("dialler_http_server_in_progress")
+
+    assert in_progress() == 0
+    gate = gateway.services.queue.gates["GetQueueStats"] = asyncio.Event()
+    async with supervisor.stream("GET", "/v1/events") as stream:
+        assert stream.status_code == 200
+        waiting = [asyncio.create_task(supervisor.get("/v1/queues")) for _ in range(3)]
+        async with asyncio.timeout(5):
+            while in_progress() != 3:  # noqa: ASYNC110 - a gauge tells nobody
+                await asyncio.sleep(0.01)
+        gate.set()
+        assert [it.status_code for it in await asyncio.gather(*waiting)] == [200] * 3
+        assert in_progress() == 0
