@@ -98,7 +98,9 @@ ALERTS = (
     ),
     Alert(
         "DiallerCaptureSilent",
-        "time() - max(dialler_cdc_ingest_capture_alive_timestamp_seconds > 0) > 120",
+        # Where heartbeats come: without them (AWS DMS) a quiet night would be silence.
+        "time() - max(dialler_cdc_ingest_capture_alive_timestamp_seconds > 0) > 120"
+        ' and on () sum(increase(dialler_cdc_ingest_records_total{kind="heartbeat"}[2d])) > 0',
         2,
         "page",
         "neither a change nor a heartbeat has come from MySQL for two minutes",
