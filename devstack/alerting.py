@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from servicekit import promises
+
 RUNBOOKS = "docs/runbooks"
 
-# Codes with which a server says that it is at fault, or too busy.
-FAULTS = "UNKNOWN|DEADLINE_EXCEEDED|UNIMPLEMENTED|INTERNAL|UNAVAILABLE|DATA_LOSS|RESOURCE_EXHAUSTED"
+FAULTS = "|".join(sorted(promises.FAULTS))
 CLAIM = "/dialler.queue.v1.QueueService/ClaimNext"
 
 

@@ -26,6 +26,7 @@ from gateway.schemas import (
 from gateway.topics import Topic
 from servicekit.errors import Exhausted, Unavailable
 from servicekit.event_stream import EventStream, StreamGap, StreamPosition
+from servicekit.promises import Promise
 
 BLOCK_SECONDS = 5.0
 BATCH = 500
@@ -45,6 +46,7 @@ _VISIBLE = Histogram(
     "event being given to those who listen.",
     buckets=_LATENCY_BUCKETS,
 )
+Promise("dialler_gateway_changes_visible", _VISIBLE, 3.0)
 _EVENT_LEG = Histogram(
     "dialler_gateway_event_seconds",
     "From something happening in the queue to its event being given to those who listen.",

@@ -9,7 +9,7 @@ _BUCKETS = (
     0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0,
 )  # fmt: skip
 
-_SERVED = Histogram(
+SERVED = Histogram(
     "dialler_grpc_server_seconds",
     "Time to answer a call, by method and status code.",
     ("method", "code"),
@@ -41,7 +41,7 @@ def in_progress_is(count: Callable[[], float]) -> None:
 @lru_cache(maxsize=4096)
 def served(method: str, code: str) -> Histogram:
     """Return the histogram of calls answered."""
-    return _SERVED.labels(method, code)
+    return SERVED.labels(method, code)
 
 
 @lru_cache(maxsize=4096)

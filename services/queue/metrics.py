@@ -2,7 +2,17 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from servicekit import metrics
+from servicekit.promises import FAULTS, Promise
+
 CLAIMS = Counter("dialler_queue_claims", "Claims by what they led to.", ("result",))
+Promise(
+    "dialler_queue_claims_answered",
+    metrics.SERVED,
+    0.5,
+    concerns=lambda labels: labels["method"].endswith("/ClaimNext"),
+    fails=lambda labels: labels["code"] in FAULTS,
+)
 CLAIM_BATCH = Histogram(
     "dialler_queue_claim_batch_size",
     "Claims that were served together.",

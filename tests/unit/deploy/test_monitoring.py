@@ -97,6 +97,14 @@ def test_burn_rates_are_of_the_promises() -> None:
     assert next(each for each in ALERTS if each.name == "DiallerWrongCall").severity == "page"
 
 
+def test_cloudwatch_watches_the_same_promises() -> None:
+    alarms = resources("AWS::CloudWatch::Alarm")
+    for name, objective in (("ChangesLate", OBJECTIVES[0]), ("ClaimsSlow", OBJECTIVES[1])):
+        alarm = alarms["service-alarms", name]
+        assert alarm["Threshold"] == pytest.approx(14.4 * 100 * (1 - objective.target))
+        assert objective.alert in alarm["AlarmDescription"]
+
+
 def test_cloudwatch_alarms_are_on_metrics_the_agent_brings(names: set[str]) -> None:
     agent = json.loads((AWS / "cloudwatch-agent.json").read_text("utf-8"))
     emf = agent["logs"]["metrics_collected"]["prometheus"]["emf_processor"]
@@ -110,6 +118,8 @@ def test_cloudwatch_alarms_are_on_metrics_the_agent_brings(names: set[str]) -> N
     }
     assert alarms
     for each in alarms.values():
-        assert each["MetricName"] in brought
+        stats = [it["MetricStat"] for it in each.get("Metrics", ()) if "MetricStat" in it]
+        asked = {it["Metric"]["MetricName"] for it in stats} or {each["MetricName"]}
+        assert asked <= brought
         (page,) = re.findall(r"docs/runbooks/\w+\.md", each["AlarmDescription"])
         assert (ROOT / page).exists()
