@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -16,6 +17,7 @@ from dialler.queue.v1.queue_pb2_grpc import QueueServiceStub
 from bench.claim_floor import BareSql
 from bench.claim_peers import BACKLOG, PgQueuer, Procrastinate
 from bench.claims import CONNECTIONS, Agent, Claims, Contender, crowd, paced
+from bench.load import cpu_seconds
 from bench.measurement import ROUNDS, Result, load_average, percentile, summarise
 from devstack.stack import Stack
 
@@ -36,6 +38,7 @@ async def measure(stack: Stack) -> list[Result]:
         for agents in CROWDS:
             results += await _at_once(contenders, agents)
         results += await _at_a_pace(contenders[:2])
+        results.append(await _cost(contenders[:2], stack.services["queue"].pid))
     return results
 
 
@@ -81,6 +84,23 @@ async def _at_a_pace(contenders: Sequence[Contender]) -> list[Result]:
         f" load {load_average()}"
     )
     return _latencies("claim_next_paced", ours, floor, conditions, contenders[1])
+
+
+async def _cost(contenders: Sequence[Contender], queue: int) -> Result:
+    """Return what the queue's process spends on a claim, beside who asks PostgreSQL by itself."""
+    costs: list[list[float]] = [[], []]
+    for _ in range(ROUNDS):
+        for mine, contender, pid in zip(costs, contenders, (queue, os.getpid()), strict=True):
+            before = cpu_seconds(pid)
+            claims = await crowd(contender, CROWDS[0], SECONDS)
+            mine.append((cpu_seconds(pid) - before) / len(claims.latencies) * 1e6)
+    return summarise(
+        "claim_next_cpu",
+        *costs,
+        unit="µs of that process's CPU a claim",
+        conditions=f"{CROWDS[0]} agents, each claim given back at once; load {load_average()}",
+        floor_name="bare SQL, the agents' own process included",
+    )
 
 
 async def _rounds(

@@ -27,7 +27,7 @@ from devstack.postgres_database import PostgresDatabase
 from devstack.stack import Stack
 
 # Jobs waiting when a round begins: more than a round can use up.
-BACKLOG = 20_000
+BACKLOG = 40_000
 
 
 class Procrastinate(Contender):
