@@ -2,6 +2,9 @@
 
 from prometheus_client import Counter, Gauge
 
+from services.reconciler.domain.drift import Difference, DriftKind
+from services.reconciler.domain.fingerprints import Table
+
 USERS = Counter(
     "dialler_reconciler_users", "People, by result: refreshed, moved, failed.", ("result",)
 )
@@ -25,3 +28,14 @@ MYSQL_SECONDS = Counter(
 )
 LEADING = Gauge("dialler_reconciler_leading", "1 for the copy that works.")
 RETRIES = Counter("dialler_reconciler_retries", "Calls tried again after a failure.")
+
+
+def drifted(difference: Difference) -> Counter:
+    """Return the counter of people who had drifted in that way."""
+    return DRIFT.labels(difference.kind.value.lower(), difference.table)
+
+
+# A series whose first value is 1 has never risen: the alert would not see a process's first drift.
+for _kind in DriftKind:
+    for _table in Table if _kind is DriftKind.OUTDATED else ("",):
+        drifted(Difference(_kind, str(_table)))

@@ -66,7 +66,7 @@ class Report:
         self.figures.users_drifted += len(drifted)
         self.figures.drift.update(it for _, it in found)
         for _, it in found:
-            metrics.DRIFT.labels(it.kind.value.lower(), it.table).inc()
+            metrics.drifted(it).inc()
         await self.save()
 
     def spend(self, cost: Cost) -> None:
