@@ -11,6 +11,17 @@ RUNBOOKS = "docs/runbooks"
 
 FAULTS = "|".join(sorted(promises.FAULTS))
 CLAIM = "/dialler.queue.v1.QueueService/ClaimNext"
+# Whoever is unready says so with 503, every few seconds.
+NO_PROBE = 'route!~"/healthz|/readyz"'
+# A series that a service has from its start to its end. The relay has none here: with AWS DMS
+# there is no relay, and where there is one its silence is DiallerCaptureSilent.
+ALWAYS_THERE = {
+    "user_context": "dialler_user_context_fills_fenced_total",
+    "queue": "dialler_queue_wrong_calls_total",
+    "cdc_ingest": "dialler_cdc_ingest_backlog_messages",
+    "reconciler": "dialler_reconciler_leading",
+    "gateway": "dialler_http_server_in_progress",
+}
 
 
 @dataclass(frozen=True)
@@ -99,8 +110,10 @@ ALERTS = (
     ),
     Alert(
         "DiallerCaptureSilent",
-        # Where heartbeats come: without them (AWS DMS) a quiet night would be silence.
-        "time() - max(dialler_cdc_ingest_capture_alive_timestamp_seconds > 0) > 120"
+        # Where heartbeats come: without them (AWS DMS) a quiet night would be silence. Over two
+        # days, because a process that starts during the silence knows nothing from before it.
+        "time() - max(max_over_time(dialler_cdc_ingest_capture_alive_timestamp_seconds[2d]) > 0)"
+        " > 120"
         ' and on () sum(increase(dialler_cdc_ingest_records_total{kind="heartbeat"}[2d])) > 0',
         2,
         "page",
@@ -162,6 +175,24 @@ ALERTS = (
         1,
         "ticket",
         "a transaction keeps PostgreSQL from cleaning up; the queue's tables grow and slow down",
+    ),
+    Alert(
+        "DiallerServiceAbsent",
+        " or ".join(
+            f'label_replace(absent({series}), "service", "{service}", "", "")'
+            for service, series in ALWAYS_THERE.items()
+        ),
+        5,
+        "page",
+        "no copy of a service tells anything of itself",
+    ),
+    Alert(
+        "DiallerGatewayFailing",
+        f'sum(rate(dialler_http_server_seconds_count{{{NO_PROBE},status=~"5.."}}[5m]))'
+        f" / sum(rate(dialler_http_server_seconds_count{{{NO_PROBE}}}[5m])) > 0.05",
+        5,
+        "page",
+        "over 5 % of the desks' requests fail",
     ),
     Alert(
         "DiallerServiceFailing",

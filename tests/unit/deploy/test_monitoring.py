@@ -16,9 +16,10 @@ import gateway
 import servicekit
 import services
 from devstack import monitoring
-from devstack.alerting import ALERTS, OBJECTIVES, alert_names, rules
+from devstack.alerting import ALERTS, ALWAYS_THERE, OBJECTIVES, alert_names, rules
 from devstack.aws_templates import FOLDER as AWS
 from devstack.aws_templates import resources
+from devstack.images import IMAGES
 
 ROOT = Path(__file__).parents[3]
 RUNBOOKS = ROOT / "docs" / "runbooks"
@@ -64,8 +65,16 @@ def test_what_an_alert_sees_rise_is_there_before_it_does(names: set[str]) -> Non
     }
     assert len(rising) > 2
     assert rising <= names
-    begun = {sample.name for family in REGISTRY.collect() for sample in family.samples}
-    assert rising <= begun
+    assert rising <= _begun()
+
+
+def test_whose_absence_is_told_is_there_from_the_start(names: set[str]) -> None:
+    assert set(ALWAYS_THERE.values()) <= names & _begun()
+    assert ALWAYS_THERE.keys() == set(IMAGES) - {"binlog_relay"}
+
+
+def _begun() -> set[str]:
+    return {sample.name for family in REGISTRY.collect() for sample in family.samples}
 
 
 def test_every_metric_of_a_dashboard_exists(names: set[str]) -> None:
