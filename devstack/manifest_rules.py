@@ -303,6 +303,26 @@ def scaling_metrics_exist(overlay: Overlay) -> Iterator[str]:
                 yield f"{name}: no such TriggerAuthentication"
 
 
+def metrics_are_read(overlay: Overlay) -> Iterator[str]:
+    """Where autoscalers go by pods' own metrics, somebody reads those of every pod."""
+    if not overlay.of("HorizontalPodAutoscaler"):
+        return
+    monitors = [each["spec"] for each in overlay.of("PodMonitor").values()]
+    for name, deployment in overlay.deployments.items():
+        ports = {each["name"] for each in overlay.container(name)["ports"]}
+        seen = [each for each in monitors if _matches(each["selector"], pod_labels(deployment))]
+        if not any(it["port"] in ports for each in seen for it in each["podMetricsEndpoints"]):
+            yield f"{name}: nobody reads its metrics"
+        # Rules and dashboards tell services apart by it.
+        if any(each.get("jobLabel") != NAME for each in seen):
+            yield f"{name}: its metrics have another job than its name"
+
+
+def _matches(selector: Manifest, labels: dict[str, str]) -> bool:
+    keys = [each["key"] for each in selector.get("matchExpressions", ())]
+    return selector.get("matchLabels", {}).items() <= labels.items() and labels.keys() >= set(keys)
+
+
 def connections_fit_the_databases(overlay: Overlay) -> Iterator[str]:
     """All copies with full pools stay within what the databases keep free for them."""
     for store, used in (("POSTGRES", postgres_connections), ("MYSQL", mysql_connections)):
@@ -422,6 +442,7 @@ RULES: tuple[Rule, ...] = (
     grace_is_long_enough,
     one_owner_of_the_number_of_copies,
     scaling_metrics_exist,
+    metrics_are_read,
     connections_fit_the_databases,
     pods_are_restricted,
     accounts_take_their_roles,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -64,6 +65,10 @@ def _hpa(overlay: Overlay) -> Any:
 
 def _scaled(overlay: Overlay) -> Any:
     return overlay.of("ScaledObject")["cdc-ingest"]["spec"]
+
+
+def _monitor(overlay: Overlay) -> Any:
+    return overlay.of("PodMonitor")["dialler"]["spec"]
 
 
 def _variable(overlay: Overlay, service: str, variable: str, value: str | None) -> None:
@@ -314,6 +319,26 @@ BROKEN: list[tuple[Rule, str, Change]] = [
         lambda o: _scaled(o)["triggers"][1]["metadata"].update(dimensionValue="other"),
     ),
     (
+        rules.metrics_are_read,
+        "nobody reads them",
+        lambda o: _without(o, "PodMonitor", "dialler"),
+    ),
+    (
+        rules.metrics_are_read,
+        "pods that are not looked for",
+        lambda o: _monitor(o)["selector"].update(matchLabels={NAME: "queue"}),
+    ),
+    (
+        rules.metrics_are_read,
+        "a port of another name",
+        lambda o: _monitor(o)["podMetricsEndpoints"][0].update(port="prometheus"),
+    ),
+    (
+        rules.metrics_are_read,
+        "all services one job",
+        lambda o: _monitor(o).pop("jobLabel"),
+    ),
+    (
         rules.connections_fit_the_databases,
         "more copies than PostgreSQL has room for",
         lambda o: _hpa(o).update(maxReplicas=30),
@@ -390,6 +415,7 @@ def test_every_rule_is_shown_to_find_something() -> None:
         ),
         ("ScaledObject", lambda each: each["spec"]["triggers"][1]["metadata"].pop("awsRegion")),
         ("TriggerAuthentication", lambda each: each["spec"]["podIdentity"].update(provider="eks")),
+        ("PodMonitor", lambda each: each["spec"].update(podMetricsEndpoint=[])),
         ("ExternalSecret", lambda each: each["spec"]["data"][0].pop("remoteRef")),
         ("ExternalSecret", lambda each: each.update(kind="ExternalSecrets")),
     ],
@@ -463,6 +489,18 @@ def test_nothing_of_the_components_is_left_to_be_set(name: str) -> None:
     for step in ("foundation", "migrations", "services"):
         assert "set-by-overlay" not in rendered_text(FOLDER / "overlays" / name / step)
     assert of_kind(_overlay(name).manifests, "ConfigMap").keys().isdisjoint({"site"})
+
+
+def test_the_adapter_of_the_page_serves_what_autoscalers_ask_for() -> None:
+    page = (FOLDER.parents[1] / "docs" / "kubernetes.md").read_text(encoding="utf-8")
+    [block] = re.findall(r"```yaml\n(rules:.+?)```", page, re.DOTALL)
+    [rule] = yaml.safe_load(block)["rules"]
+    [served] = re.findall(r'__name__=~"([^"]+)"', rule["seriesQuery"])
+    hpas = _overlay("production").of("HorizontalPodAutoscaler").values()
+    metrics = [each for hpa in hpas for each in hpa["spec"]["metrics"] if each["type"] == "Pods"]
+    assert len(metrics) == 4
+    for each in metrics:
+        assert re.fullmatch(served, each["pods"]["metric"]["name"])
 
 
 def test_callers_find_new_pods_as_soon_as_the_page_says() -> None:
