@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -17,18 +18,30 @@ from devstack.dashboards import DASHBOARDS, dashboard_json
 from devstack.packages import PackageMissing, require_program
 
 FOLDER = Path(__file__).parent.parent / "deploy" / "monitoring"
+# The same rules as an object, since a Prometheus of the operator reads no other.
+OBJECT = FOLDER.parent / "k8s" / "components" / "prometheus" / "rules.yaml"
 
 
 def files() -> dict[Path, str]:
-    """Return what is to be under deploy/monitoring."""
+    """Return what is to be under deploy/monitoring, and the object with the rules."""
     head = (
         "# Written by `make monitoring`; to change them change devstack/alerting.py.\n"
         "# Burn-rate windows and factors are the SRE Workbook's; both of a pair must burn.\n"
     )
     written = yaml.safe_dump(rules(), sort_keys=False, width=100)
     made = {FOLDER / "rules.yaml": head + written}
+    made[OBJECT] = head + yaml.safe_dump(_rules_object(), sort_keys=False, width=100)
     made |= {FOLDER / "dashboards" / f"{name}.json": dashboard_json(name) for name in DASHBOARDS}
     return made
+
+
+def _rules_object() -> dict[str, Any]:
+    return {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": {"name": "dialler", "labels": {"app.kubernetes.io/part-of": "dialler"}},
+        "spec": rules(),
+    }
 
 
 def expressions() -> list[str]:

@@ -416,6 +416,7 @@ def test_every_rule_is_shown_to_find_something() -> None:
         ("ScaledObject", lambda each: each["spec"]["triggers"][1]["metadata"].pop("awsRegion")),
         ("TriggerAuthentication", lambda each: each["spec"]["podIdentity"].update(provider="eks")),
         ("PodMonitor", lambda each: each["spec"].update(podMetricsEndpoint=[])),
+        ("PrometheusRule", lambda each: each["spec"]["groups"][1]["rules"][0].pop("alert")),
         ("ExternalSecret", lambda each: each["spec"]["data"][0].pop("remoteRef")),
         ("ExternalSecret", lambda each: each.update(kind="ExternalSecrets")),
     ],
