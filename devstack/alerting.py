@@ -13,6 +13,7 @@ FAULTS = "|".join(sorted(promises.FAULTS))
 CLAIM = "/dialler.queue.v1.QueueService/ClaimNext"
 # Whoever is unready says so with 503, every few seconds.
 NO_PROBE = 'route!~"/healthz|/readyz"'
+LAST_FULL = 'dialler_reconciler_last_success_timestamp_seconds{kind="full"}'
 # A series that a service has from its start to its end. The relay has none here: with AWS DMS
 # there is no relay, and where there is one its silence is DiallerCaptureSilent.
 ALWAYS_THERE = {
@@ -103,7 +104,10 @@ ALERTS = (
     Alert(
         "DiallerBacklogOld",
         "time() - min(dialler_cdc_ingest_applied_through_timestamp_seconds > 0) > 60"
-        " and max(dialler_cdc_ingest_backlog_messages) > 0",
+        " and max(dialler_cdc_ingest_backlog_messages) > 0"
+        # Who starts again and again has never applied anything: only the backlog tells.
+        " or max(dialler_cdc_ingest_backlog_messages) > 0 unless on ()"
+        ' sum(increase(dialler_cdc_ingest_messages_total{result=~"done|dead"}[5m])) > 0',
         3,
         "page",
         "changes captured over a minute ago are not applied yet",
@@ -156,7 +160,11 @@ ALERTS = (
     ),
     Alert(
         "DiallerReconcileOverdue",
-        'time() - max(dialler_reconciler_last_success_timestamp_seconds{kind="full"} > 0) > 43200',
+        # A process that has had no success has no such series: what others had seen counts, and
+        # after a bad roll-out that there has been none at all.
+        f"time() - max(max_over_time({LAST_FULL}[12h])) > 43200"
+        " or sum(dialler_reconciler_leading offset 12h) > 0"
+        f" unless on () max_over_time({LAST_FULL}[12h])",
         10,
         "ticket",
         "no full comparison has succeeded for twelve hours",
