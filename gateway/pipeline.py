@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from dialler.user_context.v1.user_context_pb2_grpc import UserContextServiceAsyncStub
 
 PART_SECONDS = 1.0
+# Copies answer in turn: among three, as during a roll-out, the active one is met.
+RELAYS_ASKED = 3
 
 T = TypeVar("T")
 
@@ -99,9 +101,9 @@ class Ingest(BaseModel):
 
 
 class Relay(BaseModel):
-    """Where one copy of the relay stands in MySQL's binlog."""
+    """Where the active copy of the relay stands in MySQL's binlog."""
 
-    active: bool = Field(description="False for a standby copy.")
+    active: bool = Field(description="False when only standby copies were met.")
     file: str
     offset: Id
     gtid: str | None
@@ -207,8 +209,13 @@ class PipelineReader:
         return Ingest.of(await configured(self._ingest).GetStatus(request))
 
     async def _read_relay(self) -> Relay:
-        request = binlog_relay_pb2.GetPositionRequest()
-        return Relay.of(await configured(self._relay).GetPosition(request))
+        """Return where the active copy stands; a standby's word when none is met."""
+        relay, request = configured(self._relay), binlog_relay_pb2.GetPositionRequest()
+        for _ in range(RELAYS_ASKED - 1):
+            answer = await relay.GetPosition(request)
+            if answer.active:
+                return Relay.of(answer)
+        return Relay.of(await relay.GetPosition(request))
 
     async def _read_cache(self) -> Cache:
         request = user_context_pb2.GetCacheStatsRequest()

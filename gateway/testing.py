@@ -251,11 +251,16 @@ def _letter() -> cdc_ingest_pb2.DeadLetter:
 
 @dataclass
 class FakeRelay(Fake, binlog_relay_pb2_grpc.BinlogRelayServiceServicer):
-    """A relay at a fixed position."""
+    """Copies of a relay at a fixed position; the first `standbys` answers are a standby's."""
+
+    standbys: int = 0
 
     async def GetPosition(self, request: Any, context: Any) -> Any:
         """Return it."""
         await self.received("GetPosition", request)
+        if self.standbys:
+            self.standbys -= 1
+            return binlog_relay_pb2.GetPositionResponse(file="binlog.000003", offset=4711)
         return binlog_relay_pb2.GetPositionResponse(active=True, file="binlog.000003", offset=4711)
 
 

@@ -292,6 +292,15 @@ async def test_somebody_elses_or_ended_assignment(
     assert reason(response, 409) == "ASSIGNMENT_NOT_LIVE"
 
 
+async def test_pipeline_is_the_active_relays_word(
+    gateway: RunningGateway, supervisor: httpx.AsyncClient
+) -> None:
+    relay = gateway.services.binlog_relay
+    for standbys, is_active in ((0, True), (1, True), (2, True), (9, False)):
+        relay.standbys = standbys
+        assert (await supervisor.get("/v1/pipeline")).json()["relay"]["active"] is is_active
+
+
 async def test_pipeline(gateway: RunningGateway, supervisor: httpx.AsyncClient) -> None:
     body = (await supervisor.get("/v1/pipeline")).json()
     assert body["ingest"]["backlog_messages"] == 5

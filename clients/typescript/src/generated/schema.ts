@@ -2331,12 +2331,12 @@ export interface components {
         };
         /**
          * Relay
-         * @description Where one copy of the relay stands in MySQL's binlog.
+         * @description Where the active copy of the relay stands in MySQL's binlog.
          */
         Relay: {
             /**
              * Active
-             * @description False for a standby copy.
+             * @description False when only standby copies were met.
              */
             active: boolean;
             /** File */
