@@ -102,9 +102,10 @@ def described(app: FastAPI) -> dict[str, Any]:
     template = "#/components/schemas/{model}"
     models: list[type[BaseModel]] = [Problem, Event, *SHOWN.values()]
     for model in models:
-        schema = model.model_json_schema(ref_template=template)
-        schemas |= schema.pop("$defs", {})
-        schemas[model.__name__] = schema
+        schema = model.model_json_schema(ref_template=template, mode="serialization")
+        for name, each in (schema.pop("$defs", {}) | {model.__name__: schema}).items():
+            if schemas.setdefault(name, each) != each:
+                raise ValueError(f"two models of the API are called {name}")
     schemas["Context"] = _of_message(user_context_pb2.UserContext.DESCRIPTOR)
     add_examples(document)
     return document

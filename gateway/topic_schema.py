@@ -4,7 +4,7 @@ from pydantic import BaseModel, Field
 
 from gateway.pipeline import Pipeline
 from gateway.schemas import Assignment, Queues, QueueStats
-from gateway.wallboard import Agents
+from gateway.wallboard import AgentsNow
 
 _UNAVAILABLE = "Reason code by part that is null because its service could not be asked."
 
@@ -28,7 +28,7 @@ class Wallboard(BaseModel):
     figures: Queues | None
     outcomes_today: dict[str, int] | None = Field(description="Calls since midnight by outcome.")
     callbacks_missed: int | None
-    agents: Agents | None
+    agents: AgentsNow | None
     unavailable: dict[str, str] = Field(description=_UNAVAILABLE)
 
 

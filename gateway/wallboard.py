@@ -36,7 +36,7 @@ class AgentNow(BaseModel):
     conversions_today: int
 
 
-class Agents(BaseModel):
+class AgentsNow(BaseModel):
     """How many agents are doing what, and who; those gone are left out."""
 
     present: int
@@ -135,7 +135,7 @@ class Boards:
         unavailable = dict(queues["unavailable"])
         request = queue_pb2.ListAgentsRequest()
         answer = await part("agents", lambda: self._queue.ListAgents(request), unavailable)
-        agents = None if answer is None else Agents.of(answer.agents).model_dump(mode="json")
+        agents = None if answer is None else AgentsNow.of(answer.agents).model_dump(mode="json")
         return {**queues, "agents": agents, "unavailable": unavailable}
 
     async def _read_pipeline(self) -> Reading:

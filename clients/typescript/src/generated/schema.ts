@@ -842,9 +842,17 @@ export interface components {
         };
         /**
          * Agents
-         * @description How many agents are doing what, and who; those gone are left out.
+         * @description Every agent known, by id.
          */
         Agents: {
+            /** Agents */
+            agents: components["schemas"]["Agent"][];
+        };
+        /**
+         * AgentsNow
+         * @description How many agents are doing what, and who; those gone are left out.
+         */
+        AgentsNow: {
             /** Available */
             available: number;
             /** Listed */
@@ -2612,7 +2620,7 @@ export interface components {
          * @description `wallboard`, of the topic of that name: everything of this moment.
          */
         Wallboard: {
-            agents: components["schemas"]["Agents"] | null;
+            agents: components["schemas"]["AgentsNow"] | null;
             /** Callbacks Missed */
             callbacks_missed: number | null;
             figures: components["schemas"]["Queues"] | null;
@@ -2643,6 +2651,7 @@ export type AgentDay = components['schemas']['AgentDay'];
 export type AgentNow = components['schemas']['AgentNow'];
 export type AgentQueuesRequest = components['schemas']['AgentQueuesRequest'];
 export type Agents = components['schemas']['Agents'];
+export type AgentsNow = components['schemas']['AgentsNow'];
 export type Assignment = components['schemas']['Assignment'];
 export type Assignments = components['schemas']['Assignments'];
 export type Attempt = components['schemas']['Attempt'];
@@ -2839,18 +2848,37 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "present": 3,
-                     *       "on_call": 3,
-                     *       "available": 3,
-                     *       "wrap_up": 3,
-                     *       "on_break": 3,
-                     *       "listed": [
+                     *       "agents": [
                      *         {
                      *           "agent_id": "text",
-                     *           "presence": "text",
-                     *           "since": "2025-06-02T09:00:00.000000Z",
-                     *           "calls_today": 3,
-                     *           "conversions_today": 3
+                     *           "presence": "available",
+                     *           "presence_since": "2025-06-02T09:00:00.000000Z",
+                     *           "last_seen_at": "2025-06-02T09:00:00.000000Z",
+                     *           "allowed_queues": [
+                     *             "unsigned_users"
+                     *           ],
+                     *           "assignment": {
+                     *             "assignment_id": "text",
+                     *             "agent_id": "text",
+                     *             "user_id": "4711",
+                     *             "queue": "unsigned_users",
+                     *             "reason": "text",
+                     *             "score": 2.5,
+                     *             "started_at": "2025-06-02T09:00:00.000000Z",
+                     *             "lease_expires_at": "2025-06-02T09:00:00.000000Z",
+                     *             "fence": "4711"
+                     *           },
+                     *           "today": {
+                     *             "agent_id": "text",
+                     *             "calls": 3,
+                     *             "outcomes": [
+                     *               {
+                     *                 "outcome": "completed_form",
+                     *                 "calls": 3
+                     *               }
+                     *             ],
+                     *             "conversions": 3
+                     *           }
                      *         }
                      *       ]
                      *     }
