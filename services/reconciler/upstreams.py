@@ -13,7 +13,7 @@ from dialler.user_context.v1 import user_context_pb2, user_context_pb2_grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.reconciler.domain.drift import Applied, Cached
-from services.reconciler.domain.fingerprints import Table
+from services.reconciler.domain.fingerprints import Table, are_records
 from services.reconciler.domain.freshness import Pipeline
 
 if TYPE_CHECKING:
@@ -173,8 +173,9 @@ class Upstreams:
             facts.row_fingerprint_bytes,
             strict=True,
         ):
-            rows = facts.row_fingerprints[start : start + size]
-            start += size
+            end = start + size
+            rows = facts.row_fingerprints[start:end] if are_records(size) else b""
+            start = end
             found[user_id] = Applied(version, context, rows, user_id in absent, user_id in altered)
         return found
 

@@ -60,6 +60,11 @@ def unpack(row_fingerprints: bytes) -> PersonRows:
     return PersonRows(both & _LOW, both >> 32, addresses, hanging)
 
 
+def are_records(size_bytes: int) -> bool:
+    """Return whether so many bytes can be records: some, and none of them in part."""
+    return size_bytes > 0 and size_bytes % _RECORD.size == 0
+
+
 def differing_tables(ours: bytes, theirs: bytes) -> list[Table]:
     """Return the tables in which a person's rows differ; neither may be empty."""
     if ours == theirs:
@@ -108,7 +113,7 @@ class Held:
     """What the queue applied of everybody, in little room: about 100 bytes a person.
 
     `absent` were applied as not existing, `altered` have entries that nothing applied made, of
-    `unverified` no rows are known, be it that there are none.
+    `unverified` no rows are known, be it that there are none, or that what is held is no records.
     """
 
     def __init__(self) -> None:
@@ -147,7 +152,7 @@ class Held:
         self, user_ids: Iterable[int], contexts: Iterable[int], sizes: Iterable[int], blob: bytes
     ) -> None:
         """Add people with higher ids; `sizes` are of each one's records in `blob`, in bytes."""
-        records = _RECORD.iter_unpack(blob)
+        left = memoryview(blob)
         users, claims = self._own[Table.USERS], self._own[Table.CLAIMS]
         addresses = self._own[Table.USER_ADDRESSES]
         requirements = self._hanging[Table.CLAIM_REQUIREMENTS]
@@ -155,17 +160,18 @@ class Held:
         self._contexts.extend(contexts)
         for user_id, size in zip(user_ids, sizes, strict=True):
             self._user_ids.append(user_id)
-            if not size:
+            mine, left = left[:size], left[size:]
+            if not are_records(size):
                 self.unverified.add(user_id)
                 for own in (users, claims, addresses):
                     own.append(0)
                 continue
+            records = _RECORD.iter_unpack(mine)
             both, address, _ = next(records)
             users.append(both & _LOW)
             claims.append(both >> 32)
             addresses.append(address)
-            for _ in range(size // _RECORD.size - 1):
-                claim_id, first, second = next(records)
+            for claim_id, first, second in records:
                 self._claim_ids.append(claim_id)
                 self._claim_users.append(user_id)
                 requirements.append(first)
