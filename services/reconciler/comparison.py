@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from services.reconciler.domain.fingerprints import Held, Table, differing_owners
 from services.reconciler.domain.runs import RunPhase
 from services.reconciler.looking import Looking, pages
+from services.reconciler.pace import Pace
 from services.reconciler.patience import Patience
 from services.reconciler.reading import MainAppReading
 from services.reconciler.report import Report
@@ -25,12 +26,14 @@ class Comparison:
         report: Report,
         reading: MainAppReading,
         looking: Looking,
+        pace: Pace,
     ) -> None:
         self._upstreams = upstreams
         self._patience = patience
         self._report = report
         self._reading = reading
         self._looking = looking
+        self._pace = pace
 
     async def suspects(self) -> tuple[set[int], bool]:
         """Return who may have drifted, and whether the queue knows anybody at all."""
@@ -106,6 +109,7 @@ class Comparison:
             theirs |= owners
             self._report.spend(cost)
             await self._report.step(len(page))
+            await self._pace.rest(cost)
         return differing_owners(held.in_ranges(table, numbers), theirs)
 
     async def _read_owners(

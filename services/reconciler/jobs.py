@@ -1,6 +1,7 @@
 """What each kind of run does."""
 
 from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -12,6 +13,7 @@ from services.reconciler.domain.drift import Difference, DriftKind
 from services.reconciler.domain.freshness import FreshnessMode
 from services.reconciler.domain.runs import RunKind, RunPhase
 from services.reconciler.looking import Looking
+from services.reconciler.pace import Pace
 from services.reconciler.patience import Patience, Pauses
 from services.reconciler.reading import MainAppReading
 from services.reconciler.rechecking import Rechecking, Waits
@@ -72,27 +74,37 @@ class Jobs:
     async def _compare_everybody(self, report: Report, patience: Patience) -> None:
         upstreams, limits = self._upstreams, self._limits
         reading = MainAppReading(upstreams, patience, report, self._clock, limits.load_share)
-        looking = Looking(upstreams, patience, report)
-        comparison = Comparison(upstreams, patience, report, reading, looking)
+        pace = Pace(limits.load_share)
+        looking = Looking(upstreams, patience, report, pace)
+        comparison = Comparison(upstreams, patience, report, reading, looking, pace)
         suspects, is_anybody_known = await comparison.suspects()
         await self._settle(report, patience, suspects, may_accuse=is_anybody_known)
 
     async def _compare_changed(self, report: Report, patience: Patience) -> None:
         limits = self._limits
-        last = await self._store.last_success([RunKind.CHANGED, RunKind.FULL])
-        since = (last or self._clock.now() - limits.changed_every) - limits.changed_overlap
+        now = self._clock.now()
+        last = await self._store.last_success([RunKind.CHANGED, RunKind.FULL], now)
+        since = (last or now - limits.changed_every) - limits.changed_overlap
         await report.enter(RunPhase.READING)
         changed: set[int] = set()
 
         def begin() -> AsyncIterator[tuple[Sequence[int], Cost]]:
             return self._upstreams.stream_changed(since, limits.load_share)
 
-        async for user_ids, cost in patience.follow(begin):
+        async for user_ids, cost in patience.follow(begin, starts_over=True):
             changed.update(user_ids)
             report.spend(cost)
             await report.step(cost.rows)
         report.figures.users_checked = len(changed)
-        await self._settle(report, patience, changed, may_accuse=True)
+        may_accuse = await self._is_anybody_known(patience)
+        await self._settle(report, patience, changed, may_accuse=may_accuse)
+
+    async def _is_anybody_known(self, patience: Patience) -> bool:
+        blocks = patience.follow(lambda: self._upstreams.stream_applied(0))
+        async with aclosing(blocks):
+            async for block in blocks:
+                return bool(block.user_ids)
+        return False
 
     async def _settle(
         self, report: Report, patience: Patience, suspects: Iterable[int], *, may_accuse: bool
@@ -111,9 +123,12 @@ class Jobs:
         )
         wanted = set(suspects)
         if may_accuse and await self._has_change_capture():
-            looking = Looking(self._upstreams, patience, report)
+            looking = Looking(self._upstreams, patience, report, Pace(limits.load_share))
             rechecking = Rechecking(self._upstreams, looking, report, self._clock, limits.waits)
             findings = await rechecking.judge(wanted)
+            if not await self._has_change_capture():
+                # It fell silent between the looks: what differs was never on its way.
+                findings.acquit()
             await report.add_drift(findings.drifted)
             report.figures.users_unsettled += findings.unsettled
             wanted = findings.others | findings.drifted.keys()

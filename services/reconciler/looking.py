@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 
 from servicekit.errors import Unavailable
 from services.reconciler.domain.drift import Cached, Look
+from services.reconciler.pace import Pace
 from services.reconciler.patience import Patience
 from services.reconciler.report import Report
 from services.reconciler.upstreams import Upstreams
@@ -19,10 +20,13 @@ _log = logging.getLogger(__name__)
 class Looking:
     """Looks at people; without Redis the cache is left out, since it then serves nothing."""
 
-    def __init__(self, upstreams: Upstreams, patience: Patience, report: Report) -> None:
+    def __init__(
+        self, upstreams: Upstreams, patience: Patience, report: Report, pace: Pace
+    ) -> None:
         self._upstreams = upstreams
         self._patience = patience
         self._report = report
+        self._pace = pace
 
     async def look(self, user_ids: Iterable[int]) -> dict[int, Look]:
         """Return each of these people as they are found."""
@@ -34,7 +38,8 @@ class Looking:
     async def everything_cached(self) -> AsyncGenerator[dict[int, Cached], None]:
         """Yield what the cache would serve of everybody, somebody perhaps twice."""
         with suppress(_NoCacheError):
-            async for page in self._patience.follow(self._everything_if_there):
+            follow = self._patience.follow
+            async for page in follow(self._everything_if_there, starts_over=True):
                 yield page
 
     async def inspect(self, user_ids: Sequence[int]) -> dict[int, Cached]:
@@ -53,6 +58,7 @@ class Looking:
             ask(lambda: self._upstreams.read_rows(user_ids)), self.inspect(user_ids)
         )
         self._report.spend(cost)
+        await self._pace.rest(cost)
         return {
             user_id: Look(rows.get(user_id), applied.get(user_id), cached.get(user_id))
             for user_id in user_ids

@@ -77,15 +77,23 @@ class Patience:
                 self._succeeded()
                 return answer
 
-    async def follow(self, begin: Callable[[], AsyncIterator[T]]) -> AsyncGenerator[T, None]:
+    async def follow(
+        self, begin: Callable[[], AsyncIterator[T]], *, starts_over: bool = False
+    ) -> AsyncGenerator[T, None]:
         """Yield a stream's items; `begin` is called again, to go on, after a failure.
 
-        Raises what `ask` does.
+        Where it `starts_over` then, items are yielded again, and only those beyond the most there
+        ever were count as a success: it would else be begun for ever. Raises what `ask` does.
         """
+        furthest = 0
         while True:
+            place = 0
             try:
                 async for item in begin():
-                    self._succeeded()
+                    place += 1
+                    if place > furthest or not starts_over:
+                        furthest = place
+                        self._succeeded()
                     yield item
             except PASSING as error:
                 await self._pause(error)

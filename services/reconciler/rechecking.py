@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import Enum, auto
 
 from servicekit.clock import Clock
 from servicekit.errors import ServiceError
@@ -18,6 +19,14 @@ _ROUNDS = 3
 _POLL_SECONDS = 0.5
 # Each poll may reach another copy of the ingest.
 _POLLS_THAT_AGREE = 3
+
+
+class _Said(Enum):
+    """What the ingest says of a moment; one that cannot be asked has nobody's word for it."""
+
+    APPLIED = auto()
+    BEHIND = auto()
+    NOTHING = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +44,12 @@ class Findings:
     drifted: dict[int, set[Difference]] = field(default_factory=dict)
     others: set[int] = field(default_factory=set)
     unsettled: int = 0
+
+    def acquit(self) -> None:
+        """Accuse nobody: it cannot be told whether changes are on their way."""
+        self.others |= self.drifted.keys()
+        self.unsettled += len(self.drifted)
+        self.drifted = {}
 
 
 class Rechecking:
@@ -61,7 +76,8 @@ class Rechecking:
         for _ in range(_ROUNDS):
             if not looks:
                 break
-            await self._arrived(looked_at)
+            if not await self._has_arrived(looked_at):
+                break
             looked_at = self._clock.now()
             looks = await self._judge_again(looks, findings)
             await self._report.step()
@@ -83,25 +99,32 @@ class Rechecking:
                 moving[user_id] = look
         return moving
 
-    async def _arrived(self, looked_at: datetime) -> None:
-        """Return once what was committed before then should have been applied."""
+    async def _has_arrived(self, looked_at: datetime) -> bool:
+        """Return once what was committed before then should have been applied.
+
+        False when it has been waited for as long as may be, and the ingest either says that it
+        has not come so far, or does not answer. Where it cannot tell, the clock alone decides.
+        """
         waits = self._waits
         await asyncio.sleep(waits.shortest_seconds)
         if not self._upstreams.is_watching:
-            return
+            return True
         given_up_at = looked_at + timedelta(seconds=waits.longest_seconds)
         agreeing = 0
-        while agreeing < _POLLS_THAT_AGREE and self._clock.now() < given_up_at:
-            agreeing = agreeing + 1 if await self._is_applied(looked_at) else 0
-            if agreeing < _POLLS_THAT_AGREE:
-                await asyncio.sleep(_POLL_SECONDS if not agreeing else 0)
+        while True:
+            said = await self._said_of(looked_at)
+            agreeing = agreeing + 1 if said is _Said.APPLIED else 0
+            if agreeing >= _POLLS_THAT_AGREE:
+                return True
+            if self._clock.now() >= given_up_at:
+                return said is not _Said.BEHIND
+            await asyncio.sleep(_POLL_SECONDS if not agreeing else 0)
 
-    async def _is_applied(self, moment: datetime) -> bool:
+    async def _said_of(self, moment: datetime) -> _Said:
         try:
             pipeline = await self._upstreams.pipeline()
         except ServiceError:
-            # Without an answer the clock alone decides.
-            return False
+            return _Said.BEHIND
         if pipeline is None or pipeline.applied_through is None:
-            return False
-        return pipeline.applied_through >= moment
+            return _Said.NOTHING
+        return _Said.APPLIED if pipeline.applied_through >= moment else _Said.BEHIND

@@ -1,5 +1,6 @@
 """The report of a run while it is written."""
 
+from collections import Counter
 from collections.abc import Mapping
 from uuid import UUID
 
@@ -7,7 +8,7 @@ from servicekit.clock import Clock
 from services.reconciler import metrics
 from services.reconciler.domain.drift import Difference
 from services.reconciler.domain.runs import Figures, Run, RunPhase, RunState
-from services.reconciler.store import RunStore
+from services.reconciler.store import Drifted, RunStore
 from services.reconciler.upstreams import Cost
 
 _SAVE_SECONDS = 0.5
@@ -23,11 +24,14 @@ class Report:
 
     def __init__(self, store: RunStore, run: Run, holder: UUID, clock: Clock) -> None:
         self.figures: Figures = run.figures
+        self.figures.begin_again()
         self.run = run
         self._store = store
         self._holder = holder
         self._clock = clock
         self._saved_at = clock.monotonic()
+        # Found when the report was full.
+        self._beyond: list[Drifted] = []
 
     async def enter(self, phase: RunPhase, total: int = 0) -> None:
         """Begin a phase of so many steps."""
@@ -59,14 +63,19 @@ class Report:
         await self._store.save_checkpoint(self.run.run_id, self._holder, checkpoint)
 
     async def add_drift(self, drifted: Mapping[int, set[Difference]]) -> None:
-        """Count people who had drifted, and keep who they are."""
-        kept = sum(self.figures.drift.values())
+        """Count people who had drifted, and keep who they are.
+
+        Whoever an attempt before this one found, and had no time to put right, counts once.
+        """
+        figures, before = self.figures, self.figures.drift
+        room = max(0, MAX_DRIFT_KEPT - sum(before.values()))
         found = [(user_id, it) for user_id, those in drifted.items() for it in sorted(those)]
-        await self._store.add_drift(self.run.run_id, found[: max(0, MAX_DRIFT_KEPT - kept)])
-        self.figures.users_drifted += len(drifted)
-        self.figures.drift.update(it for _, it in found)
-        for _, it in found:
-            metrics.drifted(it).inc()
+        kept = await self._store.add_drift(self.run.run_id, found[:room])
+        self._beyond += found[room:]
+        figures.users_drifted = kept.users + len({user_id for user_id, _ in self._beyond})
+        figures.drift = kept.differences + Counter(it for _, it in self._beyond)
+        for it, more in (figures.drift - before).items():
+            metrics.drifted(it).inc(more)
         await self.save()
 
     def spend(self, cost: Cost) -> None:

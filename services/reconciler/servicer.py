@@ -110,7 +110,8 @@ class ReconcilerServicer(reconciler_pb2_grpc.ReconcilerServiceServicer):
         )
         _set(answer.since, now_is.since)
         _set(answer.capture_alive_at, now_is.capture_alive_at)
-        _set(answer.verified_at, await self._store.last_success([RunKind.FULL]))
+        verified_at = await self._store.last_success([RunKind.FULL], self._clock.now())
+        _set(answer.verified_at, verified_at)
         return answer
 
 

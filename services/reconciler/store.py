@@ -4,8 +4,8 @@ import contextlib
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
-from typing import Any, Final
+from datetime import datetime, timedelta
+from typing import Any, Final, NamedTuple
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -14,6 +14,7 @@ from sqlalchemy import (
     ColumnElement,
     Executable,
     Row,
+    and_,
     delete,
     func,
     select,
@@ -40,9 +41,19 @@ _READ = [column for column in runs.c if column.name not in _UNREAD]
 _LOCK_KEY: Final = zlib.crc32(b"reconciler")
 _ANSWER_SECONDS: Final = 3.0
 _REQUEST_ATTEMPTS: Final = 5
+# What clocks of copies may differ by.
+_CLOCKS_APART: Final = timedelta(minutes=1)
+_RUNS_PER_DELETION: Final = 1_000
 
 # A row of the page of drift that came before.
 Drifted = tuple[int, Difference]
+
+
+class DriftKept(NamedTuple):
+    """How many people a run has found to have drifted, and in how many of them each difference."""
+
+    users: int
+    differences: Counter[Difference]
 
 
 class RunStore:
@@ -98,22 +109,36 @@ class RunStore:
         query = select(*_READ).order_by(runs.c.requested_at.desc(), runs.c.run_id).limit(limit)
         return [_run(row) for row in await self._rows(query)]
 
-    async def last_requested(self) -> dict[RunKind, datetime]:
-        """Return when each kind was last asked for."""
-        return await self._latest_of(RunKind, runs.c.requested_at)
+    async def first_requested(self) -> datetime | None:
+        """Return when the earliest run there is was asked for; None when there is none."""
+        rows = await self._rows(select(func.min(runs.c.requested_at)))
+        moment: datetime | None = rows[0][0]
+        return moment
 
-    async def last_success(self, kinds: Sequence[RunKind]) -> datetime | None:
-        """Return when the latest successful run of these kinds began."""
-        began = await self._latest_of(kinds, runs.c.started_at, runs.c.state == RunState.SUCCEEDED)
+    async def last_requested(self, now: datetime) -> dict[RunKind, datetime]:
+        """Return when each kind was last asked for, up to now."""
+        return await self._latest_of(RunKind, runs.c.requested_at, now)
+
+    async def last_success(self, kinds: Sequence[RunKind], now: datetime) -> datetime | None:
+        """Return when the latest successful run of these kinds began, up to now."""
+        is_success = runs.c.state == RunState.SUCCEEDED
+        began = await self._latest_of(kinds, runs.c.started_at, now, is_success)
         return max(began.values(), default=None)
 
     async def _latest_of(
-        self, kinds: Iterable[RunKind], moment: Column[datetime], *conditions: ColumnElement[bool]
+        self,
+        kinds: Iterable[RunKind],
+        moment: Column[datetime],
+        now: datetime,
+        *conditions: ColumnElement[bool],
     ) -> dict[RunKind, datetime]:
         """Return a moment of the latest run of each kind; one step down an index for each.
 
-        There may be more than a hundred thousand: batch freshness runs once a minute.
+        There may be more than a hundred thousand: batch freshness runs once a minute. Runs of a
+        copy whose clock was ahead do not count: nothing would be due until that time had come.
         """
+        latest_of_all = now + _CLOCKS_APART
+        conditions = (*conditions, runs.c.requested_at <= latest_of_all, moment <= latest_of_all)
         latest = [
             select(runs.c.kind, moment)
             .where(runs.c.kind == kind, *conditions)
@@ -171,16 +196,26 @@ class RunStore:
         values = {"state": state, "error": error, "ended_at": now, "checkpoint": None}
         await self._write(run_id, holder, values)
 
-    async def add_drift(self, run_id: RunId, found: Iterable[Drifted]) -> None:
-        """Keep who had drifted; repeats are kept once."""
+    async def add_drift(self, run_id: RunId, found: Iterable[Drifted]) -> DriftKept:
+        """Keep who had drifted, repeats once; return what is now kept of the run."""
         values = [
             {"run_id": run_id, "user_id": user_id, "kind": it.kind, "table_name": it.table}
             for user_id, it in found
         ]
-        if values:
-            with database_errors():
-                async with self._engine.begin() as connection:
+        mine = drift.c.run_id == run_id
+        users = select(func.count(drift.c.user_id.distinct())).where(mine)
+        kinds = (drift.c.kind, drift.c.table_name)
+        differences = select(*kinds, func.count()).where(mine).group_by(*kinds)
+        with database_errors():
+            async with self._engine.begin() as connection:
+                if values:
                     await connection.execute(insert(drift).on_conflict_do_nothing(), values)
+                counted = (await connection.execute(differences)).all()
+                people = (await connection.execute(users)).scalar_one()
+        return DriftKept(
+            int(people),
+            Counter({Difference(DriftKind(kind), name): count for kind, name, count in counted}),
+        )
 
     async def list_drift(self, run_id: RunId, after: Drifted | None, limit: int) -> list[Drifted]:
         """Return who had drifted by rising id, kind and table, from behind `after`."""
@@ -197,10 +232,17 @@ class RunStore:
     async def forget(self, before: datetime) -> int:
         """Delete runs that ended before then, but for the latest of each kind; return how many."""
         latest = select(func.max(runs.c.requested_at)).group_by(runs.c.kind)
-        statement = delete(runs).where(runs.c.ended_at < before, runs.c.requested_at.not_in(latest))
-        with database_errors():
-            async with self._engine.begin() as connection:
-                return int((await connection.execute(statement)).rowcount)
+        is_old = and_(runs.c.ended_at < before, runs.c.requested_at.not_in(latest))
+        some = select(runs.c.run_id).where(is_old).limit(_RUNS_PER_DELETION)
+        statement = delete(runs).where(runs.c.run_id.in_(some))
+        deleted = 0
+        while True:
+            with database_errors():
+                async with self._engine.begin() as connection:
+                    count = int((await connection.execute(statement)).rowcount)
+            deleted += count
+            if count < _RUNS_PER_DELETION:
+                return deleted
 
     async def freshness(self) -> Freshness | None:
         """Return where freshness comes from; None before it was ever judged."""

@@ -63,6 +63,12 @@ class FakeUserContext(user_context_pb2_grpc.UserContextServiceServicer):
         self.chunks_sent = 0
         # Called with each chunk's number, before it is sent.
         self.on_chunk: Callable[[int], None] = lambda _: None
+        # Raised once people who changed have been told of.
+        self.changed_failure: ServiceError | None = None
+        # How long MySQL says that it took to look at people, or at owners.
+        self.mysql_seconds = 0.001
+        # Answers about owners leave their fingerprints out, as no release of ours does.
+        self.is_garbled = False
         # Called before people are looked at one by one.
         self.on_look: Callable[[], None] = lambda: None
         self._version = 1
@@ -142,7 +148,10 @@ class FakeUserContext(user_context_pb2_grpc.UserContextServiceServicer):
         wanted = set(request.ranges)
         found = {it: own for it, own in owners.items() if it // request.range_size in wanted}
         return user_context_pb2.ReadOwnerFingerprintsResponse(
-            owner_ids=found, fingerprints=found.values(), statements=1, mysql_seconds=0.001
+            owner_ids=found,
+            fingerprints=() if self.is_garbled else found.values(),
+            statements=1,
+            mysql_seconds=self.mysql_seconds,
         )
 
     async def ReadRowFingerprints(
@@ -153,7 +162,10 @@ class FakeUserContext(user_context_pb2_grpc.UserContextServiceServicer):
         self.on_look()
         found = {it: self.people[it] for it in request.user_ids if it in self.people}
         return user_context_pb2.ReadRowFingerprintsResponse(
-            user_ids=found, row_fingerprints=found.values(), statements=5, mysql_seconds=0.001
+            user_ids=found,
+            row_fingerprints=found.values(),
+            statements=5,
+            mysql_seconds=self.mysql_seconds,
         )
 
     async def StreamChangedUsers(
@@ -164,6 +176,8 @@ class FakeUserContext(user_context_pb2_grpc.UserContextServiceServicer):
         yield user_context_pb2.StreamChangedUsersResponse(
             user_ids=self.changed, rows_read=len(self.people), statements=1, mysql_seconds=0.001
         )
+        if self.changed_failure is not None:
+            raise self.changed_failure
 
     async def InspectCachedContexts(
         self, request: user_context_pb2.InspectCachedContextsRequest, context: Context

@@ -8,11 +8,11 @@ from uuid import uuid4
 from servicekit.clock import Clock
 from servicekit.errors import Conflict, ServiceError
 from services.reconciler import metrics
-from services.reconciler.domain.freshness import FreshnessMode
-from services.reconciler.domain.runs import Run, RunState, verdict
+from services.reconciler.domain.freshness import Freshness, FreshnessMode
+from services.reconciler.domain.runs import Run, RunKind, RunState, verdict
 from services.reconciler.domain.schedule import Schedule
 from services.reconciler.jobs import Jobs
-from services.reconciler.patience import GaveUpError
+from services.reconciler.patience import PASSING, GaveUpError
 from services.reconciler.report import Report
 from services.reconciler.store import Leadership, RunStore
 
@@ -65,9 +65,18 @@ class Worker:
     async def _ask_for_due(self, now: datetime) -> None:
         fresh = await self._store.freshness()
         mode = FreshnessMode.CHANGE_CAPTURE if fresh is None else fresh.mode
-        last = await self._store.last_requested()
-        for kind in self._schedule.due(mode, last, self._began_at, now):
+        last = await self._store.last_requested(now)
+        begun_at = await self._begun_at(fresh)
+        for kind in self._schedule.due(mode, last, begun_at, now):
             await self._store.request(kind, f"schedule, {mode.value.lower()}", now)
+
+    async def _begun_at(self, fresh: Freshness | None) -> datetime:
+        """Return since when there have been reconcilers, as far as anything tells.
+
+        Copies may live shorter than what is done once a day has to wait.
+        """
+        told = [await self._store.first_requested(), None if fresh is None else fresh.since]
+        return min([self._began_at, *(moment for moment in told if moment is not None)])
 
     async def _do(self, run: Run, report: Report) -> None:
         extra = {"run_id": str(run.run_id), "kind": run.kind.value}
@@ -78,14 +87,27 @@ class Worker:
             await report.save()
         except GaveUpError as failure:
             state, error = RunState.FAILED, f"gave up: {failure}"
+            await self._ask_again(run.kind)
         except Conflict as conflict:
             _log.warning("run_lost", extra={**extra, "error": str(conflict)})
             await self._leadership.release()
             return
+        except PASSING:
+            # Our own database: the upstreams' were waited for. The run stays as it is.
+            raise
         except ServiceError as refusal:
             state, error = RunState.FAILED, f"refused: {refusal}"
+        except Exception as defect:
+            # It would else be taken up again and again, and no other would ever have its turn.
+            _log.exception("run_broke", extra=extra)
+            state, error = RunState.FAILED, f"broke: {type(defect).__name__}"
         await report.end(state, error)
         metrics.RUNS.labels(run.kind.value.lower(), state.value.lower()).inc()
         if state is RunState.SUCCEEDED and run.started_at is not None:
             metrics.LAST_SUCCESS.labels(run.kind.value.lower()).set(run.started_at.timestamp())
         _log.info("run_ended", extra={**extra, "state": state.value, "error": error})
+
+    async def _ask_again(self, kind: RunKind) -> None:
+        """Have another full run wait for the upstreams: this one may have been to close a gap."""
+        if kind is RunKind.FULL:
+            await self._store.request(kind, "the one before gave up", self._clock.now())

@@ -75,6 +75,11 @@ class Figures:
         """Begin a phase of so many steps."""
         self.phase, self.phase_done, self.phase_total = phase, 0, total
 
+    def begin_again(self) -> None:
+        """Forget what an attempt that goes over the same people counts anew."""
+        self.users_checked = self.users_unsettled = self.users_failed = 0
+        self.failed_user_ids = []
+
     def count_failed(self, user_id: int) -> None:
         """Count somebody who could not be looked at."""
         self.users_failed += 1

@@ -1,0 +1,289 @@
+"""Trouble on the way: it neither keeps a run from ending nor accuses anybody of what it did."""
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import pytest
+from dialler.reconciler.v1 import reconciler_pb2
+from dialler.reconciler.v1.reconciler_pb2 import (
+    DRIFT_KIND_ALTERED,
+    FRESHNESS_MODE_BATCH,
+    RUN_KIND_CHANGED,
+    RUN_KIND_HOUSEKEEPING,
+    RUN_STATE_FAILED,
+    RUN_STATE_SUCCEEDED,
+)
+from sqlalchemy.engine import make_url
+
+from servicekit.database import postgres_engine
+from servicekit.errors import Unavailable
+from services.reconciler import app, report
+from services.reconciler.domain.runs import RunKind
+from services.reconciler.store import RunStore
+from services.reconciler.testing import FakeServices, packed, person_rows
+
+if TYPE_CHECKING:
+    from dialler.reconciler.v1.reconciler_pb2_grpc import ReconcilerServiceAsyncStub
+
+    from tests.integration.reconciler.conftest import Bench
+
+pytestmark = [pytest.mark.integration, pytest.mark.fault]
+
+# Of the people of the bench: 3, 6, ... 300.
+SOMEBODY = 42
+NEVER = 1e6
+AWAY = Unavailable("MAIN_APP_UNAVAILABLE", "away")
+
+
+def _change(fakes: FakeServices, user_id: int = SOMEBODY) -> None:
+    """The main app changes somebody, and the queue has not heard of it."""
+    fakes.user_context.people[user_id] = packed(person_rows(user_id, seed=1))
+
+
+async def _listed(stub: "ReconcilerServiceAsyncStub") -> list[reconciler_pb2.Run]:
+    return list((await stub.ListRuns(reconciler_pb2.ListRunsRequest(page_size=100))).runs)
+
+
+@pytest.mark.parametrize("spoilt", [b"", b"12345", b"\xff" * 16], ids=["end", "inside", "more"])
+async def test_spoilt_fingerprints_are_drift_like_any_other(bench: "Bench", spoilt: bytes) -> None:
+    """Whatever somebody wrote into our tables: the run ends, and puts them right."""
+    fakes = bench.fakes
+    fakes.apply_everybody()
+    entry = fakes.queue.entries[SOMEBODY]
+    rows = entry.rows[:-3] if not spoilt else entry.rows + spoilt
+    fakes.queue.entries[SOMEBODY] = entry._replace(rows=rows, is_altered=True)
+    async with bench.running() as stub:
+        run = await bench.run(stub)
+        found = await stub.ListDrift(reconciler_pb2.ListDriftRequest(run_id=run.run_id))
+    assert run.state == RUN_STATE_SUCCEEDED
+    assert DRIFT_KIND_ALTERED in {it.kind for it in found.drift}
+    assert {it.user_id for it in found.drift} == {SOMEBODY}
+    assert fakes.queue.entries[SOMEBODY].rows == fakes.user_context.people[SOMEBODY]
+    assert set(fakes.user_context.refreshed) == {SOMEBODY}
+
+
+async def test_a_defect_ends_its_run_and_no_other(bench: "Bench") -> None:
+    fakes = bench.fakes
+    fakes.apply_everybody()
+    _change(fakes)
+    fakes.user_context.is_garbled = True
+    async with bench.running() as stub:
+        broken = await bench.run(stub)
+        other = await bench.run(stub, RUN_KIND_HOUSEKEEPING)
+    assert (broken.state, broken.error) == (RUN_STATE_FAILED, "broke: ValueError")
+    assert other.state == RUN_STATE_SUCCEEDED
+
+
+async def test_a_database_that_is_slow_for_a_moment_ends_no_run(
+    bench: "Bench", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what a gap left behind would wait for the next full run, hours later."""
+    monkeypatch.setattr(app, "_STATEMENT_SECONDS", 0.5)
+    fakes = bench.fakes
+    fakes.queue.free_calls = 2
+    dsn = make_url(bench.postgres_url).set(drivername="postgresql")
+    connection: Any = await asyncpg.connect(dsn.render_as_string(hide_password=False))
+
+    async def waiting() -> object:
+        return await connection.fetchval(_WAITING)
+
+    async with bench.running(pages_in_flight=1) as stub:
+        run = await bench.start_run(stub)
+        await bench.until(lambda: fakes.queue.calls > 2)
+        held = connection.transaction()
+        await held.start()
+        await connection.execute("SELECT FROM reconciler.runs FOR UPDATE")
+        fakes.queue.gate.set()
+
+        async def is_waited_for() -> bool:
+            return await waiting() is not None
+
+        await bench.until_async(is_waited_for)
+        first = await waiting()
+
+        async def has_run_out_of_time() -> bool:
+            return await waiting() != first
+
+        await bench.until_async(has_run_out_of_time)
+        await held.rollback()
+        await connection.close()
+        ended = await bench.ended(stub, run.run_id)
+    assert (ended.state, ended.error) == (RUN_STATE_SUCCEEDED, "")
+
+
+_WAITING = """
+    SELECT query_start FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name = 'reconciler'
+        AND wait_event_type = 'Lock'
+"""
+
+
+async def test_a_stream_that_always_breaks_ends_the_run_in_time(bench: "Bench") -> None:
+    """What it tells again each time it begins is no progress."""
+    fakes = bench.fakes
+    fakes.apply_everybody()
+    fakes.user_context.changed = {SOMEBODY}
+    fakes.user_context.changed_failure = AWAY
+    async with bench.running(give_up_seconds=0.5) as stub:
+        run = await bench.run(stub, RUN_KIND_CHANGED)
+    assert run.state == RUN_STATE_FAILED
+    assert "MAIN_APP_UNAVAILABLE" in run.error
+
+
+async def test_a_full_run_that_gave_up_is_done_when_it_can_be(bench: "Bench") -> None:
+    """It may be the one that was to close a gap."""
+    fakes = bench.fakes
+    fakes.apply_everybody()
+    _change(fakes)
+    fakes.queue.failure = AWAY
+    async with bench.running(give_up_seconds=0.3) as stub:
+        assert (await bench.run(stub)).state == RUN_STATE_FAILED
+        fakes.queue.failure = None
+        await bench.until(lambda: fakes.queue.applied[SOMEBODY] == 1)
+
+
+async def test_copies_that_live_shorter_than_a_day_do_what_is_done_daily(bench: "Bench") -> None:
+    began = datetime.now(UTC)
+    async with bench.running() as stub:
+
+        async def is_long_enough() -> bool:
+            return datetime.now(UTC) - began > timedelta(seconds=2)
+
+        await bench.until_async(is_long_enough)
+        assert not await _listed(stub)
+    async with bench.running(housekeeping_every_seconds=2.0) as stub:
+        again = datetime.now(UTC)
+
+        async def is_asked_for() -> bool:
+            return bool(await _listed(stub))
+
+        await bench.until_async(is_asked_for)
+        (run,) = await _listed(stub)
+    assert run.kind == RUN_KIND_HOUSEKEEPING
+    assert run.requested_at.ToDatetime(UTC) < again + timedelta(seconds=1.5)
+
+
+async def test_a_clock_that_was_ahead_stops_no_schedule(bench: "Bench") -> None:
+    fakes = bench.fakes
+    fakes.apply_everybody()
+    engine = postgres_engine(
+        bench.postgres_url, pool_size=1, application_name="test", statement_timeout_seconds=5.0
+    )
+    ahead = datetime.now(UTC) + timedelta(days=365)
+    try:
+        await RunStore(engine).request(RunKind.HOUSEKEEPING, "ahead of its time", ahead)
+    finally:
+        await engine.dispose()
+    async with bench.running(housekeeping_every_seconds=0.3) as stub:
+
+        async def has_run_by_schedule() -> bool:
+            reasons = [it.reason for it in await _listed(stub) if it.state == RUN_STATE_SUCCEEDED]
+            return "schedule, change_capture" in reasons
+
+        await bench.until_async(has_run_by_schedule)
+
+
+async def test_drift_found_twice_by_one_run_is_counted_once(bench: "Bench") -> None:
+    """The copy that found it was stopped before it had put it right."""
+    fakes = bench.fakes
+    fakes.apply_everybody()
+    _change(fakes)
+    fakes.queue.free_calls = 0
+    async with bench.running() as stub:
+        run = await bench.start_run(stub)
+        await bench.until(lambda: fakes.queue.calls > 0)
+    fakes.queue.gate.set()
+    async with bench.running() as stub:
+        ended = await bench.ended(stub, run.run_id)
+    assert (ended.state, ended.users_drifted) == (RUN_STATE_SUCCEEDED, 1)
+    assert {it.users for it in ended.drift} == {1}
+
+
+async def test_who_was_refused_before_a_stop_is_not_refused_for_ever(
+    bench: "Bench", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "_SAVE_SECONDS", 0.0)
+    fakes = bench.fakes
+    fakes.user_context.poison = {3}
+    fakes.queue.free_calls = 4
+    async with bench.running(pages_in_flight=1) as stub:
+        run = await bench.start_run(stub)
+        await bench.until(lambda: fakes.queue.calls > 4)
+
+        async def is_noted() -> bool:
+            return (await _listed(stub))[0].users_failed == 1
+
+        await bench.until_async(is_noted)
+    fakes.user_context.poison = set()
+    fakes.queue.gate.set()
+    async with bench.running() as stub:
+        ended = await bench.ended(stub, run.run_id)
+    assert (ended.state, ended.users_failed, ended.error) == (RUN_STATE_SUCCEEDED, 0, "")
+
+
+async def test_a_backlog_longer_than_anybody_waits_accuses_nobody(bench: "Bench") -> None:
+    """The ingest itself says that it has not come to that moment yet."""
+    fakes = bench.fakes
+    fakes.apply_everybody()
+    _change(fakes)
+    fakes.ingest.alive_at = datetime.now(UTC) + timedelta(hours=1)
+    fakes.ingest.applied_through = datetime.now(UTC)
+    async with bench.running(
+        cdc_ingest_target=fakes.ingest_target, recheck_longest_seconds=0.3
+    ) as stub:
+        run = await bench.run(stub)
+    assert (run.state, run.users_drifted) == (RUN_STATE_SUCCEEDED, 0)
+    assert (run.users_unsettled, run.users_refreshed) == (1, 1)
+
+
+async def test_an_ingest_out_of_reach_accuses_nobody(bench: "Bench") -> None:
+    fakes = bench.fakes
+    fakes.apply_everybody()
+    _change(fakes)
+    fakes.ingest.failure = Unavailable("INGEST_AWAY", "away")
+    async with bench.running(
+        cdc_ingest_target=fakes.ingest_target, recheck_longest_seconds=0.3
+    ) as stub:
+        run = await bench.run(stub)
+    assert (run.users_drifted, run.users_refreshed) == (0, 1)
+
+
+async def test_capture_that_falls_silent_between_two_looks_accuses_nobody(bench: "Bench") -> None:
+    fakes = bench.fakes
+    fakes.apply_everybody()
+    _change(fakes)
+    fakes.ingest.alive_at = datetime.now(UTC)
+    async with bench.running(
+        cdc_ingest_target=fakes.ingest_target,
+        silence_seconds=0.5,
+        recheck_seconds=2.0,
+        batch_every_seconds=NEVER,
+    ) as stub:
+        run = await bench.run(stub)
+        freshness = await stub.GetFreshness(reconciler_pb2.GetFreshnessRequest())
+    assert freshness.mode == FRESHNESS_MODE_BATCH
+    assert (run.users_drifted, run.users_refreshed) == (0, 1)
+
+
+async def test_before_anybody_is_known_those_who_changed_are_not_accused(bench: "Bench") -> None:
+    fakes = bench.fakes
+    fakes.user_context.changed = {SOMEBODY, 45}
+    async with bench.running() as stub:
+        run = await bench.run(stub, RUN_KIND_CHANGED)
+    assert (run.state, run.users_drifted, run.users_refreshed) == (RUN_STATE_SUCCEEDED, 0, 2)
+
+
+async def test_mysql_rests_as_long_as_it_was_at_work_for_opening_and_looking(
+    bench: "Bench",
+) -> None:
+    fakes = bench.fakes
+    fakes.apply_everybody()
+    _change(fakes)
+    fakes.user_context.mysql_seconds = 0.1
+    async with bench.running(load_share=0.2) as stub:
+        run = await bench.run(stub)
+    took = run.ended_at.ToDatetime(UTC) - run.started_at.ToDatetime(UTC)
+    assert run.users_drifted == 1
+    # The fakes do not really take the time they tell.
+    assert took.total_seconds() >= 0.9 * run.mysql_seconds * (1 / 0.2 - 1)
