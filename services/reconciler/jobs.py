@@ -12,7 +12,7 @@ from services.reconciler.comparison import Comparison
 from services.reconciler.domain.drift import Difference, DriftKind
 from services.reconciler.domain.freshness import FreshnessMode
 from services.reconciler.domain.runs import RunKind, RunPhase
-from services.reconciler.looking import Looking
+from services.reconciler.looking import Looking, pages
 from services.reconciler.pace import Pace
 from services.reconciler.patience import Patience, Pauses
 from services.reconciler.reading import MainAppReading
@@ -23,6 +23,8 @@ from services.reconciler.store import RunStore
 from services.reconciler.upstreams import QUEUES, Cost, Upstreams
 
 _ALTERED = Difference(DriftKind.ALTERED)
+# What is looked at and found of each takes more than a kilobyte: of everybody, more than we have.
+_PEOPLE_JUDGED_AT_ONCE = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,18 +123,26 @@ class Jobs:
             page_users=limits.page_users,
             pages_in_flight=limits.pages_in_flight,
         )
-        wanted = set(suspects)
-        if may_accuse and await self._has_change_capture():
-            looking = Looking(self._upstreams, patience, report, Pace(limits.load_share))
-            rechecking = Rechecking(self._upstreams, looking, report, self._clock, limits.waits)
-            findings = await rechecking.judge(wanted)
-            if not await self._has_change_capture():
-                # It fell silent between the looks: what differs was never on its way.
-                findings.acquit()
-            await report.add_drift(findings.drifted)
-            report.figures.users_unsettled += findings.unsettled
-            wanted = findings.others | findings.drifted.keys()
-        await repair.refresh(wanted)
+        wanted = sorted(suspects)
+        if not may_accuse or not await self._has_change_capture():
+            await repair.refresh(wanted)
+            return
+        looking = Looking(self._upstreams, patience, report, Pace(limits.load_share))
+        rechecking = Rechecking(self._upstreams, looking, report, self._clock, limits.waits)
+        for some in pages(wanted, _PEOPLE_JUDGED_AT_ONCE):
+            await repair.refresh(await self._judged(rechecking, report, some))
+
+    async def _judged(
+        self, rechecking: Rechecking, report: Report, suspects: Sequence[int]
+    ) -> set[int]:
+        """Tell who had drifted; return whom to refresh."""
+        findings = await rechecking.judge(suspects)
+        if not await self._has_change_capture():
+            # It fell silent between the looks: what differs was never on its way.
+            findings.acquit()
+        await report.add_drift(findings.drifted)
+        report.figures.users_unsettled += findings.unsettled
+        return findings.others | findings.drifted.keys()
 
     async def _has_change_capture(self) -> bool:
         now_is = await self._store.freshness()

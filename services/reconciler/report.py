@@ -8,7 +8,7 @@ from servicekit.clock import Clock
 from services.reconciler import metrics
 from services.reconciler.domain.drift import Difference
 from services.reconciler.domain.runs import Figures, Run, RunPhase, RunState
-from services.reconciler.store import Drifted, RunStore
+from services.reconciler.store import RunStore
 from services.reconciler.upstreams import Cost
 
 _SAVE_SECONDS = 0.5
@@ -31,7 +31,8 @@ class Report:
         self._clock = clock
         self._saved_at = clock.monotonic()
         # Found when the report was full.
-        self._beyond: list[Drifted] = []
+        self._beyond: Counter[Difference] = Counter()
+        self._people_beyond = 0
 
     async def enter(self, phase: RunPhase, total: int = 0) -> None:
         """Begin a phase of so many steps."""
@@ -71,9 +72,10 @@ class Report:
         room = max(0, MAX_DRIFT_KEPT - sum(before.values()))
         found = [(user_id, it) for user_id, those in drifted.items() for it in sorted(those)]
         kept = await self._store.add_drift(self.run.run_id, found[:room])
-        self._beyond += found[room:]
-        figures.users_drifted = kept.users + len({user_id for user_id, _ in self._beyond})
-        figures.drift = kept.differences + Counter(it for _, it in self._beyond)
+        self._beyond.update(it for _, it in found[room:])
+        self._people_beyond += len(drifted.keys() - {user_id for user_id, _ in found[:room]})
+        figures.users_drifted = kept.users + self._people_beyond
+        figures.drift = kept.differences + self._beyond
         for it, more in (figures.drift - before).items():
             metrics.drifted(it).inc(more)
         await self.save()

@@ -18,7 +18,7 @@ from sqlalchemy.engine import make_url
 
 from servicekit.database import postgres_engine
 from servicekit.errors import Unavailable
-from services.reconciler import app, report
+from services.reconciler import app, jobs, report
 from services.reconciler.domain.runs import RunKind
 from services.reconciler.store import RunStore
 from services.reconciler.testing import FakeServices, packed, person_rows
@@ -287,3 +287,40 @@ async def test_mysql_rests_as_long_as_it_was_at_work_for_opening_and_looking(
     assert run.users_drifted == 1
     # The fakes do not really take the time they tell.
     assert took.total_seconds() >= 0.9 * run.mysql_seconds * (1 / 0.2 - 1)
+
+
+async def test_where_all_differ_some_are_put_right_before_the_next_are_looked_at(
+    bench: "Bench", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is known of everybody at once would be more than a copy's memory."""
+    monkeypatch.setattr(jobs, "_PEOPLE_JUDGED_AT_ONCE", 20)
+    fakes = bench.fakes
+    fakes.apply_everybody()
+    for user_id in fakes.user_context.people:
+        _change(fakes, user_id)
+    refreshed_at_looks: list[int] = []
+    fakes.user_context.on_look = lambda: refreshed_at_looks.append(
+        len(fakes.user_context.refreshed)
+    )
+    async with bench.running() as stub:
+        run = await bench.run(stub)
+    assert refreshed_at_looks == [0, 0, 20, 20, 40, 40, 60, 60, 80, 80]
+    assert (run.users_drifted, run.users_refreshed) == (100, 100)
+    assert {it.users for it in run.drift} == {100}
+
+
+async def test_a_report_that_is_full_still_counts_everybody(
+    bench: "Bench", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "MAX_DRIFT_KEPT", 12)
+    monkeypatch.setattr(jobs, "_PEOPLE_JUDGED_AT_ONCE", 20)
+    fakes = bench.fakes
+    fakes.apply_everybody()
+    for user_id in fakes.user_context.people:
+        _change(fakes, user_id)
+    async with bench.running() as stub:
+        run = await bench.run(stub)
+        request = reconciler_pb2.ListDriftRequest(run_id=run.run_id, page_size=1_000)
+        told = (await stub.ListDrift(request)).drift
+    assert (len(told), run.users_drifted) == (12, 100)
+    assert {it.users for it in run.drift} == {100}
