@@ -27,9 +27,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 _ROWS_PER_CHUNK = 50
 
 
-def packed(rows: PersonRows) -> bytes:
+def packed(rows: PersonRows, *, edition: int = 1) -> bytes:
     """Return the records that `unpack` takes apart."""
-    head = struct.pack("<IIII", rows.users, rows.claims, rows.user_addresses, 0)
+    head = struct.pack("<IIII", rows.users, rows.claims, rows.user_addresses, edition)
     claims = (struct.pack("<QII", it, *rows.hanging[it]) for it in sorted(rows.hanging))
     return head + b"".join(claims)
 

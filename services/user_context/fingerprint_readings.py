@@ -11,7 +11,13 @@ from mainapp.description import Description
 from servicekit.clock import Clock
 from services.user_context.chunk_walk import Chunk, ChunkWalks, Values
 from services.user_context.domain import HIGHEST_ID, OF_CLAIMS, OF_PEOPLE, UserId
-from services.user_context.fingerprints import LaneReading, expression, folded, packed
+from services.user_context.fingerprints import (
+    LaneReading,
+    edition_of,
+    expression,
+    folded,
+    packed,
+)
 from services.user_context.snapshots import keep_snapshots_repeatable, main_app_errors, snapshot
 
 # Owners a statement may have to tell apart.
@@ -58,6 +64,7 @@ class FingerprintReadings:
         self._walks = walks
         self._clock = clock
         self._tables = walks.tables
+        self._edition = edition_of(description.tables)
         self._owners: dict[str, sa.ColumnElement[Any]] = {}
         self._row: dict[str, sa.ColumnElement[Any]] = {}
         for name in (*OF_PEOPLE, *OF_CLAIMS):
@@ -132,7 +139,9 @@ class FingerprintReadings:
             _by_id(hanging[1]),
         )
         # With the beginning and the end of the snapshot.
-        return PeopleFingerprints(packed(reading), 7, self._clock.monotonic() - started)
+        return PeopleFingerprints(
+            packed(reading, self._edition), 7, self._clock.monotonic() - started
+        )
 
     def _by_owner(
         self, table: str, condition: sa.ColumnElement[bool], through: sa.Table | None = None

@@ -3,8 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from struct import Struct
 from typing import NamedTuple
+from zlib import crc32
 
 from mainapp.description import ColumnType, Table
+from services.user_context.domain import OF_CLAIMS, OF_PEOPLE
 
 # What the computed column is called among a row's values.
 ROW_FINGERPRINT = "row_fingerprint"
@@ -43,6 +45,13 @@ def _text(column: str, kind: ColumnType, may_be_null: bool) -> str:
     return f"IFNULL({text}, {_NULL})" if may_be_null else text
 
 
+def edition_of(tables: Mapping[str, Table]) -> int:
+    """Return 32 bits, never 0, that are others once rows come to something else by description."""
+    compared = (name for name in (*OF_PEOPLE, *OF_CLAIMS) if name in tables)
+    expressions = (expression(name, tables[name]) for name in compared)
+    return crc32("\n".join(expressions).encode()) or 1
+
+
 def folded(fingerprint: int) -> int:
     """Return the 32 bits that are kept of the 64 of one row, or of several combined."""
     return fingerprint >> 32 ^ fingerprint & _LOW
@@ -69,8 +78,8 @@ class LaneReading(NamedTuple):
     vehicle_packages: Mapping[int, int]
 
 
-def packed(reading: LaneReading) -> dict[int, bytes]:
-    """Return UserFacts.row_fingerprints of each person who exists."""
+def packed(reading: LaneReading, edition: int) -> dict[int, bytes]:
+    """Return UserFacts.row_fingerprints of each person who exists; `edition` is of them all."""
     sums = combined((owner, fingerprint) for _, owner, fingerprint in reading.claims)
     records = {
         user_id: [
@@ -78,7 +87,7 @@ def packed(reading: LaneReading) -> dict[int, bytes]:
                 folded(fingerprint),
                 folded(sums.get(user_id, 0)),
                 folded(reading.addresses.get(user_id, 0)),
-                0,
+                edition,
             )
         ]
         for user_id, fingerprint in reading.users.items()

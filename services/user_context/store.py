@@ -25,6 +25,7 @@ from services.user_context.fingerprints import (
     ROW_FINGERPRINT,
     LaneReading,
     combined,
+    edition_of,
     expression,
     packed,
 )
@@ -54,6 +55,7 @@ class MainAppStore:
             name: RowReader(table, table.columns, (ROW_FINGERPRINT,))
             for name, table in description.tables.items()
         }
+        self._edition = edition_of(description.tables)
         self._row_fingerprints = {
             name: sa.literal_column(expression(name, table), sa.BigInteger)
             for name, table in description.tables.items()
@@ -96,7 +98,7 @@ class MainAppStore:
                 every_address = await self._combined_addresses(connection, user_ids)
         rows = PeopleRows(users, claims, hanging[0], hanging[1], addresses)
         if fingerprinted:
-            rows = replace(rows, row_fingerprints=_packed(rows, every_address))
+            rows = replace(rows, row_fingerprints=_packed(rows, every_address, self._edition))
         return assemble(rows)
 
     async def read_facts(self, user_ids: Sequence[UserId]) -> dict[UserId, Person]:
@@ -257,7 +259,7 @@ class MainAppStore:
         return self._tables[table].c[described.name_with_us or column]
 
 
-def _packed(rows: PeopleRows, addresses: Mapping[int, int]) -> Mapping[int, bytes]:
+def _packed(rows: PeopleRows, addresses: Mapping[int, int], edition: int) -> Mapping[int, bytes]:
     def pairs(of: Sequence[Mapping[str, Any]], owner: str) -> dict[int, int]:
         return combined((row[owner], row[ROW_FINGERPRINT]) for row in of)
 
@@ -269,7 +271,8 @@ def _packed(rows: PeopleRows, addresses: Mapping[int, int]) -> Mapping[int, byte
             addresses,
             pairs(rows.requirements, "claim_id"),
             pairs(rows.vehicle_packages, "claim_id"),
-        )
+        ),
+        edition,
     )
 
 

@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import NamedTuple
 
-from services.reconciler.domain.fingerprints import differing_tables
+from services.reconciler.domain.fingerprints import are_of_one_edition, differing_tables
 
 
 class DriftKind(StrEnum):
@@ -54,12 +54,19 @@ class Look(NamedTuple):
 
     @property
     def is_unverified(self) -> bool:
-        """True when the queue has applied facts without knowing what the rows came to.
+        """True when the queue has applied facts without knowing what the rows come to now.
 
-        A rebuild reads only what decides who is called.
+        A rebuild reads only what decides who is called, and under another description of the main
+        app the same rows come to something else.
         """
         held = self.applied
-        return self.rows is not None and held is not None and not held.is_absent and not held.rows
+        if self.rows is None or held is None or held.is_absent:
+            return False
+        return not held.rows or not are_of_one_edition(held.rows, self.rows)
+
+    @property
+    def _is_of_another_edition(self) -> bool:
+        return self.is_unverified and self.applied is not None and bool(self.applied.rows)
 
     def differences(self) -> set[Difference]:
         """Return all that differs; empty for somebody about whom everything agrees."""
@@ -73,7 +80,7 @@ class Look(NamedTuple):
             found |= {Difference(DriftKind.ORPHANED)} if is_known else set()
         elif held is None or held.is_absent:
             found.add(Difference(DriftKind.MISSING))
-        elif held.rows:
+        elif not self.is_unverified:
             tables = differing_tables(self.rows, held.rows)
             found |= {Difference(DriftKind.OUTDATED, table.value) for table in tables}
         if held is not None and held.is_altered:
@@ -90,6 +97,8 @@ class Look(NamedTuple):
             is_right = cached.context == 0 or self.rows is not None
         elif held.is_absent:
             is_right = cached.context == 0
+        elif self._is_of_another_edition:
+            is_right = True
         else:
             # 0: the queue has applied facts of which no context was made.
             is_right = held.context in {0, cached.context}

@@ -14,6 +14,8 @@ from struct import Struct
 from typing import NamedTuple
 
 _RECORD = Struct("<QII")
+_EDITION = Struct("<I")
+_EDITION_AT = 12
 _LOW = 2**32 - 1
 
 
@@ -58,6 +60,15 @@ def unpack(row_fingerprints: bytes) -> PersonRows:
     both, addresses, _ = next(records)
     hanging = {claim_id: (first, second) for claim_id, first, second in records}
     return PersonRows(both & _LOW, both >> 32, addresses, hanging)
+
+
+def are_of_one_edition(ours: bytes, theirs: bytes) -> bool:
+    """Return whether two people's records were made by one description of the main app.
+
+    The releases before this one said nothing of it: 0 is taken for any. Neither may be empty.
+    """
+    (one,), (other,) = (_EDITION.unpack_from(it, _EDITION_AT) for it in (ours, theirs))
+    return one == other or 0 in {one, other}
 
 
 def are_records(size_bytes: int) -> bool:

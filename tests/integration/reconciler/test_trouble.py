@@ -21,7 +21,13 @@ from servicekit.errors import Unavailable
 from services.reconciler import app, jobs, report
 from services.reconciler.domain.runs import RunKind
 from services.reconciler.store import RunStore
-from services.reconciler.testing import FakeServices, packed, person_rows
+from services.reconciler.testing import (
+    FakeEntry,
+    FakeServices,
+    context_of,
+    packed,
+    person_rows,
+)
 
 if TYPE_CHECKING:
     from dialler.reconciler.v1.reconciler_pb2_grpc import ReconcilerServiceAsyncStub
@@ -324,3 +330,17 @@ async def test_a_report_that_is_full_still_counts_everybody(
         told = (await stub.ListDrift(request)).drift
     assert (len(told), run.users_drifted) == (12, 100)
     assert {it.users for it in run.drift} == {100}
+
+
+async def test_another_description_of_the_main_app_accuses_nobody(bench: "Bench") -> None:
+    """Everybody's rows come to something else: they are refreshed, once."""
+    fakes = bench.fakes
+    for user_id in fakes.user_context.people:
+        rows = packed(person_rows(user_id, seed=2), edition=2)
+        fakes.queue.entries[user_id] = FakeEntry(1, context_of(rows), rows)
+        fakes.user_context.cached[user_id] = context_of(rows) + 1, True
+    async with bench.running() as stub:
+        run = await bench.run(stub)
+        again = await bench.run(stub)
+    assert (run.users_drifted, run.users_unsettled, run.users_refreshed) == (0, 0, 100)
+    assert again.users_refreshed == 0

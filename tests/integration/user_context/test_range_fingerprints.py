@@ -19,6 +19,7 @@ from servicekit.errors import InvalidArgument, ServiceError, Unavailable
 from services.user_context import chunk_walk, fingerprint_readings
 from services.user_context.chunk_walk import ChunkWalks
 from services.user_context.fingerprint_readings import FingerprintReadings, RangeChunk
+from services.user_context.fingerprints import edition_of
 from services.user_context.replica_lag import ReplicaLag
 from services.user_context.testing import RunningUserContext, insertion
 
@@ -40,8 +41,8 @@ def _lanes(people: dict[int, bytes]) -> dict[str, dict[int, int]]:
     """What each owner comes to, table by table, from the records of people; without zeros."""
     lanes: dict[str, dict[int, int]] = {table: {} for table in TABLES}
     for user_id, record in people.items():
-        users, claims, addresses, nothing = unpack_from("<IIII", record)
-        assert nothing == 0
+        users, claims, addresses, made_by = unpack_from("<IIII", record)
+        assert made_by == edition_of(_DESCRIBED.tables)
         lanes["users"][user_id] = users
         lanes["claims"][user_id] = claims
         lanes["user_addresses"][user_id] = addresses

@@ -69,6 +69,25 @@ def test_facts_of_unknown_rows_are_refreshed_without_an_accusation() -> None:
     assert not look.differences()
 
 
+def test_under_another_description_nothing_is_outdated() -> None:
+    """The same rows come to something else, and so do contexts."""
+    held = RIGHT._replace(rows=packed(person_rows(5, seed=1), edition=2))
+    look = Look(A, held, Cached(78, is_intact=True))
+    assert is_suspect(look)
+    assert not look.differences()
+    assert Look(None, held, None).differences() == {Difference(DriftKind.ORPHANED)}
+    altered = Look(A, held._replace(is_altered=True), Cached(78, is_intact=False))
+    assert {it.kind for it in altered.differences()} == {
+        DriftKind.ALTERED,
+        DriftKind.CACHED_ALTERED,
+    }
+
+
+def test_records_that_tell_no_edition_are_compared_as_they_are() -> None:
+    held = RIGHT._replace(rows=packed(person_rows(5, seed=1), edition=0))
+    assert {it.kind for it in Look(A, held, None).differences()} == {DriftKind.OUTDATED}
+
+
 def test_a_difference_that_stays_is_drift() -> None:
     look = Look(B, RIGHT, None)
     assert {it.kind for it in lasting(look, look)} == {DriftKind.OUTDATED}

@@ -14,7 +14,14 @@ from mainapp.description import Description
 from servicekit.errors import InvalidArgument
 from services.user_context import domain
 from services.user_context.chunk_walk import LEAST_ROWS, MOST_ROWS, Pace
-from services.user_context.fingerprints import LaneReading, combined, expression, folded, packed
+from services.user_context.fingerprints import (
+    LaneReading,
+    combined,
+    edition_of,
+    expression,
+    folded,
+    packed,
+)
 
 _DESCRIBED = description.load()
 _WORDS = st.integers(0, 2**64 - 1)
@@ -50,6 +57,15 @@ def test_another_main_app_is_another_description() -> None:
     )
 
 
+def test_another_description_is_another_edition() -> None:
+    tables = dict(_DESCRIBED.tables)
+    columns = dict(tables["claims"].columns)
+    columns.popitem()
+    tables["claims"] = tables["claims"].model_copy(update={"columns": columns})
+
+    assert edition_of(tables) != edition_of(_DESCRIBED.tables)
+
+
 @given(st.lists(_WORDS))
 def test_folding_before_and_after_combining_is_the_same(rows: list[int]) -> None:
     assert folded(reduce(xor, rows, 0)) == reduce(xor, map(folded, rows), 0) < 2**32
@@ -70,13 +86,13 @@ def test_records_are_the_person_and_then_claims_by_rising_id() -> None:
         vehicle_packages={2**64 - 1: 13},
     )
 
-    found = packed(reading)
+    found = packed(reading, 0x0400_0302)
 
     assert found.keys() == {7, 8}
-    assert found[8] == bytes([5, *[0] * 15])
+    assert found[8] == bytes([5, *[0] * 11, 2, 3, 0, 4])
     assert found[7] == b"".join(
         (
-            bytes([3, 0, 0, 0, 0x16, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0]),
+            bytes([3, 0, 0, 0, 0x16, 0, 0, 0, 9, 0, 0, 0, 2, 3, 0, 4]),
             bytes([3, 0, 0, 0, 0, 0, 0, 0, 11, 0, 0, 0, 0, 0, 0, 0]),
             bytes([*[0xFF] * 8, 0, 0, 0, 0, 13, 0, 0, 0]),
         )

@@ -66,7 +66,9 @@ class UserFacts(_message.Message):
     row_fingerprints: _builtins.bytes
     """What the person's rows come to in MySQL, for reconciliation: little-endian records of 16 bytes.
     The first is of the person: the fingerprints of the row of `users`, of the rows of `claims`
-    and of the rows of `user_addresses`, 32 bits each, and 32 bits of 0. One for each claim follows,
+    and of the rows of `user_addresses`, 32 bits each, and 32 bits that are others once the
+    description of the main app makes the same rows come to something else, 0 from releases that
+    did not tell. One for each claim follows,
     by rising id: `claims.id` in 64 bits, the fingerprint of its rows of `claim_requirements` and of
     those of `claim_vehicle_packages`, 32 bits each. A row's fingerprint is CRC32 of the columns
     that are read, times 2654435761; those of several rows are combined by exclusive or, and the
