@@ -27,6 +27,8 @@ QUICK_SECONDS = 0.25
 
 # How long a replica that lags is left alone before it is asked again.
 _LAG_SECONDS = 1.0
+# Then whoever asked is told: they may have something better to do than to wait for it.
+LONGEST_LAG_SECONDS = 60.0
 
 _UUID_CHARACTERS = 36
 
@@ -122,14 +124,13 @@ class ChunkWalks:
 
         The wait between chunks is after the yield, so that the caller's work counts towards it.
         Raises InvalidArgument (AFTER_KEY_INVALID) for what could not be a key of the table, and
-        Unavailable (MAIN_APP_UNAVAILABLE) when MySQL cannot answer, or not in time for a chunk of
-        the smallest size.
+        Unavailable: MAIN_APP_UNAVAILABLE when MySQL cannot answer, or not in time for a chunk of
+        the smallest size; MAIN_APP_LAGGING when a replica does not catch up.
         """
         low = self._parsed(table, after_key) if after_key else None
         pace = Pace(load_share)
         while True:
-            while await self._lag.is_too_long():
-                await self._sleep(_LAG_SECONDS)
+            await self._caught_up()
             timer = _Timer(self._clock)
             try:
                 chunk, low = await self._read(table, reading, low, pace.rows, timer)
@@ -149,6 +150,14 @@ class ChunkWalks:
                 return
             rested = self._clock.monotonic() - rested_from
             await self._sleep(max(0.0, pace.rest_seconds(timer.seconds) - rested))
+
+    async def _caught_up(self) -> None:
+        """Return once the replica may be worked on."""
+        since = self._clock.monotonic()
+        while await self._lag.is_too_long():
+            if self._clock.monotonic() - since > LONGEST_LAG_SECONDS:
+                raise Unavailable("MAIN_APP_LAGGING", "the replica is too far behind to be read")
+            await self._sleep(_LAG_SECONDS)
 
     async def _read(
         self, table: str, reading: Reading, low: object, rows: int, timer: _Timer

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing
 from pathlib import Path
 
 import pymysql
@@ -16,8 +17,9 @@ from devstack.servers import MariaDB
 from mainapp.description import load
 from servicekit.clock import SystemClock
 from servicekit.database import mysql_engine
+from servicekit.errors import Unavailable
 from servicekit.testing.clock import FakeClock
-from services.user_context.chunk_walk import ChunkWalks
+from services.user_context.chunk_walk import LONGEST_LAG_SECONDS, ChunkWalks
 from services.user_context.fingerprint_readings import FingerprintReadings
 from services.user_context.replica_lag import ReplicaLag
 
@@ -94,6 +96,36 @@ async def test_a_comparison_waits_for_the_replica(
     _tell(replica, "STOP SLAVE", "CHANGE MASTER TO MASTER_DELAY = 0", "START SLAVE")
     # While the replica is told to hurry it follows nobody, and tells no lag.
     assert await asyncio.wait_for(comparing, 20) in {1, 2}
+
+
+@pytest.mark.mariadb
+async def test_a_replica_that_does_not_catch_up_is_told_of(
+    replica: MariaDB, main_app: MainAppDatabase, engine: AsyncEngine
+) -> None:
+    """A run that only waited for it would keep all others waiting, housekeeping too."""
+    _tell(replica, "STOP SLAVE", "CHANGE MASTER TO MASTER_DELAY = 600", "START SLAVE")
+    _add_person(main_app)
+    clock = FakeClock()
+    asks = ReplicaLag(engine, clock, most_seconds=0.5)
+
+    async def lags() -> bool:
+        clock.advance(10)
+        return await asks.is_too_long()
+
+    await _until_async(lags)
+    waited = 0.0
+
+    async def sleep(seconds: float) -> None:
+        nonlocal waited
+        waited += seconds
+        clock.advance(seconds)
+
+    walks = ChunkWalks(engine, load(), clock, asks, sleep=sleep)
+    readings = FingerprintReadings(engine, load(), walks, clock)
+    async with aclosing(readings.ranges("users", 256, after_key="", load_share=1.0)) as chunks:
+        with pytest.raises(Unavailable, match="MAIN_APP_LAGGING"):
+            await anext(chunks)
+    assert waited >= LONGEST_LAG_SECONDS
 
 
 async def test_a_server_that_copies_nobody_does_not_lag(
