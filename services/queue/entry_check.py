@@ -7,17 +7,24 @@ from datetime import datetime, timedelta
 from servicekit.clock import Clock
 from services.queue.domain.caps import Cap, capped
 from services.queue.domain.entries import Entry, Placement
-from services.queue.domain.terms import Block, UserId
+from services.queue.domain.terms import Block, Reason, State, UserId
 from services.queue.rulebook import Rulebook
 from services.queue.store import applied_facts, assignments, rebuilding, suppressions
 from services.queue.store.applied_facts import Owned
 from services.queue.store.database import Database, Transaction
 from services.queue.writing import Moved, write_moved
 
+_AN_INSTANT = timedelta(microseconds=1)
+# Whoever went cold longer ago than this stands where no promoter would have left them.
+_PROMOTED_WITHIN = timedelta(days=1)
+
 
 @dataclass(frozen=True, slots=True)
 class CheckedPage:
-    """How many people were looked at, who was put right, and through which id; 0 for nobody."""
+    """How many people were looked at, who was put right, and through which id; 0 for nobody.
+
+    Whom time alone has moved is put where they belong by now, and is none of those put right.
+    """
 
     checked: int
     corrected: Sequence[UserId]
@@ -47,9 +54,14 @@ class EntryCheck:
             sound = [it for it in page if it.user_id not in in_doubt]
             moved = await placed_anew(tx, sound, placement, now, owned)
             await write_moved(tx, moved, now)
-        corrected = [it.before.user_id for it in moved if it.before != it.after]
-        if corrected:
+        changed = [it for it in moved if it.before != it.after]
+        if changed:
             self._posted()
+        corrected = [
+            it.before.user_id
+            for it in changed
+            if not _has_only_aged(it, owned[it.before.user_id], placement, now)
+        ]
         return CheckedPage(len(page), corrected, ids[-1] if ids else UserId(0))
 
 
@@ -85,6 +97,18 @@ async def placed_anew(
         settle = placement.settled if is_ghost and not known.is_ours_to_place else placement.placed
         moved.append(Moved(before, settle(_as_capped(known, cap, now), now)))
     return moved
+
+
+def _has_only_aged(moved: Moved, owned: Owned, placement: Placement, now: datetime) -> bool:
+    """Return whether nothing but time has moved the person: the promoter was about to."""
+    before, after = moved.before, moved.after
+    if after.reason is Reason.FROZEN and before.reason is not Reason.FROZEN:
+        was_warm = before.rank_key < placement.ranking.frozen_from(now - _PROMOTED_WITHIN)
+        return was_warm and before.rank_key == after.rank_key
+    if before.state is not State.WAITING or before.due_at is None or before.due_at > now:
+        return False
+    stood = placement.placed(_as_owned(before, owned), before.due_at - _AN_INSTANT)
+    return stood == before
 
 
 def _as_capped(entry: Entry, cap: Cap | None, now: datetime) -> Entry:

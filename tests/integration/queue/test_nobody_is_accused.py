@@ -124,6 +124,11 @@ class World:
         checked = await self._queue.stub.CheckEntries(queue_pb2.CheckEntriesRequest())
         assert list(checked.corrected_user_ids) == []
 
+    async def _check_late(self, user_id: int, value: int) -> None:
+        """The loops have not come to those whose time has passed yet."""
+        checked = await self._queue.stub.CheckEntries(queue_pb2.CheckEntriesRequest())
+        assert list(checked.corrected_user_ids) == []
+
     async def _change(self, user_id: int, value: int) -> None:
         """The main app changes, and nobody hears of it."""
         self._queue.main_app.put(_facts(user_id, value))
@@ -209,7 +214,7 @@ _WAITS = (1, 60, 130, 3_700, 8 * 3_600, 30 * 3_600, 5 * 86_400, 30 * 86_400, 300
 _STEPS = [
     *["facts", "call"] * 5,
     *["wait"] * 4,
-    *["give_back", "schedule", "move_callback"] * 2,
+    *["give_back", "schedule", "move_callback", "check_late"] * 2,
     *["change", "vanish", "claim", "suppress", "lift", "list", "rebuild", "check"],
 ]
 _KINDS = st.integers(0, 255) | st.integers(0, 5 * 256 - 1)
@@ -269,3 +274,24 @@ def _lives() -> list[list[Step]]:
 async def test_nothing_that_happens_looks_like_damage(world: World) -> None:
     for life in _lives():
         await world.live(life)
+
+
+_NO_ANSWER = OUTCOMES.index(call_state_pb2.OUTCOME_NO_ANSWER)
+# Not settled.
+_FIVE_DAYS: Step = ("wait", 1, 6)
+_AN_HOUR: Step = ("wait", 1, 3)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [("facts", 1, 2), ("call", 1, _NO_ANSWER), _FIVE_DAYS],
+        [("facts", 1, 2), ("schedule", 1, 1), _FIVE_DAYS],
+        # From -5, for the lender, to 200 at five points a week.
+        [("facts", 1, 2), *[_FIVE_DAYS] * 57, *[_AN_HOUR] * 47],
+    ],
+    ids=["due", "callback", "frozen"],
+)
+async def test_time_that_has_passed_is_no_damage(world: World, steps: list[Step]) -> None:
+    """Whoever fell due, or went cold, since the promoter last looked."""
+    await world.live([*steps, ("check_late", 1, 0)])
