@@ -70,10 +70,11 @@ class CaptureWatch:
         start = before or Freshness(FreshnessMode.CHANGE_CAPTURE, now)
         after = judged(start, signs, now, self._silence)
         metrics.BATCH_FRESHNESS.set(after.mode is FreshnessMode.BATCH)
+        if after.mode is not start.mode:
+            # First, or a stop in between would leave nobody who knows that it is wanted.
+            await self._changed(after, now)
         if after != before:
             await self._store.save_freshness(after)
-        if after.mode is not start.mode:
-            await self._changed(after, now)
         return Seen(after)
 
     async def _ask(self) -> Pipeline | None:

@@ -1,5 +1,7 @@
 """Trouble on the way: it neither keeps a run from ending nor accuses anybody of what it did."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +83,54 @@ async def test_a_defect_ends_its_run_and_no_other(bench: "Bench") -> None:
     assert other.state == RUN_STATE_SUCCEEDED
 
 
+class _Obstacle:
+    """Something that statements of the reconciler have to wait for, until one has in vain."""
+
+    def __init__(self, bench: "Bench") -> None:
+        self._bench = bench
+        self._dsn = make_url(bench.postgres_url).set(drivername="postgresql")
+
+    @asynccontextmanager
+    async def of(self, statement: str) -> "AsyncIterator[_Obstacle]":
+        """Hold what the statement locks, and let go of it at the end."""
+        async with self._connected() as holder, holder.transaction():
+            await holder.execute(statement)
+            yield self
+
+    async def has_been_run_into(self, like: str) -> None:
+        """Return once a statement like that has waited and run out of time."""
+        async with self._connected() as watcher:
+
+            async def since() -> object:
+                return await watcher.fetchval(_WAITING, like)
+
+            async def is_waiting() -> bool:
+                return await since() is not None
+
+            await self._bench.until_async(is_waiting)
+            first = await since()
+
+            async def waits_no_more() -> bool:
+                return await since() != first
+
+            await self._bench.until_async(waits_no_more)
+
+    @asynccontextmanager
+    async def _connected(self) -> "AsyncIterator[Any]":
+        connection = await asyncpg.connect(self._dsn.render_as_string(hide_password=False))
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+
+_WAITING = """
+    SELECT query_start FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name = 'reconciler'
+        AND wait_event_type = 'Lock' AND query LIKE $1
+"""
+
+
 async def test_a_database_that_is_slow_for_a_moment_ends_no_run(
     bench: "Bench", monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,41 +138,14 @@ async def test_a_database_that_is_slow_for_a_moment_ends_no_run(
     monkeypatch.setattr(app, "_STATEMENT_SECONDS", 0.5)
     fakes = bench.fakes
     fakes.queue.free_calls = 2
-    dsn = make_url(bench.postgres_url).set(drivername="postgresql")
-    connection: Any = await asyncpg.connect(dsn.render_as_string(hide_password=False))
-
-    async def waiting() -> object:
-        return await connection.fetchval(_WAITING)
-
     async with bench.running(pages_in_flight=1) as stub:
         run = await bench.start_run(stub)
         await bench.until(lambda: fakes.queue.calls > 2)
-        held = connection.transaction()
-        await held.start()
-        await connection.execute("SELECT FROM reconciler.runs FOR UPDATE")
-        fakes.queue.gate.set()
-
-        async def is_waited_for() -> bool:
-            return await waiting() is not None
-
-        await bench.until_async(is_waited_for)
-        first = await waiting()
-
-        async def has_run_out_of_time() -> bool:
-            return await waiting() != first
-
-        await bench.until_async(has_run_out_of_time)
-        await held.rollback()
-        await connection.close()
+        async with _Obstacle(bench).of("SELECT FROM reconciler.runs FOR UPDATE") as obstacle:
+            fakes.queue.gate.set()
+            await obstacle.has_been_run_into("UPDATE reconciler.runs%")
         ended = await bench.ended(stub, run.run_id)
     assert (ended.state, ended.error) == (RUN_STATE_SUCCEEDED, "")
-
-
-_WAITING = """
-    SELECT query_start FROM pg_stat_activity
-    WHERE datname = current_database() AND application_name = 'reconciler'
-        AND wait_event_type = 'Lock'
-"""
 
 
 async def test_a_stream_that_always_breaks_ends_the_run_in_time(bench: "Bench") -> None:
@@ -344,3 +367,24 @@ async def test_another_description_of_the_main_app_accuses_nobody(bench: "Bench"
         again = await bench.run(stub)
     assert (run.users_drifted, run.users_unsettled, run.users_refreshed) == (0, 0, 100)
     assert again.users_refreshed == 0
+
+
+async def test_the_full_run_of_another_mode_is_not_lost_when_it_cannot_be_asked_for(
+    bench: "Bench", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a stop between saying which mode it is and asking for what that mode asks for."""
+    monkeypatch.setattr(app, "_STATEMENT_SECONDS", 0.5)
+    bench.fakes.apply_everybody()
+    async with (
+        _Obstacle(bench).of("LOCK TABLE reconciler.runs IN SHARE MODE") as obstacle,
+        bench.running(change_capture="off", batch_every_seconds=NEVER) as stub,
+    ):
+        await obstacle.has_been_run_into("INSERT INTO reconciler.runs%")
+        before = await stub.GetFreshness(reconciler_pb2.GetFreshnessRequest())
+    assert before.mode != FRESHNESS_MODE_BATCH, "nobody would ask for the run again"
+    async with bench.running(change_capture="off", batch_every_seconds=NEVER) as stub:
+
+        async def is_asked_for() -> bool:
+            return "freshness: CAPTURE_OFF" in {it.reason for it in await _listed(stub)}
+
+        await bench.until_async(is_asked_for)
