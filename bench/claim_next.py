@@ -15,7 +15,7 @@ from dialler.queue.v1 import queue_pb2 as pb
 from dialler.queue.v1.queue_pb2_grpc import QueueServiceStub
 
 from bench.claim_floor import BareSql
-from bench.claim_peers import BACKLOG, PgQueuer, Procrastinate
+from bench.claim_peers import PgQueuer, Procrastinate
 from bench.claims import CONNECTIONS, Agent, Claims, Contender, crowd, paced
 from bench.load import cpu_seconds
 from bench.measurement import ROUNDS, Result, load_average, percentile, summarise
@@ -66,7 +66,7 @@ async def _at_once(contenders: Sequence[Contender], agents: int) -> list[Result]
     ]
     results += _latencies(f"claim_next_{agents}", ours, floor, conditions, contenders[1])
     for name, peer, contender in list(zip(names, rounds, contenders, strict=True))[2:]:
-        lacking = f"{conditions}; the peer: {BACKLOG} jobs, no check, no fence, no gRPC"
+        lacking = f"{conditions}; the peer: {contender.backlog} jobs, no check, no fence, no gRPC"
         results.append(
             _compared(
                 f"claim_next_{agents}{name}", ours, peer, _rate, "claims/s", lacking, contender

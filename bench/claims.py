@@ -29,6 +29,8 @@ class Contender(ABC):
     name: str
     # Agents whom one claim serves.
     together: int = 1
+    # Jobs waiting when a round begins; of ours, people are claimed again.
+    backlog: int = 0
 
     async def prepare(self) -> None:
         """Make ready for a round; not measured."""
