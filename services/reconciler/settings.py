@@ -68,7 +68,8 @@ class ReconcilerSettings(ServiceSettings):
         default=0.5,
         gt=0,
         le=1,
-        description="Share of the time in which MySQL may be at work on a comparison.",
+        description="Share of the time in which MySQL may be at work on a comparison; refreshing "
+        "those who differ goes by user_context's own bounds.",
     )
     recheck_seconds: float = Field(
         default=5.0,
@@ -79,7 +80,8 @@ class ReconcilerSettings(ServiceSettings):
     recheck_longest_seconds: float = Field(
         default=120.0,
         gt=0,
-        description="Changes that are still under way are waited for so long at most.",
+        description="Changes that are still under way are waited for so long at most; then those "
+        "who differ are refreshed, and nobody is accused.",
     )
     page_users: int = Field(
         default=500, ge=1, le=1_000, description="People refreshed and applied in one call."
