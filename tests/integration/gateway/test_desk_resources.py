@@ -298,6 +298,17 @@ async def test_audit_entries(gateway: RunningGateway, supervisor: httpx.AsyncCli
         assert reason(response, 422) == "INVALID_REQUEST"
 
 
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+async def test_a_time_that_utc_has_no_year_for_is_refused(
+    supervisor: httpx.AsyncClient, moment: str
+) -> None:
+    response = await supervisor.get("/v1/audit-entries", params={"since": moment})
+    assert reason(response, 422) == "INVALID_REQUEST"
+    body = {"user_id": "7", "scheduled_for": moment}
+    response = await supervisor.post("/v1/callbacks", json=body, headers=key())
+    assert reason(response, 422) == "INVALID_REQUEST"
+
+
 async def test_reference_is_kept_for_an_hour(
     gateway: RunningGateway, agent: httpx.AsyncClient
 ) -> None:
