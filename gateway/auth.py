@@ -131,11 +131,14 @@ class Guard:
 
     async def admit(self, request: Request, roles: frozenset[Role]) -> Caller:
         """Return the caller, and leave it where `caller_of` finds it."""
-        # Before the token is looked at, so that guessing one is limited too.
-        await self._limiter.take_address(client_address(request, self._trusted_proxies))
+        await self.meet(request)
         caller = await self._verifier.verify(_bearer(request))
         await self.allow(request, caller, roles)
         return caller
+
+    async def meet(self, request: Request) -> None:
+        """Count a request of its address: before it says who it is, so that guessing is limited."""
+        await self._limiter.take_address(client_address(request, self._trusted_proxies))
 
     async def allow(self, request: Request, caller: Caller, roles: frozenset[Role]) -> None:
         """Do the part of `admit` that follows once the caller is known."""
