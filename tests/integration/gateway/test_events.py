@@ -468,7 +468,7 @@ async def test_one_caller_leaves_room_for_the_others(start: Any) -> None:
     # Those that were closed do not count.
     async with asyncio.timeout(SECONDS):
         while REGISTRY.get_sample_value("dialler_gateway_event_clients"):
-            await asyncio.sleep(0.01)  # noqa: ASYNC110 - a gauge tells nobody
+            await asyncio.sleep(0.01)
     async with opened(gateway, subject="greedy"), opened(gateway, subject="greedy"):
         pass
 
