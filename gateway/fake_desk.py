@@ -16,6 +16,7 @@ from servicekit.errors import (
     InvalidArgument,
     NotFound,
     PermissionDenied,
+    ServiceError,
 )
 
 _OPEN = call_state_pb2.CALLBACK_STATE_OPEN
@@ -89,7 +90,7 @@ class FakeDesk(Fake):
             if held.assignment_id == request.assignment_id:
                 del live[agent_id]
                 return queue_pb2.ForceReleaseAssignmentResponse(call_state=_state(held.user_id))
-        raise Conflict("ASSIGNMENT_NOT_LIVE", "it has ended")
+        raise self.not_live(request.assignment_id)
 
     async def ScheduleCallback(self, request: Any, context: Any) -> Any:
         """Agree one, if none is open."""
@@ -238,6 +239,12 @@ class FakeDesk(Fake):
                 and request.user_id in (0, user_id)
             ]
         )
+
+    def not_live(self, assignment_id: str) -> ServiceError:
+        """Return why nobody is held under the id."""
+        if assignment_id in getattr(self, "handed_out", ()):
+            return Conflict("ASSIGNMENT_NOT_LIVE", "it has ended")
+        return NotFound("ASSIGNMENT_NOT_FOUND", "there is no such assignment")
 
     def agree(
         self, user_id: int, agent_id: str = "", *, callback_id: str = ""
