@@ -467,7 +467,7 @@ async def test_one_caller_leaves_room_for_the_others(start: Any) -> None:
             pass
     # Those that were closed do not count.
     async with asyncio.timeout(SECONDS):
-        while REGISTRY.get_sample_value("dialler_gateway_event_clients"):
+        while REGISTRY.get_sample_value("dialler_gateway_event_clients"):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     async with opened(gateway, subject="greedy"), opened(gateway, subject="greedy"):
         pass
