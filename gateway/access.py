@@ -129,14 +129,6 @@ class Access:
         self._held.pop(subject, None)
         self._granted.pop(subject, None)
 
-    async def held_by(self, caller: Caller) -> int | None:
-        """Return whom the agent holds at this moment."""
-        request = queue_pb2.GetCurrentAssignmentRequest(agent_id=caller.subject)
-        try:
-            return (await self._queue.GetCurrentAssignment(request)).assignment.user_id
-        except NotFound:
-            return None
-
     async def _is_held(self, subject: str, user_id: int) -> bool:
         request = queue_pb2.GetCurrentAssignmentRequest(agent_id=subject)
         try:

@@ -186,6 +186,7 @@ def _add_queues(routes: _Adder, queues: QueueRoutes) -> None:
 
 def _add_assignments(routes: _Adder, assignments: AssignmentRoutes) -> None:
     writes = documented(400, 409, writes=True)
+    of_one = writes | documented(404)
     one = "/v1/assignments/{assignment_id}"
     claimed: dict[int | str, dict[str, Any]] = {
         200: {"model": Claimed, "description": "Already held, or nobody can be called now."},
@@ -194,9 +195,9 @@ def _add_assignments(routes: _Adder, assignments: AssignmentRoutes) -> None:
     for method, path, endpoint, responses, options in (
         ("POST", "/v1/assignments", assignments.claim, claimed | writes, {"status_code": 201}),
         ("GET", "/v1/assignments/current", assignments.current, documented(404), {}),
-        ("POST", f"{one}/heartbeat", assignments.heartbeat, writes, {}),
-        ("POST", f"{one}/release", assignments.release, writes, {}),
-        ("POST", f"{one}/outcome", assignments.outcome, writes, {}),
+        ("POST", f"{one}/heartbeat", assignments.heartbeat, of_one, {}),
+        ("POST", f"{one}/release", assignments.release, of_one, {}),
+        ("POST", f"{one}/outcome", assignments.outcome, of_one, {}),
     ):
         routes.add(method, path, endpoint, (Role.AGENT,), "assignments", responses, **options)
 

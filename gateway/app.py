@@ -61,6 +61,7 @@ def build(settings: GatewaySettings) -> Parts:
     hub = EventHub(
         EventStream(stream_redis),
         clients=settings.events_clients,
+        clients_per_caller=settings.events_clients_per_caller,
         buffer=settings.events_buffer,
         replay=settings.events_replay,
     )

@@ -12,6 +12,7 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
 from gateway.keys import JwksKeys, KeySource, StaticKey, public_key
+from gateway.problems import HttpError
 from gateway.rate_limit import RateLimiter
 from gateway.settings import TokenSettings
 from servicekit.clock import Clock
@@ -25,6 +26,7 @@ REMEMBERED_TOKENS = 10_000
 # An address is personal data and subjects stand in logs, hence no "@".
 _SUBJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:|-]{0,63}")
 _QUEUE = re.compile(r"[a-z][a-z_]{0,63}")
+_JSON = re.compile(r"application/(?:[a-z0-9.-]+\+)?json")
 _TYPES = (None, "JWT", "at+jwt", "application/at+jwt")
 # Headers that bring or point to a key of the sender's choice, or change what is signed.
 _REFUSED_HEADERS = frozenset({"jku", "jwk", "x5u", "x5c", "crit", "b64", "zip"})
@@ -131,11 +133,14 @@ class Guard:
 
     async def admit(self, request: Request, roles: frozenset[Role]) -> Caller:
         """Return the caller, and leave it where `caller_of` finds it."""
-        # Before the token is looked at, so that guessing one is limited too.
-        await self._limiter.take_address(client_address(request, self._trusted_proxies))
+        await self.meet(request)
         caller = await self._verifier.verify(_bearer(request))
         await self.allow(request, caller, roles)
         return caller
+
+    async def meet(self, request: Request) -> None:
+        """Count a request of its address: before it says who it is, so that guessing is limited."""
+        await self._limiter.take_address(client_address(request, self._trusted_proxies))
 
     async def allow(self, request: Request, caller: Caller, roles: frozenset[Role]) -> None:
         """Do the part of `admit` that follows once the caller is known."""
@@ -162,11 +167,20 @@ def guarded(guard: Guard, *roles: Role) -> type[APIRoute]:
 
             async def handle(request: Request) -> Response:
                 await guard.admit(request, allowed)
+                if self.body_field is not None:
+                    await _require_json(request)
                 return await inner(request)
 
             return handle
 
     return GuardedRoute
+
+
+async def _require_json(request: Request) -> None:
+    """Raise HttpError 415 (NOT_JSON) for a body of another type; browsers say text/plain."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if not _JSON.fullmatch(media_type) and await request.body():
+        raise HttpError(415, "NOT_JSON", "the body must be application/json")
 
 
 def client_address(request: Request, trusted_proxies: int) -> str:

@@ -28,10 +28,6 @@ from servicekit.errors import PermissionDenied
 if TYPE_CHECKING:
     from dialler.queue.v1.queue_pb2_grpc import QueueServiceAsyncStub
 
-# Pages looked through for one callback of an agent: nobody has a thousand open ones.
-_PAGES = 5
-_CHANGEABLE = (call_state_pb2.CALLBACK_STATE_OPEN, call_state_pb2.CALLBACK_STATE_MISSED)
-
 CallbackId = Annotated[UUID, Path(description="The callback's id.")]
 _WHEN = Field(description="In the future.", examples=["2030-06-02T18:00:00+01:00"])
 
@@ -131,13 +127,13 @@ class CallbackRoutes:
         key: IdempotencyKey,
         body: Annotated[RescheduleRequest, Body()],
     ) -> Callback:
-        """Move an open or missed callback."""
-        await self._require_own(caller, callback_id)
+        """Move an open or missed callback; an agent only their own, or of whom they hold."""
         request = queue_pb2.RescheduleCallbackRequest(
             callback_id=str(callback_id),
             scheduled_for=timestamp(body.scheduled_for),
             actor_id=caller.subject,
             request_id=str(key),
+            own_only=caller.role is Role.AGENT,
         )
         if "preferred_agent_id" in body.model_fields_set:
             request.preferred_agent_id = body.preferred_agent_id or ""
@@ -146,11 +142,13 @@ class CallbackRoutes:
     async def cancel(
         self, caller: CallerOf, callback_id: CallbackId, key: IdempotencyKey
     ) -> Callback:
-        """Call an open or missed callback off."""
-        await self._require_own(caller, callback_id)
+        """Call an open or missed callback off; an agent only as they may move it."""
         answer = await self._queue.CancelCallback(
             queue_pb2.CancelCallbackRequest(
-                callback_id=str(callback_id), actor_id=caller.subject, request_id=str(key)
+                callback_id=str(callback_id),
+                actor_id=caller.subject,
+                request_id=str(key),
+                own_only=caller.role is Role.AGENT,
             )
         )
         return Callback.of(answer.callback)
@@ -164,35 +162,3 @@ class CallbackRoutes:
         if preferred_agent_id not in (None, caller.subject):
             raise PermissionDenied("NOT_YOURS", "agents see their own callbacks only")
         return caller.subject
-
-    async def _require_own(self, caller: Caller, callback_id: UUID) -> None:
-        """Raise PermissionDenied unless the callback is the agent's, or of the person they hold."""
-        if caller.role is not Role.AGENT:
-            return
-        held = await self._access.held_by(caller)
-        for state in _CHANGEABLE:
-            if await self._is_listed(callback_id, state, agent_id=caller.subject):
-                return
-            if held and await self._is_listed(callback_id, state, user_id=held):
-                return
-        raise PermissionDenied("NOT_YOURS", "the callback is neither yours nor of whom you hold")
-
-    async def _is_listed(
-        self,
-        callback_id: UUID,
-        state: call_state_pb2.CallbackState.ValueType,
-        *,
-        agent_id: str = "",
-        user_id: int = 0,
-    ) -> bool:
-        request = queue_pb2.ListCallbacksRequest(
-            preferred_agent_id=agent_id, user_id=user_id, state=state, page_size=200
-        )
-        for _ in range(_PAGES):
-            answer = await self._queue.ListCallbacks(request)
-            if any(it.callback_id == str(callback_id) for it in answer.callbacks):
-                return True
-            if not answer.next_page_token:
-                return False
-            request.page_token = answer.next_page_token
-        return False

@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from gateway.openapi import described
@@ -78,7 +79,7 @@ def _fixed(text: str, media_type: str) -> Callable[[Request], Awaitable[Response
 async def _asset(request: Request) -> Response:
     name = request.path_params["name"]
     if name not in _ASSETS:
-        return Response(status_code=404)
+        raise HTTPException(404)
     return Response(
         _content(name),
         headers={"cache-control": "public, max-age=86400"},

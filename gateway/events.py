@@ -121,6 +121,11 @@ class View:
         self._held: int | None = None
 
     @property
+    def subject(self) -> str:
+        """Whose stream it is."""
+        return self._caller.subject
+
+    @property
     def topics(self) -> frozenset[Topic]:
         """The topics asked for; none for all events and no figures."""
         return self._topics
@@ -354,12 +359,22 @@ class EventHub:
     may be lost, every client is told to reset.
     """
 
-    def __init__(self, stream: EventStream, *, clients: int, buffer: int, replay: int) -> None:
+    def __init__(
+        self,
+        stream: EventStream,
+        *,
+        clients: int,
+        clients_per_caller: int,
+        buffer: int,
+        replay: int,
+    ) -> None:
         self._stream = stream
         self._most_clients = clients
+        self._most_per_caller = clients_per_caller
         self._buffer = buffer
         self._replay = replay
         self._clients: set[Client] = set()
+        self._per_caller: dict[str, int] = {}
         self._position: StreamPosition | None = None
         self._failures = 0
         self._reading: asyncio.Task[None] | None = None
@@ -385,8 +400,15 @@ class EventHub:
             raise Exhausted(
                 "TOO_MANY_STREAMS", "too many event streams are open", retry_after_seconds=5.0
             )
+        # One caller alone may not shut everybody else out.
+        open_already = self._per_caller.get(view.subject, 0)
+        if open_already >= self._most_per_caller:
+            raise Exhausted(
+                "TOO_MANY_OWN_STREAMS", "you have too many streams open", retry_after_seconds=5.0
+            )
         client = Client(view, self._buffer, self._position)
         self._clients.add(client)
+        self._per_caller[view.subject] = open_already + 1
         _CLIENTS.inc()
         return client
 
@@ -394,6 +416,9 @@ class EventHub:
         """Forget the client; a second time does nothing."""
         if client in self._clients:
             self._clients.remove(client)
+            left = self._per_caller.pop(client.view.subject) - 1
+            if left:
+                self._per_caller[client.view.subject] = left
             _CLIENTS.dec()
 
     async def missed(

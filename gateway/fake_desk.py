@@ -9,7 +9,15 @@ from dialler.model.v1 import call_state_pb2
 from dialler.queue.v1 import queue_pb2
 
 from gateway.fake import Fake
-from servicekit.errors import AlreadyExists, Conflict, FailedPrecondition, InvalidArgument, NotFound
+from servicekit.errors import (
+    AlreadyExists,
+    Conflict,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    ServiceError,
+)
 
 _OPEN = call_state_pb2.CALLBACK_STATE_OPEN
 
@@ -19,6 +27,8 @@ class FakeDesk(Fake):
     """Keeps callbacks, suppressions, agents and audit entries, and little of the rules."""
 
     callbacks: dict[str, call_state_pb2.Callback] = field(default_factory=dict)
+    # First answers by request id.
+    changed: dict[str, call_state_pb2.Callback] = field(default_factory=dict)
     suppressions: dict[int, queue_pb2.Suppression] = field(default_factory=dict)
     agents: dict[str, queue_pb2.Agent] = field(default_factory=dict)
     accesses: list[tuple[str, str, int]] = field(default_factory=list)
@@ -80,7 +90,7 @@ class FakeDesk(Fake):
             if held.assignment_id == request.assignment_id:
                 del live[agent_id]
                 return queue_pb2.ForceReleaseAssignmentResponse(call_state=_state(held.user_id))
-        raise Conflict("ASSIGNMENT_NOT_LIVE", "it has ended")
+        raise self.not_live(request.assignment_id)
 
     async def ScheduleCallback(self, request: Any, context: Any) -> Any:
         """Agree one, if none is open."""
@@ -99,18 +109,22 @@ class FakeDesk(Fake):
     async def RescheduleCallback(self, request: Any, context: Any) -> Any:
         """Move one."""
         await self.received("RescheduleCallback", request)
-        callback = self._callback(request.callback_id)
-        callback.scheduled_for.CopyFrom(request.scheduled_for)
-        if request.HasField("preferred_agent_id"):
-            callback.preferred_agent_id = request.preferred_agent_id
-        return queue_pb2.RescheduleCallbackResponse(callback=callback)
+        if request.request_id not in self.changed:
+            callback = self._changeable(request)
+            callback.scheduled_for.CopyFrom(request.scheduled_for)
+            if request.HasField("preferred_agent_id"):
+                callback.preferred_agent_id = request.preferred_agent_id
+            self._changed(request, callback)
+        return queue_pb2.RescheduleCallbackResponse(callback=self.changed[request.request_id])
 
     async def CancelCallback(self, request: Any, context: Any) -> Any:
         """Call one off."""
         await self.received("CancelCallback", request)
-        callback = self._callback(request.callback_id)
-        callback.state = call_state_pb2.CALLBACK_STATE_CANCELLED
-        return queue_pb2.CancelCallbackResponse(callback=callback)
+        if request.request_id not in self.changed:
+            callback = self._changeable(request)
+            callback.state = call_state_pb2.CALLBACK_STATE_CANCELLED
+            self._changed(request, callback)
+        return queue_pb2.CancelCallbackResponse(callback=self.changed[request.request_id])
 
     async def ListCallbacks(self, request: Any, context: Any) -> Any:
         """Return those asked for in one page."""
@@ -226,6 +240,12 @@ class FakeDesk(Fake):
             ]
         )
 
+    def not_live(self, assignment_id: str) -> ServiceError:
+        """Return why nobody is held under the id."""
+        if assignment_id in getattr(self, "handed_out", ()):
+            return Conflict("ASSIGNMENT_NOT_LIVE", "it has ended")
+        return NotFound("ASSIGNMENT_NOT_FOUND", "there is no such assignment")
+
     def agree(
         self, user_id: int, agent_id: str = "", *, callback_id: str = ""
     ) -> call_state_pb2.Callback:
@@ -245,10 +265,19 @@ class FakeDesk(Fake):
         made.today.agent_id = agent_id
         return made
 
-    def _callback(self, callback_id: str) -> call_state_pb2.Callback:
-        callback = self.callbacks.get(callback_id)
+    def _changed(self, request: Any, callback: call_state_pb2.Callback) -> None:
+        first = self.changed[request.request_id] = call_state_pb2.Callback()
+        first.CopyFrom(callback)
+
+    def _changeable(self, request: Any) -> call_state_pb2.Callback:
+        callback = self.callbacks.get(request.callback_id)
         if callback is None:
             raise NotFound("CALLBACK_NOT_FOUND", "there is no such callback")
+        live: dict[str, queue_pb2.Assignment] = getattr(self, "live", {})
+        held = live.get(request.actor_id)
+        is_own = callback.preferred_agent_id == request.actor_id
+        if request.own_only and not is_own and (not held or held.user_id != callback.user_id):
+            raise PermissionDenied("NOT_YOURS", "neither kept for you nor of whom you hold")
         if callback.state != _OPEN:
             raise FailedPrecondition("CALLBACK_ENDED", "the callback has ended")
         return callback

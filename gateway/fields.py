@@ -74,6 +74,13 @@ IdempotencyKey = Annotated[
         description="UUID chosen by the client; a repeat of the request returns the first answer.",
     ),
 ]
+OptionalKey = Annotated[
+    UUID | SkipJsonSchema[None],
+    Header(
+        alias="Idempotency-Key",
+        description="UUID chosen by the client; a repeat under it returns what the first one made.",
+    ),
+]
 HarmlessKey = Annotated[
     UUID | SkipJsonSchema[None],
     Header(

@@ -107,8 +107,18 @@ def described(app: FastAPI) -> dict[str, Any]:
             if schemas.setdefault(name, each) != each:
                 raise ValueError(f"two models of the API are called {name}")
     schemas["Context"] = _of_message(user_context_pb2.UserContext.DESCRIPTOR)
+    _add_media_types(document)
     add_examples(document)
     return document
+
+
+def _add_media_types(document: dict[str, Any]) -> None:
+    """Say of whatever takes a body that one of another type is refused."""
+    for path in document["paths"].values():
+        for operation in path.values():
+            if "requestBody" in operation:
+                found = operation["responses"] | {"415": _problem(415)}
+                operation["responses"] = dict(sorted(found.items()))
 
 
 CONTEXT_EXTRA: dict[str, Any] = GUARDED | {

@@ -9,7 +9,7 @@ from fastapi import Body, Path, Query
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from gateway.channels import configured
-from gateway.fields import CallerOf, HarmlessKey
+from gateway.fields import CallerOf, OptionalKey
 from gateway.schemas import Id, Moment, moment_in, name_in
 
 if TYPE_CHECKING:
@@ -233,14 +233,16 @@ class ReconciliationRoutes:
         self,
         caller: CallerOf,
         body: Annotated[ReconciliationRequest | None, Body()] = None,
-        key: HarmlessKey = None,
+        key: OptionalKey = None,
     ) -> Reconciliation:
         """Ask for a reconciliation; while one of its kind is waiting, that one is returned."""
         asked = body or ReconciliationRequest()
         reason = f"{caller.role} {caller.subject}"
         number = reconciler_pb2.RunKind.Value(f"RUN_KIND_{asked.kind.name}")
         request = reconciler_pb2.StartRunRequest(
-            kind=number, reason=f"{reason}: {asked.reason}" if asked.reason else reason
+            kind=number,
+            reason=f"{reason}: {asked.reason}" if asked.reason else reason,
+            request_id=str(key or ""),
         )
         return Reconciliation.of((await self._stub.StartRun(request)).run)
 

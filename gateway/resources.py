@@ -69,14 +69,14 @@ def _add_people(add: Add, people: PersonRoutes) -> None:
 
 
 def _add_agents(add: Add, agents: AgentRoutes) -> None:
-    writes = documented(400, 409, writes=True)
+    writes, held = documented(400, 409, writes=True), "/v1/assignments"
     add("PUT", "/v1/agents/me/presence", agents.set_presence, (Role.AGENT,), "agents", writes)
     add("GET", "/v1/agents", agents.agents, _SUPERVISORS, "agents", documented(422))
     queues = "/v1/agents/{agent_id}/queues"
     add("PUT", queues, agents.set_queues, _SUPERVISORS, "agents", writes)
-    held = "/v1/assignments"
     add("GET", held, agents.assignments, _SUPERVISORS, "assignments", documented())
     release = f"{held}/{{assignment_id}}/force-release"
+    writes = documented(400, 404, 409, writes=True)
     add("POST", release, agents.force_release, _SUPERVISORS, "assignments", writes)
 
 
@@ -101,7 +101,7 @@ def _add_suppressions(add: Add, suppressions: SuppressionRoutes) -> None:
         suppressions.import_phones,
         _SUPERVISORS,
         tag,
-        documented(400, 409, 415, writes=True),
+        documented(400, 409, writes=True),
         openapi_extra=_CSV_BODY,
     )
 

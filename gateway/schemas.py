@@ -14,6 +14,7 @@ from dialler.model.v1 import call_state_pb2, event_pb2
 from dialler.queue.v1 import queue_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 from pydantic import (
+    AfterValidator,
     AwareDatetime,
     BaseModel,
     BeforeValidator,
@@ -205,7 +206,14 @@ def _is_rfc_3339(value: object) -> object:
     return value
 
 
-MomentIn = Annotated[AwareDatetime, BeforeValidator(_is_rfc_3339)]
+def _in_utc(value: datetime) -> datetime:
+    try:
+        return value.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("before the year 1 or after 9999 in UTC") from error
+
+
+MomentIn = Annotated[AwareDatetime, BeforeValidator(_is_rfc_3339), AfterValidator(_in_utc)]
 # Any text that PostgreSQL can store.
 Notes = Annotated[str, StringConstraints(max_length=10_000, pattern=r"^[^\x00]*$")]
 

@@ -164,6 +164,9 @@ class GatewaySettings(ServiceSettings, TokenSettings):
     events_clients: int = Field(
         default=4000, ge=1, description="Event streams that one process keeps open."
     )
+    events_clients_per_caller: int = Field(
+        default=100, ge=1, description="Event streams of these that one caller may have."
+    )
     events_buffer: int = Field(
         default=512, ge=1, description="Events held for one slow client before it is dropped."
     )

@@ -156,6 +156,7 @@ class EventRoutes:
         ticket = request.query_params.get("ticket")
         if ticket is None or "authorization" in request.headers:
             return await self._guard.admit(request, ALL_ROLES)
+        await self._guard.meet(request)
         caller = await self._tickets.redeem(ticket)
         await self._guard.allow(request, caller, ALL_ROLES)
         return caller

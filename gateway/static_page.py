@@ -5,6 +5,7 @@ from functools import cache
 from importlib.resources import files
 
 from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 PATH = "/wallboard"
@@ -43,7 +44,7 @@ async def _page(request: Request) -> Response:
 async def _asset(request: Request) -> Response:
     found = _ASSETS.get(request.path_params["name"])
     if found is None:
-        return Response(status_code=404)
+        raise HTTPException(404)
     return _answer(request, *found, {})
 
 

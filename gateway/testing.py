@@ -86,6 +86,7 @@ class FakeQueue(FakeDesk, queue_pb2_grpc.QueueServiceServicer):
 
     ready: list[int] = field(default_factory=list)
     live: dict[str, queue_pb2.Assignment] = field(default_factory=dict)
+    handed_out: set[str] = field(default_factory=set)
     answers: dict[str, tuple[Message, Message]] = field(default_factory=dict)
     stats: queue_pb2.GetQueueStatsResponse | None = None
 
@@ -160,6 +161,7 @@ class FakeQueue(FakeDesk, queue_pb2_grpc.QueueServiceServicer):
             reason="NO_SIGNATURE",
             fence=1,
         )
+        self.handed_out.add(held.assignment_id)
         held.started_at.seconds = MOMENT_SECONDS
         held.lease_expires_at.seconds = MOMENT_SECONDS + 60
         return held
@@ -187,7 +189,7 @@ class FakeQueue(FakeDesk, queue_pb2_grpc.QueueServiceServicer):
             return held
         if any(each.assignment_id == request.assignment_id for each in self.live.values()):
             raise Conflict("ASSIGNMENT_NOT_YOURS", "somebody else holds it")
-        raise Conflict("ASSIGNMENT_NOT_LIVE", "it has ended")
+        raise self.not_live(request.assignment_id)
 
     def _ended(self, request: Any, outcome: Any = None) -> call_state_pb2.CallState:
         if request.request_id in self.answers:
@@ -276,18 +278,20 @@ class FakeReconciler(Fake, reconciler_pb2_grpc.ReconcilerServiceServicer):
     )
 
     async def StartRun(self, request: Any, context: Any) -> Any:
-        """Return the pending run, or a new one."""
+        """Return the run of that id, the pending one, or a new one."""
         await self.received("StartRun", request)
-        if not self.runs:
-            self.runs.append(
-                reconciler_pb2.Run(
-                    run_id=str(uuid.uuid4()),
-                    kind=request.kind,
-                    state=reconciler_pb2.RUN_STATE_PENDING,
-                    reason=request.reason,
-                )
-            )
-        return reconciler_pb2.StartRunResponse(run=self.runs[0])
+        pending = reconciler_pb2.RUN_STATE_PENDING
+        for run in self.runs:
+            if run.run_id == request.request_id or run.state == pending:
+                return reconciler_pb2.StartRunResponse(run=run)
+        run = reconciler_pb2.Run(
+            run_id=request.request_id or str(uuid.uuid4()),
+            kind=request.kind,
+            state=pending,
+            reason=request.reason,
+        )
+        self.runs.append(run)
+        return reconciler_pb2.StartRunResponse(run=run)
 
     async def ListRuns(self, request: Any, context: Any) -> Any:
         """Return the latest."""

@@ -8,13 +8,19 @@ from uuid import UUID, uuid4
 from dialler.queue.v1 import queue_pb2
 
 from servicekit.clock import Clock
-from servicekit.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from servicekit.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+)
 from services.queue import messages, metrics
 from services.queue.domain import pages
 from services.queue.domain.callbacks import Callback, require_schedulable, rescheduled
 from services.queue.domain.terms import Action, AgentId, CallbackState, State, UserId
 from services.queue.rulebook import Rulebook
-from services.queue.store import answers, audit, callbacks, entries
+from services.queue.store import answers, assignments, audit, callbacks, entries
 from services.queue.store.answers import Request
 from services.queue.store.database import Database, Transaction
 from services.queue.writing import Moved, require_same, write_moved
@@ -101,10 +107,13 @@ class CallbackDesk:
         callback_id: UUID,
         scheduled_for: datetime,
         preferred: tuple[AgentId | None] | None,
+        *,
+        own_only: bool,
     ) -> queue_pb2.RescheduleCallbackResponse:
         """Move a callback; `preferred` names its agent anew, None leaves that as it is.
 
-        Raises NotFound, FailedPrecondition (CALLBACK_ENDED), or as `schedule` does.
+        Raises NotFound, FailedPrecondition (CALLBACK_ENDED), PermissionDenied (NOT_YOURS) if only
+        the agent's own will do, or as `schedule` does.
         """
         now = self._clock.now()
         async with self._database.transaction() as tx:
@@ -113,7 +122,7 @@ class CallbackDesk:
                 first = require_same(answered, request)
                 return queue_pb2.RescheduleCallbackResponse.FromString(first)
             self._require_times(scheduled_for, "", now)
-            before = await self._lock(tx, callback_id)
+            before = await self._lock(tx, callback_id, request.agent_id if own_only else None, now)
             await self._require_callable(tx, before.user_id)
             if before.state is CallbackState.MISSED:
                 await self._require_none_open(tx, before.user_id)
@@ -131,15 +140,21 @@ class CallbackDesk:
         self._posted()
         return response
 
-    async def cancel(self, request: Request, callback_id: UUID) -> queue_pb2.CancelCallbackResponse:
-        """Call a callback off; raises NotFound or FailedPrecondition (CALLBACK_ENDED)."""
+    async def cancel(
+        self, request: Request, callback_id: UUID, *, own_only: bool
+    ) -> queue_pb2.CancelCallbackResponse:
+        """Call a callback off.
+
+        Raises NotFound, FailedPrecondition (CALLBACK_ENDED), or PermissionDenied (NOT_YOURS) if
+        only the agent's own will do.
+        """
         now = self._clock.now()
         async with self._database.transaction() as tx:
             answered = await answers.begin_request(tx, request, now)
             if answered is not None:
                 first = require_same(answered, request)
                 return queue_pb2.CancelCallbackResponse.FromString(first)
-            before = await self._lock(tx, callback_id)
+            before = await self._lock(tx, callback_id, request.agent_id if own_only else None, now)
             after = before.ended(CallbackState.CANCELLED, "CANCELLED", now)
             await callbacks.update(tx, after)
             if before.state is CallbackState.OPEN:
@@ -204,14 +219,23 @@ class CallbackDesk:
         if len(notes) > rules.calls.notes_longest_characters or "\0" in notes:
             raise InvalidArgument("NOTES_INVALID", "notes are too long or hold what is no text")
 
-    async def _lock(self, tx: Transaction, callback_id: UUID) -> Callback:
-        """Lock the callback's person and return the callback, open or missed."""
+    async def _lock(
+        self, tx: Transaction, callback_id: UUID, owner: AgentId | None, now: datetime
+    ) -> Callback:
+        """Lock the callback's person and return the callback, open or missed.
+
+        With an owner it must be kept for them, or of the person they hold.
+        """
         found = await callbacks.find(tx, callback_id)
         if found is None:
             raise NotFound("CALLBACK_NOT_FOUND", "there is no such callback")
         await entries.lock(tx, [found.user_id])
-        locked = await callbacks.find(tx, callback_id)
-        if locked is None or locked.state not in _MOVABLE:
+        locked = await callbacks.find(tx, callback_id) or found
+        if owner is not None and not await _is_own(tx, locked, owner, now):
+            raise PermissionDenied(
+                "NOT_YOURS", "the callback is neither kept for you nor of whom you hold"
+            )
+        if locked.state not in _MOVABLE:
             raise FailedPrecondition("CALLBACK_ENDED", "the callback has come to its end")
         return locked
 
@@ -247,3 +271,10 @@ class CallbackDesk:
             callback_id=str(callback.callback_id),
             scheduled_for=callback.scheduled_for.isoformat(),
         )
+
+
+async def _is_own(tx: Transaction, callback: Callback, agent_id: AgentId, now: datetime) -> bool:
+    if callback.preferred_agent_id == agent_id:
+        return True
+    held = await assignments.live_of_agent(tx, agent_id)
+    return held is not None and held.is_live(now) and held.user_id == callback.user_id

@@ -200,6 +200,7 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
             requests.uuid_of(request.callback_id, "callback_id"),
             _scheduled_for(request),
             preferred,
+            own_only=request.own_only,
         )
 
     async def CancelCallback(
@@ -207,7 +208,9 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
     ) -> queue_pb2.CancelCallbackResponse:
         """Call a callback off."""
         callback_id = requests.uuid_of(request.callback_id, "callback_id")
-        return await self._desks.callbacks.cancel(self._by_actor(request), callback_id)
+        return await self._desks.callbacks.cancel(
+            self._by_actor(request), callback_id, own_only=request.own_only
+        )
 
     async def ListCallbacks(
         self, request: queue_pb2.ListCallbacksRequest, context: Context

@@ -41,7 +41,7 @@ class ReconcilerServicer(reconciler_pb2_grpc.ReconcilerServiceServicer):
     async def StartRun(
         self, request: reconciler_pb2.StartRunRequest, context: Context
     ) -> reconciler_pb2.StartRunResponse:
-        """Return the run asked for, or the one already waiting."""
+        """Return the run asked for, by this request or a repeat of it, or the one waiting."""
         kind = _KINDS.get(request.kind)
         if kind is None:
             raise InvalidArgument("RUN_KIND_UNKNOWN", "kind must be a known kind of run")
@@ -49,7 +49,8 @@ class ReconcilerServicer(reconciler_pb2_grpc.ReconcilerServiceServicer):
             raise InvalidArgument(
                 "REASON_TOO_LONG", f"reason has more than {MAX_REASON_CHARACTERS} characters"
             )
-        run = await self._store.request(kind, request.reason, self._clock.now())
+        run_id = _new_run_id(request.request_id)
+        run = await self._store.request(kind, request.reason, self._clock.now(), run_id)
         self._nudge()
         return reconciler_pb2.StartRunResponse(run=_message(run))
 
@@ -120,6 +121,13 @@ def _run_id(text: str) -> RunId:
         return RunId(UUID(text))
     except ValueError as error:
         raise NotFound("RUN_NOT_FOUND", "there is no such run") from error
+
+
+def _new_run_id(request_id: str) -> RunId | None:
+    try:
+        return RunId(UUID(request_id)) if request_id else None
+    except ValueError as error:
+        raise InvalidArgument("REQUEST_ID_INVALID", "request_id must be a UUID") from error
 
 
 def _token(last: Drifted) -> str:

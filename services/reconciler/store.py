@@ -17,6 +17,7 @@ from sqlalchemy import (
     and_,
     delete,
     func,
+    or_,
     select,
     text,
     tuple_,
@@ -28,7 +29,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from servicekit.database import database_errors
-from servicekit.errors import Conflict, NotFound, Unavailable
+from servicekit.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from services.reconciler.domain.drift import Difference, DriftKind
 from services.reconciler.domain.freshness import Freshness, FreshnessMode
 from services.reconciler.domain.runs import Figures, Run, RunId, RunKind, RunPhase, RunState
@@ -68,25 +69,29 @@ class RunStore:
             async with self._engine.connect() as connection:
                 await connection.execute(select(1))
 
-    async def request(self, kind: RunKind, reason: str, now: datetime) -> Run:
-        """Return the run of the kind that is waiting, else a new one.
+    async def request(
+        self, kind: RunKind, reason: str, now: datetime, run_id: RunId | None = None
+    ) -> Run:
+        """Return the run with that id, the one of the kind that is waiting, else a new one.
 
         One that is under way may have passed those whom the request is about: it does not count.
+        Raises InvalidArgument (REQUEST_ID_REUSED) for the id of a run of another kind.
         """
+        run_id = run_id or RunId(uuid4())
         values = {
-            "run_id": uuid4(),
+            "run_id": run_id,
             "kind": kind,
             "state": RunState.PENDING,
             "reason": reason,
             "requested_at": now,
         }
-        made = (
-            insert(runs)
-            .values(values)
-            .on_conflict_do_nothing(index_elements=[runs.c.kind], index_where=_PENDING)
-            .returning(*_READ)
+        made = insert(runs).values(values).on_conflict_do_nothing().returning(*_READ)
+        there = (
+            select(*_READ)
+            .where(or_(runs.c.run_id == run_id, and_(runs.c.kind == kind, _PENDING)))
+            .order_by((runs.c.run_id == run_id).desc())
+            .limit(1)
         )
-        there = select(*_READ).where(runs.c.kind == kind, _PENDING)
         # The run that is in the way may begin before it is read; then there is room for a new one.
         for _ in range(_REQUEST_ATTEMPTS):
             with database_errors():
@@ -94,7 +99,7 @@ class RunStore:
                     row = (await connection.execute(made)).one_or_none()
                     row = row or (await connection.execute(there)).one_or_none()
             if row is not None:
-                return _run(row)
+                return _of_kind(_run(row), kind)
         raise Conflict("RUNS_CHANGING", "runs of this kind begin and end too fast")
 
     async def get(self, run_id: RunId) -> Run:
@@ -353,6 +358,12 @@ async def _close(connection: Any) -> None:
     # A connection that cannot be closed politely is gone anyway.
     with contextlib.suppress(Exception):
         await connection.close(timeout=_ANSWER_SECONDS)
+
+
+def _of_kind(run: Run, kind: RunKind) -> Run:
+    if run.kind is not kind:
+        raise InvalidArgument("REQUEST_ID_REUSED", "a run of another kind has this id")
+    return run
 
 
 def _run(row: Row[Any]) -> Run:

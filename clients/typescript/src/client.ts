@@ -15,6 +15,7 @@ import type {
   Found,
   OutcomeRequest,
   paths,
+  PhoneListImport,
   Presence,
   QueueEntries,
   QueueName,
@@ -59,6 +60,15 @@ export interface WriteOptions extends ReadOptions {
   readonly idempotencyKey?: string;
 }
 
+export interface ImportOptions extends ReadOptions {
+  /** Also take numbers that are missing here off the list. */
+  readonly isComplete?: boolean;
+  /** Default ten minutes and a little, the gateway's own limit. */
+  readonly timeoutMs?: number;
+}
+
+const UPLOAD_MS = 610_000;
+
 /** A context, and how far it can be believed. */
 export interface ContextReading {
   readonly context: Context;
@@ -82,17 +92,17 @@ export class DiallerClient {
   readonly api: Client<paths>;
   readonly #options: DiallerOptions;
   readonly #fetch: Fetch;
+  readonly #send: (limits: { timeoutMs: number; retryBudgetMs: number }) => Fetch;
 
   constructor(options: DiallerOptions) {
     this.#options = options;
     this.#fetch = options.fetch ?? ((request) => globalThis.fetch(request));
+    this.#send = (limits) => transport({ fetch: this.#fetch, token: options.token, ...limits });
     this.api = createFetchClient<paths>({
       baseUrl: options.baseUrl,
       // Personal data: in no cache of the browser's or of a framework's.
       cache: "no-store",
-      fetch: transport({
-        fetch: this.#fetch,
-        token: options.token,
+      fetch: this.#send({
         timeoutMs: options.timeoutMs ?? 10_000,
         retryBudgetMs: options.retryBudgetMs ?? 4_000,
       }),
@@ -167,7 +177,8 @@ export class DiallerClient {
     try {
       return await this.unwrap(this.api.GET("/v1/assignments/current", signalOf(options)));
     } catch (error) {
-      if (error instanceof ProblemError && error.status === 404) return null;
+      // Another 404 says that the address is wrong, not that the agent is free.
+      if (error instanceof ProblemError && error.reason === "NO_LIVE_ASSIGNMENT") return null;
       throw error;
     }
   }
@@ -243,6 +254,34 @@ export class DiallerClient {
   async setPresence(presence: Presence, options: ReadOptions = {}): Promise<Agent> {
     return this.unwrap(
       this.api.PUT("/v1/agents/me/presence", { body: { presence }, ...signalOf(options) }),
+    );
+  }
+
+  /**
+   * Take over a list of numbers that must not be called, all of it or nothing; for supervisors.
+   *
+   * `csv` has one number a line, or a column headed `phone`. A file is streamed, not read into
+   * memory, and sent once: after a failure, call again, which does no harm.
+   */
+  async importPhoneList(
+    listName: string,
+    csv: Blob | string,
+    options: ImportOptions = {},
+  ): Promise<PhoneListImport> {
+    const { isComplete, timeoutMs = UPLOAD_MS } = options;
+    return this.unwrap(
+      this.api.PUT("/v1/phone-lists/{list_name}", {
+        params: {
+          path: { list_name: listName },
+          query: { ...(isComplete !== undefined && { is_complete: isComplete }) },
+        },
+        // A browser goes by the file's ending, and by what the computer takes that for.
+        headers: { "content-type": "text/csv" },
+        body: csv,
+        bodySerializer: () => csv,
+        fetch: this.#send({ timeoutMs, retryBudgetMs: 0 }),
+        ...signalOf(options),
+      }),
     );
   }
 

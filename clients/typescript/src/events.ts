@@ -214,12 +214,13 @@ class Follower implements EventStream {
     if (error) this.#failures += 1;
     // After an ordinary end the gateway has said when, and has spread its clients itself.
     const backOff = error ? FIRST_PAUSE_MS * 2 ** Math.min(this.#failures, 8) : this.#pauseMs;
-    const milliseconds = Math.max(asked, Math.min(backOff, LONGEST_PAUSE_MS));
+    const spread = Math.min(backOff, LONGEST_PAUSE_MS) * (error ? 0.5 + Math.random() / 2 : 1);
+    const milliseconds = Math.max(asked, spread);
     const online = new AbortController();
     const listener = (): void => online.abort();
     globalThis.addEventListener?.("online", listener);
     const either = AbortSignal.any([this.#stopped, online.signal]);
-    await sleep(milliseconds * (0.5 + Math.random() / 2), either).catch(() => undefined);
+    await sleep(milliseconds, either).catch(() => undefined);
     globalThis.removeEventListener?.("online", listener);
   }
 

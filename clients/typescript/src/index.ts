@@ -2,6 +2,7 @@ export {
   DiallerClient,
   type ContextReading,
   type DiallerOptions,
+  type ImportOptions,
   type PageOptions,
   type ReadOptions,
   type WriteOptions,

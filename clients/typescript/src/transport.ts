@@ -27,7 +27,7 @@ export function transport(options: TransportOptions): Fetch {
     for (let attempt = 1; ; attempt += 1) {
       const result = await once(request, options);
       const pause = pauseBefore(attempt + 1, result, request);
-      if (pause === null || pause > left || attempt >= MOST_ATTEMPTS) {
+      if (pause === null || pause >= left || attempt >= MOST_ATTEMPTS) {
         if (result instanceof ConnectionError) throw result;
         return result;
       }
@@ -44,7 +44,8 @@ async function once(
 ): Promise<Response | ConnectionError> {
   const token = await options.token?.();
   const limit = AbortSignal.timeout(options.timeoutMs);
-  const attempt = new Request(request.clone(), {
+  // A copy holds on to the whole body for the next attempt.
+  const attempt = new Request(options.retryBudgetMs > 0 ? request.clone() : request, {
     signal: AbortSignal.any([request.signal, limit]),
   });
   if (token) attempt.headers.set("authorization", `Bearer ${token}`);
@@ -79,6 +80,7 @@ function isRepeatable(request: Request): boolean {
     ["GET", "HEAD", "PUT"].includes(request.method) ||
     request.headers.has("idempotency-key") ||
     request.url.endsWith("/heartbeat") ||
+    request.url.endsWith("/people/search") ||
     request.url.endsWith("/events/tickets")
   );
 }

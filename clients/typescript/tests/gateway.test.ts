@@ -227,6 +227,23 @@ test("topics show what an agent holds and how long the queues are", async () => 
   listener.stream.close();
 });
 
+test("a list of numbers is taken over as it is, twice as well as once", async () => {
+  const token = await bed.token("supervisor", "ts-supervisor-lists");
+  const supervisor = new DiallerClient({ baseUrl: bed.gateway, token: () => token });
+  const lines = Array.from({ length: 20_000 }, (_, n) => `07700 9${String(n).padStart(5, "0")}`);
+  const file = new File(["phone\r\n", lines.join("\r\n"), "\r\nnonsense\r\n"], "tps.csv");
+  const first = await supervisor.importPhoneList("ts-list", file, { isComplete: true });
+  expect(first).toMatchObject({ lines: 20_001, invalid: 1, invalid_lines: [20_002], removed: 0 });
+  expect(first.added).toBeGreaterThan(0);
+  const again = await supervisor.importPhoneList("ts-list", file, { isComplete: true });
+  expect(again).toMatchObject({ added: 0, removed: 0 });
+  const shorter = await supervisor.importPhoneList("ts-list", "07700 900001\n", { isComplete: true });
+  expect(shorter.removed).toBe(first.added - 1);
+  await expect(supervisor.importPhoneList("ts-list", "", { isComplete: true })).rejects.toMatchObject({
+    reason: "LIST_EMPTY",
+  });
+});
+
 test("a supervisor's topics show the wallboard and the pipeline, and agents may not", async () => {
   const token = await bed.token("supervisor", "ts-supervisor-2");
   const supervisor = new DiallerClient({ baseUrl: bed.gateway, token: () => token });

@@ -17,18 +17,18 @@ function gateway(...answers: Answer[]): { fetch: Fetch; asked: Request[] } {
   return { fetch, asked };
 }
 
+const PROBLEM = {
+  type: "urn:dialler:problem:x",
+  title: "X",
+  detail: "why",
+  instance: "/v1",
+  reason: "X_REASON",
+  metadata: { queue: "callbacks" },
+  trace_id: "0af7651916cd43dd8448eb211c80319c",
+};
+
 function problem(status: number, headers: Record<string, string> = {}): Answer {
-  const body = {
-    type: "urn:dialler:problem:x",
-    title: "X",
-    status,
-    detail: "why",
-    instance: "/v1",
-    reason: "X_REASON",
-    metadata: { queue: "callbacks" },
-    trace_id: "0af7651916cd43dd8448eb211c80319c",
-  };
-  return () => Response.json(body, { status, headers });
+  return () => Response.json({ ...PROBLEM, status }, { status, headers });
 }
 
 const lost: Answer = () => Promise.reject(new TypeError("fetch failed"));
@@ -113,8 +113,6 @@ test("a write without a key is not repeated", async () => {
   const { fetch, asked } = gateway(problem(503, { "retry-after": "0" }));
   const { api } = client(fetch);
   const { response } = await api.POST("/v1/reconciliations", {
-    // This endpoint takes no key.
-    
     body: { reason: "test" },
   });
   expect(response.status).toBe(503);
@@ -164,4 +162,48 @@ test("a write left in doubt keeps its key for the next press of the button", asy
   const [first, second, third, fourth, fifth] = seen;
   expect(second).toBe(first);
   expect(new Set([first, third, fourth, fifth]).size).toBe(3 + Number(third !== fourth));
+});
+
+test("a search is a read: it is asked for again after a lost connection", async () => {
+  const { fetch, asked } = gateway(lost, () => Response.json({ people: [], is_complete: true }));
+  await client(fetch).search({ name: "smi jo" });
+  expect(asked).toHaveLength(2);
+});
+
+test("only the gateway's own word means that the agent holds nobody", async () => {
+  const free = { ...PROBLEM, status: 404, reason: "NO_LIVE_ASSIGNMENT" };
+  const { fetch } = gateway(
+    () => Response.json(free, { status: 404 }),
+    () => new Response("<h1>Not found</h1>", { status: 404 }),
+  );
+  expect(await client(fetch).currentAssignment()).toBeNull();
+  await expect(client(fetch).currentAssignment()).rejects.toMatchObject({ reason: "HTTP_404" });
+});
+
+test("a list of numbers is sent once, as CSV, whatever the browser takes the file for", async () => {
+  const { fetch, asked } = gateway(lost, () => Response.json({ lines: 1, added: 1 }));
+  const file = new File(["07700 900123\n"], "tps.csv", { type: "application/vnd.ms-excel" });
+  const send = () => client(fetch).importPhoneList("tps", file, { isComplete: true });
+  await expect(send()).rejects.toThrow(ConnectionError);
+  expect(await send()).toMatchObject({ added: 1 });
+  expect(asked).toHaveLength(2);
+  for (const each of asked) {
+    expect([each.method, each.headers.get("content-type")]).toEqual(["PUT", "text/csv"]);
+    expect(each.url).toBe("http://gateway.test/v1/phone-lists/tps?is_complete=true");
+    expect(await each.text()).toBe("07700 900123\n");
+  }
+});
+
+test("a stream stays away for as long as the gateway asks", async () => {
+  const asked: number[] = [];
+  const answer: Fetch = (request) => {
+    if (request.method === "POST") return Promise.resolve(Response.json({ ticket: "t" }));
+    asked.push(performance.now());
+    const headers = { "retry-after": "1" };
+    return Promise.resolve(Response.json({ ...PROBLEM, status: 503 }, { status: 503, headers }));
+  };
+  const stream = client(answer).events({ onEvent: () => undefined });
+  await expect.poll(() => asked.length, { timeout: 5_000 }).toBe(2);
+  stream.close();
+  expect((asked[1] ?? 0) - (asked[0] ?? 0)).toBeGreaterThanOrEqual(995);
 });

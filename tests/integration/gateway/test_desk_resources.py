@@ -177,6 +177,23 @@ async def test_callbacks_of_an_agent(gateway: RunningGateway, agent: httpx.Async
     assert response.status_code == 200
 
 
+async def test_an_agent_whose_answer_was_lost_gets_it_again(
+    gateway: RunningGateway, agent: httpx.AsyncClient
+) -> None:
+    """The callback has ended, or is another's, by the time the first request is repeated."""
+    called_off, given_away = (gateway.services.queue.agree(it, "agent-1") for it in (7, 8))
+    body = {"scheduled_for": WHEN, "preferred_agent_id": "agent-2"}
+    for path, sent in (
+        (f"/v1/callbacks/{called_off.callback_id}/cancel", None),
+        (f"/v1/callbacks/{given_away.callback_id}/reschedule", body),
+    ):
+        once = key()
+        first = await agent.post(path, json=sent, headers=once)
+        assert first.status_code == 200
+        assert (await agent.post(path, json=sent, headers=once)).json() == first.json()
+        assert (await agent.post(path, json=sent, headers=key())).status_code in (403, 409)
+
+
 async def test_suppressions(gateway: RunningGateway, supervisor: httpx.AsyncClient) -> None:
     body = {"user_id": "7", "notes": "by letter"}
     response = await supervisor.post("/v1/suppressions", json=body, headers=key())
@@ -296,6 +313,17 @@ async def test_audit_entries(gateway: RunningGateway, supervisor: httpx.AsyncCli
     for wrong in ({"since": "yesterday"}, {"since": "2025-06-02T09:00:00"}, {"action": "seen"}):
         response = await supervisor.get("/v1/audit-entries", params=wrong)
         assert reason(response, 422) == "INVALID_REQUEST"
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+async def test_a_time_that_utc_has_no_year_for_is_refused(
+    supervisor: httpx.AsyncClient, moment: str
+) -> None:
+    response = await supervisor.get("/v1/audit-entries", params={"since": moment})
+    assert reason(response, 422) == "INVALID_REQUEST"
+    body = {"user_id": "7", "scheduled_for": moment}
+    response = await supervisor.post("/v1/callbacks", json=body, headers=key())
+    assert reason(response, 422) == "INVALID_REQUEST"
 
 
 async def test_reference_is_kept_for_an_hour(

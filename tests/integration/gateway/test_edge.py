@@ -194,6 +194,27 @@ async def test_no_such_resource_or_method(agent: httpx.AsyncClient) -> None:
     assert problem(await agent.get("/v1/queues/"), 404)["reason"] == "NO_SUCH_RESOURCE"
 
 
+@pytest.mark.parametrize("path", ["/docs/x.js", "/wallboard/x.js"])
+async def test_no_such_file(http: httpx.AsyncClient, path: str) -> None:
+    assert problem(await http.get(path), 404)["reason"] == "NO_SUCH_RESOURCE"
+
+
+@pytest.mark.parametrize("sent", [{}, {"Content-Type": "text/plain;charset=UTF-8"}])
+async def test_body_that_is_not_said_to_be_json(
+    gateway: RunningGateway, agent: httpx.AsyncClient, sent: dict[str, str]
+) -> None:
+    """What `fetch` sends of a text unless it is told otherwise."""
+    headers = {"Idempotency-Key": ANY} | sent
+    response = await agent.post("/v1/assignments", content=b'{"queues": []}', headers=headers)
+    assert problem(response, 415)["reason"] == "NOT_JSON"
+    assert gateway.services.queue.calls == []
+    # Without a body there is nothing that could be of the wrong type.
+    assert (await agent.post("/v1/assignments", headers=headers)).status_code == 200
+    headers["Content-Type"] = "Application/JSON; charset=utf-8"
+    response = await agent.post("/v1/assignments", content=b'{"queues": []}', headers=headers)
+    assert response.status_code == 200
+
+
 async def test_body_too_large(gateway: RunningGateway, agent: httpx.AsyncClient) -> None:
     headers = {"Idempotency-Key": ANY, "Content-Type": "application/json"}
     too_much = b'{"queues": [' + b" " * 70_000 + b"]}"
@@ -269,11 +290,12 @@ async def test_log_has_ids_only(
 ) -> None:
     gateway.services.user_context.contexts[7] = PERSONAL.encode()
     gateway.services.queue.hold("agent-1", 7)
+    theirs = gateway.services.queue.hold("agent-2", 8).assignment_id
     await agent.get("/v1/people/7/context", params={"why": PERSONAL})
     await agent.get(f"/v1/people/{PERSONAL}/context")
     await agent.get(f"/{PERSONAL}")
     await agent.post(
-        f"/v1/assignments/{ANY}/outcome",
+        f"/v1/assignments/{theirs}/outcome",
         json={"outcome": "no_answer", "notes": PERSONAL},
         headers={"Idempotency-Key": ANY},
     )
@@ -289,7 +311,7 @@ async def test_log_has_ids_only(
     assert seen[0]["caller"] == "agent-1"
     assert seen[0]["role"] == "agent"
     assert "user_id" not in seen[1]
-    assert seen[3]["assignment_id"] == ANY
+    assert seen[3]["assignment_id"] == theirs
     # The client here logs too, and does not know better.
     ours = json.dumps([line for line in lines if line["logger"] != "httpx"])
     assert "jane.doe" not in ours

@@ -448,6 +448,31 @@ async def test_ticket_opens_one_stream(gateway: RunningGateway, stream: EventStr
         assert made_up.json()["reason"] == "TICKET_INVALID"
 
 
+async def test_guesses_of_tickets_are_limited_by_address(start: Any) -> None:
+    gateway = await start(address_rate_limit_per_second=5)
+    async with httpx.AsyncClient(base_url=gateway.url) as client:
+        guesses = [await client.get("/v1/events", params={"ticket": "guess"}) for _ in range(40)]
+    assert {each.status_code for each in guesses} == {401, 429}
+
+
+async def test_one_caller_leaves_room_for_the_others(start: Any) -> None:
+    gateway = await start(events_clients_per_caller=2)
+    async with opened(gateway, subject="greedy"), opened(gateway, subject="greedy"):
+        async with httpx.AsyncClient(base_url=gateway.url) as client:
+            headers = gateway.headers("supervisor", "greedy")
+            response = await client.get("/v1/events", headers=headers)
+        assert response.status_code == 429
+        assert response.json()["reason"] == "TOO_MANY_OWN_STREAMS"
+        async with opened(gateway, subject="modest"):
+            pass
+    # Those that were closed do not count.
+    async with asyncio.timeout(SECONDS):
+        while REGISTRY.get_sample_value("dialler_gateway_event_clients"):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    async with opened(gateway, subject="greedy"), opened(gateway, subject="greedy"):
+        pass
+
+
 async def test_ticket_is_kept_as_a_hash_and_runs_out(
     gateway: RunningGateway, supervisor: httpx.AsyncClient, redis_url: str
 ) -> None:
@@ -474,7 +499,7 @@ async def test_no_tickets_without_redis(start: Any, own_redis: Redis) -> None:
 
 async def test_what_was_missed_ends_where_the_live_part_begins(stream: EventStream) -> None:
     """A client must not get twice what its process has yet to read."""
-    hub = EventHub(stream, clients=1, buffer=1, replay=10)
+    hub = EventHub(stream, clients=1, clients_per_caller=1, buffer=1, replay=10)
     begin = await stream.position()
     await stream.publish([event(1)])
     joined = await stream.position()

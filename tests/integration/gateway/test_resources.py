@@ -7,6 +7,7 @@ import httpx
 import pytest
 from dialler.model.v1 import call_state_pb2
 from dialler.queue.v1 import queue_pb2
+from dialler.reconciler.v1 import reconciler_pb2
 
 from gateway.testing import RunningGateway
 from servicekit.errors import Unavailable
@@ -287,9 +288,14 @@ async def test_somebody_elses_or_ended_assignment(
     theirs = gateway.services.queue.hold("agent-2", 7).assignment_id
     response = await agent.post(f"/v1/assignments/{theirs}/{action}", json=body, headers=key())
     assert reason(response, 409) == "ASSIGNMENT_NOT_YOURS"
+    held = gateway.services.queue.hold("agent-1", 8).assignment_id
+    released = await agent.post(f"/v1/assignments/{held}/release", headers=key())
+    assert released.status_code == 200
+    response = await agent.post(f"/v1/assignments/{held}/{action}", json=body, headers=key())
+    assert reason(response, 409) == "ASSIGNMENT_NOT_LIVE"
     path = f"/v1/assignments/{uuid.uuid4()}/{action}"
     response = await agent.post(path, json=body, headers=key())
-    assert reason(response, 409) == "ASSIGNMENT_NOT_LIVE"
+    assert reason(response, 404) == "ASSIGNMENT_NOT_FOUND"
 
 
 async def test_pipeline_is_the_active_relays_word(
@@ -390,6 +396,18 @@ async def test_reconciliations(gateway: RunningGateway, supervisor: httpx.AsyncC
     assert first == {"drift": [expected], "next_page_token": "next"}
     last = await supervisor.get(f"{path}/drift", params={"page_token": "next"})
     assert last.json()["next_page_token"] is None
+
+
+async def test_a_repeat_of_asking_for_a_reconciliation_returns_the_first(
+    gateway: RunningGateway, supervisor: httpx.AsyncClient
+) -> None:
+    once = key()
+    first = await supervisor.post("/v1/reconciliations", headers=once)
+    assert first.json()["run_id"] == once["Idempotency-Key"]
+    gateway.services.reconciler.runs[0].state = reconciler_pb2.RUN_STATE_SUCCEEDED
+    again = await supervisor.post("/v1/reconciliations", headers=once)
+    assert (again.json()["run_id"], again.json()["state"]) == (first.json()["run_id"], "succeeded")
+    assert (await supervisor.post("/v1/reconciliations")).json()["run_id"] != first.json()["run_id"]
 
 
 @pytest.mark.parametrize("kind", ["changed", "warming", "housekeeping"])

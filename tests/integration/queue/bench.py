@@ -211,22 +211,32 @@ class Desk:
         return (await self._running.stub.ScheduleCallback(request)).callback
 
     async def reschedule(
-        self, callback_id: str, scheduled_for: datetime, preferred: str | None = None
+        self,
+        callback_id: str,
+        scheduled_for: datetime,
+        preferred: str | None = None,
+        *,
+        agent: str = "",
+        request_id: str = "",
     ) -> Callback:
-        """Move a callback."""
+        """Move a callback, as the agent or else as the boss."""
         request = queue_pb2.RescheduleCallbackRequest(
             callback_id=callback_id,
             scheduled_for=timestamp(scheduled_for),
             preferred_agent_id=preferred,
-            actor_id="boss",
-            request_id=str(uuid4()),
+            actor_id=agent or "boss",
+            request_id=request_id or str(uuid4()),
+            own_only=bool(agent),
         )
         return (await self._running.stub.RescheduleCallback(request)).callback
 
-    async def cancel(self, callback_id: str) -> Callback:
-        """Call a callback off."""
+    async def cancel(self, callback_id: str, *, agent: str = "", request_id: str = "") -> Callback:
+        """Call a callback off, as the agent or else as the boss."""
         request = queue_pb2.CancelCallbackRequest(
-            callback_id=callback_id, actor_id="boss", request_id=str(uuid4())
+            callback_id=callback_id,
+            actor_id=agent or "boss",
+            request_id=request_id or str(uuid4()),
+            own_only=bool(agent),
         )
         return (await self._running.stub.CancelCallback(request)).callback
 

@@ -7,7 +7,13 @@ import pytest
 from dialler.model.v1 import call_state_pb2
 from dialler.queue.v1 import queue_pb2
 
-from servicekit.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from servicekit.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+)
 from servicekit.testing.clock import FakeClock
 from services.queue.testing import RunningQueue, done, unsigned
 from tests.integration.queue.bench import Desk, Tables, until
@@ -221,6 +227,43 @@ async def test_a_cancelled_callback_leaves_the_person_to_their_turn(
     with pytest.raises(FailedPrecondition) as raised:
         await desk.cancel(made.callback_id)
     assert raised.value.reason == "CALLBACK_ENDED"
+
+
+async def test_an_agent_changes_only_callbacks_kept_for_them_or_of_whom_they_hold(
+    desk: Desk, clock: FakeClock
+) -> None:
+    await desk.fill(unsigned(1), unsigned(2))
+    made = await desk.schedule(1, clock.now() + timedelta(days=9), preferred="friend")
+    for change in (
+        desk.cancel(made.callback_id, agent="agent"),
+        desk.reschedule(made.callback_id, clock.now() + HOUR, agent="agent"),
+    ):
+        with pytest.raises(PermissionDenied) as raised:
+            await change
+        assert raised.value.reason == "NOT_YOURS"
+    assert (await desk.callbacks())[0].scheduled_for == made.scheduled_for
+    # Once it is given away it is the other's, and a repeat of the request that did so is not new.
+    at, once = clock.now() + timedelta(days=8), str(uuid4())
+    given = await desk.reschedule(made.callback_id, at, "agent", agent="friend", request_id=once)
+    again = await desk.reschedule(made.callback_id, at, "agent", agent="friend", request_id=once)
+    assert given == again
+    with pytest.raises(PermissionDenied):
+        await desk.cancel(made.callback_id, agent="friend")
+    ended = await desk.cancel(made.callback_id, agent="agent", request_id=once)
+    assert ended == await desk.cancel(made.callback_id, agent="agent", request_id=once)
+
+
+async def test_an_agent_changes_the_callback_of_whom_they_hold_until_the_lease_is_over(
+    desk: Desk, clock: FakeClock
+) -> None:
+    await desk.fill(unsigned(1))
+    held = (await desk.claim("agent")).assignment
+    made = await desk.schedule(held.user_id, clock.now() + timedelta(days=9), preferred="friend")
+    moved = await desk.reschedule(made.callback_id, clock.now() + 2 * HOUR, agent="agent")
+    assert moved.scheduled_for != made.scheduled_for
+    clock.advance(timedelta(minutes=10))
+    with pytest.raises(PermissionDenied):
+        await desk.cancel(made.callback_id, agent="agent")
 
 
 async def test_a_later_agreement_takes_the_place_of_one_that_is_not_due(

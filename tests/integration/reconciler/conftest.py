@@ -94,9 +94,10 @@ class Bench:
         stub: "ReconcilerServiceAsyncStub",
         reason: str = "test",
         kind: reconciler_pb2.RunKind.ValueType = reconciler_pb2.RUN_KIND_FULL,
+        request_id: str = "",
     ) -> reconciler_pb2.Run:
-        response = await stub.StartRun(reconciler_pb2.StartRunRequest(kind=kind, reason=reason))
-        return response.run
+        request = reconciler_pb2.StartRunRequest(kind=kind, reason=reason, request_id=request_id)
+        return (await stub.StartRun(request)).run
 
     @staticmethod
     async def ended(stub: "ReconcilerServiceAsyncStub", run_id: str) -> reconciler_pb2.Run:

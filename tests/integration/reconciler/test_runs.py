@@ -5,6 +5,7 @@ import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import pytest
 from dialler.reconciler.v1 import reconciler_pb2
@@ -187,8 +188,25 @@ async def test_a_poisonous_person_spares_the_rest(bench: "Bench") -> None:
     assert set(bench.fakes.queue.applied) == set(bench.fakes.user_context.people) - {33, 300}
 
 
+async def test_a_repeated_request_is_the_first_ones_run_even_once_that_has_ended(
+    bench: "Bench",
+) -> None:
+    once = str(uuid4())
+    async with bench.running() as stub:
+        asked = [bench.start_run(stub, request_id=once) for _ in range(8)]
+        assert {run.run_id for run in await asyncio.gather(*asked)} == {once}
+        await bench.ended(stub, once)
+        again = await bench.start_run(stub, request_id=once)
+        assert (again.run_id, again.state) == (once, RUN_STATE_SUCCEEDED)
+        assert (await bench.start_run(stub, request_id=str(uuid4()))).run_id != once
+        with pytest.raises(InvalidArgument, match="REQUEST_ID_REUSED"):
+            await bench.start_run(stub, kind=reconciler_pb2.RUN_KIND_CHANGED, request_id=once)
+
+
 async def test_bad_requests(bench: "Bench") -> None:
     async with bench.running() as stub:
+        with pytest.raises(InvalidArgument, match="REQUEST_ID_INVALID"):
+            await bench.start_run(stub, request_id="once")
         with pytest.raises(InvalidArgument, match="RUN_KIND_UNKNOWN"):
             await stub.StartRun(reconciler_pb2.StartRunRequest())
         with pytest.raises(InvalidArgument, match="REASON_TOO_LONG"):

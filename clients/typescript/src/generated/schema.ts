@@ -286,7 +286,7 @@ export interface paths {
         put?: never;
         /**
          * Cancel
-         * @description Call an open or missed callback off.
+         * @description Call an open or missed callback off; an agent only as they may move it.
          */
         post: operations["callbacks_cancel"];
         delete?: never;
@@ -306,7 +306,7 @@ export interface paths {
         put?: never;
         /**
          * Reschedule
-         * @description Move an open or missed callback.
+         * @description Move an open or missed callback; an agent only their own, or of whom they hold.
          */
         post: operations["callbacks_reschedule"];
         delete?: never;
@@ -3221,6 +3221,27 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The body is not of the media type that is asked for. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:not-json",
+                     *       "title": "The body is not of the media type that is asked for",
+                     *       "status": 415,
+                     *       "detail": "The body is not of the media type that is asked for.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "NOT_JSON",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description The request does not have the required form, or the `Idempotency-Key` was used before for another request. */
             422: {
                 headers: {
@@ -3501,6 +3522,27 @@ export interface operations {
                      *       "detail": "The body is too large.",
                      *       "instance": "/v1/…",
                      *       "reason": "BODY_TOO_LARGE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is not of the media type that is asked for. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:not-json",
+                     *       "title": "The body is not of the media type that is asked for",
+                     *       "status": 415,
+                     *       "detail": "The body is not of the media type that is asked for.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "NOT_JSON",
                      *       "metadata": {},
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
                      *     }
@@ -3987,6 +4029,27 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The body is not of the media type that is asked for. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:not-json",
+                     *       "title": "The body is not of the media type that is asked for",
+                     *       "status": 415,
+                     *       "detail": "The body is not of the media type that is asked for.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "NOT_JSON",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description The request does not have the required form, or the `Idempotency-Key` was used before for another request. */
             422: {
                 headers: {
@@ -4241,6 +4304,27 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description There is no such thing. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:user-not-found",
+                     *       "title": "There is no such thing",
+                     *       "status": 404,
+                     *       "detail": "There is no such thing.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "USER_NOT_FOUND",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description It has ended, exists already or is somebody else's: the state does not allow it. */
             409: {
                 headers: {
@@ -4276,6 +4360,27 @@ export interface operations {
                      *       "detail": "The body is too large.",
                      *       "instance": "/v1/…",
                      *       "reason": "BODY_TOO_LARGE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is not of the media type that is asked for. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:not-json",
+                     *       "title": "The body is not of the media type that is asked for",
+                     *       "status": 415,
+                     *       "detail": "The body is not of the media type that is asked for.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "NOT_JSON",
                      *       "metadata": {},
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
                      *     }
@@ -4495,6 +4600,27 @@ export interface operations {
                      *       "detail": "The token's role or queues do not allow it.",
                      *       "instance": "/v1/…",
                      *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:user-not-found",
+                     *       "title": "There is no such thing",
+                     *       "status": 404,
+                     *       "detail": "There is no such thing.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "USER_NOT_FOUND",
                      *       "metadata": {},
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
                      *     }
@@ -4801,6 +4927,27 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description There is no such thing. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:user-not-found",
+                     *       "title": "There is no such thing",
+                     *       "status": 404,
+                     *       "detail": "There is no such thing.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "USER_NOT_FOUND",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description It has ended, exists already or is somebody else's: the state does not allow it. */
             409: {
                 headers: {
@@ -4836,6 +4983,27 @@ export interface operations {
                      *       "detail": "The body is too large.",
                      *       "instance": "/v1/…",
                      *       "reason": "BODY_TOO_LARGE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is not of the media type that is asked for. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:not-json",
+                     *       "title": "The body is not of the media type that is asked for",
+                     *       "status": 415,
+                     *       "detail": "The body is not of the media type that is asked for.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "NOT_JSON",
                      *       "metadata": {},
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
                      *     }
@@ -5097,6 +5265,27 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description There is no such thing. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:user-not-found",
+                     *       "title": "There is no such thing",
+                     *       "status": 404,
+                     *       "detail": "There is no such thing.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "USER_NOT_FOUND",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description It has ended, exists already or is somebody else's: the state does not allow it. */
             409: {
                 headers: {
@@ -5132,6 +5321,27 @@ export interface operations {
                      *       "detail": "The body is too large.",
                      *       "instance": "/v1/…",
                      *       "reason": "BODY_TOO_LARGE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is not of the media type that is asked for. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:not-json",
+                     *       "title": "The body is not of the media type that is asked for",
+                     *       "status": 415,
+                     *       "detail": "The body is not of the media type that is asked for.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "NOT_JSON",
                      *       "metadata": {},
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
                      *     }
@@ -6077,6 +6287,27 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The body is not of the media type that is asked for. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:not-json",
+                     *       "title": "The body is not of the media type that is asked for",
+                     *       "status": 415,
+                     *       "detail": "The body is not of the media type that is asked for.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "NOT_JSON",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description The request does not have the required form, or the `Idempotency-Key` was used before for another request. */
             422: {
                 headers: {
@@ -6648,6 +6879,27 @@ export interface operations {
                      *       "detail": "The body is too large.",
                      *       "instance": "/v1/…",
                      *       "reason": "BODY_TOO_LARGE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is not of the media type that is asked for. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:not-json",
+                     *       "title": "The body is not of the media type that is asked for",
+                     *       "status": 415,
+                     *       "detail": "The body is not of the media type that is asked for.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "NOT_JSON",
                      *       "metadata": {},
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
                      *     }
@@ -8054,6 +8306,27 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The body is not of the media type that is asked for. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:not-json",
+                     *       "title": "The body is not of the media type that is asked for",
+                     *       "status": 415,
+                     *       "detail": "The body is not of the media type that is asked for.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "NOT_JSON",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description The request does not have the required form, or the `Idempotency-Key` was used before for another request. */
             422: {
                 headers: {
@@ -8335,12 +8608,12 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "type": "urn:dialler:problem:not-csv",
+                     *       "type": "urn:dialler:problem:not-json",
                      *       "title": "The body is not of the media type that is asked for",
                      *       "status": 415,
                      *       "detail": "The body is not of the media type that is asked for.",
                      *       "instance": "/v1/…",
-                     *       "reason": "NOT_CSV",
+                     *       "reason": "NOT_JSON",
                      *       "metadata": {},
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
                      *     }
@@ -9061,6 +9334,27 @@ export interface operations {
                      *       "detail": "The body is too large.",
                      *       "instance": "/v1/…",
                      *       "reason": "BODY_TOO_LARGE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is not of the media type that is asked for. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:not-json",
+                     *       "title": "The body is not of the media type that is asked for",
+                     *       "status": 415,
+                     *       "detail": "The body is not of the media type that is asked for.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "NOT_JSON",
                      *       "metadata": {},
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
                      *     }
@@ -10804,7 +11098,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description May be given, and changes nothing: repeating this request is harmless anyway. */
+                /** @description UUID chosen by the client; a repeat under it returns what the first one made. */
                 "Idempotency-Key"?: string;
             };
             path?: never;
@@ -10962,6 +11256,27 @@ export interface operations {
                      *       "detail": "The body is too large.",
                      *       "instance": "/v1/…",
                      *       "reason": "BODY_TOO_LARGE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is not of the media type that is asked for. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:not-json",
+                     *       "title": "The body is not of the media type that is asked for",
+                     *       "status": 415,
+                     *       "detail": "The body is not of the media type that is asked for.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "NOT_JSON",
                      *       "metadata": {},
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
                      *     }
@@ -12232,6 +12547,27 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The body is not of the media type that is asked for. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:not-json",
+                     *       "title": "The body is not of the media type that is asked for",
+                     *       "status": 415,
+                     *       "detail": "The body is not of the media type that is asked for.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "NOT_JSON",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description The request does not have the required form, or the `Idempotency-Key` was used before for another request. */
             422: {
                 headers: {
@@ -12540,6 +12876,27 @@ export interface operations {
                      *       "detail": "The body is too large.",
                      *       "instance": "/v1/…",
                      *       "reason": "BODY_TOO_LARGE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is not of the media type that is asked for. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:not-json",
+                     *       "title": "The body is not of the media type that is asked for",
+                     *       "status": 415,
+                     *       "detail": "The body is not of the media type that is asked for.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "NOT_JSON",
                      *       "metadata": {},
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
                      *     }

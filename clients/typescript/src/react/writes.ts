@@ -22,14 +22,17 @@ import { WriteKeys } from "../write-keys.js";
 import { useDialler } from "./provider.js";
 import { diallerKeys } from "./reads.js";
 
-/** Claim the next person. Pressed again after a lost answer, it gets that same answer. */
+/**
+ * Claim the next person. Pressed again after a lost answer, it gets whom that handed out.
+ *
+ * Every press has a key of its own: who holds somebody is given them again anyway, while a key kept
+ * until the next call would bring back the person of the one before.
+ */
 export function useClaimNext(): UseMutationResult<Claimed, DiallerError, ClaimRequest> {
   const client = useDialler();
   const cache = useQueryClient();
-  const keys = useWriteKeys();
   return useMutation<Claimed, DiallerError, ClaimRequest>({
-    mutationFn: (body) =>
-      keys.under(body, (idempotencyKey) => client.claimNext(body, { idempotencyKey })),
+    mutationFn: (body) => client.claimNext(body),
     onSuccess: (claimed) => setAssignment(cache, claimed.assignment),
   });
 }

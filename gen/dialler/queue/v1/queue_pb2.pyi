@@ -1371,6 +1371,7 @@ class RescheduleCallbackRequest(_message.Message):
     PREFERRED_AGENT_ID_FIELD_NUMBER: _builtins.int
     ACTOR_ID_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    OWN_ONLY_FIELD_NUMBER: _builtins.int
     callback_id: _builtins.str
     """Which."""
     preferred_agent_id: _builtins.str
@@ -1379,6 +1380,10 @@ class RescheduleCallbackRequest(_message.Message):
     """Who moves it."""
     request_id: _builtins.str
     """Chosen by the caller, UUID; a repeat returns the first answer."""
+    own_only: _builtins.bool
+    """Refuse (PERMISSION_DENIED, NOT_YOURS) unless the callback is kept for the actor, or the actor
+    holds its person now. A repeat returns the first answer, whatever has changed since.
+    """
     @_builtins.property
     def scheduled_for(self) -> _timestamp_pb2.Timestamp:
         """The new time; in the future."""
@@ -1391,10 +1396,11 @@ class RescheduleCallbackRequest(_message.Message):
         preferred_agent_id: _builtins.str | None = ...,
         actor_id: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        own_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_preferred_agent_id", b"_preferred_agent_id", "preferred_agent_id", b"preferred_agent_id", "scheduled_for", b"scheduled_for"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_preferred_agent_id", b"_preferred_agent_id", "actor_id", b"actor_id", "callback_id", b"callback_id", "preferred_agent_id", b"preferred_agent_id", "request_id", b"request_id", "scheduled_for", b"scheduled_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_preferred_agent_id", b"_preferred_agent_id", "actor_id", b"actor_id", "callback_id", b"callback_id", "own_only", b"own_only", "preferred_agent_id", b"preferred_agent_id", "request_id", b"request_id", "scheduled_for", b"scheduled_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__preferred_agent_id: _TypeAlias = _typing.Literal["preferred_agent_id"]  # noqa: Y015
     _WhichOneofArgType__preferred_agent_id: _TypeAlias = _typing.Literal["_preferred_agent_id", b"_preferred_agent_id"]  # noqa: Y015
@@ -1435,22 +1441,28 @@ class CancelCallbackRequest(_message.Message):
     CALLBACK_ID_FIELD_NUMBER: _builtins.int
     ACTOR_ID_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    OWN_ONLY_FIELD_NUMBER: _builtins.int
     callback_id: _builtins.str
     """Which."""
     actor_id: _builtins.str
     """Who calls it off."""
     request_id: _builtins.str
     """Chosen by the caller, UUID; a repeat returns the first answer."""
+    own_only: _builtins.bool
+    """Refuse (PERMISSION_DENIED, NOT_YOURS) unless the callback is kept for the actor, or the actor
+    holds its person now. A repeat returns the first answer, whatever has changed since.
+    """
     def __init__(
         self,
         *,
         callback_id: _builtins.str = ...,
         actor_id: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        own_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_id", b"actor_id", "callback_id", b"callback_id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_id", b"actor_id", "callback_id", b"callback_id", "own_only", b"own_only", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

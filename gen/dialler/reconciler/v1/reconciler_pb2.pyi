@@ -383,19 +383,25 @@ class StartRunRequest(_message.Message):
 
     KIND_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     kind: Global___RunKind.ValueType
     """What to look at."""
     reason: _builtins.str
     """Who asks and why; at most 200 characters, no personal data."""
+    request_id: _builtins.str
+    """Chosen by the caller, UUID, or empty. Becomes the id of the run that is made for it, so that a
+    repeat returns that run whatever has become of it.
+    """
     def __init__(
         self,
         *,
         kind: Global___RunKind.ValueType = ...,
         reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
