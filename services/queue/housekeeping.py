@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from services.queue.rulebook import Rulebook
 from services.queue.rules import Rules
-from services.queue.store import retention
+from services.queue.store import rebuilding, retention
 from services.queue.store.database import Database
 from services.queue.store.retention import Cutoffs
 
@@ -15,9 +15,13 @@ _BATCH = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """How much of each kind was forgotten, by the names that KeepHouse answers with."""
+    """How much of each kind was forgotten, by the names that KeepHouse answers with.
+
+    `rebuild_leftovers` are people whom a rebuild that came to no end had read.
+    """
 
     done: Mapping[str, int]
+    rebuild_leftovers: int = 0
 
     @property
     def has_more(self) -> bool:
@@ -36,7 +40,10 @@ class Housekeeping:
         """Forget one batch of each kind; every statement is a transaction of its own."""
         cutoffs = cutoffs_of(self._rulebook.rules, now)
         async with self._database.statements() as tx:
-            return Forgotten(await retention.sweep(tx, cutoffs, now, _BATCH))
+            done = await retention.sweep(tx, cutoffs, now, _BATCH)
+        async with self._database.transaction() as tx:
+            left = await rebuilding.forget_leftovers(tx)
+        return Forgotten(done, left)
 
 
 def cutoffs_of(rules: Rules, now: datetime) -> Cutoffs:

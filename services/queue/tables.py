@@ -160,7 +160,7 @@ rule_editions = sa.Table(
 )
 
 # Where a rebuild puts what it has read, before it writes what differs: people who are known, and
-# those who are new with their whole entry. Emptied at its end, or by the next one.
+# those who are new with their whole entry. Emptied at its end, by the next one or by housekeeping.
 rebuilt_people = sa.Table(
     "rebuilt_people",
     metadata,

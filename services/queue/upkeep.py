@@ -68,5 +68,9 @@ class Upkeep:
         now = self._clock.now()
         swept = await self._assignment_desk.sweep_once(now)
         forgotten = await self._housekeeping.run_once(now)
-        done = {"leases_ended": swept.expired, **forgotten.done}
+        done = {
+            "leases_ended": swept.expired,
+            "rebuild_leftovers_deleted": forgotten.rebuild_leftovers,
+            **forgotten.done,
+        }
         return queue_pb2.KeepHouseResponse(done=done, more=swept.has_more or forgotten.has_more)

@@ -43,6 +43,22 @@ async def clear(tx: Transaction) -> None:
 _CLEAR = statement("TRUNCATE queue.rebuilt_people, queue.rebuilt_entries")
 
 
+async def forget_leftovers(tx: Transaction) -> int:
+    """Forget what a rebuild that came to no end has read; return of how many people that was."""
+    if not (await tx.execute(_COUNT)).scalar_one() or not await begin(tx):
+        return 0
+    # Another may have come to its end before it was ours to look.
+    count = int((await tx.execute(_COUNT)).scalar_one())
+    await clear(tx)
+    return count
+
+
+_COUNT = statement(
+    "SELECT (SELECT count(*) FROM queue.rebuilt_people)"
+    " + (SELECT count(*) FROM queue.rebuilt_entries)"
+)
+
+
 async def known_ids(tx: Transaction, page: Page) -> set[int]:
     """Return who of a stretch of ids is known."""
     rows = await tx.execute(_KNOWN_IDS, {"after": page.after, "through": page.through})

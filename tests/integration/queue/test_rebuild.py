@@ -206,6 +206,50 @@ async def test_a_main_app_that_goes_away_leaves_the_queue_as_it_was(
     assert (await desk.rebuild())[-1].people_new == 3
 
 
+_READ = """SELECT phone_e164 FROM queue.rebuilt_people
+    UNION ALL SELECT phone_e164 FROM queue.rebuilt_entries"""
+
+
+async def _forgotten(queue: RunningQueue) -> int:
+    done = (await queue.stub.KeepHouse(queue_pb2.KeepHouseRequest())).done
+    return done["rebuild_leftovers_deleted"]
+
+
+async def test_what_a_rebuild_without_an_end_has_read_is_forgotten(
+    desk: Desk, queue: RunningQueue, tables: Tables
+) -> None:
+    """Else people erased since would stay there, with their numbers, until the next one."""
+    await desk.fill(unsigned(1))
+    queue.main_app.put(unsigned(2), unsigned(3), unsigned(4))
+
+    async def fail(_: object) -> None:
+        raise Unavailable("MAIN_APP_UNAVAILABLE", "away")
+
+    queue.main_app.after_block = fail
+    with pytest.raises(Unavailable):
+        await desk.rebuild()
+    left = await tables.rows(_READ)
+    assert left
+    assert await _forgotten(queue) == len(left)
+    assert await tables.rows(_READ) == []
+    assert await _forgotten(queue) == 0
+
+
+async def test_what_a_rebuild_under_way_has_read_is_left_alone(
+    desk: Desk, queue: RunningQueue, tables: Tables
+) -> None:
+    queue.main_app.put(*(unsigned(it) for it in range(1, 31)))
+    forgotten: list[int] = []
+
+    async def keep_house(_: object) -> None:
+        forgotten.append(await _forgotten(queue))
+
+    queue.main_app.after_block = keep_house
+    assert (await desk.rebuild())[-1].people_new == 30
+    assert len(forgotten) > 1
+    assert not any(forgotten)
+
+
 @pytest.fixture
 async def ruled(
     queue_url: str, redis_url: str, clock: FakeClock, tmp_path: Path
