@@ -2558,7 +2558,7 @@ class CheckEntriesResponse(_message.Message):
     """Everybody up to this id has been looked at; 0 when there is nobody above `after_user_id`."""
     @_builtins.property
     def corrected_user_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """People who were put right."""
+        """People who were put right; those whom time alone has moved are not among them."""
 
     def __init__(
         self,
