@@ -16,7 +16,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from servicekit.database import database_errors
+from servicekit.database import database_errors, lock_session
 from servicekit.errors import Conflict
 from services.binlog_relay.domain.positions import Position
 from services.binlog_relay.tables import positions
@@ -125,7 +125,7 @@ class Leadership:
             self._dsn.render_as_string(hide_password=False),
             timeout=_ANSWER_SECONDS,
             command_timeout=_ANSWER_SECONDS,
-            server_settings={"application_name": "binlog_relay-lock"},
+            server_settings=lock_session("binlog_relay-lock"),
         )
         lost = asyncio.Event()
         watcher: asyncio.Task[None] | None = None

@@ -28,7 +28,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from servicekit.database import database_errors
+from servicekit.database import database_errors, lock_session
 from servicekit.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from services.reconciler.domain.drift import Difference, DriftKind
 from services.reconciler.domain.freshness import Freshness, FreshnessMode
@@ -340,7 +340,7 @@ class Leadership:
             self._dsn,
             timeout=_ANSWER_SECONDS,
             command_timeout=_ANSWER_SECONDS,
-            server_settings={"application_name": "reconciler-lock"},
+            server_settings=lock_session("reconciler-lock"),
         )
         try:
             is_locked = await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK_KEY)

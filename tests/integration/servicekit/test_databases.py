@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import asyncpg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
@@ -13,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from devstack.mainapp_database import MainAppDatabase
 from devstack.postgres_database import PostgresDatabase
-from servicekit.database import database_errors, mysql_engine, postgres_engine
+from servicekit.database import database_errors, lock_session, mysql_engine, postgres_engine
 from servicekit.errors import Conflict, DeadlineExceeded, Internal, ServiceError, Unavailable
 from servicekit.testing.proxy import FaultProxy
 
@@ -349,3 +350,22 @@ async def test_cancelled_query_does_not_spoil_the_pool(
             await sleep_in(engine, 0.2)
         assert await ask(engine, "SELECT 7") == 7
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+async def test_a_lock_of_a_node_that_is_lost_is_soon_free(
+    postgres_database: PostgresDatabase,
+) -> None:
+    """PostgreSQL itself says after how long it gives a silent session up."""
+    dsn = make_url(postgres_database.url).set(drivername="postgresql")
+    connection = await asyncpg.connect(
+        dsn.render_as_string(hide_password=False), server_settings=lock_session("lock")
+    )
+    try:
+        names = ("idle", "interval", "count")
+        idle, interval, count = [
+            int((await connection.fetchval(f"SHOW tcp_keepalives_{it}")).rstrip("s"))
+            for it in names
+        ]
+    finally:
+        await connection.close()
+    assert 0 < idle + interval * count <= 60
