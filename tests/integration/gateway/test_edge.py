@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import socket
+import statistics
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -267,6 +268,22 @@ async def test_slow_body_does_not_hold_on(start: Any) -> None:
     assert b"504" in answer
     writer.close()
     await writer.wait_closed()
+
+
+async def test_an_answer_does_not_wait_for_the_client_to_acknowledge_its_head(
+    gateway: RunningGateway,
+) -> None:
+    """A client that keeps its connection acknowledges 40 ms late, as the kernel has it."""
+    host, port = gateway.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    seconds = []
+    for _ in range(31):
+        began = time.monotonic()
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        await reader.readuntil(b'{"status":"live"}')
+        seconds.append(time.monotonic() - began)
+    writer.close()
+    assert statistics.median(seconds) < 0.02
 
 
 async def test_defect_is_told_without_details_and_logged_once(
