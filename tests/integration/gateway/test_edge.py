@@ -420,6 +420,11 @@ async def test_one_address_is_limited_whoever_it_says_it_is(start: Any) -> None:
     # What a client says of itself comes before what the proxy adds, and is not believed.
     assert 429 in await statuses("198.51.100.9, 192.0.2.1", 40)
     assert await statuses("192.0.2.2", 1) == {401}
+    # Whoever has one IPv6 address has 2^64 of them to send from.
+    found = [await statuses(f"2001:db8::{number:x}", 1) for number in range(40)]
+    assert {429} in found
+    assert await statuses("2001:db8:0:1::1", 1) == {401}
+    assert await statuses("unknown", 1) == {401}
 
 
 async def test_rate_limit_fails_open(start: Any, own_redis: Redis) -> None:
