@@ -82,7 +82,7 @@ class SearchRequest(BaseModel):
         description="Beginnings of words of the names, in any order; two letters at least.",
         examples=["smi jo"],
     )
-    limit: Annotated[int, BeforeValidator(_whole), Field(ge=1, le=50, strict=True)] = 20
+    limit: Annotated[int, Field(ge=1, le=50, strict=True), BeforeValidator(_whole)] = 20
 
     @model_validator(mode="after")
     def _is_one(self) -> Self:
