@@ -123,7 +123,12 @@ def build(settings: GatewaySettings) -> Parts:
     # Contexts pass by on the express as they are; what else is worth it is compressed.
     app = Express(described, Compression(described, frozenset({sse.PATH})), endpoints.people)
     server = HttpServer(
-        _surrounded(app, settings), settings.http_host, settings.http_port, settings.drain_seconds
+        _surrounded(app, settings),
+        settings.http_host,
+        settings.http_port,
+        settings.drain_seconds,
+        head_seconds=settings.head_seconds,
+        max_head_bytes=settings.max_head_bytes,
     )
     return Parts(
         Closing(redis.aclose),

@@ -5,6 +5,8 @@ import re
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
+from ipaddress import IPv4Address, ip_address, ip_network
 from typing import Any
 
 import jwt
@@ -140,7 +142,8 @@ class Guard:
 
     async def meet(self, request: Request) -> None:
         """Count a request of its address: before it says who it is, so that guessing is limited."""
-        await self._limiter.take_address(client_address(request, self._trusted_proxies))
+        address = client_address(request, self._trusted_proxies)
+        await self._limiter.take_address(_counted_as(address))
 
     async def allow(self, request: Request, caller: Caller, roles: frozenset[Role]) -> None:
         """Do the part of `admit` that follows once the caller is known."""
@@ -193,6 +196,18 @@ def client_address(request: Request, trusted_proxies: int) -> str:
     # Each proxy adds at the end whom it got the request from.
     hops = [each.strip() for each in told][-trusted_proxies:]
     return hops[0][:64] if len(hops) == trusted_proxies and hops[0] else peer
+
+
+@lru_cache(maxsize=8192)
+def _counted_as(address: str) -> str:
+    """Return what all addresses that one client may choose from have in common: an IPv6 /64."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, IPv4Address):
+        return address
+    return str(parsed.ipv4_mapped or ip_network((parsed.packed[:8] + bytes(8), 64)))
 
 
 def caller_of(request: Request) -> Caller:

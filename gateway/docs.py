@@ -3,13 +3,13 @@
 from collections.abc import Awaitable, Callable
 from functools import cache
 from importlib.resources import files
-from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
+from gateway.fixed_content import FixedContent, fixed
 from gateway.openapi import described
 
 _ASSETS = {
@@ -52,13 +52,13 @@ SwaggerUIBundle({
 
 def install(app: FastAPI) -> None:
     """Add the routes."""
-    document: dict[str, Any] | None = None
+    document: FixedContent | None = None
 
-    async def openapi(_: Request) -> Response:
+    async def openapi(request: Request) -> Response:
         nonlocal document
         if document is None:
-            document = described(app)
-        return Response(orjson.dumps(document), media_type="application/json")
+            document = fixed(orjson.dumps(described(app)))
+        return document.answer(request, "application/json", {"cache-control": "no-cache"})
 
     for path, endpoint in (
         ("/openapi.json", openapi),
@@ -80,13 +80,10 @@ async def _asset(request: Request) -> Response:
     name = request.path_params["name"]
     if name not in _ASSETS:
         raise HTTPException(404)
-    return Response(
-        _content(name),
-        headers={"cache-control": "public, max-age=86400"},
-        media_type=_ASSETS[name],
-    )
+    headers = {"cache-control": "public, max-age=86400"}
+    return _content(name).answer(request, _ASSETS[name], headers)
 
 
 @cache
-def _content(name: str) -> bytes:
-    return (files("fastapi_offline") / "static" / name).read_bytes()
+def _content(name: str) -> FixedContent:
+    return fixed((files("fastapi_offline") / "static" / name).read_bytes())

@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 from dialler.queue.v1 import queue_pb2
 from dialler.user_context.v1 import user_context_pb2
 from fastapi import Body
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
 from gateway.access import Access, FoundPeople
 from gateway.access_trail import AccessTrail, View
@@ -33,6 +40,11 @@ if TYPE_CHECKING:
 _Searched = Annotated[
     str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]*$")
 ]
+
+
+def _whole(value: object) -> object:
+    """JSON's 20.0 is the same number as its 20, and some clients write it so."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _absent(schema: dict[str, Any]) -> None:
@@ -70,7 +82,7 @@ class SearchRequest(BaseModel):
         description="Beginnings of words of the names, in any order; two letters at least.",
         examples=["smi jo"],
     )
-    limit: Annotated[int, Field(ge=1, le=50, strict=True)] = 20
+    limit: Annotated[int, Field(ge=1, le=50, strict=True), BeforeValidator(_whole)] = 20
 
     @model_validator(mode="after")
     def _is_one(self) -> Self:

@@ -93,6 +93,8 @@ class RebuildRoutes:
         """Bring everybody in line with the main app and the present rules; 409 while one runs."""
         rebuild_id = str(key)
         known = await self._found(rebuild_id)
+        # It may have been asked for twice at once, and the other request be ahead.
+        known = known or self._known.get(rebuild_id)
         if known is not None:
             return known
         if len(self._following) >= MOST_AT_ONCE:

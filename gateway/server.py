@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
+from gateway.http_connection import limited_heads
+
 BACKLOG = 2048
 # Data that a peer does not take for so long ends its connection, so that a client that stopped
 # reading does not hold memory for ever. Connections inherit it from the listening socket.
@@ -19,13 +21,22 @@ KEEP_ALIVE_SECONDS = 75
 class HttpServer:
     """Serves an ASGI application on one address."""
 
-    def __init__(self, app: ASGIApp, host: str, port: int, drain_seconds: float) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        host: str,
+        port: int,
+        drain_seconds: float,
+        *,
+        head_seconds: float = 10.0,
+        max_head_bytes: int = 65_536,
+    ) -> None:
         self._host = host
         self._port = port
         self._server = _Server(
             uvicorn.Config(
                 app,
-                http="httptools",
+                http=limited_heads(head_seconds, max_head_bytes),
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -81,7 +92,9 @@ class _Server(uvicorn.Server):
 
 def _listener(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # Named, or asyncio takes its connections for something else and leaves Nagle's algorithm on:
+    # an answer's body then waits 40 ms for the client to acknowledge the head.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

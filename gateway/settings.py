@@ -121,6 +121,12 @@ class GatewaySettings(ServiceSettings, TokenSettings):
         gt=0.0,
         description="Time within which a request is answered; travels through gRPC to SQL.",
     )
+    head_seconds: float = Field(
+        default=10.0, gt=0.0, description="Time in which the head of a request must have come in."
+    )
+    max_head_bytes: int = Field(
+        default=65_536, ge=16_384, description="Largest head of a request that is read."
+    )
     max_body_bytes: int = Field(
         default=65_536, ge=1024, description="Largest request body that is read."
     )

@@ -1,12 +1,13 @@
 """The wallboard at /wallboard: fixed files of this package; everything else comes over the API."""
 
-import hashlib
 from functools import cache
 from importlib.resources import files
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
+
+from gateway.fixed_content import FixedContent, fixed
 
 PATH = "/wallboard"
 _FOLDER = "wallboard_page"
@@ -49,15 +50,11 @@ async def _asset(request: Request) -> Response:
 
 
 def _answer(request: Request, name: str, media_type: str, more: dict[str, str]) -> Response:
-    content, etag = _content(name)
     # Asked for anew each time, or a page would run with another version's scripts.
-    headers = {"cache-control": "no-cache", "etag": etag, **more}
-    if request.headers.get("if-none-match") == etag:
-        return Response(status_code=304, headers=headers)
-    return Response(content, headers=headers, media_type=media_type)
+    headers = {"cache-control": "no-cache", **more}
+    return _content(name).answer(request, media_type, headers)
 
 
 @cache
-def _content(name: str) -> tuple[bytes, str]:
-    content = (files("gateway") / _FOLDER / name).read_bytes()
-    return content, f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+def _content(name: str) -> FixedContent:
+    return fixed((files("gateway") / _FOLDER / name).read_bytes())

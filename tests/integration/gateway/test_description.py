@@ -1,5 +1,6 @@
 """The API description is valid, complete and true; its page needs nothing from elsewhere."""
 
+import gzip
 import json
 import re
 import subprocess
@@ -17,6 +18,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
+from gateway.compression import LEVEL
 from gateway.schemas import CallState
 from gateway.testing import RunningGateway
 from services.user_context.rendering import render_call
@@ -244,6 +246,22 @@ async def test_page_uses_only_what_is_served_here(http: httpx.AsyncClient) -> No
         assert len(asset.content) > 50
     assert (await http.get("/docs/redoc.standalone.js")).status_code == 404
     assert (await http.get("/docs/..%2fcore.py")).status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/openapi.json", "/docs/swagger-ui-bundle.js"])
+async def test_what_is_the_same_for_all_is_compressed_once_and_well(
+    http: httpx.AsyncClient, path: str
+) -> None:
+    """Anybody may ask for it as often as they like: it must not cost the work of compressing."""
+    plain = await http.get(path, headers={"Accept-Encoding": "identity"})
+    small = await http.get(path, headers={"Accept-Encoding": "br, gzip"})
+    assert (small.headers["content-encoding"], small.content) == ("gzip", plain.content)
+    # While somebody waits, nobody takes the time for the best.
+    assert int(small.headers["content-length"]) < len(gzip.compress(plain.content, LEVEL))
+    assert "content-encoding" not in plain.headers
+    assert small.headers["vary"] == plain.headers["vary"] == "Accept-Encoding"
+    again = await http.get(path, headers={"If-None-Match": small.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
 
 
 async def test_page_knows_openapi_31(http: httpx.AsyncClient) -> None:

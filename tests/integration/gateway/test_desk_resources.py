@@ -39,7 +39,7 @@ async def test_search(gateway: RunningGateway, supervisor: httpx.AsyncClient) ->
     (person,) = body["people"]
     assert (person["user_id"], person["first_name"]) == (str(2**60), "Zoë")
     assert person["last_name"] is None
-    for sent in ({"phone": "07700 900123"}, {"email_address": "jo@example.com"}):
+    for sent in ({"phone": "07700 900123", "limit": 20.0}, {"email_address": "jo@example.com"}):
         response = await supervisor.post("/v1/people/search", json=sent)
         assert response.headers["cache-control"] == "no-store"
     requests = gateway.services.user_context.requests("SearchUsers")
@@ -283,6 +283,18 @@ async def test_a_rebuild_is_followed_and_seen_by_other_copies(start: Any) -> Non
         assert (seen["state"], seen["phase"], seen["people_read"]) == ("succeeded", "done", 30)
         missing = await client.get(f"{gateway.url}/v1/rebuilds/{uuid.uuid4()}")
         assert reason(missing, 404) == "REBUILD_NOT_FOUND"
+
+
+async def test_a_rebuild_asked_for_many_times_at_once_is_one(start: Any) -> None:
+    gateway = await start(rate_limit_per_second=100_000)
+    headers = gateway.headers("supervisor", "boss")
+    async with httpx.AsyncClient(base_url=gateway.url, headers=headers) as client:
+        for _ in range(5):
+            gateway.services.queue.calls.clear()
+            once = key()
+            asked = [client.post("/v1/rebuilds", headers=once) for _ in range(50)]
+            assert {it.status_code for it in await asyncio.gather(*asked)} == {202}
+            assert len(gateway.services.queue.requests("Rebuild")) == 1
 
 
 async def test_a_second_rebuild_is_refused_and_may_be_asked_for_again(

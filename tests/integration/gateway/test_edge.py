@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import socket
+import statistics
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -269,6 +270,72 @@ async def test_slow_body_does_not_hold_on(start: Any) -> None:
     await writer.wait_closed()
 
 
+async def answer_to(gateway: RunningGateway, *pieces: bytes) -> tuple[int, dict[str, Any]]:
+    """Send pieces that are no whole request, a moment apart; returns what came and the end."""
+    host, port = gateway.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    answer = asyncio.create_task(reader.read())
+    for piece in pieces:
+        writer.write(piece)
+        await asyncio.wait((answer,), timeout=0.05)
+        if answer.done():
+            break
+    async with asyncio.timeout(5):
+        head, _, body = (await answer).partition(b"\r\n\r\n")
+    writer.close()
+    assert b"application/problem+json" in head
+    return int(head.split()[1]), json.loads(body)
+
+
+async def test_head_that_comes_too_slowly(start: Any) -> None:
+    gateway = await start(head_seconds=0.3)
+    drops = [b"GET /v1/queues HTTP/1.1\r\n", *(b"X-Drop: 1\r\n" for _ in range(12))]
+    status, problem = await answer_to(gateway, *drops)
+    assert (status, problem["reason"]) == (408, "HEAD_TOO_SLOW")
+
+
+async def test_head_that_is_too_large(start: Any) -> None:
+    gateway = await start(max_head_bytes=20_000)
+    pieces = [b"GET /v1/queues HTTP/1.1\r\n", *(b"X-Much: %b\r\n" % (b"x" * 5000),) * 8]
+    status, problem = await answer_to(gateway, *pieces)
+    assert (status, problem["reason"]) == (431, "HEAD_TOO_LARGE")
+
+
+async def test_what_is_not_http(gateway: RunningGateway) -> None:
+    status, problem = await answer_to(gateway, b"HELO jane.doe\r\n\r\n")
+    assert (status, problem["reason"]) == (400, "HTTP_MALFORMED")
+
+
+async def test_heads_of_requests_on_one_connection_are_counted_each_for_itself(start: Any) -> None:
+    gateway = await start(max_head_bytes=20_000, head_seconds=0.5)
+    host, port = gateway.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    async with asyncio.timeout(10):
+        for _ in range(4):
+            writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
+            await asyncio.sleep(0.2)
+            writer.write(b"X-Much: %b\r\n\r\n" % (b"x" * 9000))
+            assert b"200" in await reader.readuntil(b"\r\n")
+            await reader.readuntil(b'{"status":"live"}')
+    writer.close()
+
+
+async def test_an_answer_does_not_wait_for_the_client_to_acknowledge_its_head(
+    gateway: RunningGateway,
+) -> None:
+    """A client that keeps its connection acknowledges 40 ms late, as the kernel has it."""
+    host, port = gateway.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    seconds = []
+    for _ in range(31):
+        began = time.monotonic()
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        await reader.readuntil(b'{"status":"live"}')
+        seconds.append(time.monotonic() - began)
+    writer.close()
+    assert statistics.median(seconds) < 0.02
+
+
 async def test_defect_is_told_without_details_and_logged_once(
     gateway: RunningGateway, agent: httpx.AsyncClient, log_lines: io.StringIO
 ) -> None:
@@ -353,6 +420,11 @@ async def test_one_address_is_limited_whoever_it_says_it_is(start: Any) -> None:
     # What a client says of itself comes before what the proxy adds, and is not believed.
     assert 429 in await statuses("198.51.100.9, 192.0.2.1", 40)
     assert await statuses("192.0.2.2", 1) == {401}
+    # Whoever has one IPv6 address has 2^64 of them to send from.
+    found = [await statuses(f"2001:db8::{number:x}", 1) for number in range(40)]
+    assert {429} in found
+    assert await statuses("2001:db8:0:1::1", 1) == {401}
+    assert await statuses("unknown", 1) == {401}
 
 
 async def test_rate_limit_fails_open(start: Any, own_redis: Redis) -> None:
