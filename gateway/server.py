@@ -28,8 +28,8 @@ class HttpServer:
         port: int,
         drain_seconds: float,
         *,
-        head_seconds: float = 10.0,
-        max_head_bytes: int = 65_536,
+        head_seconds: float,
+        max_head_bytes: int,
     ) -> None:
         self._host = host
         self._port = port

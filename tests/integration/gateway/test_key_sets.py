@@ -66,7 +66,7 @@ def token(key: RSAPrivateKey, key_id: str | None) -> str:
 @pytest.fixture
 async def issuer() -> AsyncIterator[tuple[Issuer, str]]:
     issuer = Issuer()
-    server = HttpServer(issuer, "127.0.0.1", 0, 1.0)
+    server = HttpServer(issuer, "127.0.0.1", 0, 1.0, head_seconds=10.0, max_head_bytes=65_536)
     await server.start()
     yield issuer, f"http://{server.address}/keys"
     issuer.answering.set()
