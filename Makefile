@@ -7,13 +7,14 @@ USERS ?= 50000
 CHANGES ?= 1
 GATEWAY ?= http://127.0.0.1:8080
 JOBS ?= 3
+PRODUCTION := services gateway servicekit mainapp
 SOURCES := servicekit services gateway mainapp devstack simulation bench tests
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run demo trace trace-view reconcile test check fmt fmt-check lint types imports proto proto-check \
 	proto-release docs docs-check monitoring monitoring-check aws aws-check k8s-check openapi openapi-check ts ts-check desk \
-	desk-test image images-test sbom audit unit contract integration migrations-check fault e2e mysql-check drift browser \
-	vendor simulation simulate bench lock clean metrics
+	desk-test image images-test deploy stop-capture start-capture sbom audit unit contract integration migrations-check fault e2e mysql-check drift browser \
+	vendor simulation simulate bench lock clean metrics vocabulary-check
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -44,7 +45,7 @@ reconcile: setup ## With `make run` going: compare everybody with MySQL (KIND=ch
 test: setup check contract integration migrations-check fault e2e simulation ## All checks and all tests
 	@echo "All checks and tests have passed."
 
-check: setup fmt-check lint types imports proto-check docs-check monitoring-check openapi-check aws-check k8s-check unit ## What needs no servers
+check: setup fmt-check lint types imports vocabulary-check proto-check docs-check monitoring-check openapi-check aws-check k8s-check unit ## What needs no servers
 
 fmt: setup ## Format the code
 	@$(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix .
@@ -101,6 +102,15 @@ aws-check: setup $(CHECKOV)/.ready ## deploy/aws: current, linted, scanned again
 k8s-check: setup $(CHECKOV)/.ready ## deploy/k8s and the Dockerfile: built, schemas, policies, held against the code
 	@$(BIN)/hadolint deploy/Dockerfile
 	@$(PY) -m devstack.manifest_check
+
+deploy: setup ## An overlay into a cluster, back if it fails (ENV=local|staging|production, CONTEXT=kubectl's)
+	@$(PY) -m devstack.cluster deploy $(or $(ENV),$(error say where: make deploy ENV=staging)) $(if $(CONTEXT),--context $(CONTEXT))
+
+stop-capture: setup ## Stop change capture in a cluster, so that KEDA does not undo it (ENV=production, CONTEXT=kubectl's)
+	@$(PY) -m devstack.cluster $@ $(or $(ENV),$(error say where: make $@ ENV=production)) $(if $(CONTEXT),--context $(CONTEXT))
+
+start-capture: setup ## Start it again (ENV=production)
+	@$(PY) -m devstack.cluster $@ $(or $(ENV),$(error say where: make $@ ENV=production)) $(if $(CONTEXT),--context $(CONTEXT))
 
 image: setup ## One service's image, without a daemon, as root (S=queue or S=all; BASE=NAME@sha256:...)
 	@$(PY) -m devstack.images $(or $(S),$(error say which: make image S=queue)) $(if $(BASE),--base $(BASE))
@@ -199,8 +209,8 @@ simulate: setup ## A working week of 100 agents on 50,000 people, checked (SEED=
 	@$(PY) -m simulation --people $(PEOPLE) --agents $(AGENTS) --changes $(CHANGES) \
 		--days $(DAYS) --seed $(SEED) $(if $(FIRST_DAY),--first-day $(FIRST_DAY))
 
-bench: setup ## Speed beside the bare engines'; ONLY=name for one; ONLY=rebuild PEOPLE=500000
-	@$(PY) -m bench $(if $(ONLY),--only $(ONLY)) $(if $(PEOPLE),--people $(PEOPLE))
+bench: setup ## Speed beside the bare engines'; ONLY=name for one; ONLY=rebuild PEOPLE=500000; ONLY=list_import NUMBERS=2000000
+	@$(PY) -m bench $(if $(ONLY),--only $(ONLY)) $(if $(PEOPLE),--people $(PEOPLE))$(if $(NUMBERS), --numbers $(NUMBERS))
 
 lock: ## Pin the dependencies anew (needs uv)
 	@uv pip compile pyproject.toml --all-extras --group dev --group bench --python-version 3.11 --upgrade \
@@ -212,8 +222,11 @@ lock: ## Pin the dependencies anew (needs uv)
 	@echo checkov | uv pip compile - --python-version 3.11 --upgrade \
 		--generate-hashes --no-emit-index-url --no-header -q -o requirements-checkov.lock
 
-metrics: setup ## Lengths of functions and files (house style, rule 11)
-	@$(PY) -m devstack.code_metrics $(SOURCES)
+metrics: setup ## How long, how scattered and how well named the production code is (house style, rule 11)
+	@$(PY) -m devstack.code_metrics $(PRODUCTION)
+
+vocabulary-check: setup ## No class name stands for two classes, and no word of devstack/vocabulary.yaml is back
+	@$(PY) -m devstack.code_metrics --check
 
 clean: setup ## Remove the local servers' data and the images (stop `make run` first)
 	@$(PY) -m devstack.clean

@@ -18,6 +18,7 @@ from bench import (
     context_json,
     context_read,
     ingest_rate,
+    list_import,
     mysql_load,
     rebuild,
     relay_rate,
@@ -26,11 +27,11 @@ from bench import (
     sweep,
     telemetry_overhead,
 )
-from bench.measurement import Result, save, show
+from bench.measurement import BenchResult, save, show
 from devstack.desk import Desk
 from devstack.stack import Stack
 
-BENCHMARKS: dict[str, Callable[[Stack], Awaitable[list[Result]]]] = {
+BENCHMARKS: dict[str, Callable[[Stack], Awaitable[list[BenchResult]]]] = {
     "context_read": context_read.measure,
     "context_json": context_json.measure,
     "change_latency": change_latency.measure,
@@ -46,6 +47,9 @@ BENCHMARKS: dict[str, Callable[[Stack], Awaitable[list[Result]]]] = {
 }
 REBUILD = "rebuild"
 SWEEP = "sweep"
+LIST_IMPORT = "list_import"
+# Each has a stack of its own.
+ALONE = (REBUILD, SWEEP, LIST_IMPORT)
 # What costs MySQL much or little shows with as many people as there are.
 OF_MANY = frozenset({"mysql_load", "search"})
 USERS = 5_000
@@ -56,16 +60,17 @@ FOLDER = Path(__file__).parent.parent / ".stack"
 
 
 def main() -> int:
-    """Print a table, write ``bench/results.json``; 2 for a name nobody knows."""
+    """Print a table, write ``bench/results.json``; 2 for an unknown name."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--only", choices=sorted([*BENCHMARKS, REBUILD, SWEEP]))
+    parser.add_argument("--only", choices=sorted([*BENCHMARKS, *ALONE]))
     parser.add_argument(
         "--people", type=int, default=PEOPLE, help="of rebuild, sweep, mysql_load and search"
     )
+    parser.add_argument("--numbers", type=int, default=list_import.NUMBERS, help="of list_import")
     arguments = parser.parse_args()
-    names = [arguments.only] if arguments.only else [*BENCHMARKS, REBUILD, SWEEP]
+    names = [arguments.only] if arguments.only else [*BENCHMARKS, *ALONE]
     console = Console(width=160)
-    results: list[Result] = []
+    results: list[BenchResult] = []
     for group, users in (
         ([it for it in BENCHMARKS if it in names and it not in OF_MANY], USERS),
         ([it for it in names if it in OF_MANY], arguments.people),
@@ -76,12 +81,14 @@ def main() -> int:
         results += _rebuild(arguments.people, console)
     if SWEEP in names:
         results += _sweep(arguments.people, console)
+    if LIST_IMPORT in names:
+        results += _list_import(arguments.numbers, console)
     show(results, console)
     save(results, Path(__file__).parent / "results.json")
     return 0
 
 
-def _with_stack(names: list[str], users: int, console: Console) -> list[Result]:
+def _with_stack(names: list[str], users: int, console: Console) -> list[BenchResult]:
     folder = FOLDER / ("bench" if users == USERS else f"bench-of-{users}")
     with Stack(folder, users=users, extra_environment=ENVIRONMENT, report=console.print) as stack:
         # The first fill of the queues is not what is measured.
@@ -90,7 +97,7 @@ def _with_stack(names: list[str], users: int, console: Console) -> list[Result]:
         return asyncio.run(_measure(names, stack, console))
 
 
-async def _measure(names: list[str], stack: Stack, console: Console) -> list[Result]:
+async def _measure(names: list[str], stack: Stack, console: Console) -> list[BenchResult]:
     results = []
     for name in names:
         console.print(f"Measuring {name} ...")
@@ -98,14 +105,14 @@ async def _measure(names: list[str], stack: Stack, console: Console) -> list[Res
     return results
 
 
-def _rebuild(people: int, console: Console) -> list[Result]:
+def _rebuild(people: int, console: Console) -> list[BenchResult]:
     folder = FOLDER / f"bench-{people}"
     with Stack(folder, users=min(USERS, people), report=console.print) as stack:
         console.print(f"Measuring {REBUILD} with {people:,} people ...")
         return asyncio.run(rebuild.measure(stack, people))
 
 
-def _sweep(people: int, console: Console) -> list[Result]:
+def _sweep(people: int, console: Console) -> list[BenchResult]:
     folder = FOLDER / f"bench-sweep-{people}"
     environment = sweep.ENVIRONMENT
     with Stack(folder, users=people, extra_environment=environment, report=console.print) as stack:
@@ -114,6 +121,12 @@ def _sweep(people: int, console: Console) -> list[Result]:
             desk.await_reconciled(seconds=1_800)
         console.print(f"Measuring {SWEEP} with {people:,} people ...")
         return asyncio.run(sweep.measure(stack, people))
+
+
+def _list_import(numbers: int, console: Console) -> list[BenchResult]:
+    with Stack(FOLDER / "bench-lists", users=1_000, report=console.print) as stack:
+        console.print(f"Measuring {LIST_IMPORT} with {numbers:,} numbers ...")
+        return asyncio.run(list_import.measure(stack, numbers))
 
 
 if __name__ == "__main__":

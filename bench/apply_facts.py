@@ -14,7 +14,7 @@ from dialler.model.v1 import facts_pb2
 from dialler.queue.v1 import queue_pb2 as pb
 from dialler.queue.v1.queue_pb2_grpc import QueueServiceStub
 
-from bench.measurement import Result, interleave, load_average
+from bench.measurement import BenchResult, interleave, load_average
 from devstack.stack import Stack
 
 if TYPE_CHECKING:
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 SIZES = ((1, 50), (100, 10), (10_000, 1))
 # What the contract allows in a call: so many people are a transaction, on both sides.
 PEOPLE_PER_CALL = 1_000
-# Nobody of the main app, so that neither change capture nor the reconciler has a say.
+# No user of the main app, so that neither change capture nor the reconciler interferes.
 FIRST_ID = 10_000_000
 
 
 @dataclass(frozen=True)
-class Column:
+class CopiedColumn:
     """A column of the queue's narrow rows."""
 
     name: str
     kind: str
 
 
-async def measure(stack: Stack) -> list[Result]:
+async def measure(stack: Stack) -> list[BenchResult]:
     """Milliseconds until the last of so many people is durable; each has a new phone number."""
     address = stack.addresses.postgres.replace("+asyncpg", "")
     async with (
@@ -45,7 +45,7 @@ async def measure(stack: Stack) -> list[Result]:
         asyncpg.create_pool(address, min_size=1, max_size=1) as pool,
         pool.acquire() as postgres,
     ):
-        ours = _Ours(QueueServiceStub(channel))
+        ours = _FactsOverGrpc(QueueServiceStub(channel))
         await ours.apply(max(people for people, _ in SIZES))
         async with _bare(postgres) as floor:
             results = [await _sized(ours, floor, people, calls) for people, calls in SIZES]
@@ -53,7 +53,9 @@ async def measure(stack: Stack) -> list[Result]:
     return results
 
 
-async def _sized(ours: _Ours, floor: _Bare, people: int, calls: int) -> Result:
+async def _sized(
+    ours: _FactsOverGrpc, floor: _BareStatements, people: int, calls: int
+) -> BenchResult:
     async def mine() -> float:
         return await ours.seconds(people, calls) / calls * 1000
 
@@ -74,7 +76,7 @@ async def _sized(ours: _Ours, floor: _Bare, people: int, calls: int) -> Result:
     )
 
 
-class _Ours:
+class _FactsOverGrpc:
     """The queue service's ApplyUserFacts."""
 
     def __init__(self, stub: QueueServiceAsyncStub) -> None:
@@ -108,7 +110,7 @@ def _calls(people: int) -> list[range]:
 
 
 def _facts(user_id: int) -> facts_pb2.UserFacts:
-    """Somebody who owes a document; the number is one of those kept for drama."""
+    """A user with an outstanding document; the number is one of those reserved for drama."""
     version = time.time_ns()
     requirement = facts_pb2.RequirementFacts(
         requirement_id=f"bench-{user_id}", type="proof_of_address", status="PENDING"
@@ -133,10 +135,12 @@ def _phone(version: int) -> str:
     return f"+447700900{version // 100 % 1000:03d}"
 
 
-class _Bare:
+class _BareStatements:
     """An upsert of rows like the queue's into a table like it, with the same indexes."""
 
-    def __init__(self, postgres: asyncpg.Connection, columns: Sequence[Column], sql: str) -> None:
+    def __init__(
+        self, postgres: asyncpg.Connection, columns: Sequence[CopiedColumn], sql: str
+    ) -> None:
         self._postgres = postgres
         self._columns = columns
         self._sql = sql
@@ -170,7 +174,7 @@ class _Bare:
 
 
 @asynccontextmanager
-async def _bare(postgres: asyncpg.Connection) -> AsyncIterator[_Bare]:
+async def _bare(postgres: asyncpg.Connection) -> AsyncIterator[_BareStatements]:
     await postgres.execute(
         """
         DROP SCHEMA IF EXISTS bench CASCADE;
@@ -182,7 +186,7 @@ async def _bare(postgres: asyncpg.Connection) -> AsyncIterator[_Bare]:
         "INSERT INTO bench.entries SELECT * FROM queue.entries WHERE user_id >= $1", FIRST_ID
     )
     columns = [
-        Column(row["name"], row["kind"])
+        CopiedColumn(row["name"], row["kind"])
         for row in await postgres.fetch(
             """
             SELECT attname AS name, format_type(atttypid, atttypmod) AS kind FROM pg_attribute
@@ -191,11 +195,11 @@ async def _bare(postgres: asyncpg.Connection) -> AsyncIterator[_Bare]:
             """
         )
     ]
-    yield _Bare(postgres, columns, _upsert(columns))
+    yield _BareStatements(postgres, columns, _upsert(columns))
     await postgres.execute("DROP SCHEMA bench CASCADE")
 
 
-def _upsert(columns: Sequence[Column]) -> str:
+def _upsert(columns: Sequence[CopiedColumn]) -> str:
     names = ", ".join(it.name for it in columns)
     arrays = ", ".join(f"${place}::{it.kind}[]" for place, it in enumerate(columns, 1))
     new = ", ".join(f"{it.name} = excluded.{it.name}" for it in columns if it.name != "user_id")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from threading import Thread
 
-from services.cdc_ingest.store import connect
+from services.cdc_ingest.sqs.queue import connect
 
 
 def consume(endpoint: str, region: str, queue: str, threads: int) -> None:

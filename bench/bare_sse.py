@@ -15,7 +15,8 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 from bench.sse_clients import BARE_STREAM
-from gateway.events import BATCH, Published
+from gateway.live.events import Published
+from gateway.live.hub import BATCH
 from servicekit.event_stream import EventStream
 
 BUFFER = 512

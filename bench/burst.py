@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.bare_binlog import read_rows
-from bench.measurement import Result, summarise
+from bench.measurement import BenchResult, summarise
 from devstack.changes import MainApp
 from devstack.desk import Desk
 from devstack.stack import DIALLER, Stack, wait_until
@@ -34,7 +34,7 @@ class Singles:
     seen: dict[int, float] = field(default_factory=dict)
 
 
-async def measure(stack: Stack) -> list[Result]:
+async def measure(stack: Stack) -> list[BenchResult]:
     """Time to absorb, statements used, and how late the latest single change was.
 
     On a stack of its own, since it needs more people than the others.
@@ -42,7 +42,7 @@ async def measure(stack: Stack) -> list[Result]:
     return await asyncio.to_thread(_measure, stack.folder.parent / "burst")
 
 
-def _measure(folder: Path) -> list[Result]:
+def _measure(folder: Path) -> list[BenchResult]:
     with Stack(folder, users=USERS, report=lambda _: None) as stack:
         with Desk(stack.addresses, "supervisor", "bench") as desk:
             desk.await_reconciled()
@@ -80,7 +80,7 @@ def _measure(folder: Path) -> list[Result]:
 
 
 @dataclass(frozen=True)
-class Round:
+class BurstRound:
     """What one burst came to, alone and then with single changes beside it."""
 
     people: int
@@ -90,11 +90,11 @@ class Round:
     bare_seconds: float
 
 
-def _round(stack: Stack, number: int) -> Round:
+def _round(stack: Stack, number: int) -> BurstRound:
     rows = stack.main_app.rows("SELECT id, user_id FROM claims ORDER BY id LIMIT %s", (CLAIMS,))
     people = {int(row[1]) for row in rows}
-    everybody = [int(row[0]) for row in stack.main_app.rows("SELECT id FROM users")]
-    others = [each for each in everybody if each not in people][:SINGLES]
+    every_user = [int(row[0]) for row in stack.main_app.rows("SELECT id FROM users")]
+    others = [each for each in every_user if each not in people][:SINGLES]
     last_claim_id = int(rows[-1][0])
     position, selects = _binlog_end(stack), _selects(stack)
     seconds, _ = _burst(stack, last_claim_id, len(people), f"alone-{number}")
@@ -108,11 +108,11 @@ def _round(stack: Stack, number: int) -> Round:
         for each, at in singles.committed.items()
         if began - 1 <= at <= began + took
     ]
-    return Round(len(people), seconds, selects, max(during), bare_seconds)
+    return BurstRound(len(people), seconds, selects, max(during), bare_seconds)
 
 
 def _burst(stack: Stack, last_claim_id: int, people: int, name: str) -> tuple[float, float]:
-    """Return how long it takes until everybody has been applied, and when it began."""
+    """Return how long it takes until every user has been applied, and when it began."""
     version = _number(stack, "SELECT max(facts_version) FROM queue.entries")
     _update(stack, last_claim_id, f"{name}-{time.time_ns()}")
     began = time.time()

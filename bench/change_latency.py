@@ -14,7 +14,7 @@ from typing import Any
 import pymysql
 from sqlalchemy import make_url
 
-from bench.measurement import Result, percentile, summarise
+from bench.measurement import BenchResult, percentile, summarise
 from devstack.desk import Desk
 from devstack.processes import ChildProcess
 from devstack.stack import Stack
@@ -28,7 +28,7 @@ LEG_NAMES = ("capture", "SQS", "refresh", "queue", "stream")
 
 
 @dataclass
-class Round:
+class LatencyRound:
     """One stretch of changes: when each person's row was committed, and the events seen."""
 
     committed: dict[int, float] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class Round:
         return rows
 
 
-async def measure(stack: Stack) -> list[Result]:
+async def measure(stack: Stack) -> list[BenchResult]:
     """p50 and p99 at each rate, with each leg's share in the conditions."""
     results = []
     with _bare_reader(stack) as floor:
@@ -64,7 +64,7 @@ async def measure(stack: Stack) -> list[Result]:
     return results
 
 
-def _at_rate(stack: Stack, floor: BareReader, rate: int) -> list[Result]:
+def _at_rate(stack: Stack, floor: BareReader, rate: int) -> list[BenchResult]:
     rounds = [_round(stack, floor, rate) for _ in range(ROUNDS)]
     legs = [leg for each, _ in rounds for leg in each.legs()]
     medians = [percentile([leg[i] for leg in legs], 0.5) for i in range(len(LEG_NAMES))]
@@ -82,9 +82,9 @@ def _at_rate(stack: Stack, floor: BareReader, rate: int) -> list[Result]:
     ]
 
 
-def _round(stack: Stack, floor: BareReader, rate: int) -> tuple[Round, list[float]]:
+def _round(stack: Stack, floor: BareReader, rate: int) -> tuple[LatencyRound, list[float]]:
     floor.forget()
-    current = Round()
+    current = LatencyRound()
     stop = threading.Event()
     opened = threading.Event()
     reader = threading.Thread(target=_listen, args=(stack, current, opened, stop), daemon=True)
@@ -103,7 +103,7 @@ def _round(stack: Stack, floor: BareReader, rate: int) -> tuple[Round, list[floa
     return current, bare
 
 
-def _write(stack: Stack, current: Round, rate: int) -> None:
+def _write(stack: Stack, current: LatencyRound, rate: int) -> None:
     url = make_url(stack.addresses.mysql_writer)
     connection = pymysql.connect(
         host=url.host or "",
@@ -125,7 +125,9 @@ def _write(stack: Stack, current: Round, rate: int) -> None:
             current.committed[user_id] = time.time()
 
 
-def _listen(stack: Stack, current: Round, opened: threading.Event, stop: threading.Event) -> None:
+def _listen(
+    stack: Stack, current: LatencyRound, opened: threading.Event, stop: threading.Event
+) -> None:
     with Desk(stack.addresses, "supervisor", "bench") as desk, desk.events() as events:
         opened.set()
         while not stop.is_set():

@@ -10,7 +10,7 @@ import asyncmy
 import asyncpg
 from sqlalchemy import make_url
 
-from bench.claims import CONNECTIONS, Agent, Contender
+from bench.claims import CONNECTIONS, ClaimingAgent, Contender
 from devstack.stack import Stack
 
 _PREPARE = """
@@ -63,7 +63,7 @@ class BareSql(Contender):
             yield cls(postgres, mysql)
             await postgres.execute("DROP SCHEMA bench CASCADE")
 
-    async def claim(self, agent: Agent) -> int:
+    async def claim(self, agent: ClaimingAgent) -> int:
         """Take the head; returns once it is durable and checked."""
         async with self._postgres.acquire() as connection, connection.transaction():
             user_id: int = await connection.fetchval(_TAKE)
@@ -73,6 +73,6 @@ class BareSql(Contender):
             await cursor.fetchone()
         return user_id
 
-    async def give_back(self, agent: Agent, claimed: int) -> None:
+    async def give_back(self, agent: ClaimingAgent, claimed: int) -> None:
         """Put the person back."""
         await self._postgres.execute(_GIVE_BACK, claimed)

@@ -16,9 +16,9 @@ from dialler.queue.v1.queue_pb2_grpc import QueueServiceStub
 
 from bench.claim_floor import BareSql
 from bench.claim_peers import PgQueuer, Procrastinate
-from bench.claims import CONNECTIONS, Agent, Claims, Contender, crowd, paced
+from bench.claims import CONNECTIONS, ClaimingAgent, Claims, Contender, crowd, paced
 from bench.load import cpu_seconds
-from bench.measurement import ROUNDS, Result, load_average, percentile, summarise
+from bench.measurement import ROUNDS, BenchResult, load_average, percentile, summarise
 from devstack.stack import Stack
 
 CROWDS = (100, 1_000)
@@ -31,7 +31,7 @@ QUEUES = (model.QUEUE_UNSIGNED_USERS, model.QUEUE_OUTSTANDING_REQUESTS)
 _SHARES = (("p50", 0.5), ("p99", 0.99))
 
 
-async def measure(stack: Stack) -> list[Result]:
+async def measure(stack: Stack) -> list[BenchResult]:
     """Rates of whole turns (claim, give back) and latencies of claims; rounds interleaved."""
     results = []
     async with _contenders(stack) as contenders:
@@ -55,7 +55,7 @@ async def _contenders(stack: Stack) -> AsyncIterator[list[Contender]]:
         ]
 
 
-async def _at_once(contenders: Sequence[Contender], agents: int) -> list[Result]:
+async def _at_once(contenders: Sequence[Contender], agents: int) -> list[BenchResult]:
     names = ("", "", "_procrastinate", "_pgqueuer", "_pgqueuer_10")
     rounds = await _rounds(contenders, lambda it: crowd(it, agents, SECONDS))
     ours, floor = rounds[:2]
@@ -75,7 +75,7 @@ async def _at_once(contenders: Sequence[Contender], agents: int) -> list[Result]
     return results
 
 
-async def _at_a_pace(contenders: Sequence[Contender]) -> list[Result]:
+async def _at_a_pace(contenders: Sequence[Contender]) -> list[BenchResult]:
     ours, floor = await _rounds(
         contenders, lambda it: paced(it, PACED_AGENTS, PACED_PER_SECOND, SECONDS)
     )
@@ -86,7 +86,7 @@ async def _at_a_pace(contenders: Sequence[Contender]) -> list[Result]:
     return _latencies("claim_next_paced", ours, floor, conditions, contenders[1])
 
 
-async def _cost(contenders: Sequence[Contender], queue: int) -> Result:
+async def _cost(contenders: Sequence[Contender], queue: int) -> BenchResult:
     """Return what the queue's process spends on a claim, beside who asks PostgreSQL by itself."""
     costs: list[list[float]] = [[], []]
     for _ in range(ROUNDS):
@@ -120,7 +120,7 @@ def _rate(claims: Claims) -> float:
 
 def _latencies(
     name: str, ours: Sequence[Claims], floor: Sequence[Claims], conditions: str, bare: Contender
-) -> list[Result]:
+) -> list[BenchResult]:
     return [
         _compared(
             f"{name}_{label}",
@@ -143,7 +143,7 @@ def _compared(
     unit: str,
     conditions: str,
     contender: Contender,
-) -> Result:
+) -> BenchResult:
     return summarise(
         name,
         [figure(it) for it in ours],
@@ -174,7 +174,7 @@ class Ours(Contender):
         ):
             yield cls(channel, postgres)
 
-    async def claim(self, agent: Agent) -> str:
+    async def claim(self, agent: ClaimingAgent) -> str:
         """Claim as the agent; returns the assignment."""
         answer = await self._stub.ClaimNext(
             pb.ClaimNextRequest(
@@ -187,7 +187,7 @@ class Ours(Contender):
         assignment_id: str = answer.assignment.assignment_id
         return assignment_id
 
-    async def give_back(self, agent: Agent, claimed: str) -> None:
+    async def give_back(self, agent: ClaimingAgent, claimed: str) -> None:
         """Undo the claim as the floor does, in one statement: it is claims that are measured."""
         await self._postgres.execute(_GIVE_BACK, uuid.UUID(claimed))
 

@@ -22,7 +22,7 @@ from procrastinate.jobs import Job as ProcrastinateJob
 from procrastinate.jobs import Status
 from procrastinate.types import JSONDict
 
-from bench.claims import CONNECTIONS, Agent, Contender
+from bench.claims import CONNECTIONS, ClaimingAgent, Contender
 from devstack.postgres_database import PostgresDatabase
 from devstack.stack import Stack
 
@@ -71,14 +71,14 @@ class Procrastinate(Contender):
         await self._task.batch_defer_async(*jobs)
         await connector.execute_query_async("ANALYZE procrastinate_jobs")
 
-    async def claim(self, agent: Agent) -> ProcrastinateJob:
+    async def claim(self, agent: ClaimingAgent) -> ProcrastinateJob:
         """Fetch a job."""
         job = await self._app.job_manager.fetch_job(queues=None, worker_id=self._worker_id)
         if job is None:
             raise _dry()
         return job
 
-    async def give_back(self, agent: Agent, claimed: ProcrastinateJob) -> None:
+    async def give_back(self, agent: ClaimingAgent, claimed: ProcrastinateJob) -> None:
         """Finish it, keeping its row, as the worker does by default."""
         await self._app.job_manager.finish_job(claimed, Status.SUCCEEDED, delete_job=False)
 
@@ -120,7 +120,7 @@ class PgQueuer(Contender):
             )
         await self._pool.execute("ANALYZE")
 
-    async def claim(self, agent: Agent) -> list[Job]:
+    async def claim(self, agent: ClaimingAgent) -> list[Job]:
         """Dequeue for one agent, or for as many as go together."""
         jobs = await self._queries.dequeue(
             batch_size=self.together,
@@ -133,7 +133,7 @@ class PgQueuer(Contender):
             raise _dry()
         return jobs
 
-    async def give_back(self, agent: Agent, claimed: list[Job]) -> None:
+    async def give_back(self, agent: ClaimingAgent, claimed: list[Job]) -> None:
         """Finish them."""
         await self._queries.log_jobs([(job, "successful", None) for job in claimed])
 

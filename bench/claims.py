@@ -1,4 +1,4 @@
-"""Agents who claim and give back, whoever it is that they claim from."""
+"""Agents who claim and release, from any of the contenders."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ CONNECTIONS = 24
 
 
 @dataclass(frozen=True)
-class Agent:
-    """Somebody who claims."""
+class ClaimingAgent:
+    """An agent who claims."""
 
     number: int
     agent_id: str
@@ -37,11 +37,11 @@ class Contender(ABC):
         return
 
     @abstractmethod
-    async def claim(self, agent: Agent) -> Any:
+    async def claim(self, agent: ClaimingAgent) -> Any:
         """Return what was claimed; raises RuntimeError when there is nothing."""
 
     @abstractmethod
-    async def give_back(self, agent: Agent, claimed: Any) -> None:
+    async def give_back(self, agent: ClaimingAgent, claimed: Any) -> None:
         """End the claim."""
 
 
@@ -86,16 +86,16 @@ async def paced(
     return claims
 
 
-async def _turn(contender: Contender, agent: Agent, claims: Claims) -> None:
+async def _turn(contender: Contender, agent: ClaimingAgent, claims: Claims) -> None:
     began = time.perf_counter()
     claimed = await contender.claim(agent)
     claims.latencies.append(time.perf_counter() - began)
     await contender.give_back(agent, claimed)
 
 
-def _agents(count: int) -> asyncio.Queue[Agent]:
+def _agents(count: int) -> asyncio.Queue[ClaimingAgent]:
     run = uuid.uuid4().hex[:6]
-    free: asyncio.Queue[Agent] = asyncio.Queue()
+    free: asyncio.Queue[ClaimingAgent] = asyncio.Queue()
     for number in range(count):
-        free.put_nowait(Agent(number, f"bench-{run}-{number}"))
+        free.put_nowait(ClaimingAgent(number, f"bench-{run}-{number}"))
     return free

@@ -15,9 +15,9 @@ from pathlib import Path
 import httpx
 import redis.asyncio
 
-from bench.http_load import HttpConnection, request_bytes
-from bench.load import Load, cpu_seconds, drive
-from bench.measurement import ROUNDS, Result, load_average, summarise
+from bench.http_load import LoadConnection, request_bytes
+from bench.load import CallLoad, cpu_seconds, drive
+from bench.measurement import ROUNDS, BenchResult, load_average, summarise
 from devstack.processes import ChildProcess, DidNotStart, find_program, free_port, wait_until
 from devstack.stack import Stack
 from gateway.token import development_token
@@ -34,7 +34,7 @@ ENVIRONMENT = {
 
 
 @dataclass
-class Side:
+class JsonSide:
     """One server: where it listens, what is sent, what it has cost."""
 
     port: int
@@ -45,7 +45,7 @@ class Side:
 
     async def round(self) -> None:
         """Drive it for a while."""
-        connections = [await HttpConnection.open(self.port) for _ in range(IN_FLIGHT)]
+        connections = [await LoadConnection.open(self.port) for _ in range(IN_FLIGHT)]
         idle = list(connections)
 
         async def one(number: int) -> None:
@@ -54,14 +54,14 @@ class Side:
             idle.append(connection)
 
         before = cpu_seconds(self.pid)
-        load: Load = await drive(one, in_flight=IN_FLIGHT, seconds=SECONDS)
+        load: CallLoad = await drive(one, in_flight=IN_FLIGHT, seconds=SECONDS)
         self.rates.append(load.rate)
         self.costs.append((cpu_seconds(self.pid) - before) / load.calls * 1e6)
         for connection in connections:
             connection.close()
 
 
-async def measure(stack: Stack) -> list[Result]:
+async def measure(stack: Stack) -> list[BenchResult]:
     """Rates and CPU of the gateway beside the bare pass-through's and Node's."""
     token = development_token(stack.addresses.jwt_secret, "service", "bench")
     headers = {"Authorization": f"Bearer {token}"}
@@ -76,9 +76,9 @@ async def measure(stack: Stack) -> list[Result]:
         node.start(lambda: _answers(node_port, paths[0]))
         gateway_port = int(stack.addresses.gateway.rpartition(":")[2])
         with_token = [request_bytes(path, **headers) for path in paths]
-        ours = Side(gateway_port, stack.services["gateway"].pid, with_token)
-        floor = Side(bare_port, bare.pid, plain)
-        sides = [ours, floor, *([Side(node_port, node.pid, plain)] if node.pid else [])]
+        ours = JsonSide(gateway_port, stack.services["gateway"].pid, with_token)
+        floor = JsonSide(bare_port, bare.pid, plain)
+        sides = [ours, floor, *([JsonSide(node_port, node.pid, plain)] if node.pid else [])]
         for side in sides:
             # Connections, caches and just-in-time compilers are not what is measured.
             await side.round()
@@ -93,7 +93,7 @@ async def measure(stack: Stack) -> list[Result]:
     return _results(sides)
 
 
-def _results(sides: Sequence[Side]) -> list[Result]:
+def _results(sides: Sequence[JsonSide]) -> list[BenchResult]:
     ours, *others = sides
     names = {
         "bare": "a bare Starlette route making the same gRPC call",

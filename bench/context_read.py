@@ -12,7 +12,7 @@ import redis.asyncio
 from dialler.user_context.v1 import user_context_pb2 as pb
 
 from bench.load import cpu_seconds, drive
-from bench.measurement import ROUNDS, Result, summarise
+from bench.measurement import ROUNDS, BenchResult, summarise
 from devstack.processes import ChildProcess, free_port
 from devstack.stack import Stack
 
@@ -47,7 +47,7 @@ def _raw(channel: grpc.aio.Channel, method: str) -> RawCall:
     return run
 
 
-async def measure(stack: Stack) -> list[Result]:
+async def measure(stack: Stack) -> list[BenchResult]:
     """Rates and CPU of single reads, and the rate of batches of 16 beside bare MGET."""
     async with grpc.aio.insecure_channel(stack.addresses.grpc["user_context"]) as channel:
         subjects = await _warm(channel)
@@ -123,7 +123,7 @@ def _memory_server(folder: Path, answer: bytes) -> _FloorProcess:
 
 async def _singles(
     stack: Stack, channel: grpc.aio.Channel, floor: _FloorProcess, subjects: Subjects
-) -> list[Result]:
+) -> list[BenchResult]:
     rates: dict[str, list[float]] = {"ours": [], "floor": []}
     costs: dict[str, list[float]] = {"ours": [], "floor": []}
     async with grpc.aio.insecure_channel(f"127.0.0.1:{floor.port}") as floor_channel:
@@ -173,7 +173,7 @@ async def _bare_redis(stack: Stack, subjects: Subjects) -> AsyncIterator[redis.a
         await client.aclose()
 
 
-async def _batches(stack: Stack, channel: grpc.aio.Channel, subjects: Subjects) -> Result:
+async def _batches(stack: Stack, channel: grpc.aio.Channel, subjects: Subjects) -> BenchResult:
     ours: list[float] = []
     floor: list[float] = []
     batch_get = _each_in_turn(_raw(channel, BATCH_GET), subjects.batches)

@@ -15,7 +15,7 @@ def grow(stack: Stack, people: int) -> None:
     """Copy the first people, with their claims and requirements, until there are ``people``.
 
     Copies keep all but ids and e-mail addresses, wide columns too, and stay out of the binlog:
-    nobody should follow them as changes. Rows of tables that no facts come from are not copied.
+    no service should follow them as changes. Rows of tables without facts are not copied.
     """
     url = make_url(stack.mariadb.url(MAIN_APP, user="admin"))
     with pymysql.connect(

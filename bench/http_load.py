@@ -8,7 +8,7 @@ from typing import cast
 _HEAD_END = b"\r\n\r\n"
 
 
-class HttpConnection(asyncio.Protocol):
+class LoadConnection(asyncio.Protocol):
     """Sends prepared requests and counts the bytes of answers; parses no more than it must."""
 
     def __init__(self) -> None:
@@ -17,7 +17,7 @@ class HttpConnection(asyncio.Protocol):
         self._answer: asyncio.Future[bytes] | None = None
 
     @classmethod
-    async def open(cls, port: int) -> HttpConnection:
+    async def open(cls, port: int) -> LoadConnection:
         """Connect to a port of this machine."""
         loop = asyncio.get_running_loop()
         _, protocol = await loop.create_connection(cls, "127.0.0.1", port)

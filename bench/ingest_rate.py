@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.load import cpu_seconds
-from bench.measurement import Result, summarise
+from bench.measurement import BenchResult, summarise
 from devstack.processes import ChildProcess, free_port
 from devstack.queues import REGION, SqsEndpoint, SqsQueue, running_sqs_endpoint
 from devstack.stack import Stack, is_serving, wait_until
@@ -29,12 +29,12 @@ STATUS = "ended"
 AWS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
 
 
-async def measure(stack: Stack) -> list[Result]:
+async def measure(stack: Stack) -> list[BenchResult]:
     """Events for each second of CPU, one record a message and packed."""
     return await asyncio.to_thread(_measure, stack.folder)
 
 
-def _measure(folder: Path) -> list[Result]:
+def _measure(folder: Path) -> list[BenchResult]:
     singles = [_body([_record(n % PEOPLE + 1)]) for n in range(SINGLE_MESSAGES)]
     packed = [
         _body([_record((start + n) % PEOPLE + 1) for n in range(RECORDS_IN_A_PACK)])
@@ -87,6 +87,7 @@ def _record(n: int) -> dict[str, Any]:
             "transaction-id": n,
             "commit-timestamp": "2025-06-02T09:00:01.000000Z",
             "stream-position": "binlog.000003:4711:0:4711:12:binlog.000003:4711",
+            "source-server": "6a09e667f3bcc908",
         },
     }
 

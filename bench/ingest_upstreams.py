@@ -8,7 +8,7 @@ import sys
 
 from dialler.model.v1.facts_pb2 import ClaimFacts, UserFacts
 
-from services.cdc_ingest.testing import fake_services
+from tests.fakes.upstreams import ingest_upstreams
 
 
 async def serve(people: int, status: str) -> None:
@@ -16,7 +16,7 @@ async def serve(people: int, status: str) -> None:
 
     Person n has the one claim n, of that status.
     """
-    async with fake_services() as fakes:
+    async with ingest_upstreams() as fakes:
         fakes.user_context.people = {
             n: UserFacts(
                 exists=True, claims=[ClaimFacts(claim_id=n, status=status, lender="Lloyds")]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Load:
+class CallLoad:
     """What a stretch of load came to; latencies in seconds."""
 
     calls: int
@@ -26,7 +26,7 @@ class Load:
 
 async def drive(
     call: Callable[[int], Awaitable[object]], *, in_flight: int, seconds: float
-) -> Load:
+) -> CallLoad:
     """Keep ``in_flight`` calls going for ``seconds``; ``call`` gets a running number."""
     latencies: list[float] = []
     numbers = iter(range(1_000_000_000))
@@ -38,12 +38,12 @@ async def drive(
             latencies.append(time.perf_counter() - at)
 
     await asyncio.gather(*(worker() for _ in range(in_flight)))
-    return Load(len(latencies), time.perf_counter() - began, latencies)
+    return CallLoad(len(latencies), time.perf_counter() - began, latencies)
 
 
 async def pace(
     call: Callable[[int], Awaitable[object]], *, per_second: float, seconds: float
-) -> Load:
+) -> CallLoad:
     """Begin a call every 1 / ``per_second``, whether those before it have ended or not."""
     latencies: list[float] = []
     began = time.perf_counter()
@@ -57,7 +57,7 @@ async def pace(
         for number in range(int(per_second * seconds)):
             await asyncio.sleep(max(0.0, began + number / per_second - time.perf_counter()))
             calls.create_task(one(number))
-    return Load(len(latencies), time.perf_counter() - began, latencies)
+    return CallLoad(len(latencies), time.perf_counter() - began, latencies)
 
 
 def cpu_seconds(pid: int) -> float:

@@ -18,7 +18,7 @@ Sample = Callable[[], Awaitable[float]]
 
 
 @dataclass(frozen=True)
-class Result:
+class BenchResult:
     """One figure beside its floor. ``ratio`` is ours / floor: for a rate higher is better, for a
     time lower is. Spreads are half the distance between the extreme rounds, as a share of the
     median."""
@@ -44,7 +44,7 @@ async def interleave(
     conditions: str,
     floor_name: str,
     rounds: int = ROUNDS,
-) -> Result:
+) -> BenchResult:
     """Measure both in turn ``rounds`` times, so that the machine's moods meet both alike."""
     our_samples, floor_samples = [], []
     for _ in range(rounds):
@@ -63,10 +63,10 @@ def summarise(
     unit: str,
     conditions: str,
     floor_name: str,
-) -> Result:
+) -> BenchResult:
     """Return medians, their ratio and spreads of rounds already measured."""
     our_median, floor_median = statistics.median(ours), statistics.median(floor)
-    return Result(
+    return BenchResult(
         name=name,
         ours=our_median,
         floor=floor_median,
@@ -96,7 +96,7 @@ def load_average() -> str:
     return f"{os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
 
 
-def show(results: Sequence[Result], console: Console) -> None:
+def show(results: Sequence[BenchResult], console: Console) -> None:
     """Print the table for people."""
     table = Table(title="ours beside the floor, medians of interleaved rounds")
     for column in ("name", "ours", "floor", "ratio", "unit", "the floor is", "conditions"):
@@ -115,7 +115,7 @@ def show(results: Sequence[Result], console: Console) -> None:
     console.print(table)
 
 
-def save(results: Sequence[Result], path: Path) -> None:
+def save(results: Sequence[BenchResult], path: Path) -> None:
     """Write the figures for machines, keeping those of benchmarks that were not run now."""
     kept = {}
     if path.exists():

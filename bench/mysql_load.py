@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import redis
 
-from bench.measurement import Result, summarise
+from bench.measurement import BenchResult, summarise
 from devstack.changes import MainApp
 from devstack.desk import Desk
 from devstack.mysql_connection import Connection, connect
@@ -71,23 +71,25 @@ _SWEEP = tuple(
 
 
 @dataclass(frozen=True)
-class Load:
+class MysqlLoad:
     """What one account has asked of MySQL."""
 
     statements: float
     rows_read: float
     busy_seconds: float
 
-    def __sub__(self, other: Load) -> Load:
-        return Load(
+    def __sub__(self, other: MysqlLoad) -> MysqlLoad:
+        return MysqlLoad(
             self.statements - other.statements,
             self.rows_read - other.rows_read,
             self.busy_seconds - other.busy_seconds,
         )
 
-    def times(self, factor: float) -> Load:
+    def times(self, factor: float) -> MysqlLoad:
         """The load of so many times as much work."""
-        return Load(self.statements * factor, self.rows_read * factor, self.busy_seconds * factor)
+        return MysqlLoad(
+            self.statements * factor, self.rows_read * factor, self.busy_seconds * factor
+        )
 
 
 class Meter:
@@ -98,7 +100,7 @@ class Meter:
         with admin.cursor() as cursor:
             cursor.execute("SET GLOBAL userstat = ON")
 
-    def read(self) -> Load:
+    def read(self) -> MysqlLoad:
         """Everything since the counters began: reads, and their BEGIN, COMMIT and SET."""
         with self._admin.cursor() as cursor:
             cursor.execute(
@@ -106,9 +108,9 @@ class Meter:
                 " FROM information_schema.user_statistics WHERE user = 'dialler'"
             )
             row = cursor.fetchone() or (0, 0, 0.0)
-        return Load(float(row[0]), float(row[1]), float(row[2]))
+        return MysqlLoad(float(row[0]), float(row[1]), float(row[2]))
 
-    def measure(self, work: Callable[[], object]) -> Load:
+    def measure(self, work: Callable[[], object]) -> MysqlLoad:
         """Return what ``work`` asked of MySQL, and what it left to be done for a moment after."""
         before = self.read()
         work()
@@ -125,14 +127,14 @@ class Meter:
         return (self.read() - before).rows_read == 0
 
 
-async def measure(stack: Stack) -> list[Result]:
+async def measure(stack: Stack) -> list[BenchResult]:
     """Statements, rows and time in the server for 1,000 calls: ours beside desks that poll."""
     return await asyncio.to_thread(_measure, stack)
 
 
-def _measure(stack: Stack) -> list[Result]:
-    ours: list[Load] = []
-    polled: list[Load] = []
+def _measure(stack: Stack) -> list[BenchResult]:
+    ours: list[MysqlLoad] = []
+    polled: list[MysqlLoad] = []
     with stack.mariadb.connect() as admin, _desks(stack) as desks:
         meter = Meter(admin)
         meter.settle()
@@ -156,7 +158,7 @@ def _measure(stack: Stack) -> list[Result]:
         f"a desk polling its list and context every {POLL_SECONDS:g} s, {CALL_SECONDS:.0f} s a call"
     )
 
-    def result(quantity: str, unit: str, of: Callable[[Load], float]) -> Result:
+    def result(quantity: str, unit: str, of: Callable[[MysqlLoad], float]) -> BenchResult:
         return summarise(
             f"mysql_load_{quantity}",
             [of(each) for each in ours],
@@ -188,7 +190,7 @@ def _call(desks: Sequence[Desk]) -> None:
     for desk in itertools.islice(itertools.cycle(desks), CALLS):
         assignment = desk.claim()["assignment"]
         if assignment is None:
-            raise RuntimeError("nobody is left to call; take more people")
+            raise RuntimeError("no person is left to call; take more people")
         desk.get(f"/v1/people/{assignment['user_id']}/context")
         desk.record(assignment["assignment_id"], "no_answer").raise_for_status()
 
@@ -212,7 +214,7 @@ def _forget_contexts(stack: Stack) -> None:
 def _poll(stack: Stack) -> None:
     chance = random.Random(4)
     with connect(stack.addresses.mysql_reader) as connection, connection.cursor() as cursor:
-        # Else MariaDB gathers everybody's claims for a list of 25: a poller would see to that.
+        # Else MariaDB gathers the claims of all users for a list of 25, which a poller would avoid.
         cursor.execute("SET optimizer_switch = 'semijoin=off,materialization=off'")
         for _ in range(POLLS):
             cursor.execute(_LIST)

@@ -16,7 +16,7 @@ from dialler.queue.v1.queue_pb2_grpc import QueueServiceStub
 from sqlalchemy import make_url
 
 from bench.crowd import grow
-from bench.measurement import Result, load_average, summarise
+from bench.measurement import BenchResult, load_average, summarise
 from devstack.stack import Stack
 from mainapp.description import ColumnType, Table, load
 
@@ -33,11 +33,13 @@ _KINDS = {
     ColumnType.DATE: "date",
 }
 _EMPTY = """
-TRUNCATE queue.entries, queue.conversions, queue.outbox, queue.stale_call_states CASCADE
+TRUNCATE queue.entries, queue.person_phones, queue.placeholder_phones, queue.applied_facts,
+    queue.conversions, queue.outbox,
+    queue.stale_call_states CASCADE
 """
 
 
-async def measure(stack: Stack, people: int) -> list[Result]:
+async def measure(stack: Stack, people: int) -> list[BenchResult]:
     """Seconds of a rebuild from nothing, and of the next, which finds nothing to change."""
     for name, process in stack.services.items():
         if name not in NEEDED:
@@ -64,7 +66,7 @@ async def measure(stack: Stack, people: int) -> list[Result]:
     ]
 
 
-class _Ours:
+class _RebuildOverGrpc:
     """The queue service's Rebuild."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
@@ -82,7 +84,7 @@ class _Ours:
         return taken
 
 
-class _Bare:
+class _BareRebuild:
     """Every row from which facts are made, read and copied as it is."""
 
     def __init__(self, mysql: asyncmy.Connection, postgres: asyncpg.Connection) -> None:
@@ -92,7 +94,7 @@ class _Bare:
         self.rows = 0
 
     async def empty_queue(self) -> None:
-        """Forget everybody, as if the service had just been installed."""
+        """Delete every entry, as if the service had just been installed."""
         await self._postgres.execute(_EMPTY)
         await self._postgres.execute("VACUUM ANALYZE queue.entries")
 
@@ -124,7 +126,7 @@ def _create(name: str, table: Table) -> str:
 
 
 @asynccontextmanager
-async def _open(stack: Stack) -> AsyncIterator[tuple[_Ours, _Bare]]:
+async def _open(stack: Stack) -> AsyncIterator[tuple[_RebuildOverGrpc, _BareRebuild]]:
     reader = make_url(stack.addresses.mysql_reader)
     address = stack.addresses.postgres.replace("+asyncpg", "")
     postgres = await asyncpg.connect(address)
@@ -137,6 +139,6 @@ async def _open(stack: Stack) -> AsyncIterator[tuple[_Ours, _Bare]]:
         autocommit=True,
     )
     async with grpc.aio.insecure_channel(stack.addresses.grpc["queue"]) as channel:
-        yield _Ours(channel), _Bare(mysql, postgres)
+        yield _RebuildOverGrpc(channel), _BareRebuild(mysql, postgres)
     await mysql.ensure_closed()
     await postgres.close()

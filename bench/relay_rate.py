@@ -12,7 +12,7 @@ from dialler.binlog_relay.v1 import binlog_relay_pb2
 from dialler.binlog_relay.v1.binlog_relay_pb2_grpc import BinlogRelayServiceStub
 
 from bench.bare_binlog import read_rows
-from bench.measurement import Result, summarise
+from bench.measurement import BenchResult, summarise
 from devstack.postgres_database import PostgresDatabase
 from devstack.processes import ChildProcess, free_port
 from devstack.queues import SqsQueue, running_sqs_endpoint
@@ -24,17 +24,17 @@ BULK_ROWS = 15_000
 SINGLE_ROWS = 4_000
 
 
-async def measure(stack: Stack) -> list[Result]:
+async def measure(stack: Stack) -> list[BenchResult]:
     """Rows a second of one transaction's many rows, and of many transactions of one row each.
 
-    A relay of its own, into a queue of its own that nobody reads; sending is included.
+    A relay of its own, into a queue of its own that no service reads; sending is included.
     """
     database = PostgresDatabase.create(stack.postgres)
     await upgrade(database.url, package="services.binlog_relay", schema="binlog_relay")
     return await asyncio.to_thread(_measure, stack, database.url)
 
 
-def _measure(stack: Stack, postgres_url: str) -> list[Result]:
+def _measure(stack: Stack, postgres_url: str) -> list[BenchResult]:
     results = []
     with running_sqs_endpoint() as endpoint, contextlib.closing(endpoint.client()) as client:
         queue = SqsQueue.create(endpoint, client)

@@ -13,7 +13,7 @@ import grpc.aio
 from dialler.user_context.v1 import user_context_pb2 as pb
 from dialler.user_context.v1.user_context_pb2_grpc import UserContextServiceStub
 
-from bench.measurement import Result, load_average, summarise
+from bench.measurement import BenchResult, load_average, summarise
 from devstack.mysql_connection import connect
 from devstack.processes import DidNotStart
 from devstack.stack import Stack
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
 ROUNDS = 5
 SEARCHES = 20
 SCANS = 3
-# The words of everybody's names are taken up in the background, a quarter of the time.
+# The words of all names are indexed in the background, a quarter of the time.
 TAKEN_UP_SECONDS = 1_800.0
 _SHOWN = "SELECT id, first_name, last_name, phone_number FROM users WHERE"
 
 
 @dataclass(frozen=True)
-class Kind:
+class SearchKind:
     """A way to search: what we are asked, and what MySQL would be by itself."""
 
     name: str
-    ours: Callable[[Person], pb.SearchUsersRequest]
+    ours: Callable[[SearchedUser], pb.SearchUsersRequest]
     scan: str
-    values: Callable[[Person], tuple[str, ...]]
+    values: Callable[[SearchedUser], tuple[str, ...]]
 
 
 @dataclass(frozen=True)
-class Person:
-    """Somebody to search for."""
+class SearchedUser:
+    """A user to search for."""
 
     first_name: str
     last_name: str
@@ -49,13 +49,13 @@ class Person:
 
 
 KINDS = (
-    Kind(
+    SearchKind(
         "phone",
         lambda it: pb.SearchUsersRequest(phone=it.phone_number),
         f"{_SHOWN} REPLACE(phone_number, ' ', '') LIKE %s LIMIT 20",
         lambda it: (f"%{it.phone_number[-10:]}",),
     ),
-    Kind(
+    SearchKind(
         "name",
         lambda it: pb.SearchUsersRequest(name=f"{it.last_name[:3]} {it.first_name[:2]}"),
         f"{_SHOWN} last_name LIKE %s AND first_name LIKE %s ORDER BY id DESC LIMIT 20",
@@ -64,7 +64,7 @@ KINDS = (
 )
 
 
-async def measure(stack: Stack) -> list[Result]:
+async def measure(stack: Stack) -> list[BenchResult]:
     """Milliseconds a search, one after the other."""
     people = _people(stack)
     conditions = f"{_count(stack):,} people; one after the other; load {load_average()}"
@@ -90,17 +90,19 @@ async def measure(stack: Stack) -> list[Result]:
     return results
 
 
-async def _search(stub: UserContextServiceAsyncStub, kind: Kind, people: list[Person]) -> float:
+async def _search(
+    stub: UserContextServiceAsyncStub, kind: SearchKind, people: list[SearchedUser]
+) -> float:
     wanted = random.sample(people, SEARCHES)
     began = time.perf_counter()
     for person in wanted:
         answer = await stub.SearchUsers(kind.ours(person), timeout=30)
         if not answer.users:
-            raise RuntimeError(f"somebody was not found by {kind.name}")
+            raise RuntimeError(f"a user was not found by {kind.name}")
     return (time.perf_counter() - began) / SEARCHES * 1e3
 
 
-def _scan(stack: Stack, kind: Kind, people: list[Person]) -> float:
+def _scan(stack: Stack, kind: SearchKind, people: list[SearchedUser]) -> float:
     wanted = random.sample(people, SCANS)
     with connect(stack.addresses.mysql_reader) as connection, connection.cursor() as cursor:
         began = time.perf_counter()
@@ -111,22 +113,22 @@ def _scan(stack: Stack, kind: Kind, people: list[Person]) -> float:
 
 
 async def _taken_up(stub: UserContextServiceAsyncStub) -> None:
-    """Return once everybody can be found by name."""
+    """Return once every user can be found by name."""
     given_up_at = time.monotonic() + TAKEN_UP_SECONDS
-    nobody = pb.SearchUsersRequest(name="qqqqqqqq")
-    while not (await stub.SearchUsers(nobody, timeout=30)).is_complete:
+    no_user = pb.SearchUsersRequest(name="qqqqqqqq")
+    while not (await stub.SearchUsers(no_user, timeout=30)).is_complete:
         if time.monotonic() > given_up_at:
             raise DidNotStart("the names of all people were not taken up in time")
         await asyncio.sleep(1.0)
 
 
-def _people(stack: Stack) -> list[Person]:
+def _people(stack: Stack) -> list[SearchedUser]:
     query = (
         "SELECT first_name, last_name, phone_number FROM users"
         " WHERE phone_number REGEXP '^07[0-9]{9}$' AND LENGTH(last_name) > 3"
         " AND LENGTH(first_name) > 2 LIMIT 1000"
     )
-    return [Person(*row) for row in _rows(stack, query)]
+    return [SearchedUser(*row) for row in _rows(stack, query)]
 
 
 def _count(stack: Stack) -> int:

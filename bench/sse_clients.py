@@ -14,7 +14,7 @@ import redis.asyncio
 from dialler.model.v1 import call_state_pb2, event_pb2
 
 from bench.load import cpu_seconds
-from bench.measurement import ROUNDS, Result, load_average, percentile, summarise
+from bench.measurement import ROUNDS, BenchResult, load_average, percentile, summarise
 from bench.sse_crowd import Crowd
 from devstack.processes import ChildProcess, free_port
 from devstack.stack import Stack, wait_until
@@ -30,7 +30,7 @@ BARE_STREAM = "bench:events"
 
 
 @dataclass
-class Side:
+class StreamSide:
     """One server, the streams open to it, and what was measured."""
 
     pid: int
@@ -43,14 +43,14 @@ class Side:
     p99: list[float] = field(default_factory=list)
 
 
-async def measure(stack: Stack) -> list[Result]:
+async def measure(stack: Stack) -> list[BenchResult]:
     """Deliveries a second of bursts, CPU for each, delays at a trickle, memory for each client."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     port = int(stack.addresses.gateway.rpartition(":")[2])
     async with redis.asyncio.Redis.from_url(stack.addresses.redis) as client, _bare(stack) as bare:
-        ours = Side(stack.services["gateway"].pid, EventStream(client))
-        floor = Side(bare.pid, EventStream(client, BARE_STREAM))
+        ours = StreamSide(stack.services["gateway"].pid, EventStream(client))
+        floor = StreamSide(bare.pid, EventStream(client, BARE_STREAM))
         sides = ((floor, int(bare.arguments[0])), (ours, port))
         try:
             for side, number in sides:
@@ -65,7 +65,7 @@ async def measure(stack: Stack) -> list[Result]:
     return _results(ours, floor)
 
 
-async def _open(side: Side, port: int, stack: Stack) -> None:
+async def _open(side: StreamSide, port: int, stack: Stack) -> None:
     before = _memory(side.pid)
     # Several subjects, since a token may open only so many streams a second.
     tokens = [
@@ -79,7 +79,7 @@ async def _open(side: Side, port: int, stack: Stack) -> None:
     side.bytes_per_client = (_memory(side.pid) - before) / CLIENTS
 
 
-async def _burst(side: Side) -> None:
+async def _burst(side: StreamSide) -> None:
     cpu = cpu_seconds(side.pid)
     began = time.monotonic()
     ended = await _publish(side, BURST)
@@ -88,7 +88,7 @@ async def _burst(side: Side) -> None:
     side.costs.append((cpu_seconds(side.pid) - cpu) / deliveries * 1e6)
 
 
-async def _trickle(side: Side) -> None:
+async def _trickle(side: StreamSide) -> None:
     side.crowd.expect(CLIENTS * PACED)
     for _ in range(PACED):
         await side.stream.publish([_event()])
@@ -98,7 +98,7 @@ async def _trickle(side: Side) -> None:
     side.p99.append(percentile(side.crowd.delays, 0.99) * 1000)
 
 
-async def _publish(side: Side, events: int) -> float:
+async def _publish(side: StreamSide, events: int) -> float:
     side.crowd.expect(CLIENTS * events)
     for _ in range(events):
         await side.stream.publish([_event()])
@@ -150,7 +150,7 @@ def _listens(port: int) -> bool:
     return any(it.split()[1].endswith(wanted) and it.split()[3] == "0A" for it in lines)
 
 
-def _results(ours: Side, floor: Side) -> list[Result]:
+def _results(ours: StreamSide, floor: StreamSide) -> list[BenchResult]:
     load = load_average()
     burst = f"{CLIENTS} clients of one process, {BURST} events at once; load {load}"
     trickle = f"{CLIENTS} clients, {PACED_PER_SECOND:g} events a second; load {load}"

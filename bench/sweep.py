@@ -1,4 +1,4 @@
-"""A full comparison of everybody, beside one bare aggregate scan of the same columns and beside
+"""A full comparison of every user, beside one bare aggregate scan of the same columns and beside
 percona-toolkit's pt-table-checksum on the same server."""
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dialler.user_context.v1 import user_context_pb2
 from dialler.user_context.v1.user_context_pb2_grpc import UserContextServiceStub
 from sqlalchemy import make_url
 
-from bench.measurement import Result, load_average, summarise
+from bench.measurement import BenchResult, load_average, summarise
 from devstack.mysql_connection import connect
 from devstack.packages import install
 from devstack.stack import MAIN_APP, Stack
@@ -43,7 +43,7 @@ ENVIRONMENT = {
 
 
 @dataclass(frozen=True)
-class Asked:
+class StatementTotals:
     """What MySQL was asked and answered meanwhile."""
 
     seconds: float
@@ -51,16 +51,16 @@ class Asked:
     bytes_sent: int
 
 
-async def measure(stack: Stack, people: int) -> list[Result]:
+async def measure(stack: Stack, people: int) -> list[BenchResult]:
     """Seconds of a comparison that finds nothing; statements and bytes of two."""
     return await asyncio.to_thread(_measure, stack, people)
 
 
-def _measure(stack: Stack, people: int) -> list[Result]:
+def _measure(stack: Stack, people: int) -> list[BenchResult]:
     _require_tool()
-    # The tool writes statements into the binlog, for which the relay would have everybody compared.
+    # The tool writes statements into the binlog, for which the relay would request a full run.
     stack.services["binlog_relay"].stop()
-    _cache_everybody(stack, people)
+    _cache_every_user(stack, people)
     cached = _full_run(stack, differing=0)
     floors, ours, tools, same = [], [], [], []
     for _ in range(ROUNDS):
@@ -118,7 +118,7 @@ def _measure(stack: Stack, people: int) -> list[Result]:
     return results
 
 
-def _cache_everybody(stack: Stack, people: int) -> None:
+def _cache_every_user(stack: Stack, people: int) -> None:
     with grpc.insecure_channel(stack.addresses.grpc["user_context"]) as channel:
         stub = UserContextServiceStub(channel)
         for first in range(1, people + 1, CACHED_TOGETHER):
@@ -155,7 +155,7 @@ def _bytes_of_columns(stack: Stack) -> int:
     return total
 
 
-def _full_run(stack: Stack, *, differing: int) -> Asked:
+def _full_run(stack: Stack, *, differing: int) -> StatementTotals:
     before = _status(stack)
     with grpc.insecure_channel(stack.addresses.grpc["reconciler"]) as channel:
         stub = ReconcilerServiceStub(channel)
@@ -169,7 +169,7 @@ def _full_run(stack: Stack, *, differing: int) -> Asked:
         raise RuntimeError(f"the run did something else than asked: {run}")
     after = _status(stack)
     seconds = (run.ended_at.ToMicroseconds() - run.started_at.ToMicroseconds()) / 1e6
-    return Asked(
+    return StatementTotals(
         seconds,
         int(after["Com_select"] - before["Com_select"]),
         int(after["Bytes_sent"] - before["Bytes_sent"]),

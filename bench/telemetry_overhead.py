@@ -15,7 +15,7 @@ import grpc
 from dialler.user_context.v1 import user_context_pb2 as pb
 
 from bench.load import cpu_seconds, drive
-from bench.measurement import Result, summarise
+from bench.measurement import BenchResult, summarise
 from devstack.processes import ChildProcess, free_port
 from devstack.stack import Stack, is_serving, service_environment
 from servicekit.settings import ServiceSettings
@@ -33,7 +33,7 @@ RawCall = Callable[[bytes], Awaitable[bytes]]
 
 
 @dataclass
-class Side:
+class TelemetrySide:
     """One process of the service and what was measured of it."""
 
     process: ChildProcess
@@ -42,9 +42,9 @@ class Side:
     costs: list[float] = field(default_factory=list)
 
 
-async def measure(stack: Stack) -> list[Result]:
+async def measure(stack: Stack) -> list[BenchResult]:
     """Rate and CPU of cached reads (a span each) and refreshes (a dozen each)."""
-    results: list[Result] = []
+    results: list[BenchResult] = []
     with contextlib.ExitStack() as running:
         endpoint = running.enter_context(_sink(stack.folder))
         sides = {
@@ -66,8 +66,8 @@ async def measure(stack: Stack) -> list[Result]:
 
 
 async def _workload(
-    name: str, method: str, requests: list[bytes], sides: dict[str, Side]
-) -> list[Result]:
+    name: str, method: str, requests: list[bytes], sides: dict[str, TelemetrySide]
+) -> list[BenchResult]:
     fresh = {key: replace(side, rates=[], costs=[]) for key, side in sides.items()}
     for _ in range(ROUNDS):
         for side in fresh.values():
@@ -95,7 +95,7 @@ async def _workload(
     return results
 
 
-async def _round(side: Side, call: RawCall, requests: list[bytes]) -> None:
+async def _round(side: TelemetrySide, call: RawCall, requests: list[bytes]) -> None:
     for request in requests:
         await call(request)
     before = cpu_seconds(side.process.pid)
@@ -139,7 +139,9 @@ def _sink(folder: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _service(stack: Stack, name: str, ratio: float | None, endpoint: str) -> Iterator[Side]:
+def _service(
+    stack: Stack, name: str, ratio: float | None, endpoint: str
+) -> Iterator[TelemetrySide]:
     port = free_port()
     environment = service_environment("user_context", stack.addresses)
     environment["USER_CONTEXT_GRPC_PORT"] = str(port)
@@ -152,6 +154,6 @@ def _service(stack: Stack, name: str, ratio: float | None, endpoint: str) -> Ite
     process.start()
     try:
         process.wait_ready(lambda: is_serving(target))
-        yield Side(process, target)
+        yield TelemetrySide(process, target)
     finally:
         process.stop()

@@ -15,6 +15,7 @@ ORDER = (
     "queues",
     "alarms",
     "service-alarms",
+    "store-alarms",
     "service-roles",
     "stream",
     "account-roles",

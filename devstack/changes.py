@@ -32,7 +32,7 @@ _OPEN = "(status IS NULL OR status NOT IN ('complete', 'cancelled'))"
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a random change was and whom it concerned; nobody when it found nothing to change."""
+    """A random change and the users it concerned; no user when there was nothing to change."""
 
     kind: str
     user_ids: tuple[int, ...]

@@ -20,7 +20,8 @@ HEAD = """\
 Everything is set by environment variables, read once at start-up. A variable without a
 default must be set; the service says
 which is missing and ends with code 78.
-This page is generated (`make docs`); the texts stand in each service's `settings.py`.
+This page is generated (`make docs`); the texts are those of
+`services/*/settings.py` and `gateway/settings.py`.
 """
 
 

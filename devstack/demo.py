@@ -23,7 +23,7 @@ STAGES = (
 )
 
 
-class Failed(RuntimeError):
+class DemoFailed(RuntimeError):
     """The demonstration could not go on; the message says why."""
 
 
@@ -38,10 +38,10 @@ def main() -> int:
     try:
         _follow_a_signature(addresses, console)
         _make_a_call(addresses, console)
-    except (Failed, TimeoutError, httpx.HTTPError) as error:
+    except (DemoFailed, TimeoutError, httpx.HTTPError) as error:
         console.print(f"[bold red]The demonstration stopped.[/bold red] {error}")
         return 1
-    console.print("\nThat was the whole line: nobody was phoned wrongly, twice, or not at all.")
+    console.print("\nThat was the whole line: no person was phoned wrongly, twice, or not at all.")
     return 0
 
 
@@ -49,19 +49,19 @@ def _follow_a_signature(addresses: Addresses, console: Console) -> None:
     with Desk(addresses, "supervisor", "supervisor-demo") as desk, desk.events() as events:
         unsigned = desk.entries("unsigned_users")
         if not unsigned:
-            raise Failed("Nobody in the unsigned queue is ready.")
+            raise DemoFailed("No person in the unsigned queue is ready.")
         user_id = int(random.choice(unsigned)["user_id"])
         console.print(f"\nPerson {user_id} has not signed. Signing in MySQL, as the main app does.")
         MainApp(addresses.mysql_writer).sign(user_id)
         committed_at = datetime.now(UTC)
         moved = events.wait_for_user(user_id, "entry_moved")
-        console.print(_journey(committed_at, moved.at, moved.event))
+        console.print(_stages(committed_at, moved.at, moved.event))
         before, after = moved.event["queue_before"], moved.event["queue_after"] or "no queue"
         console.print(f"The person moved from {before} to {after}.")
 
 
-def _journey(committed_at: datetime, seen_at: datetime, event: dict[str, Any]) -> Table:
-    table = Table(title="The journey of one signature", title_justify="left")
+def _stages(committed_at: datetime, seen_at: datetime, event: dict[str, Any]) -> Table:
+    table = Table(title="The stages of one signature", title_justify="left")
     table.add_column("stage")
     table.add_column("time (UTC)")
     table.add_column("since commit", justify="right")
@@ -85,7 +85,7 @@ def _make_a_call(addresses: Addresses, console: Console) -> None:
         console.print(f"\nAgent {desk.subject} asks for the next person ...")
         assignment = desk.claim()["assignment"]
         if assignment is None:
-            raise Failed("Nobody can be called now.")
+            raise DemoFailed("No person can be called now.")
         user_id = assignment["user_id"]
         console.print(
             f"... and holds person {user_id} from {assignment['queue']}"
@@ -94,7 +94,7 @@ def _make_a_call(addresses: Addresses, console: Console) -> None:
         console.print(_context_table(desk.get(f"/v1/people/{user_id}/context")))
         recorded = desk.record(assignment["assignment_id"], "no_answer", notes="demonstration")
         if recorded.is_error:
-            raise Failed(f"The outcome was refused: {recorded.text}")
+            raise DemoFailed(f"The outcome was refused: {recorded.text}")
         state = recorded.json()["call_state"]
         console.print(
             f"Outcome no_answer recorded: attempt {state['attempts']},"

@@ -19,8 +19,10 @@ from devstack.stack import Addresses
 from gateway.token import development_token
 
 WAIT_SECONDS = 20.0
+# As long as a stack is used: an agent's as long as the gateway lets it be.
+AGENT_TOKEN_SECONDS = 86_400
 TOKEN_SECONDS = 30 * 86_400
-_PATIENCE_WITH_LIMITS = 5
+_RETRIES_AT_LIMITS = 5
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class SeenEvent:
     event: dict[str, Any]
 
 
-class EventStream:
+class DeskEventStream:
     """The gateway's event stream, read by a thread that owns its connection. Close it."""
 
     def __init__(self, url: str, headers: dict[str, str]) -> None:
@@ -100,10 +102,11 @@ class Desk:
     """One signed-in person at the gateway."""
 
     def __init__(self, addresses: Addresses, role: str, subject: str | None = None) -> None:
-        """``role`` is agent or supervisor; without ``subject`` it is somebody new."""
+        """``role`` is agent or supervisor; without ``subject`` it is a new user."""
         self.subject = subject or f"{role}-{uuid.uuid4().hex[:8]}"
+        seconds = AGENT_TOKEN_SECONDS if role == "agent" else TOKEN_SECONDS
         self.token = development_token(
-            addresses.jwt_secret, role, self.subject, ttl_seconds=TOKEN_SECONDS
+            addresses.jwt_secret, role, self.subject, ttl_seconds=seconds
         )
         self.client = httpx.Client(
             base_url=addresses.gateway,
@@ -138,19 +141,19 @@ class Desk:
         return self._send(self.client.build_request("PUT", path, json=body))
 
     def _send(self, request: httpx.Request) -> httpx.Response:
-        """Send, and come again as late as it says when the gateway is asked too often."""
+        """Send; after 429 send again, after the delay that the gateway asks for."""
         response = self.client.send(request)
-        for _ in range(_PATIENCE_WITH_LIMITS):
+        for _ in range(_RETRIES_AT_LIMITS):
             if response.status_code != httpx.codes.TOO_MANY_REQUESTS:
                 break
             time.sleep(float(response.headers["Retry-After"]))
             response = self.client.send(request)
         return response
 
-    def events(self) -> EventStream:
+    def events(self) -> DeskEventStream:
         """Open the event stream."""
         headers = {"Authorization": f"Bearer {self.token}"}
-        return EventStream(f"{self.client.base_url}/v1/events", headers)
+        return DeskEventStream(f"{self.client.base_url}/v1/events", headers)
 
     def claim(self) -> dict[str, Any]:
         """Claim the next person; the whole answer."""
@@ -161,8 +164,8 @@ class Desk:
         path = f"/v1/assignments/{assignment_id}/outcome"
         return self.post(path, {"outcome": outcome, **more})
 
-    def give_back(self) -> None:
-        """Release whoever is held, if anybody is."""
+    def release(self) -> None:
+        """Release the agent's assignment, if there is one."""
         current = self.client.get("/v1/assignments/current")
         if current.is_success:
             path = f"/v1/assignments/{current.json()['assignment_id']}/release"

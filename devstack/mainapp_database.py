@@ -29,7 +29,7 @@ class MainAppDatabase:
 
     @classmethod
     def create(cls, server: MariaDB, name: str | None = None) -> "MainAppDatabase":
-        """A new database, under a name nobody else has unless one is given."""
+        """A new database, under a unique name unless one is given."""
         database = cls(server, name or f"{MAINAPP_PREFIX}_{uuid.uuid4().hex}")
         with server.connect("laravel") as connection, connection.cursor() as cursor:
             cursor.execute(f"CREATE DATABASE `{database.name}`")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
+from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -29,10 +30,10 @@ class Overlay:
     site: dict[str, str]
 
     @classmethod
-    def load(cls, name: str) -> Overlay:
-        """Render an overlay."""
-        manifests = [each for step in STEPS for each in rendered(name, step)]
-        site = FOLDER / "overlays" / name / "site" / "site.env"
+    def load(cls, name: str, folder: Path = FOLDER) -> Overlay:
+        """Render an overlay of deploy/k8s, or of a copy of it."""
+        manifests = [each for step in STEPS for each in rendered(name, step, folder)]
+        site = folder / "overlays" / name / "site" / "site.env"
         lines = site.read_text(encoding="utf-8").splitlines() if site.exists() else []
         values = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
         return cls(name, manifests, values)
@@ -60,6 +61,9 @@ class Overlay:
             found = known.get(reference["name"])
             values |= found["data"] if found else {}
         for each in container.get("env", ()):
+            if "value" in each:
+                values[each["name"]] = each["value"]
+                continue
             reference = each["valueFrom"]["secretKeyRef"]
             found = self.secrets.get(reference["name"], {"data": {}})["data"]
             if reference["key"] in found:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -26,8 +27,11 @@ from servicekit.lifecycle import STOP_SLACK_SECONDS
 from servicekit.server import LIVENESS
 
 # What the operating system or the Python of the image reads, and no settings class.
-FOREIGN_VARIABLES = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
-# A pod's own, beside its pool: the advisory lock's, where one copy is elected.
+FOREIGN_VARIABLES = {
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+    *("PGSSLMODE", "PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY"),
+}
+# A pod's own, beside its pool: the advisory lock's, where one copy is elected or one rebuilds.
 LOCK_CONNECTIONS = 1
 
 Rule = Callable[[Overlay], Iterator[str]]
@@ -125,20 +129,26 @@ def probes_ask_what_exists(overlay: Overlay) -> Iterator[str]:
         container = overlay.container(name)
         ports = {each["name"]: each["containerPort"] for each in container["ports"]}
         for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-            told = container.get(probe, {})
+            probed = container.get(probe, {})
             asks_stores = probe == "readinessProbe"
             if name == "gateway":
                 path = "/readyz" if asks_stores else "/healthz"
-                if told.get("httpGet") != {"path": path, "port": "http"}:
+                if probed.get("httpGet") != {"path": path, "port": "http"}:
                     yield f"{name}: {probe} does not ask {path}"
-                elif f'"{path}"' not in (ROOT / "gateway" / "api.py").read_text(encoding="utf-8"):
+                elif path not in _paths_of_the_gateway():
                     yield f"{name}: there is no {path}"
                 continue
             wanted = grpc_services(name) if asks_stores else {LIVENESS}
-            if told.get("grpc", {}).get("service") not in wanted:
+            if probed.get("grpc", {}).get("service") not in wanted:
                 yield f"{name}: {probe} does not ask {' or '.join(sorted(wanted))}"
-            if told.get("grpc", {}).get("port") != ports["grpc"]:
+            if probed.get("grpc", {}).get("port") != ports["grpc"]:
                 yield f"{name}: {probe} asks another port"
+
+
+@cache
+def _paths_of_the_gateway() -> frozenset[str]:
+    description = ROOT / "clients" / "typescript" / "openapi.json"
+    return frozenset(json.loads(description.read_text(encoding="utf-8"))["paths"])
 
 
 def grpc_services(name: str) -> set[str]:
@@ -214,18 +224,21 @@ def _missing_sources(overlay: Overlay, name: str, container: Manifest) -> Iterat
 
 def files_named_are_mounted(overlay: Overlay) -> Iterator[str]:
     """A setting that names a file below /etc/dialler finds it in a volume."""
-    for name, deployment in overlay.deployments.items():
-        container = overlay.container(name)
+    for name, manifest in overlay.of("Deployment", "Job").items():
+        spec = manifest["spec"]["template"]["spec"]
+        [container] = spec["containers"]
         mounts = {each["mountPath"]: each["name"] for each in container["volumeMounts"]}
-        volumes = {each["name"]: each for each in deployment["spec"]["template"]["spec"]["volumes"]}
+        volumes = {each["name"]: each for each in spec["volumes"]}
         for variable, value in overlay.environment(container).items():
             if not value.startswith("/etc/dialler/"):
                 continue
             folder, _, file = value.rpartition("/")
             source = volumes.get(mounts.get(folder, ""), {}).get("configMap", {})
-            made_here = overlay.of("ConfigMap").get(source.get("name", ""), {}).get("data", {})
+            made_by_overlay = (
+                overlay.of("ConfigMap").get(source.get("name", ""), {}).get("data", {})
+            )
             listed = {each["path"] for each in source.get("items", ())}
-            if file not in listed | made_here.keys():
+            if file not in listed | made_by_overlay.keys():
                 yield f"{name}: {variable}: nothing puts {value} there"
 
 
@@ -255,7 +268,7 @@ def grace_is_long_enough(overlay: Overlay) -> Iterator[str]:
         container = overlay.container(name)
         wait = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
         if wait < 1:
-            yield f"{name}: nothing waits for those who have just looked its name up"
+            yield f"{name}: nothing waits for clients that have just resolved its name"
         drain = loaded_settings(name, overlay.environment(container)).drain_seconds
         needed = wait + drain + STOP_SLACK_SECONDS + 5
         grace = deployment["spec"]["template"]["spec"].get("terminationGracePeriodSeconds", 30)
@@ -286,7 +299,7 @@ def one_owner_of_the_number_of_copies(overlay: Overlay) -> Iterator[str]:
 
 def scaling_metrics_exist(overlay: Overlay) -> Iterator[str]:
     """What autoscalers look at is exported, and the queue is the one that is read."""
-    for name in ("servicekit.metrics", "gateway.edge", "gateway.events"):
+    for name in ("servicekit.metrics", "gateway.http.edge", "gateway.live.hub"):
         importlib.import_module(name)
     exported = {metric.name for metric in REGISTRY.collect()}
     for name, each in overlay.of("HorizontalPodAutoscaler").items():
@@ -304,15 +317,20 @@ def scaling_metrics_exist(overlay: Overlay) -> Iterator[str]:
 
 
 def metrics_are_read(overlay: Overlay) -> Iterator[str]:
-    """Where autoscalers go by pods' own metrics, somebody reads those of every pod."""
+    """Where autoscalers go by pods' own metrics, those of every pod are read.
+
+    `METRICS_READER=other` of the site says that it is not by the Prometheus operator.
+    """
     if not overlay.of("HorizontalPodAutoscaler"):
+        return
+    if overlay.site.get("METRICS_READER") == "other" and not overlay.of("PodMonitor"):
         return
     monitors = [each["spec"] for each in overlay.of("PodMonitor").values()]
     for name, deployment in overlay.deployments.items():
         ports = {each["name"] for each in overlay.container(name)["ports"]}
         seen = [each for each in monitors if _matches(each["selector"], pod_labels(deployment))]
         if not any(it["port"] in ports for each in seen for it in each["podMetricsEndpoints"]):
-            yield f"{name}: nobody reads its metrics"
+            yield f"{name}: no PodMonitor reads its metrics"
         # Rules and dashboards tell services apart by it.
         if any(each.get("jobLabel") != NAME for each in seen):
             yield f"{name}: its metrics have another job than its name"
@@ -340,9 +358,10 @@ def postgres_connections(overlay: Overlay, name: str) -> int:
     settings = loaded_settings(name, overlay.environment(overlay.container(name)))
     if not hasattr(settings, "postgres_url"):
         return 0
-    for field in ("postgres_pool_size", "postgres_connections"):
-        if hasattr(settings, field):
-            return int(getattr(settings, field))
+    if hasattr(settings, "postgres_connections"):
+        return int(settings.postgres_connections)
+    if hasattr(settings, "postgres_pool_size"):
+        return int(settings.postgres_pool_size) + LOCK_CONNECTIONS
     app = importlib.import_module(f"{module_of(name)}.app")
     return int(app.POSTGRES_POOL_SIZE) + LOCK_CONNECTIONS
 
@@ -408,20 +427,33 @@ def disruptions_leave_a_copy(overlay: Overlay) -> Iterator[str]:
             yield f"{name}: nodes cannot be emptied, or lose more than one copy"
 
 
+# [registry/][path/]name[:tag][@digest]. As the container tools have it, the first part is a
+# registry's address when it has a dot or a port, or is localhost.
+_IMAGE = re.compile(
+    r"(?:((?:[\w-]+\.[\w.-]+|localhost)(?::\d+)?|[\w-]+:\d+)/)?(?:[\w.-]+/)*([\w-]+)"
+    r"(?::([\w.-]+))?(?:@(sha256:[0-9a-f]{64}))?"
+)
+
+
 def images_are_ours(overlay: Overlay) -> Iterator[str]:
-    """A service and its migration are of one image, of this version where it has a number."""
+    """A service and its migration are of one image, by digest or of this version.
+
+    Where there is a site, images come from a registry: a bare name would be looked for elsewhere.
+    """
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     version = re.findall(r'^version = "(.+)"$', project, re.MULTILINE)[0]
     seen: dict[str, str] = {}
     for each, spec in with_pods(overlay.manifests):
         for container in spec["containers"]:
             image = container["image"]
-            name, _, tag = image.partition("@")[0].rpartition(":")
-            service = name.rpartition("/")[2]
+            match = _IMAGE.fullmatch(image)
+            registry, service, tag, digest = match.groups() if match else (None, "", None, None)
             where = f"{each['kind']} {each['metadata']['name']}"
             if service.replace("-", "_") not in IMAGES:
                 yield f"{where}: {image} is none of our images"
-            elif tag not in (version, "local"):
+            elif overlay.site and registry is None:
+                yield f"{where}: {image} names no registry (images/kustomization.yaml, newName)"
+            elif digest is None and tag not in (version, "local"):
                 yield f"{where}: {image} is not version {version}"
             elif seen.setdefault(service, image) != image:
                 yield f"{where}: {image} beside {seen[service]}"

@@ -36,9 +36,12 @@ def rendered_text(folder: Path) -> str:
     return done.stdout
 
 
-def rendered(overlay: str, step: str) -> list[Manifest]:
-    """Return the objects of one step of an overlay, as a copy of the caller's own."""
-    text = rendered_text(FOLDER / "overlays" / overlay / step)
+def rendered(overlay: str, step: str, folder: Path = FOLDER) -> list[Manifest]:
+    """Return the objects of one step of an overlay, as a copy of the caller's own.
+
+    `folder` holds what deploy/k8s does.
+    """
+    text = rendered_text(folder / "overlays" / overlay / step)
     return [each for each in yaml.safe_load_all(text) if each]
 
 

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -14,12 +16,17 @@ from typing import Any
 import yaml
 
 from devstack.alerting import rules
-from devstack.dashboards import DASHBOARDS, dashboard_json
+from devstack.dashboards import DASHBOARDS
+from devstack.grafana import dashboard_json
+from devstack.grafana import expressions as panel_expressions
 from devstack.packages import PackageMissing, require_program
 
 FOLDER = Path(__file__).parent.parent / "deploy" / "monitoring"
 # The same rules as an object, since a Prometheus of the operator reads no other.
 OBJECT = FOLDER.parent / "k8s" / "components" / "prometheus" / "rules.yaml"
+
+_NO_NAME = re.compile(r"[^a-z0-9]+")
+_VARIABLE = re.compile(r"\$(?:cluster|namespace|service)\b")
 
 
 def files() -> dict[Path, str]:
@@ -46,8 +53,16 @@ def _rules_object() -> dict[str, Any]:
 
 def expressions() -> list[str]:
     """Return every expression of every dashboard."""
+    return [rule["expr"] for rule in _panels()]
+
+
+def _panels() -> list[dict[str, str]]:
+    """Return every panel's expressions as rules, so that promtool can read and test them."""
     return [
-        line[0] for _, panels in DASHBOARDS.values() for panel in panels for line in panel.lines
+        {"record": f"panel:{name}:{_NO_NAME.sub('_', title.lower())}:{number}", "expr": expression}
+        for name in DASHBOARDS
+        for title, lines in panel_expressions(name)
+        for number, expression in enumerate(lines)
     ]
 
 
@@ -74,13 +89,17 @@ def main() -> int:
 def _checked_by_promtool() -> int:
     """Have Prometheus's own tool read the rules and every dashboard's expressions, and test."""
     promtool = require_program("promtool")
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as shown:
-        recorded = [{"record": f"panel:{n}", "expr": it} for n, it in enumerate(expressions())]
-        yaml.safe_dump({"groups": [{"name": "dashboards", "rules": recorded}]}, shown)
-        shown.flush()
+    with tempfile.TemporaryDirectory() as folder:
+        rules_file, panels, tests = (Path(folder) / it for it in ("rules.yaml", "panels.yaml", "t"))
+        shutil.copy(FOLDER / "rules.yaml", rules_file)
+        # As Grafana asks while nothing is chosen.
+        recorded = [it | {"expr": _VARIABLE.sub(".*", it["expr"])} for it in _panels()]
+        with panels.open("w", encoding="utf-8") as file:
+            yaml.safe_dump({"groups": [{"name": "dashboards", "rules": recorded}]}, file)
+        shutil.copytree(FOLDER / "tests", tests)
         commands = (
-            ["check", "rules", str(FOLDER / "rules.yaml"), shown.name],
-            ["test", "rules", *map(str, sorted((FOLDER / "tests").glob("*.yaml")))],
+            ["check", "rules", str(rules_file), str(panels)],
+            ["test", "rules", *map(str, sorted(tests.glob("*.yaml")))],
         )
         for command in commands:
             done = subprocess.run([promtool, *command], capture_output=True, text=True, check=False)

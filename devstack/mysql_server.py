@@ -51,8 +51,8 @@ def _make(root: Path) -> None:
     ]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode != 0:
-        said = done.stderr.strip()[-1_000:]
-        raise ServerError(f"MySQL could not be had from Debian's unstable release:\n{said}")
+        errors = done.stderr.strip()[-1_000:]
+        raise ServerError(f"MySQL could not be had from Debian's unstable release:\n{errors}")
 
 
 class MySQL(MariaDB):
@@ -61,7 +61,9 @@ class MySQL(MariaDB):
     title = "MySQL"
 
     def _install(self) -> None:
-        self._run([*self._program(), "--initialize-insecure", f"--datadir={self.data}"])
+        # Some, such as lower-case-table-names, are taken now or never.
+        options = [f"--{name}={value}" for name, value in self._options.items()]
+        self._run([*self._program(), "--initialize-insecure", f"--datadir={self.data}", *options])
 
     def _initialise(self) -> None:
         super()._initialise()
@@ -101,7 +103,8 @@ class MySQL(MariaDB):
             # Without Unix accounts there is no way in but ours.
             "performance-schema": "OFF",
         }
-        return [*self._program(), *(f"--{name}={value}" for name, value in settings.items())]
+        chosen = settings | self._options
+        return [*self._program(), *(f"--{name}={value}" for name, value in chosen.items())]
 
     def _program(self) -> list[str]:
         root = provide()

@@ -22,15 +22,15 @@ FILE = Path(__file__).parent.parent / "clients" / "typescript" / "openapi.json"
 
 
 async def document() -> str:
-    """Return the file's text, asked of a gateway that has nothing behind it."""
-    nowhere = f"127.0.0.1:{free_port()}"
+    """Return the file's text, from a gateway without any services."""
+    unused_address = f"127.0.0.1:{free_port()}"
     settings = GatewaySettings(
         http_host="127.0.0.1",
         http_port=0,
         jwt_secret=secrets.token_hex(32),
-        redis_url=f"redis://{nowhere}/0",
-        user_context_target=nowhere,
-        queue_target=nowhere,
+        redis_url=f"redis://{unused_address}/0",
+        user_context_target=unused_address,
+        queue_target=unused_address,
         access_log=False,
     )
     gateway = build(settings)

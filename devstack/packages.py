@@ -90,14 +90,14 @@ def install(names: Sequence[str], *, policy: Path = POLICY, apt: str = "apt-get"
     Raises `subprocess.CalledProcessError` when apt fails.
     """
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    with _services_stay_stopped(policy):
+    with _without_service_starts(policy):
         subprocess.run([apt, "-qq", "update"], env=environment, check=True)
         command = [apt, "-qq", "-y", "--no-install-recommends", "install", *names]
         subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
 
 
 @contextmanager
-def _services_stay_stopped(policy: Path) -> Iterator[None]:
+def _without_service_starts(policy: Path) -> Iterator[None]:
     if policy.exists():  # the administrator's own policy, as in most container images
         yield
         return

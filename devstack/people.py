@@ -93,11 +93,11 @@ class _Person:
         self._tables = tables
         self._joined = until - timedelta(seconds=int(random.random() * _SECONDS) + 3600)
         fate = random.random()
-        # Five in a hundred have no claim; of the rest 18 have not signed, 47 owe something else,
-        # 12 have only ended claims and 18 owe nothing.
+        # Five in a hundred have no claim; of the rest 18 have not signed, 47 have something else
+        # outstanding, 12 have only ended claims and 18 have nothing outstanding.
         self._has_claims = fate < 0.95
         self._is_unsigned = fate < 0.18 or (not self._has_claims and self._chance(0.7))
-        self._owes = fate < 0.65
+        self._has_outstanding = fate < 0.65
         self._has_only_ended = 0.65 <= fate < 0.77
 
     def write(self) -> None:
@@ -121,7 +121,7 @@ class _Person:
             "first_name": None if chance(0.004) else first,
             "last_name": None if chance(0.004) else last,
             "phone_number": self._phone(),
-            "date_of_birth": None if chance(0.02) else self._birthday(),
+            "date_of_birth": None if chance(0.02) else self._date_of_birth(),
             "previous_name": pick(LAST_NAMES) if chance(0.08) else None,
             "current_user_address_id": address_id,
             "current_user_id_document_id": self._uuid() if chance(0.4) else None,
@@ -151,7 +151,7 @@ class _Person:
         }
 
     def _write_addresses(self) -> str | None:
-        """The id for `users.current_user_address_id`, which now and then leads nowhere."""
+        """The id for `users.current_user_address_id`, which now and then is no row's."""
         if self._chance(0.15):
             self._write_address("previous")
         if self._chance(0.08):
@@ -193,12 +193,14 @@ class _Person:
         count = self._pick(_CLAIMS)
         certain = int(self._random.random() * count)
         for number in range(count):
-            must_be_open = self._owes and number == certain
+            must_be_open = self._has_outstanding and number == certain
             is_open = not self._has_only_ended and (must_be_open or self._chance(0.7))
             claim_id = self._id * 10 + number
             opened = self._later(self._joined)
             self._write_claim(claim_id, opened, is_open=is_open)
-            self._write_requirements(claim_id, opened, is_open=is_open, must_owe=must_be_open)
+            self._write_requirements(
+                claim_id, opened, is_open=is_open, must_be_outstanding=must_be_open
+            )
 
     def _write_claim(self, claim_id: int, opened: datetime, *, is_open: bool) -> None:
         kind = self._pick(_CLAIM_TYPES)
@@ -219,15 +221,15 @@ class _Person:
             self._write_vehicle(claim_id, opened)
 
     def _write_requirements(
-        self, claim_id: int, opened: datetime, *, is_open: bool, must_owe: bool
+        self, claim_id: int, opened: datetime, *, is_open: bool, must_be_outstanding: bool
     ) -> None:
-        if must_owe and self._is_unsigned:
+        if must_be_outstanding and self._is_unsigned:
             self._write_requirement(claim_id, opened, "signature", "PENDING")
-        elif must_owe:
+        elif must_be_outstanding:
             self._write_requirement(claim_id, opened, self._pick(_REQUIREMENT_TYPES), "PENDING")
         elif not self._is_unsigned and self._chance(0.15):
             self._write_requirement(claim_id, opened, "signature", "COMPLETED")
-        pending = (0.4 if self._owes else 0.0) if is_open else 0.15
+        pending = (0.4 if self._has_outstanding else 0.0) if is_open else 0.15
         for _ in range(self._pick(_REQUIREMENTS)):
             status = "PENDING" if self._chance(pending) else self._pick(_SETTLED)
             self._write_requirement(claim_id, opened, self._pick(_REQUIREMENT_TYPES), status)
@@ -306,7 +308,7 @@ class _Person:
         area, rest = LANDLINE_RANGES[place // NUMBERS_IN_RANGE]
         return area, f"{rest}{place % NUMBERS_IN_RANGE:03}"
 
-    def _birthday(self) -> str:
+    def _date_of_birth(self) -> str:
         return (date(1940, 1, 1) + timedelta(days=int(self._random.random() * 24_000))).isoformat()
 
     def _json(self, name: str, size_bytes: int) -> str | None:

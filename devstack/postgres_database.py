@@ -15,7 +15,7 @@ class PostgresDatabase:
 
     @classmethod
     def create(cls, server: PostgreSQL, name: str | None = None) -> "PostgresDatabase":
-        """A new database, under a name nobody else has unless one is given."""
+        """A new database, under a unique name unless one is given."""
         database = cls(server, name or f"dialler_{uuid.uuid4().hex}")
         server.execute(f'CREATE DATABASE "{database.name}" OWNER dialler')
         return database

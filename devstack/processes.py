@@ -39,7 +39,7 @@ def find_program(name: str) -> str | None:
 
 
 def free_port(preferred: int | None = None) -> int:
-    """A loopback port nobody listens on now: the preferred one if it can be had.
+    """Return a loopback port that no process listens on now: the preferred one if it is free.
 
     It is not reserved, so start what needs it soon. Calls of one process soon after one another
     return different ones, and processes begun one after the other, such as the tests' workers,

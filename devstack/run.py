@@ -148,14 +148,14 @@ def _progress(console: Console) -> Progress:
 
 
 def _reconcile(desk: Desk, console: Console) -> None:
-    """Have everybody looked at once at each start, since the local SQS forgets what it held.
+    """Compare every user once at each start, since the local SQS loses its messages at the end.
 
     Waited for the first time only: afterwards the queues of the last time are there at once.
     """
     is_first = all(run["state"] != "succeeded" for run in desk.reconciliations())
     run = desk.post("/v1/reconciliations", {"reason": "make run"}).raise_for_status().json()
     if not is_first:
-        console.print("Everybody is looked at once more in the background.")
+        console.print("Every person is compared once more in the background.")
         return
     with _progress(console) as progress:
         task = progress.add_task("Bringing every person into the queues", total=None)

@@ -28,7 +28,7 @@ class Server(ABC):
 
     title: str
     # How long another owner's server may take to leave the folder.
-    patience_seconds = 15.0
+    lock_wait_seconds = 15.0
     stop_signal = signal.SIGTERM
     host = HOST
 
@@ -132,10 +132,10 @@ class Server(ABC):
     def _start_once(self) -> None:
         with (self.folder / "lock").open("ab") as lock:
             # The server inherits the lock and holds it until its last process has ended, so
-            # whoever gets it may trust that pid files and shared memory found are stale.
+            # pid files and shared memory are stale once the lock is free.
             wait_until(
                 lambda: _locked(lock.fileno()),
-                seconds=self.patience_seconds,
+                seconds=self.lock_wait_seconds,
                 what=f"another process to leave {self.folder}",
             )
             self._initialise()

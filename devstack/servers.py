@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 
@@ -15,10 +16,12 @@ import pymysql
 from devstack.accounts import PASSWORDS, mysql_account_statements
 from devstack.mysql_connection import Connection
 from devstack.packages import require_program
-from devstack.processes import HOST, DidNotStart
+from devstack.processes import HOST, DidNotStart, wait_until
 from devstack.server import Server, ServerError, server_environment
 
-__all__ = ["MariaDB", "PostgreSQL", "Redis", "Server", "ServerError"]
+__all__ = ["MariaDB", "PostgreSQL", "PostgreSQLStandby", "Redis", "Server", "ServerError"]
+
+_START_SECONDS = 60.0
 
 
 class MariaDB(Server):
@@ -33,9 +36,14 @@ class MariaDB(Server):
         port: int | None = None,
         durable: bool = True,
         buffer_pool_bytes: int | None = None,
+        options: Mapping[str, object] | None = None,
     ) -> None:
-        """The buffer pool is a quarter of the memory if not given, at most 1 GiB or 128 MiB."""
+        """The buffer pool is a quarter of the memory if not given, at most 1 GiB or 128 MiB.
+
+        `options` take the place of ours, by their names in hyphens.
+        """
         super().__init__(folder, port=port, durable=durable)
+        self._options = dict(options or {})
         memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         most = 1 << 30 if durable else 128 << 20
         self._buffer_pool_bytes = buffer_pool_bytes or min(most, memory_bytes // 4)
@@ -125,7 +133,7 @@ class MariaDB(Server):
             "innodb-flush-log-at-trx-commit": 1 if self._durable else 2,
         }
         root = ["--user=root"] if os.geteuid() == 0 else []
-        options = [f"--{name}={value}" for name, value in settings.items()]
+        options = [f"--{name}={value}" for name, value in (settings | self._options).items()]
         return [require_program("mariadbd"), "--no-defaults", *root, *options]
 
     def _answers(self) -> bool:
@@ -181,6 +189,57 @@ class PostgreSQL(Server):
         if not found:
             self.execute(f'CREATE DATABASE "{name}" OWNER dialler')
 
+    def demote(self, *, serves_new_sessions: bool) -> None:
+        """Takes writes away from all sessions that are open, and ends none of them.
+
+        So does a fail-over that leaves connections to the old primary open. With
+        `serves_new_sessions` the account dialler's new sessions can write, as behind a name that
+        leads to the new primary by now.
+        """
+        if serves_new_sessions:
+            self.execute("ALTER ROLE dialler SET default_transaction_read_only = off")
+        self.execute("ALTER SYSTEM SET default_transaction_read_only = on")
+        self._reload(read_only="on")
+
+    def reinstate(self) -> None:
+        """Takes `demote` back, and ends the sessions that a later one would not reach."""
+        self.execute("ALTER SYSTEM RESET default_transaction_read_only")
+        self._reload(read_only="off")
+        own = "SELECT setconfig FROM pg_db_role_setting WHERE setrole = 'dialler'::regrole"
+        if self.execute(own):
+            self.execute("ALTER ROLE dialler RESET default_transaction_read_only")
+            self.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'dialler'"
+            )
+
+    def encrypt(self, certificate: Path, key: Path, clients_ca: Path) -> None:
+        """Takes TLS connections only, from clients whose certificate `clients_ca` has signed."""
+        for name, source in (
+            ("server.crt", certificate),
+            ("server.key", key),
+            ("ca.crt", clients_ca),
+        ):
+            target = self.data / name
+            shutil.copyfile(source, target)
+            target.chmod(0o600)
+            if self._user is not None:
+                account = pwd.getpwnam(self._user)
+                os.chown(target, account.pw_uid, account.pw_gid)
+        access = self.data / "pg_hba.conf"
+        access.write_text(
+            "host all postgres 127.0.0.1/32 scram-sha-256\n"
+            "hostssl all all 127.0.0.1/32 scram-sha-256 clientcert=verify-ca\n"
+        )
+        self.execute("ALTER SYSTEM SET ssl_ca_file = 'ca.crt'")
+        self.execute("ALTER SYSTEM SET ssl = on")
+        self.execute("SELECT pg_reload_conf()")
+        wait_until(lambda: self.execute("SHOW ssl") == "on", seconds=_START_SECONDS, what="TLS")
+
+    def _reload(self, *, read_only: str) -> None:
+        self.execute("SELECT pg_reload_conf()")
+        show = "SHOW default_transaction_read_only"
+        wait_until(lambda: self.execute(show) == read_only, seconds=_START_SECONDS, what=show)
+
     @property
     def data(self) -> Path:
         if self._user is None or _can_enter(self._user, self.folder):
@@ -223,7 +282,7 @@ class PostgreSQL(Server):
         (data / "initialised").touch()
 
     def _check_owner(self, data: Path) -> None:
-        """Refuses a folder that somebody else put where anybody may."""
+        """Refuse a folder of another account: any account may create one there."""
         if self._user is None or not data.exists():
             return
         if data.is_symlink() or data.stat().st_uid != pwd.getpwnam(self._user).pw_uid:
@@ -259,6 +318,47 @@ class PostgreSQL(Server):
         except ServerError:
             return False
         return True
+
+
+class PostgreSQLStandby(PostgreSQL):
+    """A hot standby of another server of ours, which follows it until it is promoted."""
+
+    title = "PostgreSQL standby"
+
+    def __init__(self, folder: Path, primary: PostgreSQL) -> None:
+        super().__init__(folder, durable=False)
+        self._primary = primary
+
+    def url_with_primary(self, database: str, user: str = "dialler") -> str:
+        """Address that names both hosts, the standby first."""
+        hosts = f"{HOST}:{self.port},{HOST}:{self._primary.port}"
+        return f"postgresql://{user}:{PASSWORDS[user]}@{hosts}/{database}"
+
+    def promote(self) -> None:
+        """Makes it a primary that has everything the other one had committed before."""
+        written = self._primary.execute("SELECT pg_current_wal_lsn()")
+        behind = f"SELECT pg_last_wal_replay_lsn() < '{written}'::pg_lsn"
+        wait_until(lambda: self.execute(behind) == "f", seconds=_START_SECONDS, what="the standby")
+        self.execute("SELECT pg_promote()")
+
+    def _initialise(self) -> None:
+        data = self.data
+        if (data / "PG_VERSION").exists():
+            return
+        self._make_private(data)
+        source = ["-h", HOST, "-p", str(self._primary.port), "-U", "postgres"]
+        self._run(
+            [
+                _postgresql_program("pg_basebackup"),
+                "-D",
+                str(data),
+                "--write-recovery-conf",
+                "--checkpoint=fast",
+                "--no-sync",
+                *source,
+            ],
+            PGPASSWORD=PASSWORDS["postgres"],
+        )
 
 
 class Redis(Server):

@@ -103,8 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.what == "audit":
-            code, told = audit().verdict()
-            print(told)
+            code, report = audit().verdict()
+            print(report)
             return code
         folder = ROOT / "dist" / "sbom"
         folder.mkdir(parents=True, exist_ok=True)

@@ -31,8 +31,8 @@ CHROME = "trace.json"
 WAIT_SECONDS = 15.0
 # Services send what they have every fifth of a second.
 QUIET_SECONDS = 1.0
-# Worth a look beside the name.
-_TOLD = (
+# Shown beside the name.
+_SHOWN = (
     "rpc.response.status_code",
     "http.response.status_code",
     "messaging.batch.message_count",
@@ -42,7 +42,7 @@ _TOLD = (
 )
 
 
-class Failed(RuntimeError):
+class TraceFailed(RuntimeError):
     """There is nothing to show; the message says why."""
 
 
@@ -63,7 +63,7 @@ def main() -> int:
     try:
         make = _claimed if arguments.what == "claim" else _changed
         spans = collected(SpanFile(folder / SPANS), make(addresses, console))
-    except (Failed, TimeoutError, httpx.HTTPError) as error:
+    except (TraceFailed, TimeoutError, httpx.HTTPError) as error:
         console.print(f"[bold red]There is no trace to show.[/bold red] {error}")
         return 1
     for tree in trees(spans):
@@ -74,11 +74,11 @@ def main() -> int:
 
 
 def _changed(addresses: Addresses, console: Console) -> str:
-    """Sign for somebody in MySQL and return the trace that the event on the stream names."""
+    """Sign for a user in MySQL and return the trace id of the event on the stream."""
     with Desk(addresses, "supervisor", "supervisor-trace") as desk, desk.events() as events:
         unsigned = desk.entries("unsigned_users")
         if not unsigned:
-            raise Failed("Nobody in the unsigned queue is ready.")
+            raise TraceFailed("No person in the unsigned queue is ready.")
         user_id = int(random.choice(unsigned)["user_id"])
         console.print(f"Person {user_id} signs, in the main app's MySQL ...")
         with MainApp(addresses.mysql_writer) as main_app:
@@ -88,11 +88,11 @@ def _changed(addresses: Addresses, console: Console) -> str:
 
 
 def _claimed(addresses: Addresses, console: Console) -> str:
-    """Claim somebody as an agent, give them back, and return the claim's trace."""
+    """Claim a person as an agent, release the assignment, and return the claim's trace."""
     with Desk(addresses, "agent") as desk:
         console.print(f"Agent {desk.subject} asks for the next person ...")
         answer = desk.post("/v1/assignments").raise_for_status()
-        desk.give_back()
+        desk.release()
     return str(answer.headers["trace-id"])
 
 
@@ -104,7 +104,7 @@ def collected(file: SpanFile, trace_id: str) -> list[SpanSeen]:
         if time.monotonic() - began > WAIT_SECONDS:
             if spans:
                 break
-            raise Failed(
+            raise TraceFailed(
                 f"No span of trace {trace_id or '?'} has come within {WAIT_SECONDS:.0f} s."
             )
         found = file.of_trace(trace_id)
@@ -135,19 +135,19 @@ def trees(spans: Sequence[SpanSeen]) -> list[Tree]:
 
 
 def _line(span: SpanSeen, began_ns: int) -> str:
-    told = [
+    shown = [
         f"{key.rpartition('.')[2]}={span.attributes[key]}"
-        for key in _TOLD
+        for key in _SHOWN
         if key in span.attributes
     ]
-    told += [
+    shown += [
         f"linked with {trace_id[:8]}" for trace_id, _ in span.links if trace_id != span.trace_id
     ]
     name = f"[bold red]{escape(span.name)}[/]" if span.is_error else f"[bold]{escape(span.name)}[/]"
     return (
         f"{name} [cyan]{span.service}[/] {span.kind.lower()}"
         f"  [green]+{(span.start_ns - began_ns) / 1e6:.1f} ms[/]"
-        f"  [yellow]{span.milliseconds:.1f} ms[/]  [dim]{escape(' '.join(told))}[/]"
+        f"  [yellow]{span.milliseconds:.1f} ms[/]  [dim]{escape(' '.join(shown))}[/]"
     )
 
 

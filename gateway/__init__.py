@@ -1,5 +1,5 @@
 """The HTTP edge: REST as JSON, server-sent events, OpenAPI, tokens and limits.
 
-Owns no data and no rule about calls: it says who is asking, translates, and passes deadlines and
-trace context on. An agent's id comes from the token alone.
+It owns no data and no rule about calls: it authenticates, translates, and propagates deadlines and
+trace context. An agent's id comes from the token alone.
 """

@@ -1,4 +1,4 @@
-"""The gateway, put together."""
+"""The gateway's wiring."""
 
 from dialler.binlog_relay.v1.binlog_relay_pb2_grpc import BinlogRelayServiceStub
 from dialler.cdc_ingest.v1.cdc_ingest_pb2_grpc import CdcIngestServiceStub
@@ -6,43 +6,43 @@ from dialler.queue.v1.queue_pb2_grpc import QueueServiceStub
 from dialler.reconciler.v1.reconciler_pb2_grpc import ReconcilerServiceStub
 from dialler.user_context.v1.user_context_pb2_grpc import UserContextServiceStub
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from gateway import sse
-from gateway.access import Access, FoundPeople
-from gateway.access_trail import AccessTrail
-from gateway.agents import AgentRoutes
-from gateway.api import Endpoints, Express, application
-from gateway.audit_entries import AuditRoutes
-from gateway.auth import Guard, verifier_of
-from gateway.callbacks import CallbackRoutes
+from gateway.access.audit import AccessTrail
+from gateway.access.auth import Guard, verifier_of
+from gateway.access.person_access import FoundPeople, PersonAccess
+from gateway.access.rate_limit import RateLimiter
+from gateway.api import Express, application
 from gateway.channels import Channels
-from gateway.compression import Compression
-from gateway.context_reads import ContextReads
-from gateway.dead_letters import DeadLetterRoutes
-from gateway.edge import Edge, Uploads
-from gateway.events import BLOCK_SECONDS, EventHub
-from gateway.health import HealthRoutes, redis_check, service_check
-from gateway.people import PersonRoutes
-from gateway.pipeline import PipelineReader
-from gateway.rate_limit import RateLimiter
-from gateway.rebuilds import RebuildRoutes
-from gateway.reconciliations import ReconciliationRoutes
-from gateway.reference import ReferenceRoutes
-from gateway.resources import DeskRoutes
-from gateway.routes import AssignmentRoutes, PeopleRoutes, PipelineRoutes, QueueRoutes
-from gateway.server import HttpServer
+from gateway.http.compression import Compression
+from gateway.http.edge import Edge, Uploads
+from gateway.http.server import HttpServer
+from gateway.live import sse
+from gateway.live.hub import BLOCK_SECONDS, EventHub
+from gateway.live.wallboard import Boards
+from gateway.registry import Endpoints
+from gateway.resources.agents import AgentRoutes
+from gateway.resources.assignments import AssignmentRoutes
+from gateway.resources.audit_entries import AuditRoutes
+from gateway.resources.callbacks import CallbackRoutes
+from gateway.resources.contexts import ContextReads, ContextRoutes
+from gateway.resources.dead_letters import DeadLetterRoutes
+from gateway.resources.health import HealthRoutes, redis_check, service_check
+from gateway.resources.people import PeopleRoutes
+from gateway.resources.pipeline import PipelineReader, PipelineRoutes
+from gateway.resources.queues import QueueRoutes
+from gateway.resources.rebuilds import RebuildRoutes
+from gateway.resources.reconciliations import ReconciliationRoutes
+from gateway.resources.reference import ReferenceRoutes
+from gateway.resources.suppressions import PHONE_LISTS, SuppressionRoutes
 from gateway.settings import GatewaySettings
-from gateway.suppressions import PHONE_LISTS, SuppressionRoutes
-from gateway.wallboard import Boards
 from servicekit.clock import SystemClock
 from servicekit.event_stream import EventStream
 from servicekit.lifecycle import Closing, Loop, Parts
+from servicekit.redis_client import redis_client
 
-# How soon a view is in the audit trail.
+# How often views are written to the audit trail.
 TRAIL_SECONDS = 0.5
 
 
@@ -52,7 +52,14 @@ def build(settings: GatewaySettings) -> Parts:
     redis = _redis(settings, settings.redis_timeout_seconds)
     stream_redis = _redis(settings, BLOCK_SECONDS + 2.0)
     verifier = verifier_of(settings, clock)
-    limiter = _limiter(settings, clock)
+    limiter = RateLimiter(
+        settings.redis_url.get_secret_value(),
+        clock,
+        per_second=settings.rate_limit_per_second,
+        service_per_second=settings.service_rate_limit_per_second,
+        address_per_second=settings.address_rate_limit_per_second,
+        timeout_seconds=settings.redis_timeout_seconds,
+    )
     guard = Guard(verifier, limiter, trusted_proxies=settings.trusted_proxies)
     channels = Channels(settings)
     user_context = UserContextServiceStub(channels.user_context)
@@ -79,6 +86,7 @@ def build(settings: GatewaySettings) -> Parts:
         ingest,
         BinlogRelayServiceStub(channels.binlog_relay) if channels.binlog_relay else None,
         reconciler,
+        events_lost=lambda: hub.lost,
     )
     boards = Boards(
         queue,
@@ -89,39 +97,40 @@ def build(settings: GatewaySettings) -> Parts:
         history_seconds=settings.events_history_seconds,
     )
     found = FoundPeople(redis, settings.search_access_seconds)
-    access = Access(queue, found, clock)
+    access = PersonAccess(queue, found, clock)
     trail = AccessTrail(queue, clock)
-    desk = DeskRoutes(
-        people=PersonRoutes(user_context, queue, access, found, trail),
-        agents=AgentRoutes(queue),
-        callbacks=CallbackRoutes(queue, access, trail),
-        suppressions=SuppressionRoutes(queue, trail, settings.upload_deadline_seconds),
-        rebuilds=RebuildRoutes(queue, redis, clock),
-        audit=AuditRoutes(queue),
-        reference=ReferenceRoutes(queue, clock),
-    )
     endpoints = Endpoints(
-        people=PeopleRoutes(guard, contexts, access, trail),
+        contexts=ContextRoutes(guard, contexts, access, trail),
+        people=PeopleRoutes(user_context, queue, access, found, trail),
         queues=QueueRoutes(queue),
         assignments=AssignmentRoutes(queue, access),
+        agents=AgentRoutes(queue),
+        callbacks=CallbackRoutes(queue, access, trail),
+        suppressions=SuppressionRoutes(queue, access, trail, settings.upload_deadline_seconds),
+        rebuilds=RebuildRoutes(queue, redis, clock),
         pipeline=PipelineRoutes(pipeline),
         reconciliations=ReconciliationRoutes(reconciler),
         dead_letters=DeadLetterRoutes(ingest),
-        desk=desk,
+        audit=AuditRoutes(queue),
+        reference=ReferenceRoutes(queue, clock),
         events=sse.EventRoutes(
             guard,
             hub,
             sse.Tickets(redis, clock, settings.event_ticket_seconds),
             queue,
             boards,
-            _pace(settings),
+            sse.StreamTimeouts(
+                setup_seconds=settings.request_deadline_seconds,
+                heartbeat_seconds=settings.events_heartbeat_seconds,
+                send_seconds=settings.events_send_seconds,
+            ),
             clock,
         ),
         health=health,
     )
     described = application(guard, endpoints)
-    # Contexts pass by on the express as they are; what else is worth it is compressed.
-    app = Express(described, Compression(described, frozenset({sse.PATH})), endpoints.people)
+    # Contexts take the fast path uncompressed; larger answers of all others are compressed.
+    app = Express(described, Compression(described, frozenset({sse.PATH})), endpoints.contexts)
     server = HttpServer(
         _surrounded(app, settings),
         settings.http_host,
@@ -139,7 +148,7 @@ def build(settings: GatewaySettings) -> Parts:
         Closing(trail.close),
         Closing(contexts.stop),
         Loop("access_trail", trail.run_once, TRAIL_SECONDS, clock),
-        Closing(desk.rebuilds.close),
+        Closing(endpoints.rebuilds.close),
         Closing(boards.stop),
         Loop("last_hour", boards.keep_hour, settings.events_history_seconds, clock),
         hub,
@@ -178,29 +187,8 @@ def _surrounded(app: ASGIApp, settings: GatewaySettings) -> ASGIApp:
 
 
 def _redis(settings: GatewaySettings, timeout_seconds: float) -> Redis:
-    return Redis.from_url(
+    return redis_client(
         settings.redis_url.get_secret_value(),
-        socket_timeout=timeout_seconds,
-        socket_connect_timeout=min(timeout_seconds, 1.0),
-        # Who reads decides when to try again.
-        retry=Retry(NoBackoff(), 0),
-    )
-
-
-def _limiter(settings: GatewaySettings, clock: SystemClock) -> RateLimiter:
-    return RateLimiter(
-        settings.redis_url.get_secret_value(),
-        clock,
-        per_second=settings.rate_limit_per_second,
-        service_per_second=settings.service_rate_limit_per_second,
-        address_per_second=settings.address_rate_limit_per_second,
-        timeout_seconds=settings.redis_timeout_seconds,
-    )
-
-
-def _pace(settings: GatewaySettings) -> sse.Pace:
-    return sse.Pace(
-        setup_seconds=settings.request_deadline_seconds,
-        heartbeat_seconds=settings.events_heartbeat_seconds,
-        send_seconds=settings.events_send_seconds,
+        timeout_seconds=timeout_seconds,
+        connect_timeout_seconds=min(timeout_seconds, 1.0),
     )

@@ -1,4 +1,4 @@
-"""The connections to the services."""
+"""The gRPC channels to the services."""
 
 from typing import TypeVar
 
@@ -10,15 +10,15 @@ from servicekit.errors import Unavailable
 
 T = TypeVar("T")
 
-# The services retry among themselves; more tries here would multiply theirs.
+# The services retry among themselves; more attempts here would multiply theirs.
 ATTEMPTS = 2
 
 
 class Channels:
-    """One channel for each service; None for one whose address is not set.
+    """One channel for each service; None for a service whose address is not set.
 
     Every call may be repeated: reads change nothing, and writes carry a request id or are
-    repeatable by nature.
+    idempotent.
     """
 
     def __init__(self, settings: GatewaySettings) -> None:

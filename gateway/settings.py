@@ -1,29 +1,31 @@
-"""What the gateway can be told through its environment."""
+"""The gateway's environment variables."""
 
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings
 
-from gateway.keys import public_key
 from servicekit.settings import ServiceSettings, settings_config
 
 # RFC 7518, section 3.2: an HMAC key is at least as long as the hash.
 SHORTEST_SECRET_BYTES = 32
+SHORTEST_RSA_BITS = 2048
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class TokenSettings(BaseSettings):
-    """How tokens are checked; what `python -m gateway.token` needs to make one."""
+    """How tokens are verified; `python -m gateway.token` needs only these to make one."""
 
     model_config = settings_config("GATEWAY_")
 
     jwt_algorithm: Literal["HS256", "RS256"] = Field(
         default="HS256",
         description="The one signature algorithm that is accepted: HS256 or RS256. "
-        "What a token says of itself is never believed.",
+        "A token's own header never selects it.",
     )
     jwt_secret: SecretStr | None = Field(
         default=None, description="Secret for HS256, at least 32 bytes. Required with HS256."
@@ -46,7 +48,19 @@ class TokenSettings(BaseSettings):
         default=30.0,
         ge=0.0,
         le=300.0,
-        description="How far the issuer's clock may be off when `exp`, `nbf` and `iat` are judged.",
+        description="By how much the issuer's clock may differ for `exp`, `nbf` and `iat`.",
+    )
+    jwt_agent_longest_seconds: float = Field(
+        default=86_400.0,
+        gt=0.0,
+        description="How long a token of role agent may be valid, from its `iat` (from now without "
+        "one) to its `exp`. A token that is valid for longer is refused.",
+    )
+    jwt_longest_seconds: float = Field(
+        default=31_622_400.0,
+        gt=0.0,
+        description="The same for the other roles, 366 days: tokens of services and of wallboard "
+        "screens are long-lived.",
     )
     jwks_timeout_seconds: float = Field(
         default=2.0, gt=0.0, description="Time limit for fetching the key set."
@@ -57,8 +71,8 @@ class TokenSettings(BaseSettings):
     jwks_cooldown_seconds: float = Field(
         default=30.0,
         ge=0.0,
-        description="Shortest time between two fetches, so that tokens with made-up key ids "
-        "cannot be used to hammer the issuer.",
+        description="Shortest time between two fetches, so that tokens with invented key ids "
+        "cannot overload the issuer.",
     )
 
     @field_validator("jwt_public_key")
@@ -122,7 +136,7 @@ class GatewaySettings(ServiceSettings, TokenSettings):
         description="Time within which a request is answered; travels through gRPC to SQL.",
     )
     head_seconds: float = Field(
-        default=10.0, gt=0.0, description="Time in which the head of a request must have come in."
+        default=10.0, gt=0.0, description="Time within which the head of a request must arrive."
     )
     max_head_bytes: int = Field(
         default=65_536, ge=16_384, description="Largest head of a request that is read."
@@ -133,10 +147,10 @@ class GatewaySettings(ServiceSettings, TokenSettings):
     max_upload_bytes: int = Field(
         default=512 * 1024 * 1024,
         ge=1024,
-        description="Largest list of phone numbers that is read; it is streamed, never held.",
+        description="Largest list of phone numbers that is read; it is streamed, never buffered.",
     )
     upload_deadline_seconds: float = Field(
-        default=600.0, gt=0.0, description="Time within which such a list is taken over."
+        default=600.0, gt=0.0, description="Time within which such a list is imported."
     )
     search_access_seconds: int = Field(
         default=900,
@@ -161,25 +175,27 @@ class GatewaySettings(ServiceSettings, TokenSettings):
         default=0,
         ge=0,
         le=10,
-        description="Proxies in front whose X-Forwarded-For is believed; 0 believes none.",
+        description="Number of proxies in front whose X-Forwarded-For is trusted; 0 trusts none.",
     )
     redis_timeout_seconds: float = Field(
-        default=0.25, gt=0.0, description="Time limit for one answer of Redis, but for the stream."
+        default=0.25,
+        gt=0.0,
+        description="Time limit for one answer of Redis, except for the event stream.",
     )
     access_log: bool = Field(default=True, description="Whether each request is logged.")
     events_clients: int = Field(
         default=4000, ge=1, description="Event streams that one process keeps open."
     )
     events_clients_per_caller: int = Field(
-        default=100, ge=1, description="Event streams of these that one caller may have."
+        default=100, ge=1, description="Event streams that one caller may have."
     )
     events_buffer: int = Field(
-        default=512, ge=1, description="Events held for one slow client before it is dropped."
+        default=512, ge=1, description="Events buffered for one slow client before its stream ends."
     )
     events_replay: int = Field(
         default=2000,
         ge=1,
-        description="Events replayed after a reconnect; one that missed more gets `reset`.",
+        description="Events replayed after a reconnect; a client that missed more gets `reset`.",
     )
     events_heartbeat_seconds: float = Field(
         default=15.0, gt=0.0, description="Silence after which a comment keeps a stream alive."
@@ -187,13 +203,13 @@ class GatewaySettings(ServiceSettings, TokenSettings):
     events_send_seconds: float = Field(
         default=30.0,
         gt=0.0,
-        description="Time in which a client must take what it is sent, else it is dropped.",
+        description="Time within which a client must receive what it is sent; else it is dropped.",
     )
     events_figures_seconds: float = Field(
         default=2.0,
         gt=0.0,
-        description="How often figures are read for all screens that follow a topic together; "
-        "while there is none, only for the last hour.",
+        description="How often the figures of a topic are read, once for all screens that follow "
+        "it; while no screen does, they are read only for the last hour's points.",
     )
     events_history_seconds: float = Field(
         default=15.0,
@@ -215,3 +231,13 @@ class GatewaySettings(ServiceSettings, TokenSettings):
             ):
                 raise ValueError("each must be scheme://host[:port], with no path and no wildcard")
         return value
+
+
+def public_key(pem: str) -> RSAPublicKey:
+    """Return the RSA key that `pem` holds; raises ValueError for another kind or a short one."""
+    key = load_pem_public_key(pem.encode())
+    if not isinstance(key, RSAPublicKey):
+        raise ValueError("the public key is not an RSA key")
+    if key.key_size < SHORTEST_RSA_BITS:
+        raise ValueError(f"the RSA key has fewer than {SHORTEST_RSA_BITS} bits")
+    return key

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 import jwt
 from pydantic import ValidationError
 
+from gateway.access.auth import Role, longest_seconds
 from gateway.settings import TokenSettings
-
-ROLES = ("agent", "supervisor", "service")
 
 
 def development_token(
@@ -39,8 +38,13 @@ def development_token(
 
 
 def main() -> int:
-    """Print a token; 78 when the settings have no HS256 secret."""
-    arguments = _arguments()
+    """Print a token; 78 when the settings have no HS256 secret, or forbid what is asked for."""
+    parser = argparse.ArgumentParser(prog="python -m gateway.token", description=__doc__)
+    parser.add_argument("--role", choices=list(Role), required=True)
+    parser.add_argument("--sub", required=True, help="the agent's id; never an e-mail address")
+    parser.add_argument("--ttl", type=float, default=3600.0, help="seconds it is valid")
+    parser.add_argument("--queues", help="comma-separated queues the agent is limited to")
+    arguments = parser.parse_args()
     try:
         settings = TokenSettings()
     except ValidationError:
@@ -48,6 +52,10 @@ def main() -> int:
         return 78
     if settings.jwt_algorithm != "HS256" or settings.jwt_secret is None:
         sys.stderr.write("tokens for RS256 come from the issuer; this makes only HS256\n")
+        return 78
+    longest = longest_seconds(settings, Role(arguments.role))
+    if not 0 < arguments.ttl <= longest:
+        sys.stderr.write(f"--ttl of a token of role {arguments.role} is at most {longest:.0f}\n")
         return 78
     token = development_token(
         settings.jwt_secret.get_secret_value(),
@@ -60,15 +68,6 @@ def main() -> int:
     )
     sys.stdout.write(token + "\n")
     return 0
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m gateway.token", description=__doc__)
-    parser.add_argument("--role", choices=ROLES, required=True)
-    parser.add_argument("--sub", required=True, help="the agent's id; never an e-mail address")
-    parser.add_argument("--ttl", type=float, default=3600.0, help="seconds it is valid")
-    parser.add_argument("--queues", help="comma-separated queues the agent is limited to")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 
 class ColumnType(StrEnum):
-    """How a column's values are written in messages and contexts."""
+    """The form of a column's values in messages and contexts."""
 
     UINT64 = "uint64"
     UUID = "uuid"
@@ -30,7 +30,7 @@ class _Frozen(BaseModel):
 
 
 class Column(_Frozen):
-    """A column we read. ``name_with_us`` is set where we call it something else."""
+    """A column that is read. ``name_with_us`` is set where the dialler has another name for it."""
 
     type: ColumnType
     name_with_us: str | None = Field(default=None, alias="as")
@@ -41,10 +41,10 @@ def _long_form(value: Any) -> Any:
 
 
 class UserPath(_Frozen):
-    """The way from a row to its person.
+    """The path from a row to its user.
 
     ``column`` holds ``users.id`` when ``table`` is unset, else the primary key of ``table``, whose
-    own path goes on from there.
+    own path continues.
     """
 
     column: str
@@ -52,13 +52,17 @@ class UserPath(_Frozen):
 
 
 class Table(_Frozen):
-    """What we know of one table of the main app."""
+    """One table of the main app."""
 
     key: str
     user: UserPath
     columns: dict[str, Annotated[Column, BeforeValidator(_long_form)]]
     facts: tuple[str, ...] = ()
     secret: frozenset[str] = frozenset()
+
+    def our_name(self, column: str) -> str:
+        """Return the dialler's name for a column that is read."""
+        return self.columns[column].name_with_us or column
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -73,7 +77,7 @@ class Table(_Frozen):
 
 
 class Description(_Frozen):
-    """The whole main app as we see it: a validated ``description.yaml``."""
+    """A validated ``description.yaml``: the tables of the main app."""
 
     tables: dict[str, Table]
 
@@ -84,14 +88,14 @@ class Description(_Frozen):
             step = table.user
             while step.table is not None:
                 if step.table not in self.tables or step.table in seen:
-                    raise ValueError(f"the way from {name} to its person leads nowhere")
+                    raise ValueError(f"the path from {name} to its user does not end at a user")
                 seen.add(step.table)
                 step = self.tables[step.table].user
         return self
 
     @cached_property
     def secret_columns(self) -> frozenset[str]:
-        """Every column name that must never leave MySQL."""
+        """The names of all columns that must never leave MySQL."""
         return frozenset().union(*(table.secret for table in self.tables.values()))
 
 

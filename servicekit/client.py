@@ -1,34 +1,42 @@
 """Channels on which generated stubs raise ServiceError, keep deadlines, retry and pass traces on.
 
-The channel is wrapped instead of using grpc.aio's interceptors: those make a further task for
-each call and hand out call objects that raise AioRpcError.
+The channel is wrapped: interceptors of grpc.aio would make a further task for each call and return
+call objects that raise AioRpcError.
 """
 
 import asyncio
 import json
 import math
-import random
 import time
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
+from weakref import WeakKeyDictionary
 
 import grpc
 import grpc.aio
 
 from servicekit import deadline, metrics, telemetry
-from servicekit.error_codec import from_grpc
+from servicekit.backoff import Backoff
+from servicekit.error_codec import from_grpc, has_details
 from servicekit.errors import DeadlineExceeded, ServiceError
 from servicekit.spans import Kind, Span
 
-# Left to ourselves to turn a late answer into a good error, out of what the caller gave us.
+# Kept of the caller's time, to turn a late answer into an error with a reason.
 MARGIN_SECONDS = 0.005
+
+# Reaching no server for this long has the name asked anew.
+REPLACE_SECONDS = 5.0
+# As long as a server leaves streams on a connection that it ends for its age.
+_LONGEST_CALL_SECONDS = 600.0
 
 Metadata = Sequence[tuple[str, str | bytes]]
 
 _OPTIONS = (
     ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
+    # Of DNS: after 30 s by default, in which a roll-out has replaced every server.
+    ("grpc.dns_min_time_between_resolutions_ms", 1_000),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
@@ -38,9 +46,14 @@ _OPTIONS = (
     ("grpc.max_send_message_length", 16 * 1024 * 1024),
 )
 
+_BACKOFF = Backoff(0.05, 1.0, jitter=(0.5, 1.5))
+# CANCELLED is how a server that stops refuses a call that was on its way: when the caller gives
+# up, no answer is waited for.
+_RETRY_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
 
 class RetryBudget:
-    """Bounds retries to a share of the calls, so that they cannot multiply an overload."""
+    """Limits retries to a share of the calls, so that they cannot multiply an overload."""
 
     def __init__(self, ratio: float = 0.1, capacity: float = 10.0) -> None:
         self._ratio = ratio
@@ -48,12 +61,12 @@ class RetryBudget:
         self._tokens = capacity
 
     def earn(self) -> None:
-        """Count a call; `ratio` of a retry becomes affordable."""
+        """Count a call, which adds `ratio` of a retry to the budget."""
         if self._tokens < self._capacity:
             self._tokens = min(self._capacity, self._tokens + self._ratio)
 
     def spend(self) -> bool:
-        """Take the price of one retry; False if there is not enough left."""
+        """Take one retry from the budget; returns False if less than one is left."""
         if self._tokens < 1.0:
             return False
         self._tokens -= 1.0
@@ -62,25 +75,20 @@ class RetryBudget:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Which failures are tried again, how often, and how long after."""
+    """Which failures are retried, how often, and after which delay."""
 
-    codes: Collection[grpc.StatusCode] = (grpc.StatusCode.UNAVAILABLE,)
+    codes: Collection[grpc.StatusCode] = _RETRY_CODES
     attempts: int = 3
-    first_delay_seconds: float = 0.05
-    longest_delay_seconds: float = 1.0
+    backoff: Backoff = _BACKOFF
     budget: RetryBudget = field(default_factory=RetryBudget)
 
     def delay_seconds(
         self, attempt: int, code: grpc.StatusCode, error: ServiceError, left_seconds: float
     ) -> float | None:
-        """Return how long to wait after the failed `attempt` (from 1); None is the end of it."""
+        """Return the delay after the failed `attempt` (from 1); None for no retry."""
         if code not in self.codes or attempt >= self.attempts:
             return None
-        delay = min(self.longest_delay_seconds, self.first_delay_seconds * 2 ** (attempt - 1))
-        # Spreading retries needs no secrecy.
-        delay *= random.uniform(0.5, 1.5)  # noqa: S311
-        if error.retry_after_seconds is not None:
-            delay += error.retry_after_seconds
+        delay = self.backoff.delay_seconds(attempt, error.retry_after_seconds)
         return delay if delay < left_seconds and self.budget.spend() else None
 
 
@@ -89,52 +97,100 @@ def connect(
     *,
     name: str,
     default_timeout_seconds: float,
-    retry_codes: Collection[grpc.StatusCode] = (grpc.StatusCode.UNAVAILABLE,),
+    retry_codes: Collection[grpc.StatusCode] = _RETRY_CODES,
     attempts: int = 3,
     credentials: grpc.ChannelCredentials | None = None,
 ) -> grpc.aio.Channel:
     """Return a channel to `target` (host:port or dns:///host:port); connects at the first call.
 
     `name` is the upstream's, for errors. Awaiting a call raises ServiceError, never AioRpcError.
-    Unary calls take the shortest of `timeout`, or else the default, and what the current
-    request has left; streams only what they are given and what is left. Retries assume that
-    calls may be repeated: pass no `retry_codes` where they may not.
+    A unary call is limited by its `timeout`, else by the default, and by the deadline of the
+    current request; a stream only by its `timeout` and that deadline. Calls must be repeatable:
+    pass no `retry_codes` where they are not.
     """
-    if credentials is None:
-        inner = grpc.aio.insecure_channel(target, options=_OPTIONS)
-    else:
-        inner = grpc.aio.secure_channel(target, credentials, options=_OPTIONS)
+
+    def make() -> grpc.aio.Channel:
+        if credentials is None:
+            return grpc.aio.insecure_channel(target, options=_OPTIONS)
+        return grpc.aio.secure_channel(target, credentials, options=_OPTIONS)
+
     policy = RetryPolicy(codes=frozenset(retry_codes), attempts=attempts)
-    return _Channel(inner, name, default_timeout_seconds, policy)
+    return _Channel(make, name, default_timeout_seconds, policy)
 
 
 class _Channel(grpc.aio.Channel):
-    """A channel whose calls behave as `connect` promises.
+    """A channel whose calls behave as `connect` describes.
 
-    Streaming both ways is passed through as it is: no service of ours has any.
+    gRPC resolves a name without a server again after up to two minutes, and offers no way to do so
+    earlier: an inner channel that reaches no server is replaced by one that asks at once.
+    Methods that stream both ways are gRPC's own: no service of ours has any.
     """
 
     def __init__(
-        self, inner: grpc.aio.Channel, name: str, timeout_seconds: float, policy: RetryPolicy
+        self,
+        make: Callable[[], grpc.aio.Channel],
+        name: str,
+        timeout_seconds: float,
+        policy: RetryPolicy,
     ) -> None:
-        self._inner = inner
+        self._make = make
+        self._inner = make()
         self._name = name
         self._timeout_seconds = timeout_seconds
         self._policy = policy
+        self._methods: WeakKeyDictionary[Any, Callable[[grpc.aio.Channel], Any]] = (
+            WeakKeyDictionary()
+        )
+        self._replaced: dict[grpc.aio.Channel, asyncio.Task[None]] = {}
+        self._unreachable_since: float | None = None
+        self._last_unreachable = 0.0
 
     def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Return the callable for a method with one request and one answer."""
-        call = self._inner.unary_unary(method, *args, **kwargs)
-        return _UnaryMethod(method, call, self._name, self._timeout_seconds, self._policy)
+        made = _UnaryMethod(method, self, self._name, self._timeout_seconds, self._policy)
+        return self._bound(made, lambda inner: inner.unary_unary(method, *args, **kwargs))
 
     def unary_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Return the callable for a method with one request and many answers."""
-        return _StreamMethod(self._inner.unary_stream(method, *args, **kwargs), self._name)
+        made = _StreamMethod(self, self._name)
+        return self._bound(made, lambda inner: inner.unary_stream(method, *args, **kwargs))
 
     def stream_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Return the callable for a method with many requests and one answer."""
-        call = self._inner.stream_unary(method, *args, **kwargs)
-        return _UploadMethod(method, call, self._name, self._timeout_seconds)
+        made = _UploadMethod(method, self, self._name, self._timeout_seconds)
+        return self._bound(made, lambda inner: inner.stream_unary(method, *args, **kwargs))
+
+    def _bound(self, made: Any, bind: Callable[[grpc.aio.Channel], Any]) -> Any:
+        made.call = bind(self._inner)
+        self._methods[made] = bind
+        return made
+
+    def answered(self) -> None:
+        """Note that a server answered a call."""
+        self._unreachable_since = None
+
+    def failed(self, failure: grpc.aio.AioRpcError) -> None:
+        """Note a failure; when no server has been reached for a while, replace the inner channel.
+
+        Calls in progress go on where they are.
+        """
+        if has_details(failure):
+            self.answered()
+        if has_details(failure) or failure.code() is not grpc.StatusCode.UNAVAILABLE:
+            return
+        now = time.monotonic()
+        since, last = self._unreachable_since, self._last_unreachable
+        self._last_unreachable = now
+        if since is None or now - last > 2 * REPLACE_SECONDS:
+            self._unreachable_since = now
+        elif now - since >= REPLACE_SECONDS:
+            self._unreachable_since = now
+            old, self._inner = self._inner, self._make()
+            closing = asyncio.ensure_future(old.close(_LONGEST_CALL_SECONDS))
+            self._replaced[old] = closing
+            closing.add_done_callback(lambda _: self._replaced.pop(old, None))
+            for made, bind in self._methods.items():
+                made.call = bind(self._inner)
 
     def stream_stream(self, *args: Any, **kwargs: Any) -> Any:
         """Return gRPC's own callable."""
@@ -142,6 +198,9 @@ class _Channel(grpc.aio.Channel):
 
     async def close(self, grace: float | None = None) -> None:
         """Close; calls in progress get `grace` seconds, or none."""
+        for old, closing in list(self._replaced.items()):
+            closing.cancel()
+            await old.close(grace)
         await self._inner.close(grace)
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
@@ -149,7 +208,7 @@ class _Channel(grpc.aio.Channel):
         return self._inner.get_state(try_to_connect)
 
     async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
-        """Return when the state is another than the one given."""
+        """Return when the state differs from the one given."""
         await self._inner.wait_for_state_change(last_observed_state)
 
     async def channel_ready(self) -> None:
@@ -169,7 +228,7 @@ class _Channel(grpc.aio.Channel):
 
 
 class _Traced:
-    """The client's span of a call made within a trace; streams are left to the server's."""
+    """The client's span of a call made within a trace; streams have the server's span only."""
 
     __slots__ = ("_span",)
 
@@ -180,7 +239,7 @@ class _Traced:
         )
 
     def metadata(self, given: Metadata | None) -> Metadata | None:
-        """Return what to send so that the server's span is this one's child."""
+        """Return the metadata that makes the server's span a child of this one."""
         span = self._span
         return _with_trace(given, telemetry.inject() if span is None else span.traceparent)
 
@@ -206,18 +265,28 @@ class _Traced:
 class _UnaryMethod:
     """Callable like gRPC's, but the call is a plain coroutine."""
 
-    __slots__ = ("_call", "_method", "_policy", "_succeeded", "_timeout_seconds", "_upstream")
+    __slots__ = (
+        "__weakref__",
+        "_channel",
+        "_method",
+        "_policy",
+        "_succeeded",
+        "_timeout_seconds",
+        "_upstream",
+        "call",
+    )
+    call: grpc.aio.UnaryUnaryMultiCallable[Any, Any]
 
     def __init__(
         self,
         method: str,
-        call: grpc.aio.UnaryUnaryMultiCallable[Any, Any],
+        channel: _Channel,
         upstream: str,
         timeout_seconds: float,
         policy: RetryPolicy,
     ) -> None:
         self._method = method
-        self._call = call
+        self._channel = channel
         self._upstream = upstream
         self._timeout_seconds = timeout_seconds
         self._policy = policy
@@ -240,45 +309,39 @@ class _UnaryMethod:
             sent = traced.metadata(metadata)
             while True:
                 try:
-                    answer = await self._call(request, timeout=left, metadata=sent, **options)
+                    answer = await self.call(request, timeout=left, metadata=sent, **options)
                 except grpc.aio.AioRpcError as failure:
                     left = given - (time.perf_counter() - started)
-                    await self._pause_or_raise(failure, attempt, left, started)
+                    code, error = failure.code(), from_grpc(failure, self._upstream)
+                    self._channel.failed(failure)
+                    delay = self._policy.delay_seconds(attempt, code, error, left)
+                    if delay is None:
+                        seconds = time.perf_counter() - started
+                        metrics.called(self._method, code.name).observe(seconds)
+                        raise error from failure
+                    metrics.retried(self._method).inc()
+                    await asyncio.sleep(delay)
                 else:
+                    self._channel.answered()
                     self._succeeded.observe(time.perf_counter() - started)
                     return answer
                 attempt += 1
                 left = given - (time.perf_counter() - started)
 
-    async def _pause_or_raise(
-        self, failure: grpc.aio.AioRpcError, attempt: int, left_seconds: float, started: float
-    ) -> None:
-        code = failure.code()
-        error = from_grpc(failure, self._upstream)
-        delay = self._policy.delay_seconds(attempt, code, error, left_seconds)
-        if delay is None:
-            metrics.called(self._method, code.name).observe(time.perf_counter() - started)
-            raise error from failure
-        metrics.retried(self._method).inc()
-        await asyncio.sleep(delay)
-
 
 class _UploadMethod:
-    """Callable like gRPC's, but the call is a plain coroutine. Never tried again: what has been
-    sent cannot be sent once more.
+    """Callable like gRPC's, but the call is a plain coroutine. It is never retried: the stream of
+    requests cannot be sent again.
     """
 
-    __slots__ = ("_call", "_method", "_timeout_seconds", "_upstream")
+    __slots__ = ("__weakref__", "_channel", "_method", "_timeout_seconds", "_upstream", "call")
+    call: grpc.aio.StreamUnaryMultiCallable[Any, Any]
 
     def __init__(
-        self,
-        method: str,
-        call: grpc.aio.StreamUnaryMultiCallable[Any, Any],
-        upstream: str,
-        timeout_seconds: float,
+        self, method: str, channel: _Channel, upstream: str, timeout_seconds: float
     ) -> None:
         self._method = method
-        self._call = call
+        self._channel = channel
         self._upstream = upstream
         self._timeout_seconds = timeout_seconds
 
@@ -297,9 +360,10 @@ class _UploadMethod:
         with _Traced(self._method) as traced:
             sent = traced.metadata(metadata)
             try:
-                return await self._call(requests, timeout=given, metadata=sent, **options)
+                return await self.call(requests, timeout=given, metadata=sent, **options)
             except grpc.aio.AioRpcError as failure:
                 code = failure.code().name
+                self._channel.failed(failure)
                 raise from_grpc(failure, self._upstream) from failure
             finally:
                 metrics.called(self._method, code).observe(time.perf_counter() - started)
@@ -308,10 +372,11 @@ class _UploadMethod:
 class _StreamMethod:
     """Callable like gRPC's; iterating the call raises ServiceError."""
 
-    __slots__ = ("_call", "_upstream")
+    __slots__ = ("__weakref__", "_channel", "_upstream", "call")
+    call: grpc.aio.UnaryStreamMultiCallable[Any, Any]
 
-    def __init__(self, call: grpc.aio.UnaryStreamMultiCallable[Any, Any], upstream: str) -> None:
-        self._call = call
+    def __init__(self, channel: _Channel, upstream: str) -> None:
+        self._channel = channel
         self._upstream = upstream
 
     def __call__(
@@ -325,19 +390,20 @@ class _StreamMethod:
         left = _seconds_left(math.inf if timeout is None else timeout)
         shortest = left if timeout is None else min(timeout, left)
         given = None if math.isinf(shortest) else shortest
-        call = self._call(
+        call = self.call(
             request, timeout=given, metadata=_with_trace(metadata, telemetry.inject()), **options
         )
-        return _StreamCall(call, self._upstream)
+        return _StreamCall(call, self._channel, self._upstream)
 
 
 class _StreamCall:
-    """The answers of one call; `cancel` it when leaving before the end."""
+    """The answers of one call; `cancel` it when leaving before the last one."""
 
-    __slots__ = ("_answers", "_call", "_upstream")
+    __slots__ = ("_answers", "_call", "_channel", "_upstream")
 
-    def __init__(self, call: Any, upstream: str) -> None:
+    def __init__(self, call: Any, channel: _Channel, upstream: str) -> None:
         self._call = call
+        self._channel = channel
         self._upstream = upstream
         self._answers: AsyncIterator[Any] | None = None
 
@@ -350,6 +416,7 @@ class _StreamCall:
         try:
             return await self._answers.__anext__()
         except grpc.aio.AioRpcError as failure:
+            self._channel.failed(failure)
             raise from_grpc(failure, self._upstream) from failure
 
     async def read(self) -> Any:
@@ -357,6 +424,7 @@ class _StreamCall:
         try:
             return await self._call.read()
         except grpc.aio.AioRpcError as failure:
+            self._channel.failed(failure)
             raise from_grpc(failure, self._upstream) from failure
 
     def __getattr__(self, name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The time, as a value that is handed in."""
+"""The clock, which is passed in, so that tests can set the time."""
 
 import time
 from datetime import UTC, datetime
@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Tells the time; domain code never asks the machine itself."""
+    """Returns the time; domain code never reads the machine's clock."""
 
     def now(self) -> datetime:
         """Return the wall time as an aware UTC datetime."""

@@ -1,6 +1,6 @@
-"""What an engine tells of itself: a span for each statement made within a trace, and pool use.
+"""Telemetry of an engine: a span for each statement made within a trace, and the pool's use.
 
-A few listeners instead of OpenTelemetry's instrumentation: those are cheap where nothing is
+It has a few listeners instead of OpenTelemetry's instrumentation: they are cheap where nothing is
 recorded, and put neither a statement's text nor its values into a span.
 """
 
@@ -22,6 +22,13 @@ _IN_USE = Gauge("dialler_database_pool_in_use", "Connections in use.", ("pool",)
 _TIMEOUTS = Counter(
     "dialler_database_pool_timeouts", "Times no connection became free in time, in any pool."
 )
+_FAILURES = Counter(
+    "dialler_database_failures",
+    "Failures of databases, by the reason that callers are told.",
+    ("reason",),
+)
+# Exported as 0 from the start, so that an alert sees the first failure.
+_FAILURES.labels("DATABASE_READ_ONLY")
 
 _SPAN = "dialler_span"
 # Not the UPDATE of FOR UPDATE.
@@ -30,11 +37,13 @@ _TARGET = re.compile(r'\b(?:from|into|update|join|only)\s+([a-z_][\w.]*|"[^"]+"|
 
 
 def observe(engine: AsyncEngine, system: str, pool: str) -> None:
-    """Trace the engine's statements as the conventions for `db` say, and show its pool.
+    """Trace the engine's statements by the conventions for `db`, and export the use of its pool.
 
-    Of several engines of one name the last is shown.
+    Of several engines whose pools have one name the last is exported.
     """
-    _show_pool(engine, pool)
+    if isinstance(engine.pool, QueuePool):
+        _SIZE.labels(pool).set(engine.pool.size())
+        _IN_USE.labels(pool).set_function(engine.pool.checkedout)
 
     @event.listens_for(engine.sync_engine, "before_cursor_execute")
     def begin(
@@ -57,24 +66,22 @@ def observe(engine: AsyncEngine, system: str, pool: str) -> None:
     def fail(failure: Any) -> None:
         span: Span | None = getattr(failure.execution_context, _SPAN, None)
         if span is not None:
-            # Whether a failure is grave is for the one to say who asked: many are expected.
+            # Many failures are expected: the caller decides which have the trace exported.
             span.fail(type(failure.original_exception).__name__, keeps=False)
             span.end()
 
 
+def failed(reason: str) -> None:
+    """Count a failure."""
+    _FAILURES.labels(reason).inc()
+
+
 def pool_timed_out() -> None:
-    """Count a wait for a connection that was in vain."""
+    """Count a wait for a connection that ended without one."""
     _TIMEOUTS.inc()
 
 
-def _show_pool(engine: AsyncEngine, name: str) -> None:
-    pool = engine.pool
-    if isinstance(pool, QueuePool):
-        _SIZE.labels(name).set(pool.size())
-        _IN_USE.labels(name).set_function(pool.checkedout)
-
-
-# Statements are written in the stores; only how many values an IN has makes others of them.
+# The stores hold a fixed set of statements; only the number of values of an IN varies them.
 @lru_cache(maxsize=1024)
 def _described(statement: str, system: str, pool: str) -> tuple[str, Mapping[str, Attribute]]:
     """Return `SELECT queue.entries`, and the attributes every span of the statement has."""
@@ -84,7 +91,7 @@ def _described(statement: str, system: str, pool: str) -> tuple[str, Mapping[str
         written = _WRITE.search(text)
         operation = written[0].upper() if written else "SELECT"
     targets = [target.strip('"`') for target in _TARGET.findall(text)]
-    # A table of ours has its schema before it, what a statement calls its parts has none.
+    # Our tables are written with their schema, names of a statement's own parts without one.
     collection = next((each for each in targets if "." in each), targets[0] if targets else "")
     summary = f"{operation} {collection}".strip()
     described: dict[str, Attribute] = {

@@ -17,20 +17,20 @@ def remaining_seconds() -> float | None:
 
 
 def require(seconds: float) -> None:
-    """Raise `DeadlineExceeded` unless at least `seconds` are left: work not begun is not wasted."""
+    """Raise DeadlineExceeded (DEADLINE_TOO_SHORT) unless at least `seconds` are left."""
     moment = _current.get()
     if moment is not None and moment - time.monotonic() < seconds:
         raise DeadlineExceeded("DEADLINE_TOO_SHORT", "not enough time left to do the work")
 
 
 def start(seconds: float) -> None:
-    """Give the running task, and tasks it makes, a deadline `seconds` from now."""
+    """Give the running task and the tasks it creates a deadline `seconds` from now."""
     _current.set(time.monotonic() + seconds)
 
 
 @contextmanager
 def limit(seconds: float) -> Iterator[None]:
-    """Within the block at most `seconds` are left, and never more than there were before.
+    """Limit the time left to `seconds` within the block, or to the present deadline if earlier.
 
     Calls made through `servicekit.client` obey it; it does not interrupt other work.
     """
@@ -45,9 +45,9 @@ def limit(seconds: float) -> Iterator[None]:
 
 @contextmanager
 def detached() -> Iterator[None]:
-    """Within the block there is no deadline: for work that outlives the request that began it.
+    """Remove the deadline within the block, for work that outlives its request.
 
-    A task takes the deadline that is in force where it is created, not where it is awaited.
+    A task has the deadline of the place where it is created, not where it is awaited.
     """
     token = _current.set(None)
     try:

@@ -1,4 +1,4 @@
-"""ServiceError to and from what travels: a gRPC status with details, or problem+json."""
+"""ServiceError to and from a gRPC status with details, and to problem+json."""
 
 from collections.abc import Iterable
 from http import HTTPStatus
@@ -52,13 +52,19 @@ def to_grpc(
     return code, error.message, ((DETAILS_KEY, status.SerializeToString()),)
 
 
-def from_grpc(error: grpc.aio.AioRpcError, upstream: str = "upstream") -> ServiceError:
-    """Return the error the other side raised, or one that says how `upstream` failed.
+def has_details(error: grpc.aio.AioRpcError) -> bool:
+    """Whether a server of ours answered with this error, rather than none that was reached."""
+    metadata = cast(Iterable[tuple[str, Any]], error.trailing_metadata() or ())
+    return any(key == DETAILS_KEY for key, _ in metadata)
 
-    Only our own details are believed; another's message is never repeated, since it may hold
-    anything.
+
+def from_grpc(error: grpc.aio.AioRpcError, upstream: str = "upstream") -> ServiceError:
+    """Return the error that `upstream` raised, else one that says how it failed.
+
+    Only details of our own domain are used; the message of another system is never repeated, since
+    it may hold anything.
     """
-    raised = _ours(error)
+    raised = _raised(error)
     if raised is not None:
         return raised
     kind, reason, what = _FOREIGN.get(error.code(), _FOREIGN_REST)
@@ -66,7 +72,7 @@ def from_grpc(error: grpc.aio.AioRpcError, upstream: str = "upstream") -> Servic
 
 
 def problem(error: ServiceError, instance: str, trace_id: str | None) -> dict[str, Any]:
-    """Return the RFC 9457 body for `error`; `instance` is the path that was asked for."""
+    """Return the RFC 9457 body for `error`; `instance` is the path of the request."""
     return {
         "type": f"urn:dialler:problem:{error.reason.lower().replace('_', '-')}",
         "title": HTTPStatus(error.http_status).phrase,
@@ -79,10 +85,16 @@ def problem(error: ServiceError, instance: str, trace_id: str | None) -> dict[st
     }
 
 
-def _ours(error: grpc.aio.AioRpcError) -> ServiceError | None:
-    status = _status(error)
+def _raised(error: grpc.aio.AioRpcError) -> ServiceError | None:
+    """Return the ServiceError that the status's details hold; None for a status of another kind."""
     kind = _BY_CODE_NAME.get(error.code().name)
-    if status is None or kind is None:
+    pairs = cast("Iterable[tuple[str, bytes]]", error.trailing_metadata() or ())
+    value = next((value for key, value in pairs if key == DETAILS_KEY), None)
+    if value is None or kind is None:
+        return None
+    try:
+        status = Status.FromString(value)
+    except DecodeError:
         return None
     info, retry = ErrorInfo(), RetryInfo()
     retry_after: float | None = None
@@ -99,17 +111,6 @@ def _ours(error: grpc.aio.AioRpcError) -> ServiceError | None:
         return None
     result.metadata.update(info.metadata)
     return result
-
-
-def _status(error: grpc.aio.AioRpcError) -> Status | None:
-    pairs = cast("Iterable[tuple[str, bytes]]", error.trailing_metadata() or ())
-    value = next((value for key, value in pairs if key == DETAILS_KEY), None)
-    if value is None:
-        return None
-    try:
-        return Status.FromString(value)
-    except DecodeError:
-        return None
 
 
 def _packed(message: ErrorInfo | RetryInfo) -> AnyMessage:

@@ -1,4 +1,4 @@
-"""The errors that cross a service's edge; pure, so that domain code may raise them."""
+"""The errors that a service answers with; pure, so that domain code may raise them."""
 
 import re
 from typing import ClassVar
@@ -7,9 +7,9 @@ _REASON = re.compile(r"[A-Z][A-Z0-9_]*[A-Z0-9]")
 
 
 class ServiceError(Exception):
-    """An outcome the caller is told about, by code, reason, message and metadata.
+    """An error that the caller receives, with a code, a reason, a message and metadata.
 
-    `reason` is UPPER_SNAKE and stable: callers branch on it. `message` is for people and, like
+    `reason` is UPPER_SNAKE and stable: callers branch on it. `message` is text for people and, like
     the metadata, names things by id only. `retry_after_seconds` asks the caller to wait that long.
     """
 
@@ -37,49 +37,49 @@ class ServiceError(Exception):
 
 
 class InvalidArgument(ServiceError):
-    """The request is wrong whatever the state of the system."""
+    """The request is wrong in every state of the system."""
 
     http_status = 400
     grpc_code_name = "INVALID_ARGUMENT"
 
 
 class Unauthenticated(ServiceError):
-    """Nobody valid is asking."""
+    """The caller has no valid credentials."""
 
     http_status = 401
     grpc_code_name = "UNAUTHENTICATED"
 
 
 class PermissionDenied(ServiceError):
-    """The one who asks may not."""
+    """The caller may not do this."""
 
     http_status = 403
     grpc_code_name = "PERMISSION_DENIED"
 
 
 class NotFound(ServiceError):
-    """The thing named does not exist."""
+    """What the request names does not exist."""
 
     http_status = 404
     grpc_code_name = "NOT_FOUND"
 
 
 class AlreadyExists(ServiceError):
-    """The thing to be made exists, and differs."""
+    """What the request creates exists, and differs."""
 
     http_status = 409
     grpc_code_name = "ALREADY_EXISTS"
 
 
 class Conflict(ServiceError):
-    """Someone else changed it first; read again before another try."""
+    """Another request changed it first; read it again before another try."""
 
     http_status = 409
     grpc_code_name = "ABORTED"
 
 
 class FailedPrecondition(ServiceError):
-    """The system is not in a state that allows it, and repeating will not help."""
+    """The state of the system does not allow it, and a repeat would not help."""
 
     http_status = 409
     grpc_code_name = "FAILED_PRECONDITION"
@@ -93,33 +93,21 @@ class Exhausted(ServiceError):
 
 
 class Unavailable(ServiceError):
-    """Something needed is away for now; the same request may succeed later."""
+    """Something that is needed is unavailable; the same request may succeed later."""
 
     http_status = 503
     grpc_code_name = "UNAVAILABLE"
 
 
 class DeadlineExceeded(ServiceError):
-    """Time ran out; the work may or may not have been done."""
+    """The time ran out; the work may or may not have been done."""
 
     http_status = 504
     grpc_code_name = "DEADLINE_EXCEEDED"
 
 
 class Internal(ServiceError):
-    """A defect, here or upstream; the details are in the log of the one who failed."""
+    """A defect, here or upstream; the log of the service that failed has the details."""
 
 
-ERROR_TYPES: tuple[type[ServiceError], ...] = (
-    InvalidArgument,
-    Unauthenticated,
-    PermissionDenied,
-    NotFound,
-    AlreadyExists,
-    Conflict,
-    FailedPrecondition,
-    Exhausted,
-    Unavailable,
-    DeadlineExceeded,
-    Internal,
-)
+ERROR_TYPES: tuple[type[ServiceError], ...] = tuple(ServiceError.__subclasses__())

@@ -1,7 +1,11 @@
-"""The events of the suite in one Redis stream, with positions a reader can resume from.
+"""The events of the suite in one Redis stream, with positions from which a reader can resume.
 
-The stream is for speed, not for keeping: PostgreSQL's outbox is what does not lose an event. A
-reader is told when it may have missed some, so that it can take a fresh snapshot.
+The stream is fast and may lose events; PostgreSQL's outbox does not. A reader that may have missed
+events gets StreamGap, so that it can take a fresh snapshot.
+
+It is part of servicekit because the queue publishes and the gateway reads, and neither may import
+the other: both need one form of the entries and positions. The contract itself is
+`dialler.model.v1.Event`.
 """
 
 import re
@@ -17,6 +21,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from servicekit import messaging, telemetry
 from servicekit.errors import InvalidArgument, Unavailable
+from servicekit.redis_client import RedisRefuses
 from servicekit.spans import Kind
 
 FIELD = b"event"
@@ -28,7 +33,7 @@ _START = (0, 0)
 
 @dataclass(frozen=True, slots=True, order=True)
 class StreamPosition:
-    """A place in the stream: after the entry `offset`, within one life (`epoch`) of the stream."""
+    """A place in the stream: after the entry `offset`, within one `epoch` of the stream."""
 
     epoch: str
     offset: str
@@ -46,14 +51,16 @@ class StreamPosition:
 
 
 class StreamGap(Exception):
-    """Events after the position asked for may be lost; take a snapshot and go on from `now`."""
+    """Events after the given position may be lost; take a snapshot and resume from `position()`."""
 
 
 class EventStream:
-    """Events in the order they were published; a repeated publication is a repeated event.
+    """Events in the order they were published; an event that is published twice is in it twice.
 
-    Every method raises Unavailable (EVENT_STREAM_UNAVAILABLE) when Redis cannot answer. `redis`
-    must return bytes, and its socket timeout must exceed the `block_seconds` of `read`.
+    Every method raises Unavailable (EVENT_STREAM_UNAVAILABLE) when Redis cannot answer or refuses
+    writes; the metadata has the code under `redis`, such as READONLY or UNREACHABLE. `redis` is
+    made by `redis_client` and returns bytes; its socket timeout exceeds the `block_seconds` of
+    `read`.
     """
 
     def __init__(
@@ -63,12 +70,13 @@ class EventStream:
         # The tag puts both keys on one node of a cluster, as a transaction over them needs.
         self._key = f"{{{key}}}"
         self._epoch_key = f"{{{key}}}:epoch"
+        self._check_key = f"{{{key}}}:takes-writes"
         self._max_length = max_length
 
     async def publish(self, events: Sequence[Event]) -> None:
-        """Append the events in order, all or none, dropping the oldest above about `max_length`.
+        """Append the events in order, all or none, and drop the oldest above about `max_length`.
 
-        An event of a sampled trace gets a span, from when it occurred, and its `traceparent`.
+        An event of a sampled trace gets a span, from when it occurred, and the `traceparent` of it.
         """
         if not events:
             return
@@ -76,7 +84,15 @@ class EventStream:
             async with self._redis.pipeline(transaction=True) as pipe:
                 pipe.set(self._epoch_key, secrets.token_hex(8), nx=True)
                 for event in events:
-                    self._trace(event)
+                    if event.traceparent:
+                        sent = telemetry.note(
+                            f"send {self._key}",
+                            event.traceparent,
+                            kind=Kind.PRODUCER,
+                            start_ns=event.occurred_at.ToNanoseconds() or None,
+                            attributes=messaging.described("redis", "send", "send", self._key),
+                        )
+                        event.traceparent = sent or ""
                     pipe.xadd(
                         self._key,
                         {FIELD: event.SerializeToString()},
@@ -85,8 +101,8 @@ class EventStream:
                     )
                 await pipe.execute()
 
-    def noted(self, event: Event, began_ns: int, receivers: int) -> None:
-        """Add to the event's trace that a reader has passed it on to `receivers`."""
+    def trace_delivery(self, event: Event, began_ns: int, receivers: int) -> None:
+        """Add a span to the event's trace for its delivery to `receivers`, begun at `began_ns`."""
         if event.traceparent:
             attributes = messaging.described("redis", "process", "process", self._key)
             attributes["dialler.receivers"] = receivers
@@ -99,54 +115,62 @@ class EventStream:
                 attributes=attributes,
             )
 
-    def _trace(self, event: Event) -> None:
-        if event.traceparent:
-            sent = telemetry.note(
-                f"send {self._key}",
-                event.traceparent,
-                kind=Kind.PRODUCER,
-                start_ns=event.occurred_at.ToNanoseconds() or None,
-                attributes=messaging.described("redis", "send", "send", self._key),
-            )
-            event.traceparent = sent or ""
-
     async def position(self) -> StreamPosition:
-        """Return the end of the stream: reading on from there yields only what comes later."""
+        """Return the end of the stream: a read from there yields only later events."""
         with _redis_errors():
             async with self._redis.pipeline(transaction=True) as pipe:
                 pipe.set(self._epoch_key, secrets.token_hex(8), nx=True)
                 pipe.get(self._epoch_key)
                 pipe.xinfo_stream(self._key)
-                _, epoch, info = await pipe.execute(raise_on_error=False)
-        life = _Life.of(epoch, info)
-        return StreamPosition(life.epoch or "", _written(life.last))
+                pipe.info("replication")
+                _, *replies = await pipe.execute(raise_on_error=False)
+        state = _StreamState.of(*replies)
+        return StreamPosition(state.epoch or "", f"{state.last[0]}-{state.last[1]}")
 
     async def read(
         self, after: StreamPosition, *, block_seconds: float, count: int
     ) -> list[tuple[StreamPosition, Event]]:
-        """Return up to `count` events after the position, waiting for the first if there is none.
+        """Return up to `count` events after the position; waits up to `block_seconds` for one.
 
-        Returns an empty list after `block_seconds`; 0 does not wait. Raises StreamGap when the
-        stream was emptied or replaced since, or events after the position have been dropped.
+        Returns an empty list when no event comes; 0 does not wait. Raises StreamGap when the stream
+        was emptied or replaced since, or events after the position have been dropped.
         """
         block = round(block_seconds * 1000) or None
         with _redis_errors():
-            answer = await self._redis.xread({self._key: after.offset}, count=count, block=block)
-            # Asked after reading: what holds now held when the entries were read.
+            answer: Any = await self._redis.xread(
+                {self._key: after.offset}, count=count, block=block
+            )
+            # Checked after reading: what holds now held when the entries were read.
             async with self._redis.pipeline(transaction=True) as pipe:
+                # Changes nothing. A demoted server goes on answering reads on open connections,
+                # but refuses this write; its stream gets no more entries.
+                pipe.lpushx(self._check_key, b"")
                 pipe.get(self._epoch_key)
                 pipe.xinfo_stream(self._key)
-                epoch, info = await pipe.execute(raise_on_error=False)
-        _Life.of(epoch, info).require(after)
+                pipe.info("replication")
+                _, *replies = await pipe.execute(raise_on_error=False)
+        _StreamState.of(*replies).require(after)
+        entries: list[tuple[bytes, dict[bytes, bytes]]] = []
+        if isinstance(answer, dict):
+            # RESP3: the stream is mapped to lists of entries, or to entries.
+            for batches in answer.values():
+                for batch in batches:
+                    entries += batch if isinstance(batch, list) else [batch]
+        elif answer:
+            ((_, entries),) = answer
         return [
             (StreamPosition(after.epoch, offset.decode()), Event.FromString(fields[FIELD]))
-            for offset, fields in _entries(answer)
+            for offset, fields in entries
         ]
 
 
 @dataclass(frozen=True, slots=True)
-class _Life:
-    """What Redis says of the stream at one moment."""
+class _StreamState:
+    """The state of the stream in Redis at one moment.
+
+    The epoch names the stream and the server's time as primary: a server that has taken over may
+    lack the last entries of its predecessor, which only the epoch shows once there are newer ones.
+    """
 
     epoch: str | None
     first: tuple[int, int] | None
@@ -154,11 +178,16 @@ class _Life:
     is_whole: bool
 
     @classmethod
-    def of(cls, epoch: Any, info: Any) -> Self:
-        for answer in (epoch, info):
-            if isinstance(answer, Exception) and not _says_no_such_key(answer):
-                raise _unavailable() from answer
-        name = epoch.decode() if isinstance(epoch, bytes) else None
+    def of(cls, epoch: Any, info: Any, replication: Any) -> Self:
+        for answer in (epoch, info, replication):
+            if isinstance(answer, Exception):
+                is_absent = (
+                    isinstance(answer, ResponseError) and "no such key" in str(answer).lower()
+                )
+                if not is_absent:
+                    raise _unavailable(answer) from answer
+        primary = str(replication.get("master_replid", ""))
+        name = epoch.decode() + primary if isinstance(epoch, bytes) else None
         if isinstance(info, Exception):
             return cls(name, None, _START, True)
         first = info["first-entry"]
@@ -166,7 +195,7 @@ class _Life:
             name,
             _parsed(first[0]) if first else None,
             _parsed(info["last-generated-id"]),
-            # Redis before 7 does not count what was added: then any trimming is suspected.
+            # Redis before 7 does not count added entries: entries may then have been trimmed.
             info.get("entries-added", -1) == info["length"],
         )
 
@@ -185,41 +214,21 @@ def _redis_errors() -> Iterator[None]:
     try:
         yield
     except (RedisError, OSError) as error:
-        raise _unavailable() from error
+        raise _unavailable(error) from error
 
 
-def _unavailable() -> Unavailable:
+def _unavailable(error: Exception) -> Unavailable:
+    refused = error.code if isinstance(error, RedisRefuses) else None
+    code = refused or getattr(error, "status_code", None) or "UNREACHABLE"
     return Unavailable(
         "EVENT_STREAM_UNAVAILABLE",
-        "the event stream cannot be reached",
+        f"the event stream cannot be used: {code}",
         retry_after_seconds=RETRY_AFTER_SECONDS,
+        redis=code,
     )
-
-
-def _says_no_such_key(error: Exception) -> bool:
-    return isinstance(error, ResponseError) and "no such key" in str(error).lower()
-
-
-def _entries(answer: Any) -> list[tuple[bytes, dict[bytes, bytes]]]:
-    """Return the entries of the one stream asked for, in RESP2's or RESP3's form of the answer."""
-    if not answer:
-        return []
-    if isinstance(answer, dict):
-        (batches,) = answer.values()
-        return [entry for batch in batches for entry in _batch(batch)]
-    ((_, entries),) = answer
-    return list(entries)
-
-
-def _batch(batch: Any) -> list[tuple[bytes, dict[bytes, bytes]]]:
-    return batch if isinstance(batch, list) else [batch]
 
 
 def _parsed(offset: bytes | str) -> tuple[int, int]:
     text = offset.decode() if isinstance(offset, bytes) else offset
     milliseconds, _, number = text.partition("-")
     return int(milliseconds), int(number)
-
-
-def _written(offset: tuple[int, int]) -> str:
-    return f"{offset[0]}-{offset[1]}"

@@ -1,8 +1,7 @@
-"""What surrounds every method of our servers: trace and metrics, errors, deadline, admission.
+"""The interceptor of our gRPC servers: trace and metrics, errors, deadline, admission.
 
-One gRPC interceptor composes them, since each further one costs every call a coroutine. The
-order is in `_unary` and `_stream`: the trace is outermost, so that it sees the status which the
-errors end the call with.
+It is one interceptor, since each further one costs every call a coroutine. The order is in `_unary`
+and `_stream`: the trace is outermost, so that it sees the status with which an error ends the call.
 """
 
 import asyncio
@@ -22,13 +21,13 @@ from servicekit.error_codec import to_grpc
 from servicekit.errors import DeadlineExceeded, Exhausted, Internal, ServiceError, Unavailable
 from servicekit.spans import Span
 
-# Codes that are a server's failure; the others are for the caller to judge (OpenTelemetry's
-# conventions for gRPC).
+# Codes that are failures of the server, by OpenTelemetry's conventions for gRPC; whether the others
+# are failures depends on the caller.
 _FAILURES = frozenset(
     {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
 )
 
-# Work that cannot be answered in this time is refused instead of begun.
+# A call with less time than this is refused.
 LEAST_USEFUL_SECONDS = 0.002
 
 _log = logging.getLogger(__name__)
@@ -57,7 +56,7 @@ class Admission:
 
 
 class OpenStreams:
-    """The answers being streamed without a deadline, which would hold up a drain for ever."""
+    """The streaming calls without a deadline, which would hold up a drain for ever."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -65,7 +64,7 @@ class OpenStreams:
 
     @contextmanager
     def joined(self) -> Iterator[None]:
-        """Count the running task among them; when ended it raises Unavailable to the caller."""
+        """Add the running task for the block; `end` makes the block raise Unavailable."""
         task = asyncio.current_task()
         if task is None or self.are_ending:
             raise _stopping()
@@ -81,16 +80,16 @@ class OpenStreams:
             self._tasks.discard(task)
 
     def end(self) -> None:
-        """End them all, and those to come."""
+        """End all of them, and each that joins later."""
         self.are_ending = True
         for task in list(self._tasks):
             task.cancel()
 
 
 class MethodInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not at run time
-    """Wraps each method once; unary methods of gRPC's own services, as health, are left alone.
+    """Wraps each method once, except unary methods of gRPC's own services such as health.
 
-    Requests and responses are passed through untouched, whatever their type.
+    Requests and responses are passed through unchanged.
     """
 
     def __init__(
@@ -106,20 +105,15 @@ class MethodInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler:
-        """Return the method's handler, surrounded."""
+        """Return the method's handler, wrapped."""
         handler = cast("Handler | None", await continuation(handler_call_details))
         method = handler_call_details.method
         cached = self._wrapped.get(method)
         if cached is not None and cached[0] is handler:
             return cached[1]
-        # Only methods that exist are kept, so callers cannot make the cache grow.
+        # Only existing methods are cached, so callers cannot make the cache grow.
         if handler is None or (method.startswith("/grpc.") and not handler.response_streaming):
             return cast(Handler, handler)
-        wrapped = self._wrap(method, handler)
-        self._wrapped[method] = (handler, wrapped)
-        return wrapped
-
-    def _wrap(self, method: str, handler: Handler) -> Handler:
         asked, answered = bool(handler.request_streaming), bool(handler.response_streaming)
         make: Any
         inner: Any
@@ -133,6 +127,7 @@ class MethodInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  
         wrapped: Handler = make(
             around(method, inner), handler.request_deserializer, handler.response_serializer
         )
+        self._wrapped[method] = (handler, wrapped)
         return wrapped
 
     def _unary(self, method: str, behaviour: Behaviour) -> Behaviour:
@@ -168,7 +163,7 @@ class MethodInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  
 
 
 class _Observed:
-    """Measures a call, puts it in its caller's trace, and ends its span with its status."""
+    """Measures a call, makes it part of the caller's trace, and sets the status of its span."""
 
     __slots__ = ("_context", "_is_stream", "_method", "_span", "_started", "_succeeded")
 
@@ -194,7 +189,7 @@ class _Observed:
             traceparent,
             name,
             {"rpc.system.name": "grpc", "rpc.method": name},
-            # A watch goes on for hours.
+            # A stream may be open for hours.
             may_last=self._is_stream,
         )
 
@@ -206,28 +201,23 @@ class _Observed:
             code = "OK"
             self._succeeded.observe(seconds)
         else:
-            code = self._failure_code(error)
+            if isinstance(error, grpc.aio.AbortError):
+                code = self._context.code().name
+            elif isinstance(error, (asyncio.CancelledError, GeneratorExit)):
+                code = "CANCELLED"
+            else:
+                code = "UNKNOWN"
             metrics.served(self._method, code).observe(seconds)
-        if self._span is not None:
-            self._end_span(self._span, code)
-
-    @staticmethod
-    def _end_span(span: Span, code: str) -> None:
-        span.set_attribute("rpc.response.status_code", code)
-        if code in _FAILURES:
-            span.fail(code)
-        span.end()
-
-    def _failure_code(self, error: BaseException) -> str:
-        if isinstance(error, grpc.aio.AbortError):
-            return self._context.code().name
-        if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
-            return "CANCELLED"
-        return "UNKNOWN"
+        span = self._span
+        if span is not None:
+            span.set_attribute("rpc.response.status_code", code)
+            if code in _FAILURES:
+                span.fail(code)
+            span.end()
 
 
 class _Errors:
-    """Ends a call that raised with a status; what is not a ServiceError is a defect of ours."""
+    """Ends a call that raised with a status; INTERNAL for what is no ServiceError."""
 
     __slots__ = ("_context", "_method")
 
@@ -243,20 +233,20 @@ class _Errors:
     ) -> None:
         if not isinstance(error, Exception) or isinstance(error, grpc.aio.AbortError):
             return
-        code, message, trailing = to_grpc(self._answer_to(error))
-        await self._context.abort(code, message, trailing)
-
-    def _answer_to(self, error: Exception) -> ServiceError:
+        answer: ServiceError
         if isinstance(error, ServiceError):
-            return error
-        if isinstance(error, TimeoutError) and deadline.remaining_seconds() == 0.0:
-            return _too_late()
-        _log.error("unexpected_error", exc_info=error, extra={"method": self._method})
-        return Internal("INTERNAL", "internal error")
+            answer = error
+        elif isinstance(error, TimeoutError) and deadline.remaining_seconds() == 0.0:
+            answer = _too_late()
+        else:
+            _log.error("unexpected_error", exc_info=error, extra={"method": self._method})
+            answer = Internal("INTERNAL", "internal error")
+        code, message, trailing = to_grpc(answer)
+        await self._context.abort(code, message, trailing)
 
 
 def _accept_deadline(context: Context) -> bool:
-    """Take on the caller's deadline and say whether there is one; refuse hopeless work."""
+    """Set the caller's deadline and return whether there is one; raises when it is too short."""
     seconds: float | None = context.time_remaining()
     if seconds is None:
         return False

@@ -1,14 +1,13 @@
-"""From the command line to a running service and back: start, signals, one stop; and loops."""
+"""Starting a service process, stopping it on a signal, and periodic loops."""
 
 import asyncio
 import contextlib
 import inspect
 import logging
-import random
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -18,17 +17,21 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from servicekit import deadline, metrics, telemetry
+from servicekit.backoff import Backoff
 from servicekit.clock import Clock
-from servicekit.errors import ServiceError
+from servicekit.errors import ServiceError, Unavailable
 from servicekit.settings import ServiceSettings
 
 EXIT_BAD_SETTINGS = 78  # EX_CONFIG of sysexits.h
 EXIT_FAILED = 1
-# For closing what calls in progress were using, after the drain.
+# After the drain, for closing channels and engines.
 STOP_SLACK_SECONDS = 2.0
+CANCELLED_AGAIN_SECONDS = 1.0
 LONGEST_BACKOFF_SECONDS = 30.0
-# From the end of a run to the next that a nudge asks for: under a stream of nudges a run is for
-# many of them, while one after a silence is answered at once.
+# A service that is unavailable may be back at any moment, and a try costs little.
+LONGEST_BACKOFF_WHILE_UNAVAILABLE_SECONDS = 5.0
+# From the end of a run to the next one that a nudge asks for: a run serves many of frequent nudges,
+# and a single nudge is served at once.
 NUDGE_GAP_SECONDS = 0.02
 
 _log = logging.getLogger(__name__)
@@ -50,19 +53,19 @@ class Service(Protocol):
 
 @runtime_checkable
 class Listening(Protocol):
-    """A service that can say where it listens."""
+    """A service that listens on an address."""
 
     @property
     def address(self) -> str:
-        """Where it listens, as host:port."""
+        """The address it listens on, as host:port."""
         ...
 
 
 class Parts:
-    """One service made of several: started in order, stopped in reverse.
+    """One service made of several parts, started in order and stopped in reverse.
 
-    When a part fails to start, those before it are stopped. `address` is the first part's that
-    has one. Something that only has to be closed joins as `Closing`.
+    When a part fails to start, the parts before it are stopped. A part that only has to be closed
+    is wrapped in `Closing`.
     """
 
     def __init__(self, *parts: Service) -> None:
@@ -71,7 +74,7 @@ class Parts:
 
     @property
     def address(self) -> str:
-        """Where the first listening part listens."""
+        """The address of the first part that has one, else empty."""
         return next((p.address for p in self._parts if isinstance(p, Listening)), "")
 
     async def start(self) -> None:
@@ -85,7 +88,7 @@ class Parts:
             self._started.append(part)
 
     async def stop(self) -> None:
-        """Stop what was started, last first; one part's failure is logged and spares the rest."""
+        """Stop the started parts, last first; a failure is logged and the others are stopped."""
         while self._started:
             part = self._started.pop()
             try:
@@ -95,7 +98,7 @@ class Parts:
 
 
 class Closing:
-    """A part whose start is nothing and whose stop is `close`, such as a channel or an engine."""
+    """A part that is only closed, such as a channel or an engine."""
 
     def __init__(self, close: Callable[[], Awaitable[object]]) -> None:
         self._close = close
@@ -109,11 +112,11 @@ class Closing:
 
 
 class Loop:
-    """Runs `run_once(now)` again and again: at once, then `interval_seconds` after each run.
+    """Runs `run_once(now)` at once, then `interval_seconds` after each run.
 
-    A result whose `has_more` is true is followed by the next run without a pause. An exception
-    never ends the loop: the first of a row is logged, and the pause doubles with each. Runs have
-    no deadline but those they set. As a part it is started and stopped like any service.
+    After a result whose `has_more` is true the next run begins without a pause. An exception never
+    ends the loop: the first of a row is logged, and the pause doubles with each, up to 5 seconds
+    after an Unavailable and 30 after others. Runs have no deadline but those they set.
     """
 
     def __init__(
@@ -134,10 +137,11 @@ class Loop:
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._failures = 0
+        self._longest_backoff_seconds = LONGEST_BACKOFF_SECONDS
 
     @property
     def failures(self) -> int:
-        """How many runs in a row have failed, up to the last."""
+        """How many of the latest runs have failed in a row."""
         return self._failures
 
     async def start(self) -> None:
@@ -155,8 +159,7 @@ class Loop:
         done, _ = await asyncio.wait((task,), timeout=self._stop_seconds)
         if not done:
             _log.warning("loop_cancelled", extra={"loop": self.name})
-            task.cancel()
-            await asyncio.wait((task,))
+            await cancelled(task)
 
     def nudge(self) -> None:
         """Cut the pause short; during a run, another one follows. A backoff is not cut short."""
@@ -165,28 +168,37 @@ class Loop:
     async def _run(self) -> None:
         while not self._stopping.is_set():
             self._wake.clear()
-            has_more = await self._guarded()
+            started = time.perf_counter()
+            has_more = False
+            try:
+                with telemetry.span(f"loop {self.name}", may_last=True):
+                    result = await self._run_once(self._clock.now())
+            except Exception as error:
+                metrics.looped(self.name, "error").observe(time.perf_counter() - started)
+                self._failed(error)
+            else:
+                metrics.looped(self.name, "ok").observe(time.perf_counter() - started)
+                if self._failures:
+                    extra = {"loop": self.name, "failures": self._failures}
+                    _log.info("loop_recovered", extra=extra)
+                    self._failures = 0
+                if _log.isEnabledFor(logging.DEBUG) and is_dataclass(result):
+                    counts = {} if isinstance(result, type) else asdict(result)
+                    _log.debug("loop_ran", extra={"loop": self.name, "result": counts})
+                has_more = bool(getattr(result, "has_more", False))
             if self._failures:
                 await self._pause(self._stopping, self._backoff_seconds())
             elif not has_more:
                 await self._pause(self._stopping, min(NUDGE_GAP_SECONDS, self._interval_seconds))
                 await self._pause(self._wake, self._interval_seconds)
 
-    async def _guarded(self) -> bool:
-        started = time.perf_counter()
-        try:
-            with telemetry.span(f"loop {self.name}", may_last=True):
-                result = await self._run_once(self._clock.now())
-        except Exception as error:
-            metrics.looped(self.name, "error").observe(time.perf_counter() - started)
-            self._failed(error)
-            return False
-        metrics.looped(self.name, "ok").observe(time.perf_counter() - started)
-        self._succeeded(result)
-        return bool(getattr(result, "has_more", False))
-
     def _failed(self, error: Exception) -> None:
         self._failures += 1
+        self._longest_backoff_seconds = (
+            LONGEST_BACKOFF_WHILE_UNAVAILABLE_SECONDS
+            if isinstance(error, Unavailable)
+            else LONGEST_BACKOFF_SECONDS
+        )
         level = logging.ERROR if self._failures == 1 else logging.DEBUG
         cause = None if isinstance(error, ServiceError) else error
         _log.log(
@@ -196,19 +208,10 @@ class Loop:
             extra={"loop": self.name, "failures": self._failures, "error": _named(error)},
         )
 
-    def _succeeded(self, result: object) -> None:
-        if self._failures:
-            _log.info("loop_recovered", extra={"loop": self.name, "failures": self._failures})
-            self._failures = 0
-        if _log.isEnabledFor(logging.DEBUG) and is_dataclass(result):
-            counts = {} if isinstance(result, type) else asdict(result)
-            _log.debug("loop_ran", extra={"loop": self.name, "result": counts})
-
     def _backoff_seconds(self) -> float:
-        base = max(self._interval_seconds, 0.1)
-        seconds = min(LONGEST_BACKOFF_SECONDS, base * 2.0 ** min(self._failures - 1, 16))
-        # Copies that failed together should not come back together.
-        return max(base, seconds) * random.uniform(0.8, 1.2)  # noqa: S311
+        first = max(self._interval_seconds, 0.1)
+        backoff = Backoff(first, max(first, self._longest_backoff_seconds), jitter=(0.8, 1.2))
+        return backoff.delay_seconds(self._failures)
 
     @staticmethod
     async def _pause(until: asyncio.Event, seconds: float) -> None:
@@ -220,28 +223,39 @@ class Loop:
 def run(build: Callable[[S], Service | Awaitable[Service]], settings_class: type[S]) -> None:
     """Run the service that `build` makes until SIGTERM or SIGINT, then exit the process.
 
-    `build` is called inside the running event loop. Exit codes: 0 after a clean stop, 78 when a
-    setting is wrong, 1 when the service cannot start or does not stop within `drain_seconds` and
-    a little more. Logs `listening` with the service's `address` once it serves.
+    `build` is called in the running event loop. Exit codes: 0 after a clean stop, 78 when a
+    setting is wrong, 1 when the service cannot start, or does not stop within `drain_seconds` and
+    `STOP_SLACK_SECONDS`. Logs `listening` with the service's `address` once it serves.
     """
     try:
         settings = settings_class()
     except ValidationError as error:
-        sys.exit(_complain(error, settings_class))
+        sys.stderr.write(f"cannot start: {_problems(error, settings_class)}\n")
+        sys.exit(EXIT_BAD_SETTINGS)
     name = build.__module__.removesuffix(".app").rpartition(".")[2]
     telemetry.configure(name, settings)
-    code = uvloop.run(_live(build, settings))
+    code = uvloop.run(_serve(build, settings))
     telemetry.shutdown()
     sys.exit(code)
 
 
-async def _live(build: Callable[[S], Service | Awaitable[Service]], settings: S) -> int:
-    stop_wanted = _stop_signals()
+async def _serve(build: Callable[[S], Service | Awaitable[Service]], settings: S) -> int:
+    stop_wanted = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop_wanted.set)
     try:
         endpoint = telemetry.serve_metrics(settings)
         built = build(settings)
         service = await built if inspect.isawaitable(built) else built
-        await _first(service.start(), stop_wanted.wait())
+        starting, stopping = (
+            asyncio.create_task(service.start()),
+            asyncio.create_task(stop_wanted.wait()),
+        )
+        await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+        for task in (starting, stopping):
+            await cancelled(task)
+        if not starting.cancelled():
+            starting.result()
     except Exception as error:
         cause = None if isinstance(error, ServiceError | OSError) else error
         _log.error("start_failed", exc_info=cause, extra={"error": _named(error)})
@@ -251,58 +265,43 @@ async def _live(build: Callable[[S], Service | Awaitable[Service]], settings: S)
         _log.info("listening", extra={"address": where, "metrics": endpoint and endpoint.address})
         await stop_wanted.wait()
     _log.info("stopping")
-    code = await _stop(service, settings.drain_seconds)
+    code = 0
+    try:
+        async with asyncio.timeout(settings.drain_seconds + STOP_SLACK_SECONDS):
+            await service.stop()
+    except Exception as error:
+        _log.error("stop_failed", exc_info=error)
+        code = EXIT_FAILED
+    else:
+        _log.info("stopped")
     if endpoint is not None:
         endpoint.close()
     return code
 
 
-def _stop_signals() -> asyncio.Event:
-    wanted = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, wanted.set)
-    return wanted
+async def cancelled(task: "asyncio.Task[Any]") -> None:
+    """Cancel a task and return when it has ended, whatever its result.
 
-
-async def _first(work: Coroutine[Any, Any, object], other: Coroutine[Any, Any, object]) -> None:
-    """Return when either is done and cancel the other; raises what `work` raised."""
-    tasks = (asyncio.create_task(work), asyncio.create_task(other))
-    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in tasks:
+    The task is cancelled again until it ends: up to Python 3.11 `asyncio.wait_for`, which redis-py
+    uses, loses a cancellation that comes when its awaitable is done (CPython issue 86296).
+    """
+    while not task.done():
         task.cancel()
-    await asyncio.wait(tasks)
-    if not tasks[0].cancelled():
-        tasks[0].result()
+        await asyncio.wait((task,), timeout=CANCELLED_AGAIN_SECONDS)
 
 
-async def _stop(service: Service, drain_seconds: float) -> int:
-    try:
-        async with asyncio.timeout(drain_seconds + STOP_SLACK_SECONDS):
-            await service.stop()
-    except Exception as error:
-        _log.error("stop_failed", exc_info=error)
-        return EXIT_FAILED
-    _log.info("stopped")
-    return 0
-
-
-def _complain(error: ValidationError, settings_class: type[ServiceSettings]) -> int:
-    """Say on stderr, in one line, which variables are wrong; never what they were set to."""
-    wrong = "; ".join(
-        _one_complaint(str(part["loc"][0]) if part["loc"] else "", part["msg"], settings_class)
-        for part in error.errors(include_input=False, include_url=False, include_context=False)
-    )
-    sys.stderr.write(f"cannot start: {wrong}\n")
-    return EXIT_BAD_SETTINGS
-
-
-def _one_complaint(name: str, message: str, settings_class: type[ServiceSettings]) -> str:
-    info = settings_class.model_fields.get(name, FieldInfo())
-    alias = info.validation_alias if isinstance(info.validation_alias, str) else None
-    variable = alias or f"{settings_class.model_config.get('env_prefix', '')}{name}".upper()
-    problem = "is not set" if message == "Field required" else f"is not valid: {message}"
-    about = f" ({info.description})" if info.description else ""
-    return f"{variable} {problem}{about}"
+def _problems(error: ValidationError, settings_class: type[ServiceSettings]) -> str:
+    """Return, in one line, which variables are wrong; never their values."""
+    problems = []
+    for part in error.errors(include_input=False, include_url=False, include_context=False):
+        name, message = str(part["loc"][0]) if part["loc"] else "", part["msg"]
+        info = settings_class.model_fields.get(name, FieldInfo())
+        alias = info.validation_alias if isinstance(info.validation_alias, str) else None
+        variable = alias or f"{settings_class.model_config.get('env_prefix', '')}{name}".upper()
+        problem = "is not set" if message == "Field required" else f"is not valid: {message}"
+        about = f" ({info.description})" if info.description else ""
+        problems.append(f"{variable} {problem}{about}")
+    return "; ".join(problems)
 
 
 def _named(error: Exception) -> str:

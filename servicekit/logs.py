@@ -1,4 +1,4 @@
-"""JSON lines on stdout that never repeat the text of an error which may hold personal data."""
+"""JSON lines on stdout, without messages of errors that may hold personal data."""
 
 import logging
 import sys
@@ -12,9 +12,9 @@ from servicekit.errors import ServiceError
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
-# Drivers, parsers and validators quote the value they dislike, and values are people's. These
-# kinds speak of code, files and sockets; all others are logged by name and place only.
-_SPEAKING = (
+# Messages of drivers, parsers and validators quote values, which may be personal data. Messages of
+# these types are about code, files and sockets; other errors are logged by type and place only.
+_HARMLESS = (
     AttributeError,
     AssertionError,
     ImportError,
@@ -50,11 +50,17 @@ class JsonFormatter(logging.Formatter):
         fields.update({k: v for k, v in vars(record).items() if k not in _STANDARD})
         if record.exc_info and record.exc_info[1] is not None:
             fields["exception"] = describe(record.exc_info[1])
-        return _dumped(fields)
+        option = orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z
+        try:
+            return orjson.dumps(fields, default=str, option=option).decode()
+        except TypeError:
+            # A lone surrogate, or an int beyond 64 bits: an inexact line is better than none.
+            plain = {key: ascii(value) for key, value in fields.items()}
+            return orjson.dumps(plain).decode()
 
 
 def describe(error: BaseException) -> str:
-    """Return a traceback with causes; messages only of kinds that cannot quote a row's values."""
+    """Return a traceback with causes; messages only of types that cannot quote a row's values."""
     return "".join(_described(error, set()))
 
 
@@ -82,18 +88,8 @@ def _described(error: BaseException, seen: set[int]) -> Iterator[str]:
     yield from traceback.StackSummary.extract(traceback.walk_tb(error.__traceback__)).format()
     kind = type(error)
     name = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
-    yield f"{name}: {error}" if isinstance(error, _SPEAKING) else name
+    yield f"{name}: {error}" if isinstance(error, _HARMLESS) else name
     if isinstance(error, BaseExceptionGroup):
         for part in error.exceptions:
             yield "\nwith:\n"
             yield from _described(part, seen)
-
-
-def _dumped(fields: dict[str, object]) -> str:
-    option = orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z
-    try:
-        return orjson.dumps(fields, default=str, option=option).decode()
-    except TypeError:
-        # A lone surrogate or an int beyond 64 bits: lose fidelity, never the line.
-        plain = {key: ascii(value) for key, value in fields.items()}
-        return orjson.dumps(plain).decode()

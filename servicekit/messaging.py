@@ -1,4 +1,4 @@
-"""Names for spans of messages, as OpenTelemetry's conventions for messaging have them."""
+"""Attributes for spans of messages, by OpenTelemetry's conventions for messaging."""
 
 from servicekit.spans import Attribute
 
@@ -13,8 +13,8 @@ def described(
 ) -> dict[str, Attribute]:
     """Return the attributes of one operation on `count` messages.
 
-    `operation` is the system's word for it, `kind` the conventions': create, send, receive,
-    process or settle.
+    `operation` is the system's name of the operation, `kind` the conventions' name: create, send,
+    receive, process or settle.
     """
     attributes: dict[str, Attribute] = {
         "messaging.system": system,

@@ -1,4 +1,4 @@
-"""Counters and histograms of the plumbing: rate, errors and duration of each method."""
+"""Counters and histograms of calls and loops: rate, errors and duration of each method."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -17,7 +17,7 @@ SERVED = Histogram(
 )
 _CALLED = Histogram(
     "dialler_grpc_client_seconds",
-    "Time a call took for the one who waited, retries included, by method and status code.",
+    "Time a call took for the caller, retries included, by method and status code.",
     ("method", "code"),
     buckets=_BUCKETS,
 )
@@ -32,12 +32,12 @@ _IN_PROGRESS = Gauge("dialler_grpc_server_in_progress", "Unary calls being answe
 
 
 def in_progress_is(count: Callable[[], float]) -> None:
-    """Ask `count` for the calls in progress whenever metrics are read; the last server wins."""
+    """Read the calls in progress from `count` whenever metrics are read; the last server wins."""
     _IN_PROGRESS.set_function(count)
 
 
-# Looking a child up by its labels costs more than observing it. What methods and codes can be is
-# fixed by the contracts, so the caches are bounded.
+# Looking a child up by its labels costs more than observing it. The contracts fix the methods and
+# codes, so the caches are bounded.
 @lru_cache(maxsize=4096)
 def served(method: str, code: str) -> Histogram:
     """Return the histogram of calls answered."""

@@ -1,7 +1,7 @@
-"""The process's Prometheus metrics sent by OTLP: one registry, two ways out.
+"""Sends the process's Prometheus metrics by OTLP as well.
 
-The two histograms that OpenTelemetry has names for are sent under those, so that a backend's
-ready views of RPC and HTTP show them; everything else keeps its name.
+The histograms that OpenTelemetry has names for are sent under those, so that a backend's ready
+views of RPC and HTTP show them; all other metrics keep their names.
 """
 
 import logging
@@ -30,7 +30,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.samples import Sample
 
-# name here: name there, attributes here: attributes there
+# Our name: OpenTelemetry's name, and our labels: its attributes.
 CONVENTIONS: dict[str, tuple[str, dict[str, str]]] = {
     "dialler_grpc_server_seconds": (
         "rpc.server.call.duration",
@@ -52,7 +52,7 @@ CONVENTIONS: dict[str, tuple[str, dict[str, str]]] = {
 
 _SCOPE = InstrumentationScope("dialler")
 _CUMULATIVE = AggregationTemporality.CUMULATIVE
-# The exporter leaves out what is None; the class has no other way to say so.
+# The exporter leaves out None, which the type of the field does not allow.
 _UNKNOWN = cast(float, None)
 _log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class MetricsPush:
         self._thread.start()
 
     def close(self) -> None:
-        """Send a last time and stop."""
+        """Send once more and stop."""
         self._closing.set()
         self._thread.join(timeout=5)
         self._exporter.shutdown()
@@ -89,14 +89,12 @@ class MetricsPush:
         while not is_last:
             is_last = self._closing.wait(self._seconds)
             try:
-                self._exporter.export(self._read())
+                metrics = converted(self._registry.collect(), self._began_ns, time.time_ns())
+                scope = ScopeMetrics(_SCOPE, list(metrics), "")
+                resource = ResourceMetrics(self._resource, [scope], "")
+                self._exporter.export(MetricsData([resource]))
             except Exception:
                 _log.exception("metrics_not_sent")
-
-    def _read(self) -> MetricsData:
-        metrics = list(converted(self._registry.collect(), self._began_ns, time.time_ns()))
-        scope = ScopeMetrics(_SCOPE, metrics, "")
-        return MetricsData([ResourceMetrics(self._resource, [scope], "")])
 
 
 def converted(families: Iterable[Family], began_ns: int, now_ns: int) -> Iterator[Metric]:
@@ -143,7 +141,11 @@ def _histograms(
         counts = [count for _, count in cumulative]
         each_count = [int(b - a) for a, b in zip([0.0, *counts], counts, strict=False)]
         yield HistogramDataPoint(
-            attributes={renamed.get(name, name): _unslashed(value) for name, value in key},
+            attributes={
+                # A method is written as package.Service/Method, a route as it is.
+                renamed.get(name, name): value[1:] if value.startswith("/dialler.") else value
+                for name, value in key
+            },
             start_time_unix_nano=began_ns,
             time_unix_nano=now_ns,
             count=int(counts[-1]),
@@ -153,8 +155,3 @@ def _histograms(
             min=_UNKNOWN,
             max=_UNKNOWN,
         )
-
-
-def _unslashed(value: str) -> str:
-    """Return a method as OpenTelemetry writes it, package.Service/Method; a route as it is."""
-    return value[1:] if value.startswith("/dialler.") else value

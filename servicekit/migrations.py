@@ -14,42 +14,58 @@ from importlib import resources
 
 from alembic import command, context
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from servicekit.database import with_driver
+from servicekit.postgres_hosts import PostgresHosts
 
 LOCK_TIMEOUT_SECONDS = 5
 
 
 async def upgrade(url: str, *, package: str, schema: str, revision: str = "head") -> None:
-    """Bring ``schema`` to ``revision``; a second runner waits for the first and then does nothing.
+    """Migrate ``schema`` to ``revision``; a second runner waits for the first, then does nothing.
 
-    ``url`` is a ``postgresql://`` address whose user may create the schema.
+    ``url`` is a ``postgresql://`` address whose user may create the schema; of several hosts the
+    one that takes writes is migrated.
     """
-    engine = create_async_engine(with_driver(url, "postgresql+asyncpg"), poolclass=NullPool)
+    engine = create_async_engine(
+        "postgresql+asyncpg://",
+        poolclass=NullPool,
+        connect_args={"async_creator_fn": PostgresHosts(url).connect},
+    )
     try:
-        async with engine.begin() as connection:
+        async with engine.connect() as connection:
             await connection.run_sync(_upgrade, package, schema, revision)
     finally:
         await engine.dispose()
 
 
 def _upgrade(connection: Connection, package: str, schema: str, revision: str) -> None:
-    # Held to the end of the transaction that every step of the upgrade runs in.
+    """Run each step in a transaction of its own, so that none holds the locks of those before."""
+    # The lock is held until the connection is closed.
     connection.execute(
-        # A name of its own: services elect their active copy by locks called like themselves.
-        text("SELECT pg_advisory_xact_lock(:key)"),
+        # Not the service's name, which is the key of the lock of its leading replica.
+        text("SELECT pg_advisory_lock(:key)"),
         {"key": zlib.crc32(f"migrations of {schema}".encode())},
     )
-    connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'"))
+    connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'"))
     connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
+    connection.commit()
     config = Config()
     config.set_main_option("script_location", str(resources.files(package) / "migrations"))
     config.attributes["connection"] = connection
     config.attributes["schema"] = schema
-    command.upgrade(config, revision)
+    script = ScriptDirectory.from_config(config)
+    with connection.begin():
+        context = MigrationContext.configure(connection, opts={"version_table_schema": schema})
+        present = context.get_current_revision()
+    steps = list(script.iterate_revisions(revision, present or "base"))
+    for step in reversed(steps):
+        with connection.begin():
+            command.upgrade(config, step.revision)
 
 
 def run_env() -> None:

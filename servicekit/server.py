@@ -1,7 +1,6 @@
-"""A gRPC server with health, reflection and a graceful end."""
+"""A gRPC server with health, reflection and a graceful stop."""
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
@@ -10,20 +9,22 @@ from grpc_health.v1 import _async as health_aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from servicekit.errors import Unavailable
+from servicekit.errors import ServiceError, Unavailable
 from servicekit.interceptors import Admission, MethodInterceptor, OpenStreams
+from servicekit.lifecycle import cancelled
 from servicekit.settings import ServiceSettings
 
 LIVENESS = "live"
 READINESS_INTERVAL_SECONDS = 1.0
 READINESS_TIMEOUT_SECONDS = 1.0
-LAST_WORD_SECONDS = 0.1
+# For the last health status to reach its watchers.
+LAST_HEALTH_SECONDS = 0.1
 
 Register = Callable[[grpc.aio.Server], None]
 Readiness = Mapping[str, Callable[[], Awaitable[object]]]
 
-# Connections end after 90 s (gRPC adds jitter), so that clients look the name up again and find
-# new pods. Streams on an ended connection may go on for the grace. Clients may ping every 20 s.
+# Connections end after 90 s (gRPC adds jitter), so that clients resolve the name again and find new
+# pods. Streams on an ended connection may go on for the grace. Clients may ping every 20 s.
 OPTIONS = (
     ("grpc.so_reuseport", 0),
     ("grpc.max_connection_age_ms", 90_000),
@@ -73,12 +74,21 @@ class GrpcServer:
 
     @property
     def address(self) -> str:
-        """Where it listens, as host:port."""
+        """The address it listens on, as host:port."""
         return f"{self._settings.bind_host}:{self._port}"
 
     async def start(self) -> None:
-        """Listen and serve; raises Unavailable if the address cannot be had."""
-        self._server = server = self._made()
+        """Listen and serve; raises Unavailable (ADDRESS_TAKEN) if the address is in use."""
+        interceptor = MethodInterceptor(
+            self._settings.default_deadline_seconds,
+            Admission(self._settings.max_concurrent_calls),
+            self._streams,
+        )
+        self._server = server = grpc.aio.server(interceptors=(interceptor,), options=OPTIONS)
+        self._register(server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, server)
+        names = (*self._service_names, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server)
         wanted = f"{self._settings.bind_host}:{self._settings.grpc_port}"
         try:
             self._port = server.add_insecure_port(wanted)
@@ -88,42 +98,29 @@ class GrpcServer:
         await server.start()
 
     async def stop(self) -> None:
-        """Say NOT_SERVING, take no new calls, and give those in progress `drain_seconds`.
+        """Report NOT_SERVING, take no new calls, and give calls in progress `drain_seconds`.
 
-        Streams whose caller set no deadline are ended with Unavailable (SERVER_STOPPING).
+        Streams whose caller set no deadline end with Unavailable (SERVER_STOPPING).
         """
         server, self._server = self._server, None
         if server is None:
             return
         await self._health.stop()
         stopping = asyncio.ensure_future(server.stop(self._settings.drain_seconds))
-        # Those who watch our health are told of its end before their stream ends.
-        await asyncio.wait((stopping,), timeout=LAST_WORD_SECONDS)
+        # Watchers of our health receive NOT_SERVING before their stream ends.
+        await asyncio.wait((stopping,), timeout=LAST_HEALTH_SECONDS)
         self._streams.end()
         await stopping
 
-    def _made(self) -> grpc.aio.Server:
-        interceptor = MethodInterceptor(
-            self._settings.default_deadline_seconds,
-            Admission(self._settings.max_concurrent_calls),
-            self._streams,
-        )
-        server = grpc.aio.server(interceptors=(interceptor,), options=OPTIONS)
-        self._register(server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, server)
-        names = (*self._service_names, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, server)
-        return server
-
 
 class _Health:
-    """Asks the readiness checks about once a second and publishes the answer."""
+    """Runs the readiness checks about once a second and publishes the health status."""
 
     def __init__(self, names: Sequence[str], checks: Readiness) -> None:
         self.servicer = health_aio.HealthServicer()
         self._names = names
         self._checks = checks
-        self._failing: frozenset[str] | None = None
+        self._failing: dict[str, str] | None = None
         self._poll: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -134,34 +131,34 @@ class _Health:
 
     async def stop(self) -> None:
         if self._poll is not None:
-            self._poll.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._poll
+            await cancelled(self._poll)
         await self._publish(_NOT_SERVING)
 
     async def _run(self) -> None:
         while True:
-            results = await asyncio.gather(*map(self._fails, self._checks))
-            failing = frozenset(name for name in results if name is not None)
+            causes = await asyncio.gather(*map(self._failure_of, self._checks))
+            failing = {
+                name: cause
+                for name, cause in zip(self._checks, causes, strict=True)
+                if cause is not None
+            }
             if failing != self._failing:
-                await self._changed(failing)
+                self._failing = failing
+                await self._publish(_NOT_SERVING if failing else _SERVING)
+                if failing:
+                    _log.warning("not_ready", extra={"failing": failing})
+                else:
+                    _log.info("ready")
             await asyncio.sleep(READINESS_INTERVAL_SECONDS)
 
-    async def _changed(self, failing: frozenset[str]) -> None:
-        self._failing = failing
-        await self._publish(_NOT_SERVING if failing else _SERVING)
-        if failing:
-            _log.warning("not_ready", extra={"failing": sorted(failing)})
-        else:
-            _log.info("ready")
-
-    async def _fails(self, name: str) -> str | None:
+    async def _failure_of(self, name: str) -> str | None:
+        """Return the reason, or the type, of the check's error; None when it succeeds."""
         try:
             async with asyncio.timeout(READINESS_TIMEOUT_SECONDS):
                 await self._checks[name]()
         except Exception as error:
             _log.debug("readiness_check_failed", exc_info=error, extra={"check": name})
-            return name
+            return error.reason if isinstance(error, ServiceError) else type(error).__name__
         return None
 
     async def _publish(self, status: int) -> None:

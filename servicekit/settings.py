@@ -1,14 +1,21 @@
-"""What every service can be told through its environment."""
+"""Settings that every service reads from its environment."""
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+# How an address of PostgreSQL may be written, for the descriptions of settings.
+POSTGRES_ADDRESS = (
+    "postgresql://user:password@host:port/database. Of several hosts, as host:port,host:port, the "
+    "one that takes writes is used (target_session_attrs=read-write, unless the address names "
+    "primary or any)."
+)
 
 
 def settings_config(prefix: str) -> SettingsConfigDict:
     """Return the model config of a settings class whose variables start with `prefix`.
 
-    An empty variable counts as unset, and variables nobody knows are ignored, so that new
-    code starts with old configuration and old code with new.
+    An empty variable counts as unset, and unknown variables are ignored, so that new code starts
+    with old configuration and old code with new.
     """
     return SettingsConfigDict(
         env_prefix=prefix,

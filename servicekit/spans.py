@@ -1,7 +1,7 @@
-"""Light spans, and the decision at the end of a process's part of a trace which are kept.
+"""Light spans, and the decision at the end of a local trace which of them are exported.
 
-A span that is dropped has cost a small object and no more; OpenTelemetry's own is made of it only
-when it is kept, for the SDK's processors and exporters.
+A local trace is the part of a trace that one process records. A span that is dropped costs one
+small object; it is converted to an OpenTelemetry span only when it is exported.
 """
 
 import random
@@ -16,15 +16,15 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, Status, StatusCode, TraceFlags
 from opentelemetry.trace import SpanKind as Kind
 
-__all__ = ["Attribute", "Journey", "Keeping", "Kind", "Span"]
+__all__ = ["Attribute", "Kind", "LocalTrace", "Span", "TraceExporter"]
 
 Attribute = str | bool | int | float
 
-# Held back until a trace's part ends here; a stream of hours must not grow without end.
+# Spans held back until the local trace ends; a stream that is open for hours must stay bounded.
 MOST_HELD = 512
-# Why a span is there although the lottery did not draw its trace: error or slow.
+# Why the spans of an unsampled trace are exported: "error" or "slow".
 KEPT_FOR = "dialler.kept_for"
-# How many of an unsampled part were too many to be held back.
+# How many spans of an unsampled local trace exceeded what is held back.
 DROPPED = "dialler.spans_dropped"
 
 _SCOPE = InstrumentationScope("dialler")
@@ -32,24 +32,24 @@ _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 
 
 @dataclass(frozen=True, slots=True)
-class Keeping:
-    """Where spans go that are kept, and above which time an unsampled part is."""
+class TraceExporter:
+    """Where spans are exported to, and how long an unsampled local trace takes to be exported."""
 
     processor: SpanProcessor
     resource: Resource
     slow_seconds: float
 
 
-class Journey:
-    """One process's part of a trace: its spans wait for the first one's end if not sampled.
+class LocalTrace:
+    """The spans of a trace in this process; unless it is sampled they wait for the first one's end.
 
-    Afterwards the decision stands for stragglers too.
+    The decision then holds for spans that end later too.
     """
 
-    __slots__ = ("_dropped", "_held", "_is_kept", "has_failed", "is_sampled", "keeping", "root")
+    __slots__ = ("_dropped", "_held", "_is_kept", "exporter", "has_failed", "is_sampled", "root")
 
-    def __init__(self, keeping: Keeping | None, is_sampled: bool) -> None:
-        self.keeping = keeping
+    def __init__(self, exporter: TraceExporter | None, is_sampled: bool) -> None:
+        self.exporter = exporter
         self.is_sampled = is_sampled
         self.root: Span | None = None
         self.has_failed = False
@@ -70,7 +70,13 @@ class Journey:
             self._dropped += 1
 
     def _decide(self, root: "Span") -> None:
-        reason = self._reason(root)
+        reason = None
+        if self.exporter is not None:
+            is_slow = (root.end_ns - root.start_ns) / 1e9 >= self.exporter.slow_seconds
+            if self.has_failed:
+                reason = "error"
+            elif is_slow and not root.may_last:
+                reason = "slow"
         self._is_kept = reason is not None
         held, self._held = self._held, []
         if reason is None:
@@ -81,33 +87,36 @@ class Journey:
         for span in (*held, root):
             self._export(span)
 
-    def _reason(self, root: "Span") -> str | None:
-        if self.keeping is None:
-            return None
-        if self.has_failed:
-            return "error"
-        is_slow = (root.end_ns - root.start_ns) / 1e9 >= self.keeping.slow_seconds
-        return "slow" if is_slow and not root.may_last else None
-
     def _export(self, span: "Span") -> None:
-        if self.keeping is not None:
-            self.keeping.processor.on_end(span.readable(self.keeping.resource))
+        if self.exporter is not None:
+            self.exporter.processor.on_end(span.readable(self.exporter.resource))
 
 
-_NOWHERE = Journey(None, False)
+_UNRECORDED = LocalTrace(None, False)
 
 
 class Span:
     """A piece of work in a trace; `end` it once."""
 
     __slots__ = (
-        "_links", "_traceparent", "attributes", "end_ns", "error", "journey", "kind", "may_last",
-        "name", "parent_id", "span_id", "start_ns", "trace_id",
+        "_links",
+        "_traceparent",
+        "attributes",
+        "end_ns",
+        "error",
+        "kind",
+        "local_trace",
+        "may_last",
+        "name",
+        "parent_id",
+        "span_id",
+        "start_ns",
+        "trace_id",
     )  # fmt: skip
 
     def __init__(
         self,
-        journey: Journey,
+        local_trace: LocalTrace,
         name: str,
         trace_id: int,
         parent_id: int | None,
@@ -115,7 +124,7 @@ class Span:
         attributes: Mapping[str, Attribute] | None,
         start_ns: int | None,
     ) -> None:
-        self.journey = journey
+        self.local_trace = local_trace
         self.name = name
         self.trace_id = trace_id
         self.parent_id = parent_id
@@ -128,66 +137,61 @@ class Span:
         self.may_last = False
         self._links: list[str] | None = None
         self._traceparent: str | None = None
-        if journey.root is None:
-            journey.root = self
+        if local_trace.root is None:
+            local_trace.root = self
         self.start_ns = time.time_ns() if start_ns is None else start_ns
 
     @classmethod
-    def nowhere(cls, traceparent: str) -> Self:
-        """Return one that only passes a trace on: nothing is recorded."""
-        made = cls(_NOWHERE, "", 0, None, Kind.INTERNAL, None, 0)
+    def unrecorded(cls, traceparent: str) -> Self:
+        """Return a span that passes a trace on and is never exported."""
+        made = cls(_UNRECORDED, "", 0, None, Kind.INTERNAL, None, 0)
         made._traceparent = traceparent
         return made
 
     @property
-    def is_recorded(self) -> bool:
-        """Whether it may be kept, so that it is worth describing."""
-        return self.journey is not _NOWHERE
-
-    @property
-    def here(self) -> "Span | str":
-        """What a task is in while this is its span."""
-        return self if self.journey is not _NOWHERE else self.traceparent
+    def current(self) -> "Span | str":
+        """The value of the task's context variable while this is its span."""
+        return self if self.local_trace is not _UNRECORDED else self.traceparent
 
     @property
     def traceparent(self) -> str:
-        """The W3C traceparent that makes others its children."""
+        """The W3C traceparent for children of this span."""
         if self._traceparent is None:
-            flags = "01" if self.journey.is_sampled else "00"
+            flags = "01" if self.local_trace.is_sampled else "00"
             self._traceparent = f"00-{self.trace_id:032x}-{self.span_id:016x}-{flags}"
         return self._traceparent
 
     def set_attribute(self, name: str, value: Attribute) -> None:
-        """Describe it; the value must be an id or a code, never personal data."""
+        """Set an attribute; the value must be an id or a code, never personal data."""
         self.attributes[name] = value
 
     def add_link(self, traceparent: str) -> None:
-        """Link it to a place in another trace."""
+        """Link it to a span of another trace."""
         if self._links is None:
             self._links = []
         self._links.append(traceparent)
 
     def fail(self, error_type: str, *, keeps: bool = True) -> None:
-        """Mark it as failed, by a code; `keeps` unless such failures are everyday's."""
+        """Mark it as failed, by a code; `keeps`: the failure has the local trace exported."""
         self.error = error_type
         if keeps:
-            self.journey.has_failed = True
+            self.local_trace.has_failed = True
 
     def end(self) -> None:
-        """Take the time and hand it to what decides."""
-        journey = self.journey
-        if journey is _NOWHERE:
+        """Set the end time and hand the span to its local trace."""
+        local_trace = self.local_trace
+        if local_trace is _UNRECORDED:
             return
         self.end_ns = time.time_ns()
-        journey.ended(self)
+        local_trace.ended(self)
 
     def readable(self, resource: Resource) -> ReadableSpan:
-        """Return it as OpenTelemetry's exporters want it."""
+        """Return it as an OpenTelemetry span."""
         if self.error is not None:
             self.attributes.setdefault("error.type", self.error)
         parent = None
         if self.parent_id is not None:
-            is_remote = self.journey.root is self
+            is_remote = self.local_trace.root is self
             parent = _context(self.trace_id, self.parent_id, is_remote=is_remote)
         return ReadableSpan(
             name=self.name,
@@ -195,7 +199,10 @@ class Span:
             parent=parent,
             resource=resource,
             attributes=self.attributes,
-            links=[Link(_linked(each)) for each in self._links or ()],
+            links=[
+                Link(_context(int(each[3:35], 16), int(each[36:52], 16), is_remote=True))
+                for each in self._links or ()
+            ],
             kind=self.kind,
             status=Status(StatusCode.UNSET if self.error is None else StatusCode.ERROR),
             start_time=self.start_ns,
@@ -206,7 +213,3 @@ class Span:
 
 def _context(trace_id: int, span_id: int, *, is_remote: bool = False) -> SpanContext:
     return SpanContext(trace_id, span_id, is_remote=is_remote, trace_flags=_SAMPLED)
-
-
-def _linked(traceparent: str) -> SpanContext:
-    return _context(int(traceparent[3:35], 16), int(traceparent[36:52], 16), is_remote=True)

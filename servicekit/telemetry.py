@@ -1,9 +1,9 @@
 """Traces, the trace id in logs, and the metrics endpoint.
 
-Spans are our own light ones (servicekit/spans.py): nothing of OpenTelemetry's is built until a
-span is known to be kept. Where a trace begins the lottery says whether all of it is kept; of the
-others each process keeps its own part when that failed or was slow. Spans carry ids and codes,
-never personal data.
+Spans are our own light ones (servicekit/spans.py); an OpenTelemetry span is built only when it is
+exported. Where a trace begins, sampling decides whether all of it is exported; of the other traces
+each process exports its local trace when that failed or was slow. Spans carry ids and codes, never
+personal data.
 """
 
 import random
@@ -24,7 +24,7 @@ from servicekit import logs
 from servicekit.errors import DeadlineExceeded, Internal, ServiceError, Unavailable
 from servicekit.metrics_push import MetricsPush
 from servicekit.settings import ServiceSettings
-from servicekit.spans import Attribute, Journey, Keeping, Kind, Span
+from servicekit.spans import Attribute, Kind, LocalTrace, Span, TraceExporter
 
 # An absent collector may hold up the end of the process for about this long.
 EXPORT_SECONDS = 2
@@ -32,7 +32,7 @@ SLOW_SECONDS = 1.0
 # A shared piece of work links this many of those it is done for.
 MOST_LINKS = 32
 
-# Errors that nobody asked for; the others answer a question, as NOT_FOUND does.
+# Errors that are failures; the others are answers, such as NOT_FOUND.
 _FAULTS = (DeadlineExceeded, Internal, Unavailable)
 # Later versions may append fields; what they share with version 00 is all we read.
 _TRACEPARENT = re.compile(
@@ -42,43 +42,43 @@ _TRACEPARENT = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class RemoteTrace:
-    """The place in a trace that another process was at, ready to be continued."""
+    """The span of another process that is the parent of the next one here."""
 
     traceparent: str
 
     @property
     def is_sampled(self) -> bool:
-        """Whether all of that trace is kept."""
+        """Whether all of that trace is exported."""
         return bool(int(self.traceparent[53:55], 16) & 1)
 
 
-# What the running task is in: a span of ours, or, while nothing is recorded, a traceparent.
+# The span of the running task, or its traceparent while nothing is recorded.
 _current: ContextVar[Span | str | None] = ContextVar("span", default=None)
 
 
 class _Tracing:
-    """This process's sampling and export; without `keeping` nothing is ever recorded."""
+    """This process's sampling and export; without `exporter` nothing is recorded."""
 
     def __init__(self) -> None:
         self.ratio = 0.0
-        self.keeping: Keeping | None = None
+        self.exporter: TraceExporter | None = None
         self.push: MetricsPush | None = None
 
-    def replace(self, ratio: float, keeping: Keeping | None) -> None:
+    def replace(self, ratio: float, exporter: TraceExporter | None) -> None:
         self.shutdown()
         self.ratio = ratio
-        self.keeping = keeping
+        self.exporter = exporter
 
     def shutdown(self) -> None:
-        keeping, self.keeping = self.keeping, None
-        if keeping is not None:
-            keeping.processor.shutdown()
+        exporter, self.exporter = self.exporter, None
+        if exporter is not None:
+            exporter.processor.shutdown()
         push, self.push = self.push, None
         if push is not None:
             push.close()
 
 
-# A process has one log and one tracer; this is where the latter is kept.
+# A process has one log and one tracer: this is the tracer.
 _tracing = _Tracing()
 
 
@@ -89,10 +89,10 @@ def configure(service: str, settings: ServiceSettings) -> None:
         _tracing.replace(0.0, None)
         return
     insecure = not settings.otlp_endpoint.startswith("https://")
-    exporter = OTLPSpanExporter(
+    otlp_exporter = OTLPSpanExporter(
         endpoint=settings.otlp_endpoint, insecure=insecure, timeout=EXPORT_SECONDS
     )
-    processor = BatchSpanProcessor(exporter)
+    processor = BatchSpanProcessor(otlp_exporter)
     _record(service, settings.trace_sample_ratio, processor, settings.trace_slow_seconds)
     if settings.otlp_metrics_seconds is not None:
         _tracing.push = MetricsPush(
@@ -107,25 +107,29 @@ def configure(service: str, settings: ServiceSettings) -> None:
 def record_to(
     service: str, ratio: float, exporter: SpanExporter, slow_seconds: float = SLOW_SECONDS
 ) -> None:
-    """Send each span to `exporter` as soon as it is kept, instead of where it went before."""
+    """Send each span to `exporter` at once, instead of to the exporter before."""
     _record(service, ratio, SimpleSpanProcessor(exporter), slow_seconds)
 
 
 def shutdown() -> None:
-    """Send what is still held back and stop recording."""
+    """Send the spans that are waiting to be exported, and stop recording."""
     _tracing.shutdown()
 
 
 def inject() -> str | None:
-    """Return the W3C traceparent of where we are, to send along; None outside any trace."""
-    here = _current.get()
-    return here.traceparent if isinstance(here, Span) else here
+    """Return the W3C traceparent of the current span, to be sent along; None outside a trace."""
+    current = _current.get()
+    return current.traceparent if isinstance(current, Span) else current
 
 
 def extract(traceparent: str | None) -> RemoteTrace | None:
-    """Return where the sender was; None if the value is absent or malformed."""
-    checked = _checked(traceparent)
-    return None if checked is None else RemoteTrace(checked)
+    """Return the sender's span; None if the value is absent or malformed."""
+    if traceparent is None or _TRACEPARENT.fullmatch(traceparent) is None:
+        return None
+    if len(traceparent) == 55 and traceparent.startswith("00"):
+        return RemoteTrace(traceparent)
+    # A later version is read as version 00.
+    return None if traceparent.startswith("00") else RemoteTrace(f"00{traceparent[2:55]}")
 
 
 def trace_id() -> str | None:
@@ -147,14 +151,14 @@ def span(
 ) -> Iterator[Span]:
     """Return a context that is a child of `parent`, else of the current span, else a new trace.
 
-    An exception marks the span as failed, by its type or reason, and passes on. One that
-    `may_last` is not kept for being slow. Link only what is sampled: the rest is nowhere.
+    An exception marks the span as failed, by its type or reason, and passes on. A span that
+    `may_last` is not exported for being slow. Link only sampled traces: others are not exported.
     """
     made = _begin(name, parent, kind, start_ns, attributes)
     for link in links:
         made.add_link(link.traceparent)
     made.may_last = may_last
-    token = _current.set(made.here)
+    token = _current.set(made.current)
     try:
         yield made
     except BaseException as error:
@@ -175,10 +179,10 @@ def shared(
     start_ns: int | None = None,
     attributes: Mapping[str, Attribute] | None = None,
 ) -> Iterator[Span]:
-    """Return a context for work that is done once for many, each in a trace of its own.
+    """Return a context for one piece of work for several requests, each with a trace of its own.
 
-    It is part of the first's trace that is sampled, else of the first's, and linked to the other
-    sampled ones; each of these gets a span of the same name and time that links to it.
+    The span belongs to the first sampled trace, else to the first trace. It links to the other
+    sampled traces; each of these gets a span of the same name and time that links back.
     """
     traces = [trace for trace in map(extract, dict.fromkeys(parents)) if trace is not None]
     sampled = [trace for trace in traces if trace.is_sampled]
@@ -207,11 +211,11 @@ def note(
 ) -> str | None:
     """Add a finished span to a sampled trace and return its traceparent.
 
-    For what one loop does for many traces: it costs nothing for those not sampled, whose
-    traceparent is returned as it came.
+    For a loop that works for many traces: the traceparent of one that is not sampled is returned
+    unchanged, at no cost.
     """
     parent = extract(traceparent)
-    if _tracing.keeping is None or parent is None or not parent.is_sampled:
+    if _tracing.exporter is None or parent is None or not parent.is_sampled:
         return traceparent
     made = _begin(name, parent, kind, start_ns, attributes)
     for link in links:
@@ -221,7 +225,7 @@ def note(
 
 
 def fail(failed: Span, error: Exception) -> None:
-    """Mark a span by the error's type or reason; one that a caller can expect keeps nothing."""
+    """Mark a span as failed; only errors that are failures have its local trace exported."""
     if isinstance(error, ServiceError):
         failed.fail(error.reason, keeps=isinstance(error, _FAULTS))
     else:
@@ -229,14 +233,16 @@ def fail(failed: Span, error: Exception) -> None:
 
 
 def begin_child(name: str, kind: Kind, attributes: Mapping[str, Attribute]) -> Span | None:
-    """Begin a child of the current span that is nobody's current one; None outside any trace.
+    """Begin a child of the current span that does not become current; None outside a trace.
 
     The caller ends it.
     """
-    here = _current.get()
-    if not isinstance(here, Span):
+    current = _current.get()
+    if not isinstance(current, Span):
         return None
-    return Span(here.journey, name, here.trace_id, here.span_id, kind, attributes, None)
+    return Span(
+        current.local_trace, name, current.trace_id, current.span_id, kind, attributes, None
+    )
 
 
 def enter_server_call(
@@ -248,7 +254,7 @@ def enter_server_call(
     """
     made = _begin(name, extract(traceparent), Kind.SERVER, None, attributes, is_new=True)
     made.may_last = may_last
-    _current.set(made.here)
+    _current.set(made.current)
     return made
 
 
@@ -282,40 +288,39 @@ def _begin(
     *,
     is_new: bool = False,
 ) -> Span:
-    """Return a span in the trace of `parent`, else the current one's unless `is_new`, else new."""
-    here = None if is_new or parent is not None else _current.get()
-    if isinstance(here, Span):
-        return Span(here.journey, name, here.trace_id, here.span_id, kind, attributes, start_ns)
-    traceparent = parent.traceparent if parent is not None else here
-    keeping = _tracing.keeping
-    if keeping is None:
-        return Span.nowhere(traceparent or _new_traceparent())
+    """Return a span in the trace of `parent`, else in the current trace, else in a new one.
+
+    `is_new` leaves the current trace out of account.
+    """
+    current = None if is_new or parent is not None else _current.get()
+    if isinstance(current, Span):
+        return Span(
+            current.local_trace, name, current.trace_id, current.span_id, kind, attributes, start_ns
+        )
+    traceparent = parent.traceparent if parent is not None else current
+    exporter = _tracing.exporter
+    if exporter is None:
+        span_id = random.getrandbits(64) or 1  # ids need no secrecy
+        return Span.unrecorded(traceparent or f"00-{_new_trace_id():032x}-{span_id:016x}-00")
     if traceparent is None:
-        # The lottery of sampling needs no secrecy.
+        # Sampling needs no secrecy.
         is_sampled = random.random() < _tracing.ratio  # noqa: S311
         return Span(
-            Journey(keeping, is_sampled), name, _new_trace_id(), None, kind, attributes, start_ns
+            LocalTrace(exporter, is_sampled),
+            name,
+            _new_trace_id(),
+            None,
+            kind,
+            attributes,
+            start_ns,
         )
-    journey = Journey(keeping, bool(int(traceparent[53:55], 16) & 1))
+    local_trace = LocalTrace(exporter, bool(int(traceparent[53:55], 16) & 1))
     trace_number, parent_number = int(traceparent[3:35], 16), int(traceparent[36:52], 16)
-    return Span(journey, name, trace_number, parent_number, kind, attributes, start_ns)
-
-
-def _checked(traceparent: str | None) -> str | None:
-    """Return the value as version 00 if it is well formed."""
-    if traceparent is None or _TRACEPARENT.fullmatch(traceparent) is None:
-        return None
-    if len(traceparent) == 55 and traceparent.startswith("00"):
-        return traceparent
-    return None if traceparent.startswith("00") else f"00{traceparent[2:55]}"
+    return Span(local_trace, name, trace_number, parent_number, kind, attributes, start_ns)
 
 
 def _new_trace_id() -> int:
     return random.getrandbits(128) or 1  # ids need no secrecy
-
-
-def _new_traceparent() -> str:
-    return f"00-{_new_trace_id():032x}-{random.getrandbits(64) or 1:016x}-00"
 
 
 def _resource(service: str) -> Resource:
@@ -323,4 +328,4 @@ def _resource(service: str) -> Resource:
 
 
 def _record(service: str, ratio: float, processor: SpanProcessor, slow_seconds: float) -> None:
-    _tracing.replace(ratio, Keeping(processor, _resource(service), slow_seconds))
+    _tracing.replace(ratio, TraceExporter(processor, _resource(service), slow_seconds))

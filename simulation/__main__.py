@@ -7,7 +7,7 @@ from collections import Counter
 from datetime import date, datetime, time
 from pathlib import Path
 
-from simulation.history import History
+from simulation.history import WeekHistory
 from simulation.plan import ORDINARY_MONDAY, Plan
 from simulation.run import simulate
 from simulation.summary import lines, progress_line
@@ -17,11 +17,11 @@ def main() -> int:
     """Run what the command line asks for."""
     given = _arguments()
     plan = _plan(given)
-    lived, report = simulate(plan, lambda words: print(words, flush=True), _tell)
+    result, report = simulate(plan, lambda words: print(words, flush=True), _tell)
     if given.keep is not None:
-        given.keep.write_bytes(pickle.dumps(lived))
-    print(f"\r{'':<70}\nLived in {lived.real_seconds:,.0f} seconds.\n")
-    for line in lines(plan, lived, report):
+        given.keep.write_bytes(pickle.dumps(result))
+    print(f"\r{'':<70}\nSimulated in {result.real_seconds:,.0f} seconds.\n")
+    for line in lines(plan, result, report):
         print(line)
     return 1 if report.violations else 0
 
@@ -66,7 +66,7 @@ def _plan(given: argparse.Namespace) -> Plan:
     )
 
 
-def _tell(at: datetime, history: History, changes: Counter[str]) -> None:
+def _tell(at: datetime, history: WeekHistory, changes: Counter[str]) -> None:
     print(f"\r{progress_line(at, history, changes.total())}", end="", flush=True)
 
 

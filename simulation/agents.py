@@ -1,14 +1,24 @@
 """Agents as they are: diligent, impatient, forgetful, and at times simply gone."""
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, time, timedelta
 from random import Random
 
+from simulation.callback_times import wanted_time
 from simulation.change_schedule import ChangeSchedule
-from simulation.desk import Desk, request_id
-from simulation.history import CALLBACKS, OUTSTANDING, UNSIGNED, Claimed, HandOut
+from simulation.desk import SimulatedDesk, request_id
+from simulation.history import (
+    CALLBACKS,
+    OUTSTANDING,
+    UNSIGNED,
+    ClaimRecord,
+    HandOutRecord,
+    OutcomeRecord,
+)
+from simulation.phone_fields import any_number, labelled
 from simulation.plan import Plan
 from simulation.simulated_time import SimulatedTime
 
@@ -33,17 +43,19 @@ _UNTALKED = ("no_answer", "bad_number", "missed_call")
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What an agent lives among."""
+    """What agents act on: the plan, the time, the queue and the changes."""
 
     plan: Plan
     time: SimulatedTime
-    desk: Desk
+    desk: SimulatedDesk
     schedule: ChangeSchedule
     # Who holds whom, for supervisors to look at.
-    held: dict[str, HandOut]
+    held: dict[str, HandOutRecord] = field(default_factory=dict)
+    # People whose calls an agent or a supervisor ended, for supervisors to look at.
+    stopped: deque[int] = field(default_factory=lambda: deque(maxlen=200))
 
 
-class Agent:
+class SimulatedAgent:
     """One agent through the whole week, with habits of their own."""
 
     def __init__(self, agent_id: str, around: Surroundings) -> None:
@@ -52,10 +64,13 @@ class Agent:
         self._time = around.time
         self._desk = around.desk
         self._rng = Random(f"{around.plan.seed}/{agent_id}")
+        # Hand-outs of before, the latest last, and the calls to be reported late.
+        self._past: deque[HandOutRecord] = deque(maxlen=40)
+        self._unreported: list[tuple[datetime, HandOutRecord]] = []
         self._is_early_bird = self._chance(0.07)
         self._is_owl = self._chance(0.07)
 
-    async def live(self) -> None:
+    async def run(self) -> None:
         """Work every day of the week, days off and holidays included, to be refused."""
         for day in range(self._around.plan.days):
             starts, ends = self._shift(day)
@@ -79,6 +94,7 @@ class Agent:
                 await self._handle(claimed.hand_out)
             else:
                 await self._time.sleep(self._rng.uniform(40, 200))
+            await self._catch_up()
             if self._chance(0.02):
                 await self._rest()
         # Some just close the lid.
@@ -94,7 +110,7 @@ class Agent:
         await self._time.sleep(self._rng.uniform(300, 1500))
         await self._desk.say(self.agent_id, "available")
 
-    async def _claim(self) -> Claimed:
+    async def _claim(self) -> ClaimRecord:
         queues = self._queues()
         given_id = request_id(self._rng)
         roll = self._rng.random()
@@ -122,7 +138,7 @@ class Agent:
         choices = ((UNSIGNED,), (OUTSTANDING,), (CALLBACKS,), (CALLBACKS, OUTSTANDING, UNSIGNED))
         return self._rng.choice(choices)
 
-    async def _handle(self, given: HandOut) -> None:
+    async def _handle(self, given: HandOutRecord) -> None:
         self._around.held[self.agent_id] = given
         self._around.schedule.was_called(given.user_id)
         roll = self._rng.random()
@@ -132,19 +148,51 @@ class Agent:
         elif roll < 0.033:
             await self._desk.release(given, "leaving", request_id(self._rng))
             await self._time.sleep(self._rng.uniform(300, 3000))
-        elif roll < 0.041:
+        elif roll < 0.06:
             await self._vanish(given)
         else:
             await self._call(given)
         self._around.held.pop(self.agent_id, None)
+        self._past.append(given)
 
-    async def _vanish(self, given: HandOut) -> None:
-        """The browser closes; now and then the outcome comes in after all."""
+    async def _vanish(self, given: HandOutRecord) -> None:
+        """The browser closes, mostly during the call; some outcomes come in after all."""
+        if self._chance(0.8):
+            await self._talk(given, HEARTBEAT_SECONDS * self._rng.randint(1, 4) + 1)
         await self._time.sleep(self._rng.uniform(100, 400))
-        if self._chance(0.6):
+        if self._chance(0.3):
             await self._record(given, self._outcome())
+        elif self._chance(0.3):
+            # A report is taken for an hour.
+            minutes = self._rng.uniform(*self._rng.choice(((5, 50), (66, 90))))
+            reports_at = self._time.now() + timedelta(minutes=minutes)
+            self._unreported.append((reports_at, given))
 
-    async def _call(self, given: HandOut) -> None:
+    async def _catch_up(self) -> None:
+        """Report late what is due, and objections that were heard at other times."""
+        due = [given for at, given in self._unreported if at <= self._time.now()]
+        self._unreported = [it for it in self._unreported if it[1] not in due]
+        for given in due:
+            await self._record(given, self._outcome())
+        if self._past and self._chance(0.012):
+            await self._object(self._rng.choice(self._past))
+
+    async def _object(self, given: HandOutRecord) -> None:
+        """A person of before objects: in a call, by letter, or where a stranger answers."""
+        minutes = (self._time.now() - given.started_at) / timedelta(minutes=1)
+        roll = self._rng.random()
+        if roll < 0.7 and not 55 < minutes < 75:
+            notes = f"call of {given.user_id}"
+            given_id = request_id(self._rng)
+            await self._desk.record(given, "do_not_contact", given_id, notes=notes)
+        elif roll < 0.85:
+            await self._desk.object_to_calls(given.user_id, self.agent_id, request_id(self._rng))
+        else:
+            text = labelled(self._rng, any_number(self._rng))
+            await self._desk.object_to_number(text, self.agent_id, request_id(self._rng))
+        self._around.stopped.append(given.user_id)
+
+    async def _call(self, given: HandOutRecord) -> None:
         outcome = self._outcome()
         if outcome in _UNTALKED:
             seconds = self._rng.uniform(20, 60)
@@ -156,7 +204,7 @@ class Agent:
             await self._record(given, outcome)
         await self._time.sleep(self._rng.expovariate(1 / (45 if outcome in _UNTALKED else 150)))
 
-    async def _talk(self, given: HandOut, seconds: float) -> bool:
+    async def _talk(self, given: HandOutRecord, seconds: float) -> bool:
         """Return whether the call is still ours at its end."""
         while seconds > HEARTBEAT_SECONDS:
             await self._time.sleep(HEARTBEAT_SECONDS)
@@ -166,24 +214,26 @@ class Agent:
         await self._time.sleep(seconds)
         return True
 
-    async def _record(self, given: HandOut, outcome: str) -> None:
+    async def _record(self, given: HandOutRecord, outcome: str) -> None:
         notes = f"call of {given.user_id}" if outcome == "do_not_contact" else ""
         if outcome == "do_not_contact" and self._chance(0.3):
             await self._desk.record(given, outcome, request_id(self._rng))
         callback_at = self._callback_at(outcome)
         given_id = request_id(self._rng)
 
-        async def record() -> None:
-            await self._desk.record(given, outcome, given_id, notes=notes, callback_at=callback_at)
+        def record() -> Awaitable[OutcomeRecord]:
+            return self._desk.record(given, outcome, given_id, notes=notes, callback_at=callback_at)
 
-        if callback_at is not None and callback_at <= self._time.now():
-            # Refused: the agent takes another outcome.
-            await record()
-            await self._desk.record(given, "no_answer", request_id(self._rng))
-        elif self._chance(0.04):
-            await asyncio.gather(record(), record())
+        if self._chance(0.04):
+            recorded, _ = await asyncio.gather(record(), record())
         else:
-            await record()
+            recorded = await record()
+        if recorded.error.startswith("CALLBACK_"):
+            # The agent leaves the time to the queue, or takes another outcome.
+            instead = outcome if self._chance(0.6) else "no_answer"
+            await self._desk.record(given, instead, request_id(self._rng))
+        if outcome in ("do_not_contact", "no_claim"):
+            self._around.stopped.append(given.user_id)
         self._follow_up(given, outcome)
 
     def _outcome(self) -> str:
@@ -193,14 +243,9 @@ class Agent:
         shares = {"call_back": 0.85, "going_to_complete": 0.3, "might_complete": 0.3}
         if not self._chance(shares.get(outcome, 0.0)):
             return None
-        now = self._time.now()
-        if self._chance(0.01):
-            return now - timedelta(minutes=5)
-        if self._chance(0.5):
-            return now + timedelta(minutes=self._rng.randint(10, 240))
-        return now + timedelta(hours=self._rng.randint(4, 100))
+        return wanted_time(self._rng, self._time.now())
 
-    def _follow_up(self, given: HandOut, outcome: str) -> None:
+    def _follow_up(self, given: HandOutRecord, outcome: str) -> None:
         schedule = self._around.schedule
         if outcome == "completed_form" and self._chance(0.6):
             schedule.follow_up(self._deed(given), given.user_id, self._rng.uniform(0, 1800))
@@ -212,7 +257,7 @@ class Agent:
             schedule.follow_up("phone_changed", given.user_id, hours * 3600)
 
     @staticmethod
-    def _deed(given: HandOut) -> str:
+    def _deed(given: HandOutRecord) -> str:
         return "requirement_completed" if given.queue == OUTSTANDING else "signed"
 
     def _chance(self, probability: float) -> bool:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, time, timedelta
 from random import Random
 
-from simulation.changes import MainAppChanges, Population
+from simulation.changes import ChangingPopulation, MainAppChanges
 from simulation.plan import Plan
 from simulation.simulated_time import SimulatedTime
 
@@ -16,10 +16,14 @@ _DAY_BEGINS, _DAY_ENDS = time(7), time(21)
 
 
 class ChangeSchedule:
-    """Lives in simulated time and has the changes made while it stands still."""
+    """Runs in simulated time and makes the changes while the time stands still."""
 
     def __init__(
-        self, plan: Plan, simulated: SimulatedTime, population: Population, changes: MainAppChanges
+        self,
+        plan: Plan,
+        simulated: SimulatedTime,
+        population: ChangingPopulation,
+        changes: MainAppChanges,
     ) -> None:
         self._plan = plan
         self._time = simulated
@@ -31,16 +35,16 @@ class ChangeSchedule:
         self._thread = ThreadPoolExecutor(1, "main-app")
 
     def follow_up(self, kind: str, user_id: int, seconds: float) -> None:
-        """Have a change made to somebody after a while."""
+        """Have a change made to a person after a while."""
         self._count += 1
         when = self._time.now() + timedelta(seconds=seconds)
         heapq.heappush(self._wanted, (when, self._count, kind, user_id))
 
     def was_called(self, user_id: int) -> None:
-        """Let changes hit somebody who has just been handed out."""
+        """Let changes hit a person who has just been handed out."""
         self._population.called.append(user_id)
 
-    async def live(self) -> None:
+    async def run(self) -> None:
         """Make changes until the week is over."""
         for moment in self._moments():
             await self._time.sleep_until(moment)

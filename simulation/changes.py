@@ -1,6 +1,6 @@
 """What happens in the main app during the week, seeded, and written down for the checker.
 
-All of it goes through one thread, so that nobody else changes what it has just read back.
+All of it goes through one thread, so that no other writer changes what it has just read back.
 """
 
 import time
@@ -11,10 +11,11 @@ from datetime import datetime
 from random import Random
 
 from devstack.changes import Cursor, MainApp
-from devstack.vocabulary import LENDERS, PHONE_FORMATS
+from devstack.vocabulary import LENDERS
 from servicekit.clock import Clock
 from simulation.history import OUTSTANDING, UNSIGNED, Truth, View, Window
 from simulation.main_app_rows import MainAppRows
+from simulation.phone_fields import any_number, changed_field, written
 
 # Of a hundred changes, those to people whom agents have just been handed, or soon will be.
 _TO_THE_CALLED = 12
@@ -61,13 +62,13 @@ class Pool:
                 self._places[last] = place
 
     def pick(self, rng: Random) -> int | None:
-        """Return somebody, None if nobody is there."""
+        """Return a person; None if there is none."""
         return rng.choice(self._ids) if self._ids else None
 
 
 @dataclass(slots=True)
-class Population:
-    """Everybody's present view, and who may have what happen to them."""
+class ChangingPopulation:
+    """The present view of every person, and which changes each may have."""
 
     views: dict[int, View]
     pools: dict[str, Pool] = field(default_factory=dict)
@@ -82,7 +83,7 @@ class Population:
             self.sort(user_id, view)
 
     def sort(self, user_id: int, view: View) -> None:
-        """Take over somebody's view."""
+        """Take over a person's view."""
         self.views[user_id] = view
         self.pools["all"].put(user_id, belongs=view.exists)
         self.pools["barred"].put(user_id, belongs=view.exists and not view.is_contactable)
@@ -98,7 +99,7 @@ class MainAppChanges:
         self,
         writer_url: str,
         unlogged_url: str,
-        population: Population,
+        population: ChangingPopulation,
         clock: Clock,
         seed: int,
         told: Callable[[Truth], None],
@@ -215,13 +216,15 @@ class MainAppChanges:
         return (user_id,)
 
     def _change_phone(self, app: MainApp, user_id: int) -> tuple[int, ...]:
-        written = self._rng.choice(PHONE_FORMATS)
-        number = written.format(area="7700", rest=f"900{self._rng.randrange(1000):03}")
-        app.change_phone(user_id, number if self._rng.random() < 0.95 else "n/a")
+        views = self._population.views
+        other = self._population.pools["all"].pick(self._rng)
+        phones = views[other].phones if other is not None else ()
+        neighbour = self._rng.choice(phones) if phones else None
+        app.change_phone(user_id, changed_field(self._rng, views[user_id].phones, neighbour))
         return (user_id,)
 
     def _add_person(self, app: MainApp, _: int) -> tuple[int, ...]:
-        number = f"020 7946 0{self._rng.randrange(1000):03}"
+        number = written(self._rng, any_number(self._rng))
         return (app.add_person(phone_number=number),)
 
     def _change_status(self, app: MainApp, user_id: int) -> tuple[int, ...]:
@@ -264,7 +267,7 @@ class MainAppChanges:
         return (user_id,)
 
 
-# Of whom a random one is chosen, where it is not everybody.
+# The people among whom a random one is chosen, where it is not every person.
 _POOLS = {
     "requirement_completed": OUTSTANDING,
     "signed": UNSIGNED,

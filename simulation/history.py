@@ -21,10 +21,10 @@ class Window(NamedTuple):
 
 
 class View(NamedTuple):
-    """What somebody's rows in MySQL meant at one moment, by the checker's own reading.
+    """What a person's rows in MySQL meant at one moment, by the checker's own reading.
 
     `matter` is the queue of what the person owes, whether or not they may be contacted; None with
-    `ending` saying why nothing is owed.
+    `ending` saying why nothing is owed. `phones` are the numbers in the phone field, each once.
     """
 
     exists: bool
@@ -32,7 +32,7 @@ class View(NamedTuple):
     matter: str | None
     ending: str
     is_signed: bool
-    phone: str | None
+    phones: tuple[str, ...]
     registered_at: datetime | None
     first_claim_at: datetime | None
 
@@ -49,7 +49,7 @@ class Truth:
     is_captured: bool = True
 
 
-class HandOut(NamedTuple):
+class HandOutRecord(NamedTuple):
     """A person in an agent's hands."""
 
     assignment_id: str
@@ -61,22 +61,22 @@ class HandOut(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Claimed:
-    """An agent asked for somebody. With neither a person nor an error, there was nobody."""
+class ClaimRecord:
+    """An agent asked for a person. With neither a person nor an error, there was none."""
 
     at: datetime
     window: Window
     agent_id: str
     request_id: str
     queues: tuple[str, ...]
-    hand_out: HandOut | None = None
+    hand_out: HandOutRecord | None = None
     already_held: bool = False
     rejected: int = 0
     error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Extended:
+class HeartbeatRecord:
     """A heartbeat was answered with the lease's new end, or refused."""
 
     at: datetime
@@ -87,8 +87,8 @@ class Extended:
 
 
 @dataclass(frozen=True, slots=True)
-class Released:
-    """Somebody was given back: `how` is skipped, leaving or forced."""
+class ReleaseRecord:
+    """A person was released: `how` is skipped, leaving or forced."""
 
     at: datetime
     window: Window
@@ -97,7 +97,7 @@ class Released:
     error: str = ""
 
 
-class Callback(NamedTuple):
+class CallbackRecord(NamedTuple):
     """A callback as an answer tells of it."""
 
     callback_id: str
@@ -108,7 +108,7 @@ class Callback(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class OutcomeRecord:
     """An outcome was acknowledged, or refused with `error`; repeats share their request id."""
 
     at: datetime
@@ -119,45 +119,59 @@ class Recorded:
     outcome: str
     notes: str
     callback_at: datetime | None = None
-    open_callback: Callback | None = None
+    open_callback: CallbackRecord | None = None
     error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class CallbackChanged:
-    """A supervisor scheduled, moved or cancelled a callback: `how` says which."""
+    """A supervisor scheduled, moved or cancelled a callback: `how` says which.
+
+    `asked_for` is the time asked for; None for a cancellation.
+    """
 
     at: datetime
     window: Window
     how: str
-    callback: Callback | None
+    callback: CallbackRecord | None
     user_id: int = 0
     error: str = ""
+    asked_for: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Suppressed:
-    """A supervisor stopped the calls to a person and to the person's number."""
+class SuppressionRecord:
+    """A supervisor or an agent took an objection outside a call.
+
+    It is about a person and the numbers of the person, or about the bare number `phone`, as the
+    checker writes it; then `user_id` is 0.
+    """
 
     at: datetime
     window: Window
     user_id: int
     error: str = ""
+    phone: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Lifted:
-    """A supervisor let a person be called again."""
+class LiftRecord:
+    """A supervisor lifted what stops the calls to a person, or to the bare number `phone`.
+
+    `what` is objection or no_claim; empty for the only one that stands.
+    """
 
     at: datetime
     window: Window
     user_id: int
     error: str = ""
+    what: str = ""
+    phone: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class PhonesImported:
-    """A list of numbers nobody may call was taken over, numbers as the checker writes them."""
+    """A list of numbers that may not be called was imported, as the checker writes numbers."""
 
     at: datetime
     window: Window
@@ -197,7 +211,7 @@ class CaptureStopped:
 
 @dataclass(frozen=True, slots=True)
 class Reconciled:
-    """Everybody was looked at between `at` and `until`."""
+    """Every person was looked at between `at` and `until`."""
 
     at: datetime
     until: datetime
@@ -214,13 +228,13 @@ class CallbackClosed:
 
 Record: TypeAlias = (
     Truth
-    | Claimed
-    | Extended
-    | Released
-    | Recorded
+    | ClaimRecord
+    | HeartbeatRecord
+    | ReleaseRecord
+    | OutcomeRecord
     | CallbackChanged
-    | Suppressed
-    | Lifted
+    | SuppressionRecord
+    | LiftRecord
     | PhonesImported
     | PresenceSet
     | AgentLimited
@@ -241,7 +255,7 @@ class AssignmentRow(NamedTuple):
 
 
 class AttemptRow(NamedTuple):
-    """A row of the queue's attempts at the end."""
+    """A row of the queue's attempts at the end; `outcome` is empty for a call without a report."""
 
     assignment_id: str
     user_id: int
@@ -251,7 +265,7 @@ class AttemptRow(NamedTuple):
     ended_at: datetime
 
 
-class ConversionRow(NamedTuple):
+class ConversionRecord(NamedTuple):
     """A row of the queue's conversions at the end."""
 
     user_id: int
@@ -274,7 +288,7 @@ class CallbackRow(NamedTuple):
 
 
 class EntryRow(NamedTuple):
-    """A row of the queue's entries at the end."""
+    """A row of the queue's entries at the end; `last_agent_id` spoke with the person last."""
 
     user_id: int
     attempts: int
@@ -284,17 +298,22 @@ class EntryRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """The queue's tables when the week was over and every change had arrived."""
+    """The queue's tables when the week was over and every change had arrived.
+
+    `objections` are the people and the bare numbers of whom the queue tells that an objection
+    stands.
+    """
 
     assignments: tuple[AssignmentRow, ...] = ()
     attempts: tuple[AttemptRow, ...] = ()
-    conversions: tuple[ConversionRow, ...] = ()
+    conversions: tuple[ConversionRecord, ...] = ()
     callbacks: tuple[CallbackRow, ...] = ()
     entries: tuple[EntryRow, ...] = ()
+    objections: frozenset[int | str] = frozenset()
 
 
 @dataclass(slots=True)
-class History:
+class WeekHistory:
     """Everything the checker is told."""
 
     began_at: datetime

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from devstack.mysql_connection import Connection, connect
-from simulation.checker.reading import NOBODY, ClaimRow, PersonRow, RequirementRow, view_of
+from simulation.checker.reading import NO_PERSON, ClaimRow, PersonRow, RequirementRow, view_of
 from simulation.history import View
 
 _AT_ONCE = 500
@@ -33,8 +33,8 @@ class MainAppRows:
         """End the connection."""
         self._connection.close()
 
-    def everybody(self) -> dict[int, View]:
-        """Return everybody's view."""
+    def all_views(self) -> dict[int, View]:
+        """Return the view of every person."""
         with self._connection.cursor() as cursor:
             cursor.execute("SELECT id FROM users ORDER BY id")
             user_ids = [int(row[0]) for row in cursor.fetchall()]
@@ -44,7 +44,7 @@ class MainAppRows:
         return views
 
     def views(self, user_ids: Sequence[int]) -> dict[int, View]:
-        """Return the view of each of these people, those who are gone included."""
+        """Return the view of each of these people, people who are gone included."""
         requirements: dict[int, list[RequirementRow]] = defaultdict(list)
         for claim_id, kind, status, reason in self._rows(_REQUIREMENTS, user_ids):
             requirements[claim_id].append(RequirementRow(kind, status, reason))
@@ -52,7 +52,7 @@ class MainAppRows:
         for claim_id, user_id, status, created_at in self._rows(_CLAIMS, user_ids):
             row = ClaimRow(status, _utc(created_at), tuple(requirements[claim_id]))
             claims[user_id].append(row)
-        views = dict.fromkeys(user_ids, NOBODY)
+        views = dict.fromkeys(user_ids, NO_PERSON)
         for user_id, is_enabled, status, is_signed, phone, created_at in self._rows(
             _USERS, user_ids
         ):
@@ -68,7 +68,7 @@ class MainAppRows:
         return views
 
     def claim_ids(self, user_id: int, *, only_open: bool = False) -> list[int]:
-        """Return the ids of somebody's claims, in order."""
+        """Return the ids of a person's claims, in order."""
         query = "SELECT id, status FROM claims WHERE user_id = %s ORDER BY id"
         return [
             int(claim_id)
@@ -77,7 +77,7 @@ class MainAppRows:
         ]
 
     def pending_requirement_ids(self, user_id: int) -> list[str]:
-        """Return the ids of somebody's pending requirements, in order."""
+        """Return the ids of a person's pending requirements, in order."""
         query = (
             "SELECT r.id FROM claim_requirements r JOIN claims c ON c.id = r.claim_id"
             " WHERE c.user_id = %s AND r.status = 'PENDING' ORDER BY r.id"
@@ -90,7 +90,7 @@ class MainAppRows:
         return [(int(row[0]), int(row[1])) for row in self._found(query, (claim_id, limit))]
 
     def phone_number(self, user_id: int) -> str | None:
-        """Return somebody's number as it is written."""
+        """Return a person's number as it is written."""
         rows = self._found("SELECT phone_number FROM users WHERE id = %s", (user_id,))
         return rows[0][0] if rows else None
 

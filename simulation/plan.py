@@ -34,7 +34,7 @@ class Plan:
 
     @property
     def begins(self) -> datetime:
-        """The moment at which the people have been made and nobody has been called."""
+        """The moment at which the people have been made and no person has been called."""
         return _utc(self.first_day, time(7))
 
     @property

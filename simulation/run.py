@@ -9,20 +9,20 @@ from simulation.checker import check
 from simulation.checker.findings import Report
 from simulation.plan import Plan
 from simulation.servers import running_servers
-from simulation.week import Lived, Progress, Week
+from simulation.week import Progress, Week, WeekResult
 
 
 def simulate(
     plan: Plan,
     report: Callable[[str], None] = lambda _: None,
     progress: Progress = lambda _at, _history, _changes: None,
-) -> tuple[Lived, Report]:
+) -> tuple[WeekResult, Report]:
     """Return the week and the checker's verdict; starts and stops private servers for it."""
     report(f"Making {plan.people:,} people and starting servers and services ...")
     with running_servers(plan) as servers:
         report(f"Living {plan.days} day(s) from {plan.first_day} on ...")
         began = time.monotonic()
-        lived = uvloop.run(Week(plan, servers, progress).live())
-        lived.real_seconds = time.monotonic() - began
+        result = uvloop.run(Week(plan, servers, progress).run())
+        result.real_seconds = time.monotonic() - began
     report("Checking ...")
-    return lived, check(lived.history)
+    return result, check(result.history)

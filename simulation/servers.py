@@ -21,6 +21,7 @@ from devstack.seed import seed
 from devstack.servers import MariaDB, PostgreSQL, Redis, Server
 from devstack.stack import OWNS_TABLES, SERVICES, Addresses, is_serving, service_environment
 from servicekit.migrations import upgrade
+from simulation.phone_fields import respell
 from simulation.plan import Plan
 
 ON_THE_REAL_CLOCK = ("user_context", "reconciler", "cdc_ingest", "binlog_relay")
@@ -47,7 +48,7 @@ class Servers:
 
 @contextmanager
 def running_servers(plan: Plan) -> Iterator[Servers]:
-    """Start everything but the queue; everybody is in MySQL, nobody in the queue."""
+    """Start everything but the queue; every person is in MySQL, none in the queue."""
     folder = Path(tempfile.mkdtemp(prefix="dialler-simulation-"))
     # The account postgres must be able to enter.
     folder.chmod(0o711)
@@ -61,6 +62,7 @@ def running_servers(plan: Plan) -> Iterator[Servers]:
         main_app = MainAppDatabase.create(mariadb)
         admin_url = mariadb.url(main_app.name, user="admin", driver="mysql+pymysql")
         seed(admin_url, plan.people, plan.seed, until=plan.begins)
+        respell(admin_url, plan.seed)
         database = PostgresDatabase.create(postgres)
         asyncio.run(_migrate(database.url))
         endpoint = stack.enter_context(running_sqs_endpoint())

@@ -1,4 +1,4 @@
-"""Time that passes only while everybody who lives in it waits."""
+"""Time that passes only while every task that runs in it waits."""
 
 import asyncio
 import heapq
@@ -7,45 +7,45 @@ from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime, timedelta
 from typing import Any
 
-from servicekit.testing.clock import FakeClock
+from tests.fakes.clock import FakeClock
 
-Pace = Callable[[datetime], Awaitable[None]]
+BeforeStep = Callable[[datetime], Awaitable[None]]
 
 
 class SimulatedTime:
-    """Wakes those who sleep in it, all of one moment together, and stands still until they sleep.
+    """Wakes the tasks that sleep in it, all of one moment together, and waits until they sleep.
 
     Moments are whole ticks, so that people who act at nearly the same time act at the same time.
     """
 
-    def __init__(self, clock: FakeClock, tick_seconds: float, pace: Pace) -> None:
-        """`pace` is awaited before each step with the moment it leads to."""
+    def __init__(self, clock: FakeClock, tick_seconds: float, before_step: BeforeStep) -> None:
+        """`before_step` is awaited before each step with the moment it leads to."""
         self._clock = clock
         self._origin = clock.now()
         self._tick = tick_seconds
-        self._pace = pace
+        self._before_step = before_step
         self._sleepers: list[tuple[datetime, int, asyncio.Future[None]]] = []
         self._count = 0
         self._awake = 0
         self._all_asleep = asyncio.Event()
         self._all_asleep.set()
-        self._lives: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
 
     def now(self) -> datetime:
         """Return the simulated time."""
         return self._clock.now()
 
-    def live(self, life: Coroutine[Any, Any, None]) -> None:
-        """Let somebody live in this time; if their life fails, `run_until` raises it."""
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a task in this time; if it fails, `run_until` raises its error."""
         self._awake += 1
         self._all_asleep.clear()
-        task = asyncio.create_task(life)
-        self._lives.add(task)
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
         task.add_done_callback(self._ended)
 
     async def sleep(self, seconds: float) -> None:
-        """Sleep for at least so long; only for those who were let live here."""
+        """Sleep for at least so long; only for tasks that run in this time."""
         await self.sleep_until(self.now() + timedelta(seconds=seconds))
 
     async def sleep_until(self, moment: datetime) -> None:
@@ -61,7 +61,7 @@ class SimulatedTime:
         await woken
 
     async def run_until(self, end: datetime) -> None:
-        """Let time pass; raises what made somebody's life fail."""
+        """Let time pass; raises the error of a task that failed."""
         while True:
             await self._all_asleep.wait()
             if self._failure is not None:
@@ -69,7 +69,7 @@ class SimulatedTime:
             when = self._sleepers[0][0] if self._sleepers else end
             when = min(when, end)
             if when > self.now():
-                await self._pace(when)
+                await self._before_step(when)
                 self._clock.advance(when - self.now())
             if when >= end:
                 return
@@ -81,10 +81,10 @@ class SimulatedTime:
                     woken.set_result(None)
 
     async def stop(self) -> None:
-        """End every life that goes on."""
-        for task in self._lives:
+        """End every task that still runs."""
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._lives, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _fall_asleep(self) -> None:
         self._awake -= 1
@@ -92,7 +92,7 @@ class SimulatedTime:
             self._all_asleep.set()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._lives.discard(task)
+        self._tasks.discard(task)
         if task.cancelled():
             return
         self._failure = self._failure or task.exception()

@@ -12,7 +12,7 @@ from simulation.history import (
     AssignmentRow,
     AttemptRow,
     CallbackRow,
-    ConversionRow,
+    ConversionRecord,
     EntryRow,
     Tables,
 )
@@ -64,7 +64,7 @@ _CALLBACKS = """
 _ENTRIES = "SELECT user_id, attempts, last_outcome, last_agent_id FROM queue.entries"
 _BLOCKED = """
     SELECT reason, count(*) FROM queue.entries
-    WHERE owes IS NOT NULL AND queue IS NULL GROUP BY reason ORDER BY reason
+    WHERE open_case_queue IS NOT NULL AND queue IS NULL GROUP BY reason ORDER BY reason
 """
 
 
@@ -76,9 +76,9 @@ def _attempt(row: Any) -> AttemptRow:
     return AttemptRow(str(row[0]), row[1], row[2], _outcome(row[3]), row[4], row[5])
 
 
-def _conversion(row: Any) -> ConversionRow:
+def _conversion(row: Any) -> ConversionRecord:
     kind = event_pb2.Conversion.Name(row[2]).removeprefix("CONVERSION_").lower()
-    return ConversionRow(row[0], queue_name(row[1]), kind, row[3], row[4])
+    return ConversionRecord(row[0], queue_name(row[1]), kind, row[3], row[4])
 
 
 def _callback(row: Any) -> CallbackRow:
@@ -88,9 +88,11 @@ def _callback(row: Any) -> CallbackRow:
 
 
 def _entry(row: Any) -> EntryRow:
-    return EntryRow(row[0], row[1], None if row[2] is None else _outcome(row[2]), row[3])
+    return EntryRow(row[0], row[1], _outcome(row[2]) or None, row[3])
 
 
-def _outcome(number: int) -> str:
+def _outcome(number: int | None) -> str:
+    if not number:
+        return ""
     name = call_state_pb2.Outcome.Name(number)  # type: ignore[arg-type]
     return name.removeprefix("OUTCOME_").lower()

@@ -1,10 +1,10 @@
-"""The week itself: the queue in simulated time, everybody who lives in it, and what they leave."""
+"""The week itself: the queue in simulated time, the tasks that use it, and their history."""
 
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, time, timedelta
 from random import Random
 from typing import Any
@@ -17,14 +17,13 @@ from pydantic import SecretStr
 
 from devstack.mysql_connection import connect as connect_mysql
 from servicekit.client import connect
-from servicekit.testing.clock import FakeClock
 from services.queue.app import build
 from services.queue.settings import QueueSettings
-from simulation.agents import Agent, Surroundings
+from simulation.agents import SimulatedAgent, Surroundings
 from simulation.change_schedule import ChangeSchedule
-from simulation.changes import MainAppChanges, Population
-from simulation.desk import Desk
-from simulation.history import OUTSTANDING, UNSIGNED, CaptureStopped, History, Reconciled
+from simulation.changes import ChangingPopulation, MainAppChanges
+from simulation.desk import SimulatedDesk
+from simulation.history import OUTSTANDING, UNSIGNED, CaptureStopped, Reconciled, WeekHistory
 from simulation.main_app_rows import MainAppRows
 from simulation.pacing import CaptureWatch, LoopsWatch
 from simulation.plan import Plan
@@ -32,21 +31,22 @@ from simulation.servers import Servers
 from simulation.simulated_time import SimulatedTime
 from simulation.supervisor import Supervisor, agent_id
 from simulation.tables import count_blocked, read_tables
+from tests.fakes.clock import FakeClock
 
-Progress = Callable[[datetime, History, Counter[str]], None]
+Progress = Callable[[datetime, WeekHistory, Counter[str]], None]
 
 _PROGRESS_SECONDS = 1.0
 _STOPS_A_DAY = 3
-# What ends what somebody owes.
+# Changes that end an open case.
 _DEEDS = {UNSIGNED: "signed", OUTSTANDING: "claim_ended"}
 _CALL_SECONDS = 20.0
 
 
 @dataclass(slots=True)
-class Lived:
+class WeekResult:
     """A week that is over."""
 
-    history: History
+    history: WeekHistory
     changes: Counter[str]
     errors: Counter[str]
     blocked: dict[str, int]
@@ -56,14 +56,14 @@ class Lived:
 
 @dataclass(slots=True)
 class Week:
-    """Lives one week on running servers."""
+    """Runs one week on running servers."""
 
     plan: Plan
     servers: Servers
     progress: Progress = lambda _at, _history, _changes: None
     _looks: list[asyncio.Task[None]] = field(default_factory=list)
 
-    async def live(self) -> Lived:
+    async def run(self) -> WeekResult:
         """Return the week once it is over and every change has arrived."""
         clock = FakeClock(self.plan.begins)
         queue = build(self._queue_settings(), clock)
@@ -73,7 +73,7 @@ class Week:
             for name, address in self.servers.addresses.grpc.items()
         }
         try:
-            return await self._live(clock, channels)
+            return await self._run(clock, channels)
         finally:
             for channel in channels.values():
                 await channel.close(None)
@@ -95,13 +95,14 @@ class Week:
             drain_seconds=1.0,
         )
 
-    async def _live(self, clock: FakeClock, channels: dict[str, Any]) -> Lived:
+    async def _run(self, clock: FakeClock, channels: dict[str, Any]) -> WeekResult:
         addresses = self.servers.addresses
-        history = History(clock.now())
+        history = WeekHistory(clock.now())
         rows = MainAppRows(addresses.mysql_writer)
-        history.people = rows.everybody()
+        # In a thread: for a large main app it takes longer than the queue's loops may stand still.
+        history.people = await asyncio.to_thread(rows.all_views)
         rows.close()
-        population = Population(dict(history.people))
+        population = ChangingPopulation(dict(history.people))
         reconciler = reconciler_pb2_grpc.ReconcilerServiceStub(channels["reconciler"])
         await self._reconcile(reconciler, clock, history)
 
@@ -114,26 +115,26 @@ class Week:
             cdc_ingest_pb2_grpc.CdcIngestServiceStub(channels["cdc_ingest"]),
         )
 
-        async def pace(when: datetime) -> None:
+        async def before_step(when: datetime) -> None:
             await loops.keep_up(when)
             if not any(it.at <= clock.now() < it.until for it in history.stops):
                 await capture.keep_up(when)
 
-        simulated = SimulatedTime(clock, self.plan.tick_seconds, pace)
-        desk = Desk(queue_pb2_grpc.QueueServiceStub(channels["queue"]), history, clock)
+        simulated = SimulatedTime(clock, self.plan.tick_seconds, before_step)
+        desk = SimulatedDesk(queue_pb2_grpc.QueueServiceStub(channels["queue"]), history, clock)
         with self._changes(population, clock, history) as changes:
             schedule = ChangeSchedule(self.plan, simulated, population, changes)
-            around = Surroundings(self.plan, simulated, desk, schedule, {})
+            around = Surroundings(self.plan, simulated, desk, schedule)
             for number in range(1, self.plan.agents + 1):
-                simulated.live(Agent(agent_id(number), around).live())
+                simulated.start(SimulatedAgent(agent_id(number), around).run())
             supervisor = Supervisor(around, population)
-            simulated.live(supervisor.live())
-            simulated.live(supervisor.watch())
-            simulated.live(schedule.live())
+            simulated.start(supervisor.run())
+            simulated.start(supervisor.watch())
+            simulated.start(schedule.run())
             stops = self._stop_capture(simulated, capture, history, population, schedule)
-            simulated.live(stops)
-            simulated.live(self._look_at_everybody(simulated, reconciler, clock, history))
-            simulated.live(self._rebuild(simulated, desk))
+            simulated.start(stops)
+            simulated.start(self._look_at_every_person(simulated, reconciler, clock, history))
+            simulated.start(self._rebuild(simulated, desk))
             capture.start()
             told = asyncio.create_task(self._tell(clock, history, changes.made))
             try:
@@ -149,13 +150,14 @@ class Week:
                 await capture.stop()
                 schedule.stop()
             history.ended_at = clock.now()
-            history.tables = await read_tables(addresses.postgres)
+            tables = await read_tables(addresses.postgres)
+            history.tables = replace(tables, objections=await desk.objections())
             blocked = await count_blocked(addresses.postgres)
-            return Lived(history, changes.made, desk.errors, blocked, capture.messages)
+            return WeekResult(history, changes.made, desk.errors, blocked, capture.messages)
 
     @contextmanager
     def _changes(
-        self, population: Population, clock: FakeClock, history: History
+        self, population: ChangingPopulation, clock: FakeClock, history: WeekHistory
     ) -> Iterator[MainAppChanges]:
         changes = MainAppChanges(
             self.servers.addresses.mysql_writer,
@@ -170,7 +172,7 @@ class Week:
         finally:
             changes.close()
 
-    async def _tell(self, clock: FakeClock, history: History, made: Counter[str]) -> None:
+    async def _tell(self, clock: FakeClock, history: WeekHistory, made: Counter[str]) -> None:
         while True:
             self.progress(clock.now(), history, made)
             await asyncio.sleep(_PROGRESS_SECONDS)
@@ -179,8 +181,8 @@ class Week:
         self,
         simulated: SimulatedTime,
         capture: CaptureWatch,
-        history: History,
-        population: Population,
+        history: WeekHistory,
+        population: ChangingPopulation,
         schedule: ChangeSchedule,
     ) -> None:
         """Hold capture up for a while, several times a day, while many at the heads do their part.
@@ -205,12 +207,12 @@ class Week:
                 await simulated.sleep_until(ends)
                 await capture.resume()
 
-    async def _look_at_everybody(
+    async def _look_at_every_person(
         self,
         simulated: SimulatedTime,
         reconciler: "reconciler_pb2_grpc.ReconcilerServiceAsyncStub",
         clock: FakeClock,
-        history: History,
+        history: WeekHistory,
     ) -> None:
         """Before each day and in its middle, the latter while the work goes on."""
         for day in range(self.plan.days):
@@ -225,7 +227,7 @@ class Week:
         self,
         reconciler: "reconciler_pb2_grpc.ReconcilerServiceAsyncStub",
         clock: FakeClock,
-        history: History,
+        history: WeekHistory,
     ) -> None:
         began_at = clock.now()
         request = reconciler_pb2.StartRunRequest(
@@ -240,7 +242,7 @@ class Week:
             raise RuntimeError(f"a reconciliation failed: {run.error}")
         history.reconciliations.append(Reconciled(began_at, clock.now()))
 
-    async def _rebuild(self, simulated: SimulatedTime, desk: Desk) -> None:
+    async def _rebuild(self, simulated: SimulatedTime, desk: SimulatedDesk) -> None:
         """Have the whole queue rebuilt in the middle of the week, while the work goes on."""
         await simulated.sleep_until(self.plan.moment(self.plan.days // 2, time(10)))
         self._looks.append(asyncio.create_task(desk.rebuild()))

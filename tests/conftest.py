@@ -14,7 +14,8 @@ from devstack.mysql_server import MySQL
 from devstack.postgres_database import PostgresDatabase
 from devstack.queues import SqsEndpoint, SqsQueue, running_sqs_endpoint
 from devstack.seed import seed
-from devstack.servers import MariaDB, PostgreSQL, Redis
+from devstack.servers import MariaDB, PostgreSQL, PostgreSQLStandby, Redis
+from tests.fakes import waiting
 
 SEEDED_USERS = 300
 
@@ -23,8 +24,13 @@ settings.register_profile("dialler", deadline=None)
 settings.load_profile("dialler")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out what speaks MariaDB's own statements where MySQL is asked for."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Scale the time limits; leave out MariaDB's own statements where MySQL is asked for."""
+    usual = float(config.getini("timeout"))
+    for item in items:
+        marker = item.get_closest_marker("timeout")
+        seconds = marker.args[0] if marker is not None and marker.args else usual
+        item.add_marker(pytest.mark.timeout(seconds * waiting.SCALE), append=False)
     if os.environ.get("DIALLER_TEST_MYSQL"):
         for item in items:
             if item.get_closest_marker("mariadb"):
@@ -92,6 +98,17 @@ def own_postgres(servers_folder: Path) -> Iterator[PostgreSQL]:
     folder = Path(tempfile.mkdtemp(dir=servers_folder))
     folder.chmod(0o711)
     server = PostgreSQL(folder, durable=False)
+    server.start()
+    yield server
+    server.discard()
+
+
+@pytest.fixture
+def own_standby(servers_folder: Path, own_postgres: PostgreSQL) -> Iterator[PostgreSQLStandby]:
+    """A standby of `own_postgres`, which the test may promote."""
+    folder = Path(tempfile.mkdtemp(dir=servers_folder))
+    folder.chmod(0o711)
+    server = PostgreSQLStandby(folder, own_postgres)
     server.start()
     yield server
     server.discard()

@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 
 from devstack.sqs.account import ACCOUNT_ID, Account
 from devstack.sqs.errors import SqsError, invalid_value, missing, no_such_queue
-from devstack.sqs.faults import Faults
+from devstack.sqs.faults import SqsFaults
 from devstack.sqs.messages import (
     MAX_BYTES,
-    Message,
+    SqsMessage,
     attributes_md5,
     check_attributes,
     check_body,
@@ -19,7 +19,7 @@ from devstack.sqs.messages import (
     select_attributes,
 )
 from devstack.sqs.parameters import Parameters
-from devstack.sqs.queues import MAX_VISIBILITY_SECONDS, Queue
+from devstack.sqs.queues import MAX_VISIBILITY_SECONDS, StoredQueue
 
 Answer = dict[str, Any]
 
@@ -27,11 +27,11 @@ Answer = dict[str, Any]
 class MessageActions:
     """Translates requests about messages to queue operations and back."""
 
-    def __init__(self, account: Account, faults: Faults) -> None:
+    def __init__(self, account: Account, faults: SqsFaults) -> None:
         self._account = account
         self._faults = faults
 
-    def queue(self, request: Parameters) -> Queue:
+    def queue(self, request: Parameters) -> StoredQueue:
         """Return the queue a request names by its URL; the host in it does not matter."""
         path = urlsplit(request.text("QueueUrl")).path
         return self._account.named(path.rsplit("/", 1)[-1])
@@ -45,12 +45,16 @@ class MessageActions:
         queue = self.queue(request)
         entries = request.entries("SendMessageBatchRequestEntry")
         size = sum(_entry_size(entry) for entry in entries)
-        if size > MAX_BYTES:
+        max_bytes = self._faults.max_bytes or MAX_BYTES
+        if size > max_bytes:
             raise SqsError(
                 "BatchRequestTooLong",
-                f"Batch requests cannot be longer than {MAX_BYTES} bytes. "
+                f"Batch requests cannot be longer than {max_bytes} bytes. "
                 f"You have sent {size} bytes.",
             )
+        refused = self._faults.refusal(entry.text("MessageBody") for entry in entries)
+        if refused is not None:
+            raise SqsError(refused, "A fault that was ordered.")
         now = time.time()
         return self._each("SendMessageBatch", entries, lambda entry: self._send(queue, entry, now))
 
@@ -108,8 +112,8 @@ class MessageActions:
         )
 
     async def _poll(
-        self, queue: Queue, limit: int, visibility_seconds: int, wait_seconds: int
-    ) -> list[Message]:
+        self, queue: StoredQueue, limit: int, visibility_seconds: int, wait_seconds: int
+    ) -> list[SqsMessage]:
         deadline = time.time() + wait_seconds
         while True:
             if queue.is_deleted:
@@ -145,7 +149,7 @@ class MessageActions:
                 failed.append(error.entry(entry_id))
         return {"Successful": successful, "Failed": failed}
 
-    def _send(self, queue: Queue, entry: Parameters, now: float) -> Answer:
+    def _send(self, queue: StoredQueue, entry: Parameters, now: float) -> Answer:
         message = _read_message(queue, entry, now)
         default_delay = queue.settings.seconds("DelaySeconds")
         delay = entry.integer("DelaySeconds", default_delay, 0, 900)
@@ -170,7 +174,7 @@ def _entry_size(entry: Parameters) -> int:
         return contents_size(body, {})
 
 
-def _read_message(queue: Queue, entry: Parameters, now: float) -> Message:
+def _read_message(queue: StoredQueue, entry: Parameters, now: float) -> SqsMessage:
     body = entry.optional_text("MessageBody") or ""
     check_body(body)
     attributes = entry.attributes("MessageAttributes")
@@ -183,7 +187,7 @@ def _read_message(queue: Queue, entry: Parameters, now: float) -> Message:
             f"{limit} bytes.",
         )
     trace = entry.attributes("MessageSystemAttributes").get("AWSTraceHeader", {})
-    return Message(
+    return SqsMessage(
         body=body,
         sent_at=now,
         attributes=attributes,
@@ -193,14 +197,14 @@ def _read_message(queue: Queue, entry: Parameters, now: float) -> Message:
     )
 
 
-def _group_id(queue: Queue, entry: Parameters) -> str | None:
+def _group_id(queue: StoredQueue, entry: Parameters) -> str | None:
     group_id = entry.optional_text("MessageGroupId")
     if queue.settings.is_fifo and not group_id:
         raise missing("MessageGroupId")
     return group_id
 
 
-def _deduplication_id(queue: Queue, entry: Parameters, body: str) -> str | None:
+def _deduplication_id(queue: StoredQueue, entry: Parameters, body: str) -> str | None:
     given = entry.optional_text("MessageDeduplicationId")
     if not queue.settings.is_fifo:
         if given is not None:
@@ -219,7 +223,7 @@ def _deduplication_id(queue: Queue, entry: Parameters, body: str) -> str | None:
     return given or hashlib.sha256(body.encode()).hexdigest()
 
 
-def _sent(queue: Queue, stored: Message, sent: Message) -> Answer:
+def _sent(queue: StoredQueue, stored: SqsMessage, sent: SqsMessage) -> Answer:
     answer: Answer = {"MessageId": stored.message_id, "MD5OfMessageBody": sent.body_md5}
     if sent.attributes:
         answer["MD5OfMessageAttributes"] = attributes_md5(sent.attributes)
@@ -231,7 +235,7 @@ def _sent(queue: Queue, stored: Message, sent: Message) -> Answer:
     return answer
 
 
-def _received(queue: Queue, message: Message, request: Parameters) -> Answer:
+def _received(queue: StoredQueue, message: SqsMessage, request: Parameters) -> Answer:
     answer: Answer = {
         "MessageId": message.message_id,
         "ReceiptHandle": queue.receipt_handle(message),
@@ -251,7 +255,7 @@ def _received(queue: Queue, message: Message, request: Parameters) -> Answer:
     return answer
 
 
-def _change_visibility(queue: Queue, entry: Parameters, now: float) -> Answer:
+def _change_visibility(queue: StoredQueue, entry: Parameters, now: float) -> Answer:
     handle = entry.text("ReceiptHandle")
     seconds = entry.required_integer("VisibilityTimeout", 0, MAX_VISIBILITY_SECONDS)
     queue.change_visibility(handle, seconds, now)

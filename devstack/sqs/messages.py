@@ -27,7 +27,7 @@ _sequence = itertools.count(18_849_496_460_467_696_128, 256)
 
 
 @dataclass(slots=True, eq=False)
-class Message:
+class SqsMessage:
     """A stored message; all times are seconds since the epoch."""
 
     body: str

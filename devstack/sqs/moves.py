@@ -9,7 +9,7 @@ from typing import Any
 
 from devstack.sqs.account import Account
 from devstack.sqs.errors import SqsError, invalid_value
-from devstack.sqs.queues import Queue, moved_copy
+from devstack.sqs.queues import StoredQueue, moved_copy
 
 _SLICE = 100
 
@@ -18,7 +18,7 @@ _SLICE = 100
 class MoveTask:
     """One task and its progress."""
 
-    source: Queue
+    source: StoredQueue
     destination_arn: str | None
     rate_per_second: int | None
     to_move: int
@@ -93,7 +93,7 @@ class MoveTasks:
         source = self._source(source_arn)
         return [task for task in reversed(self._tasks) if task.source is source][:limit]
 
-    def _source(self, source_arn: str) -> Queue:
+    def _source(self, source_arn: str) -> StoredQueue:
         source = self._account.by_arn(source_arn)
         if source is None:
             raise _not_found("sourceArn")

@@ -1,17 +1,17 @@
-"""Waking those who wait for a message."""
+"""Wakes the requests that wait for a message."""
 
 import asyncio
 from collections import deque
 
 
 class Doorbell:
-    """Each ring wakes at most one waiter; a ring with nobody waiting is forgotten."""
+    """Each ring wakes at most one waiter; without a waiter it has no effect."""
 
     def __init__(self) -> None:
         self._waiters: deque[asyncio.Future[None]] = deque()
 
     def ring(self) -> None:
-        """Wake the longest waiting."""
+        """Wake the waiter that has waited longest."""
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():
@@ -19,7 +19,7 @@ class Doorbell:
                 return
 
     def ring_all(self) -> None:
-        """Wake everyone."""
+        """Wake every waiter."""
         for _ in range(len(self._waiters)):
             self.ring()
 

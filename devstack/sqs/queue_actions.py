@@ -10,7 +10,7 @@ from devstack.sqs.errors import SqsError, missing
 from devstack.sqs.message_actions import MessageActions
 from devstack.sqs.moves import MoveTasks
 from devstack.sqs.parameters import Parameters
-from devstack.sqs.queues import Queue
+from devstack.sqs.queues import StoredQueue
 
 Answer = dict[str, Any]
 
@@ -142,11 +142,11 @@ class QueueActions:
         return {"ApproximateNumberOfMessagesMoved": moved}
 
 
-def _url(queue: Queue, base_url: str) -> str:
+def _url(queue: StoredQueue, base_url: str) -> str:
     return f"{base_url}/{ACCOUNT_ID}/{queue.name}"
 
 
-def _page(queues: list[Queue], request: Parameters) -> tuple[list[Queue], Answer]:
+def _page(queues: list[StoredQueue], request: Parameters) -> tuple[list[StoredQueue], Answer]:
     limit = request.integer("MaxResults", 1000, 1, 1000)
     token = request.optional_text("NextToken") or "0"
     if not token.isdigit():
@@ -156,7 +156,7 @@ def _page(queues: list[Queue], request: Parameters) -> tuple[list[Queue], Answer
     return queues[start : start + limit], {"NextToken": str(start + limit)} if is_more else {}
 
 
-def _described(queue: Queue, now: float) -> dict[str, str]:
+def _described(queue: StoredQueue, now: float) -> dict[str, str]:
     found = queue.settings.shown()
     found |= {name: str(count) for name, count in queue.counts(now).items()}
     found |= {

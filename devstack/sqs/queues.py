@@ -11,23 +11,23 @@ from collections.abc import Callable
 from typing import Final
 
 from devstack.sqs.errors import SqsError, invalid_value
-from devstack.sqs.messages import Message
+from devstack.sqs.messages import SqsMessage
 from devstack.sqs.ordering import AnyOrder, GroupOrder, Ordering
 from devstack.sqs.polling import Doorbell
-from devstack.sqs.settings import QueueSettings
+from devstack.sqs.settings import SqsQueueSettings
 
 MAX_IN_FLIGHT: Final = 120_000
 MAX_VISIBILITY_SECONDS: Final = 43_200
 _DEDUPLICATION_SECONDS = 300.0
 
-Bury = Callable[[Message, float], bool]
+DeadLetter = Callable[[SqsMessage, float], bool]
 """Moves a message to the dead-letter queue; False when there is none to take it."""
 
 
-class Queue:
+class StoredQueue:
     """A standard or FIFO queue in memory; every operation is O(log n) or better, amortised."""
 
-    def __init__(self, name: str, arn: str, settings: QueueSettings, now: float) -> None:
+    def __init__(self, name: str, arn: str, settings: SqsQueueSettings, now: float) -> None:
         self.name = name
         self.arn = arn
         self.settings = settings
@@ -38,15 +38,15 @@ class Queue:
         self.is_deleted = False
         self._token = secrets.token_hex(4)
         self._tie = itertools.count()
-        self._duplicates: dict[str, tuple[float, Message]] = {}
+        self._duplicates: dict[str, tuple[float, SqsMessage]] = {}
         self._duplicate_ages: deque[tuple[float, str]] = deque()
         self._empty()
 
     def _empty(self) -> None:
-        self._stored: OrderedDict[str, Message] = OrderedDict()
-        self._in_flight: dict[str, Message] = {}
-        self._delayed: dict[str, Message] = {}
-        self._due: list[tuple[float, int, Message]] = []
+        self._stored: OrderedDict[str, SqsMessage] = OrderedDict()
+        self._in_flight: dict[str, SqsMessage] = {}
+        self._delayed: dict[str, SqsMessage] = {}
+        self._due: list[tuple[float, int, SqsMessage]] = []
         self._order: Ordering = GroupOrder() if self.settings.is_fifo else AnyOrder()
 
     def counts(self, now: float) -> dict[str, int]:
@@ -64,7 +64,7 @@ class Queue:
         """Whether so many messages are in flight that no more are handed out."""
         return len(self._in_flight) >= MAX_IN_FLIGHT
 
-    def original_of(self, message: Message, now: float) -> Message | None:
+    def original_of(self, message: SqsMessage, now: float) -> SqsMessage | None:
         """Return the message this one repeats within five minutes, else remember it."""
         if message.deduplication_id is None:
             return None
@@ -80,7 +80,7 @@ class Queue:
         self._duplicate_ages.append((expires_at, key))
         return None
 
-    def put(self, message: Message, now: float, delay_seconds: float = 0) -> None:
+    def put(self, message: SqsMessage, now: float, delay_seconds: float = 0) -> None:
         """Store a message, ready at once or after the delay."""
         self._stored[message.message_id] = message
         if delay_seconds <= 0:
@@ -93,18 +93,18 @@ class Queue:
         self.bell.ring()
 
     def receive(
-        self, now: float, limit: int, visibility_seconds: float, bury: Bury
-    ) -> list[Message]:
-        """Hand out up to `limit` messages; ones received too often are buried instead."""
+        self, now: float, limit: int, visibility_seconds: float, dead_letter: DeadLetter
+    ) -> list[SqsMessage]:
+        """Return up to `limit` messages; those received too often are dead-lettered instead."""
         self._settle(now)
-        taken: list[Message] = []
+        taken: list[SqsMessage] = []
         limit = min(limit, MAX_IN_FLIGHT - len(self._in_flight))
         while len(taken) < limit:
             message = self._order.take()
             if message is None:
                 break
             is_gone = not message.is_stored or self._has_expired(message, now)
-            if is_gone or (self._is_dead(message) and bury(message, now)):
+            if is_gone or (self._is_dead_letter(message) and dead_letter(message, now)):
                 self._drop(message)
             else:
                 taken.append(message)
@@ -113,7 +113,7 @@ class Queue:
             self._hand_out(message, now, visibility_seconds)
         return taken
 
-    def receipt_handle(self, message: Message) -> str:
+    def receipt_handle(self, message: SqsMessage) -> str:
         """Return the handle of the message's latest receive."""
         text = f"{self._token}/{message.message_id}/{message.receipt_nonce}"
         return base64.b64encode(text.encode()).decode()
@@ -158,7 +158,7 @@ class Queue:
             heapq.heappop(self._due)
         return self._due[0][0] if self._due else None
 
-    def take_for_move(self, now: float) -> Message | None:
+    def take_for_move(self, now: float) -> SqsMessage | None:
         """Remove and return one ready message without counting a receive."""
         self._settle(now)
         while (message := self._order.take()) is not None:
@@ -184,24 +184,24 @@ class Queue:
                 break
             self._drop(oldest)
 
-    def _is_current(self, entry: tuple[float, int, Message]) -> bool:
+    def _is_current(self, entry: tuple[float, int, SqsMessage]) -> bool:
         at, _, message = entry
         key = message.message_id
         waits = key in self._in_flight or key in self._delayed
         return message.is_stored and waits and message.visible_at == at
 
-    def _is_dead(self, message: Message) -> bool:
+    def _is_dead_letter(self, message: SqsMessage) -> bool:
         redrive = self.settings.redrive
         return redrive is not None and message.receives >= redrive.max_receives
 
-    def _has_expired(self, message: Message, now: float) -> bool:
+    def _has_expired(self, message: SqsMessage, now: float) -> bool:
         return now - message.enqueued_at >= self.settings.seconds("MessageRetentionPeriod")
 
-    def _make_ready(self, message: Message) -> None:
+    def _make_ready(self, message: SqsMessage) -> None:
         self._order.push(message)
         self.bell.ring()
 
-    def _hand_out(self, message: Message, now: float, visibility_seconds: float) -> None:
+    def _hand_out(self, message: SqsMessage, now: float, visibility_seconds: float) -> None:
         message.receives += 1
         message.receipt_nonce = secrets.token_hex(8)
         if message.first_received_at is None:
@@ -210,13 +210,13 @@ class Queue:
         message.visible_at = now + visibility_seconds
         heapq.heappush(self._due, (message.visible_at, next(self._tie), message))
 
-    def _return(self, message: Message) -> None:
+    def _return(self, message: SqsMessage) -> None:
         del self._in_flight[message.message_id]
         self._order.push(message)
         self._order.release(message)
         self.bell.ring()
 
-    def _drop(self, message: Message) -> None:
+    def _drop(self, message: SqsMessage) -> None:
         message.is_stored = False
         self._stored.pop(message.message_id, None)
         self._delayed.pop(message.message_id, None)
@@ -225,7 +225,7 @@ class Queue:
             if self.settings.is_fifo:
                 self.bell.ring()
 
-    def _find(self, receipt_handle: str) -> tuple[Message | None, bool]:
+    def _find(self, receipt_handle: str) -> tuple[SqsMessage | None, bool]:
         try:
             decoded = base64.b64decode(receipt_handle, validate=True).decode()
             token, message_id, nonce = decoded.split("/")
@@ -237,7 +237,7 @@ class Queue:
         return message, message is not None and message.receipt_nonce == nonce
 
 
-def buried_copy(message: Message, source_arn: str) -> Message:
+def dead_letter_copy(message: SqsMessage, source_arn: str) -> SqsMessage:
     """Return the message as it appears in a dead-letter queue: same id, age and counts."""
     return dataclasses.replace(
         message,
@@ -249,9 +249,9 @@ def buried_copy(message: Message, source_arn: str) -> Message:
     )
 
 
-def moved_copy(message: Message, now: float) -> Message:
+def moved_copy(message: SqsMessage, now: float) -> SqsMessage:
     """Return the message as a move task sends it on: new id, new age, never received."""
-    return Message(
+    return SqsMessage(
         body=message.body,
         sent_at=now,
         attributes=message.attributes,

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from devstack.sqs.account import Account
 from devstack.sqs.errors import SqsError
-from devstack.sqs.faults import Faults
+from devstack.sqs.faults import SqsFaults
 from devstack.sqs.message_actions import MessageActions
 from devstack.sqs.moves import MoveTasks
 from devstack.sqs.parameters import Parameters
@@ -32,7 +32,7 @@ class SqsServer:
 
     def __init__(self, host: str, port: int, region: str) -> None:
         account = Account(region)
-        self.faults = Faults()
+        self.faults = SqsFaults()
         messages = MessageActions(account, self.faults)
         self._actions = _table(messages, QueueActions(account, messages, MoveTasks(account)))
         self._socket = socket.create_server((host, port), backlog=1024)
@@ -87,6 +87,11 @@ class SqsServer:
             str(wanted["action"]),
             requests=int(wanted.get("requests", 0)),
             entries=int(wanted.get("entries", 0)),
+        )
+        self.faults.refuse(
+            max_bytes=wanted.get("max_bytes"),
+            text=str(wanted.get("refused_text", "")),
+            code=str(wanted.get("refused_code", "InvalidMessageContents")),
         )
         return web.Response(status=204)
 

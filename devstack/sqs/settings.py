@@ -48,7 +48,7 @@ class Redrive:
 
 
 @dataclass(slots=True)
-class QueueSettings:
+class SqsQueueSettings:
     """The attributes as given, with typed access to the ones that steer behaviour."""
 
     given: dict[str, str] = field(default_factory=dict)

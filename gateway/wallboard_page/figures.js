@@ -139,6 +139,7 @@ export class Figures {
       conversions: new Figure(today, "Conversions", "large"),
       prevented: new Figure(today, "Wrong calls prevented"),
       missed: new Figure(today, "Callbacks missed"),
+      unreported: new Figure(today, "Calls without a report"),
     };
     const agents = at("agents");
     this.#agents = {
@@ -188,6 +189,7 @@ export class Figures {
     const wrapping = agents?.wrap_up ? `${count(agents.wrap_up)} wrapping up` : "";
     this.#agents.on_call.show(count(agents?.on_call), { note: wrapping });
     this.#listAgents(agents);
+    put(at("unreported"), unreportedWords(agents?.unreported ?? []));
     this.#away("queues", "Queues and today's figures", unavailable.queues);
     this.#away("agents", "Agents", unavailable.agents);
   }
@@ -198,6 +200,8 @@ export class Figures {
     this.#today.conversions.show(count(conversions));
     this.#today.prevented.show(count(figures?.wrong_calls_prevented_today));
     this.#today.missed.show(count(missed), warning(missed > 0, "for a supervisor"));
+    const unreported = figures?.unreported_calls_today;
+    this.#today.unreported.show(count(unreported), warning(unreported > 0, "not in Calls"));
   }
 
   #showOutcomes(outcomes) {
@@ -230,9 +234,9 @@ export class Figures {
       );
       return item;
     });
-    if (agents && agents.present === 0) items.push(made("li", "nobody", "Nobody is present"));
+    if (agents && agents.present === 0) items.push(made("li", "note", "No agent is present"));
     const more = (agents?.present ?? 0) - shown.length;
-    if (more > 0) items.push(made("li", "nobody", `and ${count(more)} more`));
+    if (more > 0) items.push(made("li", "note", `and ${count(more)} more`));
     at("agent-list").replaceChildren(...items);
   }
 
@@ -333,6 +337,13 @@ function longestFirst(agents) {
   return agents.toSorted((one, other) =>
     order.indexOf(one.presence) - order.indexOf(other.presence) ||
     (one.since ?? "~").localeCompare(other.since ?? "~"));
+}
+
+function unreportedWords(agents) {
+  const shown = agents.slice(0, MOST_SHOWN).map((each) => `${each.agent_id} ${count(each.calls)}`);
+  const more = agents.length - shown.length;
+  if (more > 0) shown.push(`and ${count(more)} more agents`);
+  return shown.length > 0 ? `Calls without a report: ${shown.join(", ")}` : "";
 }
 
 function warning(isOn, note) {

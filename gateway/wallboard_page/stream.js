@@ -7,6 +7,14 @@ const NAMES = ["wallboard", "pipeline", "history"];
 
 export class SignedOut extends Error {}
 
+class TicketRefused extends Error {
+  constructor(answer) {
+    super(`ticket refused: ${answer.status}`);
+    // Screens that are refused together are not to come back together.
+    this.askedMs = Number(answer.headers.get("retry-after")) * 1000 * (1 + Math.random()) || 0;
+  }
+}
+
 export class Stream {
   #token;
   #on;
@@ -28,7 +36,7 @@ export class Stream {
       if (!this.#stopped) this.#listen(ticket);
     } catch (error) {
       if (error instanceof SignedOut) this.#refuse(error.message);
-      else this.#comeBack();
+      else this.#comeBack(error.askedMs);
     }
   }
 
@@ -48,7 +56,7 @@ export class Stream {
       throw new SignedOut("The token is not valid, or it has expired.");
     }
     if (answer.status === 403) throw new SignedOut("This token does not open the wallboard.");
-    if (!answer.ok) throw new Error(`ticket refused: ${answer.status}`);
+    if (!answer.ok) throw new TicketRefused(answer);
     return (await answer.json()).ticket;
   }
 

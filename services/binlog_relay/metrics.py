@@ -1,13 +1,15 @@
-"""What an operator asks the relay first: is it reading, how far behind, what went wrong."""
+"""The relay's metrics: whether it reads, how far it is behind, and what failed."""
 
 from prometheus_client import Counter, Gauge, Histogram
 
-IS_ACTIVE = Gauge("dialler_relay_active", "1 for the copy that reads the binlog, 0 for a standby.")
+IS_ACTIVE = Gauge(
+    "dialler_relay_active", "1 for the replica that reads the binlog, 0 for a standby."
+)
 RECORDS = Counter("dialler_relay_records", "Row and control records published.")
 MESSAGES = Counter("dialler_relay_messages", "SQS messages published.")
 HEARTBEATS = Counter(
     "dialler_relay_heartbeats",
-    "Heartbeats published: the binlog is heard, and everything read before is in SQS.",
+    "Heartbeats published: the binlog is read, and everything read before is in SQS.",
 )
 SEND_FAILURES = Counter(
     "dialler_relay_send_failures", "Failed requests and batch entries, by code.", ("code",)
@@ -22,13 +24,19 @@ COMMIT_LAG_SECONDS = Gauge(
     "Age of the newest published change when SQS had it; whole seconds on MariaDB.",
 )
 GAPS = Counter(
-    "dialler_relay_gaps", "Times changes could not be followed row by row, by reason.", ("reason",)
+    "dialler_relay_gaps",
+    "Times that changes could not be followed row by row, by reason.",
+    ("reason",),
 )
 STREAM_ENDS = Counter(
     "dialler_relay_stream_ends",
-    "Times reading the binlog ended and began again, by cause.",
+    "Times that reading the binlog ended and began again, by cause.",
     ("cause",),
 )
 REPAIR_IS_WANTED = Gauge(
     "dialler_relay_repair_wanted", "1 while the reconciler has not yet accepted a full run."
+)
+SOURCE_IS_UNFIT = Gauge(
+    "dialler_relay_source_unfit",
+    "1 while the source's settings lose changes, or no change can come into its binlog.",
 )

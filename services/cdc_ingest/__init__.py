@@ -1,6 +1,6 @@
-"""Reads change messages from SQS and has the people they concern refreshed and their facts applied.
+"""Reads change messages from SQS, has user_context read the people they concern, and applies them.
 
-Owns the way from a message in any change format to the people it concerns, and the dead-letter
-queue of what cannot be understood. Keeps nothing of its own and never reads the main app: a change
-only says whom to refresh, never what a value is.
+Owns the decoding of messages in every change format, the mapping from a changed row to the people
+it concerns, and the dead-letter queue. Stores nothing and never reads the main app: a message says
+whose facts to read again, never what a value is.
 """

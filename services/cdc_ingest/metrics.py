@@ -1,16 +1,19 @@
-"""What the ingest counts, for Prometheus and for GetStatus alike."""
+"""The counts of the ingest, for Prometheus and for GetStatus."""
 
+import math
+from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from services.cdc_ingest.domain.horizon import Horizon
-from services.cdc_ingest.domain.latency import LatencySummary, LatestLatencies
-from services.cdc_ingest.domain.messages import Arrival, ChangeTimes
+from servicekit.clock import Clock
+from services.cdc_ingest.domain.formats.records import Kind
+from services.cdc_ingest.domain.messages import Arrival, ChangeTimes, ClockSkew
 from services.cdc_ingest.domain.people import Demand
-from services.cdc_ingest.domain.records import Kind
-from services.cdc_ingest.domain.staleness import Verdict
+from services.cdc_ingest.domain.staleness import ReadingVerdict
+from services.cdc_ingest.domain.watermark import Watermark
 
 _MESSAGES = Counter(
     "dialler_cdc_ingest_messages",
@@ -20,10 +23,15 @@ _MESSAGES = Counter(
 _RECORDS = Counter(
     "dialler_cdc_ingest_records",
     "What was found in messages, by format and kind: row, foreign (of a table not followed), "
-    "lost_track, unreadable, envelope (what others came in), and kinds that concern nobody.",
+    "ownerless (whose owner is 0 or less), lost_track, unreadable, envelope (what others came in), "
+    "and kinds that concern no person.",
     ("format", "kind"),
 )
-# Looking a child up by its label costs more than counting.
+# An alert uses the increase of these series: each must exist before its first count.
+for _form in ("dms", "debezium", "maxwell", "dms_csv", "dms_parquet"):
+    for _kind in (Kind.ROW, Kind.FOREIGN, Kind.OWNERLESS):
+        _RECORDS.labels(_form, _kind.value)
+# Looking up a child by its label costs more than the count.
 _RECEIVED, _DONE = _MESSAGES.labels("received"), _MESSAGES.labels("done")
 _USERS = Counter("dialler_cdc_ingest_users_refreshed", "People refreshed and applied.")
 _BATCH = Histogram(
@@ -48,12 +56,14 @@ _READINGS = Counter(
     "doubtful (neither the change nor what was before), stale (what was before).",
     ("verdict",),
 )
-_VERDICTS = {verdict: _READINGS.labels(verdict.name.lower()) for verdict in Verdict}
+_VERDICTS = {verdict: _READINGS.labels(verdict.name.lower()) for verdict in ReadingVerdict}
 _HELD = Gauge("dialler_cdc_ingest_messages_in_flight", "Messages held, reserved places included.")
 _WAITING = Gauge(
     "dialler_cdc_ingest_waiting", "People and rows waiting to be refreshed, by lane.", ("lane",)
 )
-_AWAY = Gauge("dialler_cdc_ingest_downstream_away", "1 while user_context or queue cannot be used.")
+_UNAVAILABLE = Gauge(
+    "dialler_cdc_ingest_downstream_away", "1 while user_context or queue cannot be used."
+)
 _ALARM = Gauge(
     "dialler_cdc_ingest_dead_letter_alarm",
     "1 after too many dead letters within a minute: nothing is received until an operator says so.",
@@ -69,6 +79,10 @@ _APPLIED = Gauge(
     "dialler_cdc_ingest_applied_through_timestamp_seconds",
     "All that was committed before this moment and received has been applied; 0 when not known.",
 )
+_AHEAD = Gauge(
+    "dialler_cdc_ingest_capture_ahead_seconds",
+    "By how much the worst message of the last ten minutes was captured after its receipt.",
+)
 _BACKLOG = Gauge(
     "dialler_cdc_ingest_backlog_messages",
     "Messages waiting in the change queue, by SQS's estimate.",
@@ -79,7 +93,35 @@ _DEAD_LETTERS = Gauge(
 _RECEIVE_ERRORS = Counter("dialler_cdc_ingest_receive_errors", "Polls that SQS did not answer.")
 
 
-class Ledger:
+@dataclass(frozen=True, slots=True)
+class LatencySummary:
+    """Over `count` measurements; zeros when there are none."""
+
+    count: int
+    p50_seconds: float
+    p99_seconds: float
+
+
+class LatestLatencies:
+    """The latest `size` measurements."""
+
+    def __init__(self, size: int = 1000) -> None:
+        self._seconds: deque[float] = deque(maxlen=size)
+
+    def add(self, seconds: float) -> None:
+        """Add a measurement; a negative one, of clocks that disagree, counts as 0."""
+        self._seconds.append(max(0.0, seconds))
+
+    def summary(self) -> LatencySummary:
+        """Return the nearest-rank percentiles."""
+        ranked = sorted(self._seconds)
+        if not ranked:
+            return LatencySummary(0, 0.0, 0.0)
+        p50, p99 = (ranked[max(0, math.ceil(share * len(ranked)) - 1)] for share in (0.5, 0.99))
+        return LatencySummary(len(ranked), p50, p99)
+
+
+class PipelineMetrics:
     """Counts since the process started. Used from the event loop only."""
 
     def __init__(self) -> None:
@@ -92,13 +134,15 @@ class Ledger:
         self.users_refreshed = 0
         self.readings_stale = 0
         self.last_captured_at: datetime | None = None
-        self._latencies = LatestLatencies()
+        self.skew = ClockSkew()
+        self.latencies = LatestLatencies()
         self._kinds: dict[tuple[str, Kind], Counter] = {}
 
     def arrived(self, arrivals: Sequence[Arrival]) -> None:
         """Count messages received and the records in them."""
         total = Demand()
         for arrival in arrivals:
+            self.skew.note(arrival.times.ahead, arrival.times.received_at)
             for which, count in arrival.demand.counts.items():
                 total.counts[which] += count
         self.received += len(arrivals)
@@ -112,20 +156,20 @@ class Ledger:
             counter.inc(count)
 
     def deleted(self) -> None:
-        """Count a message done with."""
+        """Count a message that was deleted after its work."""
         self.done += 1
         _DONE.inc()
 
     def not_deleted(self) -> None:
-        """Count a message that is done with and will come again nevertheless."""
+        """Count a message whose work is done and which could not be deleted."""
         _MESSAGES.labels("undeleted").inc()
 
     def put_back(self) -> None:
-        """Count a message left to a later try."""
+        """Count a message put back for a later try."""
         self.retried += 1
         _MESSAGES.labels("retried").inc()
 
-    def buried(self) -> None:
+    def dead_lettered(self) -> None:
         """Count a message sent to the dead-letter queue."""
         self.dead += 1
         _MESSAGES.labels("dead").inc()
@@ -147,30 +191,26 @@ class Ledger:
             _CAPTURE.observe(_seconds(times.committed_at, captured_at))
         _TRANSPORT.observe(_seconds(captured_at, times.received_at))
         _TOTAL.observe(_seconds(captured_at, applied_at))
-        self._latencies.add(_seconds(captured_at, applied_at))
+        self.latencies.add(_seconds(captured_at, applied_at))
         self.last_captured_at = max(captured_at, self.last_captured_at or captured_at)
 
-    def judged(self, verdicts: Mapping[Verdict, int]) -> None:
-        """Count what readings said about messages."""
+    def judged(self, verdicts: Mapping[ReadingVerdict, int]) -> None:
+        """Count the verdicts on readings."""
         for verdict, count in verdicts.items():
             _VERDICTS[verdict].inc(count)
-        self.readings_stale += verdicts.get(Verdict.STALE, 0)
+        self.readings_stale += verdicts.get(ReadingVerdict.STALE, 0)
 
     def full_run_wanted(self) -> None:
         """Count a loss of track."""
         _FULL_RUNS.inc()
 
-    def downstream(self, *, is_away: bool) -> None:
-        """Show whether those who do the work are away."""
-        _AWAY.set(is_away)
+    def downstream(self, *, is_unavailable: bool) -> None:
+        """Show whether user_context or queue is unavailable."""
+        _UNAVAILABLE.set(is_unavailable)
 
     def dead_letter_alarm(self, *, is_on: bool) -> None:
-        """Show whether there have been too many dead letters."""
+        """Show whether the dead-letter alarm is on."""
         _ALARM.set(is_on)
-
-    def change_latency(self) -> LatencySummary:
-        """Return capture to applied over the latest people."""
-        return self._latencies.summary()
 
 
 def waiting(lane: str, keys: int) -> None:
@@ -185,19 +225,24 @@ def depths(backlog: int, dead_letters: int) -> None:
 
 
 def receive_failed() -> None:
-    """Count a poll that failed; from any thread."""
+    """Count a poll that failed; may be called from any thread."""
     _RECEIVE_ERRORS.inc()
 
 
 def held(messages: int) -> None:
-    """Show how many messages are held; from any thread."""
+    """Show how many messages are in flight; may be called from any thread."""
     _HELD.set(messages)
 
 
-def show_horizon(horizon: Horizon) -> None:
-    """Show how far the changes have been applied, as of each scrape."""
-    _ALIVE.set_function(lambda: _timestamp(horizon.alive_at))
-    _APPLIED.set_function(lambda: _timestamp(horizon.applied_through))
+def show_watermark(watermark: Watermark) -> None:
+    """Show the watermark, computed at each scrape."""
+    _ALIVE.set_function(lambda: _timestamp(watermark.alive_at))
+    _APPLIED.set_function(lambda: _timestamp(watermark.applied_through))
+
+
+def show_skew(skew: ClockSkew, clock: Clock) -> None:
+    """Show how far capture clocks run ahead, computed at each scrape."""
+    _AHEAD.set_function(lambda: skew.ahead(clock.now()).total_seconds())
 
 
 def _timestamp(moment: datetime | None) -> float:

@@ -1,25 +1,26 @@
-"""CdcIngestService: what operators ask of this process."""
+"""The RPCs of CdcIngestService, for operators."""
 
 import asyncio
 import logging
-from datetime import datetime
 from typing import Any
 
 import grpc.aio
 from dialler.cdc_ingest.v1 import cdc_ingest_pb2, cdc_ingest_pb2_grpc
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from servicekit import telemetry
+from servicekit.clock import Clock
 from servicekit.errors import InvalidArgument, Unavailable
-from services.cdc_ingest.dead_letters import DeadLetters
+from servicekit.paging import page_size
 from services.cdc_ingest.domain.backlog import Lane
 from services.cdc_ingest.domain.dead_letters import DeadLetter, Selection
-from services.cdc_ingest.domain.horizon import Horizon
-from services.cdc_ingest.intake import Intake, Stop
-from services.cdc_ingest.metrics import Ledger
-from services.cdc_ingest.pause import Pause
-from services.cdc_ingest.store import QueueDepths, SqsStore
-from services.cdc_ingest.worker import Pipeline
+from services.cdc_ingest.domain.watermark import Watermark
+from services.cdc_ingest.metrics import PipelineMetrics
+from services.cdc_ingest.refresh.pipeline import RefreshPipeline
+from services.cdc_ingest.refresh.upstreams import timestamp
+from services.cdc_ingest.sqs.dead_letters import DeadLetterQueue
+from services.cdc_ingest.sqs.pause import Pause
+from services.cdc_ingest.sqs.queue import QueueDepths, SqsStore
+from services.cdc_ingest.sqs.receive_gate import CloseReason, ReceiveGate
 
 _log = logging.getLogger(__name__)
 
@@ -30,43 +31,45 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class CdcIngestServicer(cdc_ingest_pb2_grpc.CdcIngestServiceServicer):
-    """Answers from the ledger; only the depths of the queues are asked of SQS."""
+    """Answers from the metrics of this process; only the depths of the queues come from SQS."""
 
     def __init__(
         self,
         store: SqsStore,
-        intake: Intake,
-        ledger: Ledger,
-        horizon: Horizon,
-        pipeline: Pipeline,
-        dead_letters: DeadLetters,
+        gate: ReceiveGate,
+        pipeline_metrics: PipelineMetrics,
+        watermark: Watermark,
+        pipeline: RefreshPipeline,
+        dead_letters: DeadLetterQueue,
         pause: Pause,
+        clock: Clock,
     ) -> None:
         self._store = store
-        self._intake = intake
-        self._ledger = ledger
-        self._horizon = horizon
+        self._gate = gate
+        self._metrics = pipeline_metrics
+        self._watermark = watermark
         self._pipeline = pipeline
         self._dead_letters = dead_letters
         self._pause = pause
+        self._clock = clock
         self._depths = QueueDepths(0, 0)
 
     async def GetStatus(
         self, request: cdc_ingest_pb2.GetStatusRequest, context: Context
     ) -> cdc_ingest_pb2.GetStatusResponse:
-        """Return the counts; depths are the last known while SQS does not tell them."""
+        """Return the counts; while SQS does not answer, the depths are the last known."""
         depths = await self._current_depths()
-        ledger = self._ledger
-        latency = ledger.change_latency()
-        response = cdc_ingest_pb2.GetStatusResponse(
-            paused=self._intake.is_stopped(Stop.OPERATOR),
-            messages_received=ledger.received,
-            messages_done=ledger.done,
-            messages_retried=ledger.retried,
-            messages_dead=ledger.dead,
-            records=ledger.records,
-            users_refreshed=ledger.users_refreshed,
-            records_ignored=ledger.records_ignored,
+        counts = self._metrics
+        latency = counts.latencies.summary()
+        return cdc_ingest_pb2.GetStatusResponse(
+            paused=self._gate.is_closed_for(CloseReason.OPERATOR),
+            messages_received=counts.received,
+            messages_done=counts.done,
+            messages_retried=counts.retried,
+            messages_dead=counts.dead,
+            records=counts.records,
+            users_refreshed=counts.users_refreshed,
+            records_ignored=counts.records_ignored,
             change_latency=cdc_ingest_pb2.LatencySummary(
                 count=latency.count,
                 p50_seconds=latency.p50_seconds,
@@ -74,42 +77,38 @@ class CdcIngestServicer(cdc_ingest_pb2_grpc.CdcIngestServiceServicer):
             ),
             backlog_messages=depths.backlog,
             dead_letter_messages=depths.dead_letter,
-            downstream_away=self._intake.is_stopped(Stop.DOWNSTREAM),
-            dead_letter_alarm=self._intake.is_stopped(Stop.DEAD_LETTERS),
-            messages_held=max(0, self._intake.messages),
+            downstream_unavailable=self._gate.is_closed_for(CloseReason.DOWNSTREAM),
+            dead_letter_alarm=self._gate.is_closed_for(CloseReason.DEAD_LETTERS),
+            messages_held=max(0, self._gate.messages),
             waiting_fresh=self._pipeline.waiting(Lane.FRESH),
             waiting_bulk=self._pipeline.waiting(Lane.BULK),
-            readings_stale=ledger.readings_stale,
+            readings_stale=counts.readings_stale,
+            capture_ahead_seconds=counts.skew.ahead(self._clock.now()).total_seconds(),
+            last_captured_at=timestamp(counts.last_captured_at),
+            capture_alive_at=timestamp(self._watermark.alive_at),
+            applied_through=timestamp(self._watermark.applied_through),
         )
-        for field, moment in (
-            (response.last_captured_at, ledger.last_captured_at),
-            (response.capture_alive_at, self._horizon.alive_at),
-            (response.applied_through, self._horizon.applied_through),
-        ):
-            if moment is not None:
-                field.FromDatetime(moment)
-        return response
 
     async def PauseIngest(
         self, request: cdc_ingest_pb2.PauseIngestRequest, context: Context
     ) -> cdc_ingest_pb2.PauseIngestResponse:
-        """Pause; a poll under way may still bring messages, which go straight back."""
+        """Pause; messages of a poll under way go back to SQS at once."""
         await self._pause.begin()
         return cdc_ingest_pb2.PauseIngestResponse()
 
     async def ResumeIngest(
         self, request: cdc_ingest_pb2.ResumeIngestRequest, context: Context
     ) -> cdc_ingest_pb2.ResumeIngestResponse:
-        """End the pause, or the one that an alarm about dead letters began."""
+        """Resume after a pause or a dead-letter alarm."""
         await self._pause.end()
         return cdc_ingest_pb2.ResumeIngestResponse()
 
     async def ListDeadLetters(
         self, request: cdc_ingest_pb2.ListDeadLettersRequest, context: Context
     ) -> cdc_ingest_pb2.ListDeadLettersResponse:
-        """Return what lies in the dead-letter queue, without the bodies."""
-        limit = min(request.page_size or _PAGE_SIZE, _MAX_PAGE_SIZE)
-        letters = await self._dead_letters.look(limit)
+        """Return the dead letters without their bodies."""
+        limit = page_size(request.page_size, default=_PAGE_SIZE, largest=_MAX_PAGE_SIZE)
+        letters = await self._dead_letters.list_letters(limit)
         depths = await self._current_depths()
         return cdc_ingest_pb2.ListDeadLettersResponse(
             dead_letters=[self._letter(each) for each in letters],
@@ -119,17 +118,32 @@ class CdcIngestServicer(cdc_ingest_pb2_grpc.CdcIngestServiceServicer):
     async def RedriveDeadLetters(
         self, request: cdc_ingest_pb2.RedriveDeadLettersRequest, context: Context
     ) -> cdc_ingest_pb2.RedriveDeadLettersResponse:
-        """Send dead letters again, or tell which would be."""
-        selection = Selection(frozenset(request.message_ids), request.reason)
-        if request.all == (selection != Selection()):
-            raise InvalidArgument("SELECTION_UNCLEAR", "name message ids or a reason, or say all")
-        look = await self._dead_letters.redrive(selection, validate_only=request.validate_only)
+        """Send dead letters again, or return which ones would be sent."""
+        search = await self._dead_letters.redrive(
+            _selection(request), validate_only=request.validate_only
+        )
         return cdc_ingest_pb2.RedriveDeadLettersResponse(
-            matched=look.matched,
-            sent=look.sent,
-            failed=0 if request.validate_only else look.matched - look.sent,
-            complete=look.is_complete,
-            dead_letters=[self._letter(each) for each in look.letters],
+            matched=search.matched,
+            sent=search.done,
+            failed=0 if request.validate_only else search.matched - search.done,
+            complete=search.is_complete,
+            dead_letters=[self._letter(each) for each in search.letters],
+        )
+
+    async def DiscardDeadLetters(
+        self, request: cdc_ingest_pb2.DiscardDeadLettersRequest, context: Context
+    ) -> cdc_ingest_pb2.DiscardDeadLettersResponse:
+        """Ask for a full run and delete dead letters, or return which ones would be deleted."""
+        search = await self._dead_letters.discard(
+            _selection(request), request.actor_id, validate_only=request.validate_only
+        )
+        return cdc_ingest_pb2.DiscardDeadLettersResponse(
+            matched=search.matched,
+            discarded=search.done,
+            failed=0 if request.validate_only else search.matched - search.done,
+            complete=search.is_complete,
+            full_run_asked=search.is_full_run_asked,
+            dead_letters=[self._letter(each) for each in search.letters],
         )
 
     def _letter(self, letter: DeadLetter) -> cdc_ingest_pb2.DeadLetter:
@@ -137,8 +151,8 @@ class CdcIngestServicer(cdc_ingest_pb2_grpc.CdcIngestServiceServicer):
         return cdc_ingest_pb2.DeadLetter(
             message_id=letter.message_id,
             reason=letter.reason,
-            first_seen_at=_timestamp(letter.first_seen_at),
-            dead_at=_timestamp(letter.dead_at),
+            first_seen_at=timestamp(letter.first_seen_at),
+            dead_lettered_at=timestamp(letter.dead_lettered_at),
             receive_count=letter.receive_count,
             trace_id=trace.traceparent.split("-")[1] if trace else "",
             size_bytes=len(letter.body.encode()),
@@ -153,9 +167,10 @@ class CdcIngestServicer(cdc_ingest_pb2_grpc.CdcIngestServiceServicer):
         return self._depths
 
 
-def _timestamp(moment: datetime | None) -> Timestamp | None:
-    if moment is None:
-        return None
-    timestamp = Timestamp()
-    timestamp.FromDatetime(moment)
-    return timestamp
+def _selection(
+    request: cdc_ingest_pb2.RedriveDeadLettersRequest | cdc_ingest_pb2.DiscardDeadLettersRequest,
+) -> Selection:
+    selection = Selection(frozenset(request.message_ids), request.reason)
+    if request.all == (selection != Selection()):
+        raise InvalidArgument("SELECTION_UNCLEAR", "name message ids or a reason, or say all")
+    return selection

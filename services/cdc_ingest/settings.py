@@ -1,4 +1,4 @@
-"""What the ingest can be told through its environment."""
+"""The settings of the ingest, from environment variables."""
 
 from pydantic import Field
 
@@ -6,7 +6,7 @@ from servicekit.settings import ServiceSettings, settings_config
 
 
 class CdcIngestSettings(ServiceSettings):
-    """Variables with the prefix CDC_INGEST_. AWS credentials come the way boto3 finds them."""
+    """Variables with the prefix CDC_INGEST_. boto3 finds the AWS credentials."""
 
     model_config = settings_config("CDC_INGEST_")
 
@@ -27,7 +27,7 @@ class CdcIngestSettings(ServiceSettings):
     s3_max_object_bytes: int = Field(
         default=64 * 1024 * 1024,
         ge=1,
-        description="Larger files are not read: a full run of the reconciler is asked for instead.",
+        description="Larger files are not read: the reconciler is asked for a full run instead.",
     )
     user_context_target: str = Field(description="gRPC address of user_context.")
     queue_target: str = Field(description="gRPC address of queue.")
@@ -44,26 +44,26 @@ class CdcIngestSettings(ServiceSettings):
         default=60,
         ge=2,
         le=43_200,
-        description="How long SQS hides a message from others; extended while work on it goes on.",
+        description="Visibility timeout of a message; extended while work on it goes on.",
     )
     stale_patience_seconds: float = Field(
         default=600.0,
         ge=0,
         le=43_200,
-        description="Whoever is found older than his message tells is read again for so long; then "
-        "the message goes to the dead-letter queue. Above the lag of the replica that is read. 0 "
-        "trusts every reading.",
+        description="A person whose facts are older than the change in a message is read again for "
+        "this long; then the message is dead-lettered. Keep it above the lag of the replica that "
+        "is read. 0 trusts every reading.",
     )
     settle_seconds: float = Field(
         default=1.0,
         ge=0,
         le=60,
-        description="Where the facts do not show what changed, whoever was read sooner than this "
-        "after the message came is read once more before it is deleted. 0 trusts the first "
-        "reading.",
+        description="A person whose facts do not show the changed columns, read sooner than this "
+        "after the message was received, is read once more before the message is deleted. 0 "
+        "trusts the first reading.",
     )
     max_messages_in_flight: int = Field(
-        default=10_000, ge=10, description="Messages held at once; receiving waits above it."
+        default=10_000, ge=10, description="Messages in flight at once; receiving waits above it."
     )
     max_bytes_in_flight: int = Field(
         default=64 * 1024 * 1024, ge=1, description="The same limit by size of the bodies."
@@ -83,23 +83,26 @@ class CdcIngestSettings(ServiceSettings):
         default=1.0, gt=0, description="A message is hidden this long after its first failure."
     )
     retry_longest_seconds: float = Field(
-        default=300.0, gt=0, le=43_200, description="Doubling from there, never longer than this."
+        default=300.0,
+        gt=0,
+        le=43_200,
+        description="Longest delay; it doubles with each failure.",
     )
     max_receives: int = Field(
         default=10,
         ge=1,
-        description="Receives after which a message whose people alone fail is given up. Keep the "
-        "queue's own maxReceiveCount above it, else messages end without a reason.",
+        description="Receives after which a message whose own people fail is dead-lettered. Keep "
+        "the queue's maxReceiveCount above it, else messages are dead-lettered without a reason.",
     )
     pause_poll_seconds: float = Field(
         default=5.0,
         gt=0,
-        description="How often the queue is asked for the tag by which operators pause every copy.",
+        description="How often the tag by which operators pause every replica is read.",
     )
     dead_letters_per_minute: int = Field(
         default=100,
         ge=1,
-        description="More dead letters than this within a minute, by one copy, and it receives "
+        description="More dead letters than this within a minute, by one replica, and it receives "
         "nothing more until an operator resumes it.",
     )
     refresh_timeout_seconds: float = Field(

@@ -1,6 +1,6 @@
-"""Who is called next, by whom, and what came of it.
+"""The queue: which user is called next, by which agent, and with what outcome.
 
-Owns queue entries, assignments, attempts, outcomes and conversions in PostgreSQL and every rule
-about calling; never reads the main app itself, and hands nobody out whom `user_context` has not
-found to qualify in that same request.
+Owns entries, assignments, attempts, outcomes and conversions in PostgreSQL and every rule about
+calls. Never reads the main app itself, and hands out only users whom `user_context` has found to
+qualify in the same request.
 """

@@ -6,41 +6,47 @@ from datetime import datetime
 import grpc.aio
 from dialler.queue.v1 import queue_pb2_grpc
 from dialler.user_context.v1 import user_context_pb2_grpc
-from redis.asyncio import Redis
 
+from servicekit.advisory_lock import AdvisoryLock
 from servicekit.client import connect
 from servicekit.clock import Clock, SystemClock
 from servicekit.database import postgres_engine
 from servicekit.event_stream import EventStream
 from servicekit.lifecycle import Closing, Loop, Parts
+from servicekit.redis_client import redis_client
 from servicekit.server import GrpcServer
-from services.queue.agent_desk import AgentDesk
-from services.queue.assignment_desk import AssignmentDesk
-from services.queue.audit_trail import AuditTrail
-from services.queue.birthdays import Birthdays
-from services.queue.callback_desk import CallbackDesk
-from services.queue.claim_desk import ClaimDesk
-from services.queue.claim_round import ClaimRound
-from services.queue.dispatch import EventDispatch, NoticeDispatch
-from services.queue.entry_check import EntryCheck
-from services.queue.explaining import Explaining
-from services.queue.facts_application import FactsApplication
-from services.queue.facts_stream import FactsStream
-from services.queue.figures import Figures
-from services.queue.gauges import Gauges
-from services.queue.housekeeping import Housekeeping
-from services.queue.lookup_desk import LookupDesk
-from services.queue.main_app import MainApp
-from services.queue.outcome_desk import OutcomeDesk
-from services.queue.promotion import Promotion
-from services.queue.rebuild import Rebuild
-from services.queue.rulebook import Rulebook
-from services.queue.servicer import SERVICE_NAME, Desks, QueueServicer
+from services.queue.calls.agents import Agents
+from services.queue.calls.callbacks import Callbacks
+from services.queue.calls.complaints import Complaints
+from services.queue.calls.handout import Handout
+from services.queue.calls.handout_batch import HandoutBatch
+from services.queue.calls.leases import Leases
+from services.queue.calls.outcomes import Outcomes
+from services.queue.calls.suppressions import Suppressions
+from services.queue.maintenance.applied_facts import AppliedFacts
+from services.queue.maintenance.entry_check import EntryCheck
+from services.queue.maintenance.facts_stream import FactsStream
+from services.queue.maintenance.housekeeping import Housekeeping, PurgeExpired
+from services.queue.maintenance.rebuild import Rebuild
+from services.queue.outbox.dispatch import EventDispatch, InvalidationDispatch
+from services.queue.people.age_boundaries import AgeBoundaries
+from services.queue.people.apply_facts import FactsApplication
+from services.queue.people.phone_lists import ListLimits, PhoneLists
+from services.queue.people.phone_placing import PhonePlacing
+from services.queue.people.promotion import Promotion
+from services.queue.people.refreshing import Refreshing
+from services.queue.people.rulebook import Rulebook
+from services.queue.people.time_zones import TimeZones
+from services.queue.people.user_context_client import UserContextClient
+from services.queue.reads.audit_trail import AuditTrail
+from services.queue.reads.explain import Explanations
+from services.queue.reads.figures import QueueFigures
+from services.queue.reads.gauges import QueueGauges
+from services.queue.reads.lookups import Lookups
+from services.queue.servicer import SERVICE_NAME, QueueServicer, UseCases
 from services.queue.settings import QueueSettings
 from services.queue.store.database import Database
-from services.queue.suppression_desk import SuppressionDesk
-from services.queue.time_zones import TimeZones
-from services.queue.upkeep import AppliedFacts, Upkeep
+from services.queue.store.rebuilding import GUARD
 
 GAUGE_INTERVAL_SECONDS = 15.0
 
@@ -57,7 +63,9 @@ def build(settings: QueueSettings, clock: Clock | None = None) -> Parts:
     )
     database = Database(engine)
     rulebook = Rulebook(settings.rules_path, database, clock)
-    redis = _redis(settings)
+    redis = redis_client(
+        settings.redis_url.get_secret_value(), timeout_seconds=settings.redis_timeout_seconds
+    )
     channel = connect(
         settings.user_context_target,
         name="user_context",
@@ -66,52 +74,80 @@ def build(settings: QueueSettings, clock: Clock | None = None) -> Parts:
     user_context = user_context_pb2_grpc.UserContextServiceStub(channel)
 
     events = EventDispatch(database, EventStream(redis))
-    notices = NoticeDispatch(database, user_context, settings.default_deadline_seconds)
+    invalidations = InvalidationDispatch(database, user_context, settings.default_deadline_seconds)
     event_loop = Loop("events", events.run_once, settings.dispatch_interval_seconds, clock)
-    notice_loop = Loop("notices", notices.run_once, settings.dispatch_interval_seconds, clock)
+    invalidation_loop = Loop(
+        "notices", invalidations.run_once, settings.dispatch_interval_seconds, clock
+    )
 
-    def posted() -> None:
+    def wake_dispatch() -> None:
         event_loop.nudge()
-        notice_loop.nudge()
+        invalidation_loop.nudge()
 
-    main_app = MainApp(user_context, settings.live_check_seconds)
-    facts = FactsApplication(database, rulebook, clock, posted)
-    figures = Figures(database, rulebook, clock)
-    assignment_desk = AssignmentDesk(database, rulebook, figures, clock, posted)
-    callback_desk = CallbackDesk(database, rulebook, clock, posted)
+    database.after_outbox_commit(wake_dispatch)
+
+    user_context_client = UserContextClient(user_context, settings.live_check_seconds)
+    facts = FactsApplication(database, rulebook, clock)
+    refreshing = Refreshing(user_context_client, facts)
+    figures = QueueFigures(database, rulebook, clock)
+    leases = Leases(database, rulebook, figures, clock)
+    callbacks = Callbacks(database, rulebook, clock)
     time_zones = TimeZones(database, clock)
     stream = FactsStream(user_context, settings.rebuild_seconds)
-    rebuild = Rebuild(database, rulebook, facts, stream, clock, posted)
-    claim_desk = ClaimDesk(
+    rebuild = Rebuild(
         database,
-        lambda: ClaimRound(
-            database, rulebook.placement, facts, main_app, time_zones, clock, posted
+        rulebook,
+        facts,
+        stream,
+        clock,
+        guard=lambda: AdvisoryLock(
+            settings.postgres_url.get_secret_value(),
+            GUARD,
+            name="queue-rebuild-lock",
+            is_behind_pgbouncer=settings.is_behind_pgbouncer,
         ),
-        assignment_desk,
+        batch=settings.rebuild_batch,
+        gone_share_at_most=settings.rebuild_gone_share_at_most,
+    )
+    handout = Handout(
+        database,
+        lambda: HandoutBatch(
+            database, rulebook.placement, refreshing, user_context_client, time_zones, clock
+        ),
+        leases,
         figures,
         clock,
         workers=settings.claim_workers,
         batch=settings.claim_batch,
     )
-    housekeeping = Housekeeping(database, rulebook)
-    desks = Desks(
+    phone_placing = PhonePlacing(database, rulebook)
+    housekeeping = Housekeeping(database, rulebook, phone_placing)
+    list_limits = ListLimits(
+        batch=settings.phone_list_batch,
+        idle_seconds=settings.phone_list_idle_seconds,
+        shrinks_at_most=settings.phone_list_shrinks_at_most,
+    )
+    phone_lists = PhoneLists(database, rulebook, clock, list_limits)
+    use_cases = UseCases(
         facts=facts,
-        claims=claim_desk,
-        assignments=assignment_desk,
-        outcomes=OutcomeDesk(database, rulebook, facts, main_app, figures, clock, posted),
-        callbacks=callback_desk,
-        agents=AgentDesk(database, rulebook, figures, clock),
-        suppressions=SuppressionDesk(database, rulebook, figures, clock, posted),
+        handout=handout,
+        leases=leases,
+        outcomes=Outcomes(database, rulebook, facts, user_context_client, figures, clock),
+        callbacks=callbacks,
+        agents=Agents(database, rulebook, figures, clock),
+        suppressions=Suppressions(database, rulebook, user_context_client, figures, clock),
+        complaints=Complaints(database, clock),
+        phone_lists=phone_lists,
         figures=figures,
-        explaining=Explaining(database, rulebook, main_app, clock),
+        explanations=Explanations(database, rulebook, user_context_client, clock),
         rebuild=rebuild,
         audit=AuditTrail(database, clock),
         applied_facts=AppliedFacts(database),
-        entry_check=EntryCheck(database, rulebook, clock, posted),
-        upkeep=Upkeep(housekeeping, assignment_desk, clock),
-        lookup=LookupDesk(database, rulebook),
+        entry_check=EntryCheck(database, rulebook, clock),
+        purge_expired=PurgeExpired(housekeeping, leases, clock),
+        lookups=Lookups(database, rulebook),
     )
-    servicer = QueueServicer(desks, rulebook, clock)
+    servicer = QueueServicer(use_cases, rulebook, clock)
 
     def register(server: grpc.aio.Server) -> None:
         queue_pb2_grpc.add_QueueServiceServicer_to_server(servicer, server)
@@ -119,7 +155,9 @@ def build(settings: QueueSettings, clock: Clock | None = None) -> Parts:
     def every(name: str, run_once: Callable[[datetime], Awaitable[object]], seconds: float) -> Loop:
         return Loop(name, run_once, seconds, clock)
 
-    promotion = Promotion(database, rulebook, posted)
+    promotion = Promotion(database, rulebook)
+    age_boundaries = AgeBoundaries(database, refreshing)
+    housekeeping_seconds = settings.housekeeping_interval_seconds
     sweep_seconds = settings.lease_sweep_interval_seconds
     promotion_seconds = settings.promotion_interval_seconds
     rules_rebuild = every(
@@ -131,32 +169,22 @@ def build(settings: QueueSettings, clock: Clock | None = None) -> Parts:
         Closing(lambda: redis.aclose()),
         Closing(lambda: channel.close(None)),
         rulebook,
-        notice_loop,
+        invalidation_loop,
         event_loop,
         every("rules", rulebook.run_once, settings.rules_interval_seconds),
         rules_rebuild,
         every("promotion", promotion.run_once, promotion_seconds),
-        every("callbacks", callback_desk.close_once, promotion_seconds),
-        every("leases", assignment_desk.sweep_once, sweep_seconds),
+        every("phones", phone_placing.run_once, promotion_seconds),
+        every("callbacks", callbacks.close_once, promotion_seconds),
+        every("leases", leases.sweep_once, sweep_seconds),
+        every("phone-lists", phone_lists.run_once, settings.phone_list_interval_seconds),
+        every("age-boundaries", age_boundaries.run_once, housekeeping_seconds),
+        every("housekeeping", housekeeping.run_once, housekeeping_seconds),
         every(
-            "birthdays",
-            Birthdays(database, facts, main_app).run_once,
-            settings.housekeeping_interval_seconds,
+            "gauges",
+            QueueGauges(database, rulebook, TimeZones(database, clock)).run_once,
+            GAUGE_INTERVAL_SECONDS,
         ),
-        every(
-            "housekeeping",
-            housekeeping.run_once,
-            settings.housekeeping_interval_seconds,
-        ),
-        every("gauges", Gauges(database).run_once, GAUGE_INTERVAL_SECONDS),
-        Closing(claim_desk.stop),
+        Closing(handout.stop),
         GrpcServer(settings, "queue", register, [SERVICE_NAME], {"postgres": database.ping}),
-    )
-
-
-def _redis(settings: QueueSettings) -> Redis:
-    return Redis.from_url(
-        settings.redis_url.get_secret_value(),
-        socket_timeout=settings.redis_timeout_seconds,
-        socket_connect_timeout=settings.redis_timeout_seconds,
     )

@@ -1,12 +1,12 @@
-"""The queue's own figures for operators."""
+"""The queue's metrics."""
 
 from prometheus_client import Counter, Gauge, Histogram
 
 from servicekit import metrics
-from servicekit.promises import FAULTS, Promise
+from servicekit.slo import FAULTS, Slo
 
-CLAIMS = Counter("dialler_queue_claims", "Claims by what they led to.", ("result",))
-Promise(
+CLAIMS = Counter("dialler_queue_claims", "Requests for the next user, by result.", ("result",))
+Slo(
     "dialler_queue_claims_answered",
     metrics.SERVED,
     0.5,
@@ -15,32 +15,51 @@ Promise(
 )
 CLAIM_BATCH = Histogram(
     "dialler_queue_claim_batch_size",
-    "Claims that were served together.",
+    "Agents that were served in one batch.",
     buckets=(1, 2, 4, 8, 16, 32, 64, 128),
 )
 PREVENTED_CALLS = Counter(
-    "dialler_queue_wrong_calls_prevented", "People the live check kept from being phoned."
+    "dialler_queue_wrong_calls_prevented", "Users whom the live check turned down before a call."
 )
 WRONG_CALLS = Counter(
     "dialler_queue_wrong_calls",
-    "Hand-outs of people whom the live read of the same request had not found fit. Must stay 0.",
+    "Hand-outs of users whom the live check of the same request did not find fit. Must stay 0.",
 )
-SET_ASIDE = Counter(
-    "dialler_queue_set_aside", "People kept from the head because their check failed."
+QUARANTINED = Counter(
+    "dialler_queue_set_aside",
+    "Users quarantined for a while, since they could not be handed out, by reason.",
+    ("why",),
 )
-FACTS = Counter("dialler_queue_facts", "Facts by what became of them.", ("result",))
+FACTS = Counter("dialler_queue_facts", "Facts by result.", ("result",))
 CONVERSIONS = Counter("dialler_queue_conversions", "Conversions by kind.", ("conversion",))
+UNREPORTED_CALLS = Counter(
+    "dialler_queue_unreported_calls", "Calls whose assignment ended without a report."
+)
 OUTCOMES = Counter("dialler_queue_outcomes", "Calls by outcome.", ("outcome",))
 ENDINGS = Counter("dialler_queue_assignments_ended", "Assignments by how they ended.", ("ending",))
-OUTBOX_LENGTH = Gauge("dialler_queue_outbox_length", "What waits to be delivered.", ("outbox",))
-RULES = Counter("dialler_queue_rules", "Rules files read, by what became of them.", ("result",))
+OUTBOX_LENGTH = Gauge("dialler_queue_outbox_length", "Rows that wait to be delivered.", ("outbox",))
+RULES = Counter("dialler_queue_rules", "Rules files read, by result.", ("result",))
 PEOPLE = Gauge(
     "dialler_queue_people",
-    "People by where they stand, by what holds those who wait and what keeps others out.",
+    "Users by queue and state; `why` is the hold of waiting users, else the reason.",
     ("queue", "state", "why"),
 )
 OLDEST_SNAPSHOT_SECONDS = Gauge(
     "dialler_queue_oldest_snapshot_seconds",
-    "Age of the oldest transaction that keeps PostgreSQL from cleaning up, of those we may see.",
+    "Age of the oldest visible transaction that keeps PostgreSQL from vacuuming.",
 )
-CALLBACKS = Counter("dialler_queue_callbacks", "Callbacks by what became of them.", ("state",))
+AGE_BOUNDARIES = Counter(
+    "dialler_queue_age_boundaries",
+    "Users who reached an age at which their points change, by result.",
+    ("result",),
+)
+MISSING_ZONES = Counter(
+    "dialler_queue_missing_time_zones",
+    "Uses of the usual zone in place of one that the time zone database lacks.",
+    ("time_zone",),
+)
+CALLBACKS = Counter("dialler_queue_callbacks", "Callbacks by state or change.", ("state",))
+CALLBACKS_OVERDUE = Gauge(
+    "dialler_queue_callbacks_overdue",
+    "Open callbacks due for over half an hour of people who may be phoned now.",
+)

@@ -1,24 +1,32 @@
-"""The validated form of rules.yaml: plain values, no behaviour."""
+"""The rules file: reads and validates it. Its values are those of `services.queue.domain.rules`.
 
+A class here names the fields whose values are limited, and the defaults; it inherits the others.
+"""
+
+import hashlib
 import re
-from enum import IntEnum, StrEnum
+from datetime import date
+from enum import IntEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Self, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-import holidays
 import yaml
+from holidays import HolidayBase, country_holidays
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
+    TypeAdapter,
     field_validator,
     model_validator,
 )
+from pydantic.dataclasses import dataclass
 
-from services.queue.domain.terms import Block, Outcome, Queue
+from services.queue.domain import rules as domain
+from services.queue.types import ContactBlock, Outcome, Queue
 
 DEFAULT_PATH = Path(__file__).with_name("rules.yaml")
 
@@ -30,6 +38,8 @@ def _named(kind: type[E]) -> BeforeValidator:
     members = {member.name.lower(): member for member in kind}
 
     def read(name: object) -> object:
+        if isinstance(name, kind):
+            return name
         if name not in members:
             raise ValueError(f"not one of: {', '.join(members)}")
         return members[str(name)]
@@ -37,82 +47,81 @@ def _named(kind: type[E]) -> BeforeValidator:
     return BeforeValidator(read)
 
 
-QueueName = Annotated[Queue, _named(Queue)]
-OutcomeName = Annotated[Outcome, _named(Outcome)]
-BlockName = Annotated[Block, _named(Block)]
-Points = Annotated[float, Field(allow_inf_nan=False)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Words = Annotated[tuple[str, ...], Field(min_length=1)]
-
-
 def _zone(name: str) -> str:
     try:
         ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError) as error:
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise ValueError("not a time zone of the IANA database") from error
     return name
 
 
-ZoneName = Annotated[str, AfterValidator(_zone)]
+_DAY_MINUTES = 24 * 60
 
 
-def _minute(text: object) -> object:
+def _minute(value: object) -> object:
     """Read a time of day as minutes since midnight; 24:00 is the day's end."""
-    found = re.fullmatch(r"([01][0-9]|2[0-4]):([0-5][0-9])", str(text))
+    found = re.fullmatch(r"([01][0-9]|2[0-4]):([0-5][0-9])", str(value))
     minute = int(found[1]) * 60 + int(found[2]) if found else None
     if minute is None or minute > _DAY_MINUTES:
         raise ValueError("not a time of day such as 08:00")
     return minute
 
 
-_DAY_MINUTES = 24 * 60
+QueueName = Annotated[Queue, _named(Queue)]
+OutcomeName = Annotated[Outcome, _named(Outcome)]
+ContactBlockName = Annotated[ContactBlock, _named(ContactBlock)]
+Points = Annotated[float, Field(allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Words = Annotated[tuple[str, ...], Field(min_length=1)]
+ZoneName = Annotated[str, AfterValidator(_zone)]
 MinuteOfDay = Annotated[int, BeforeValidator(_minute)]
+KeptDays = Annotated[float, Field(ge=1, le=36_500)]
+
+_STRICT = ConfigDict(extra="forbid")
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class ExcludedRequirementSection(domain.ExcludedRequirement):
+    """See `domain.ExcludedRequirement`."""
 
 
-class ExcludedRequirement(_Section):
-    """A requirement type that does not count when its reason is exactly this."""
-
-    type: str
-    reason: str
-
-
-class EligibilityRules(_Section):
-    """What the words in the main app's columns mean."""
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class EligibilitySection(domain.EligibilityRules):
+    """The section `eligibility`."""
 
     inactive_user_statuses: Words
     ended_claim_statuses: Words
     pending_requirement_statuses: Words
-    excluded_requirement_types: tuple[str, ...]
-    excluded_requirements: tuple[ExcludedRequirement, ...]
+    excluded_requirements: tuple[ExcludedRequirementSection, ...]
 
 
-class AttemptStep(_Section):
-    """Points each attempt with a number above `above` adds, up to the next step."""
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class AttemptStepSection(domain.AttemptStep):
+    """One of `score.attempts`."""
 
     above: int = Field(ge=0)
     add: Points
 
 
-class AgeStep(_Section):
-    """Points of a person of that age and older, up to the next step."""
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class AgeStepSection(domain.AgeStep):
+    """One of `score.ages`."""
 
     from_age: int = Field(ge=0, le=150)
     add: Points
 
 
-class ScoreRules(_Section):
-    """Points; 0 is hottest."""
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class ScoreSection(domain.ScoreRules):
+    """The section `score`."""
 
     fresh: Points
     frozen: Points
-    ageing_per_week: float = Field(ge=0, allow_inf_nan=False)
-    attempts: tuple[AttemptStep, ...]
+    ageing_per_week: NotNegative
+    attempts: tuple[AttemptStepSection, ...]
     lenders: dict[str, Points] = Field(default_factory=dict)
-    ages: tuple[AgeStep, ...] = ()
+    ages: tuple[AgeStepSection, ...] = ()
     claim_age_per_day: Points = 0.0
     contact_age_per_day: Points = 0.0
 
@@ -129,8 +138,9 @@ class ScoreRules(_Section):
         return self
 
 
-class ScoreEffect(_Section):
-    """What an outcome does to the score: exactly one of the two."""
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class ScoreEffectSection(domain.ScoreEffect):
+    """What an outcome does to the score."""
 
     set: Points | None = None
     add: Points | None = None
@@ -142,25 +152,20 @@ class ScoreEffect(_Section):
         return self
 
 
-class CallbackRule(StrEnum):
-    """Whether an outcome makes a callback: if a time is given, in any case, or at once."""
-
-    NEVER = "never"
-    ALLOWED = "allowed"
-    ALWAYS = "always"
-    IMMEDIATE = "immediate"
+_NOT_SPOKEN = ("no_answer", "missed_call", "bad_number")
 
 
-class OutcomeRules(_Section):
-    """What one outcome leads to. `block` ends calls until a supervisor lifts it."""
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class OutcomeSection(domain.OutcomeRules):
+    """One of the section `outcomes`."""
 
-    score: ScoreEffect
-    next_call_hours: float | None = Field(ge=0, allow_inf_nan=False)
-    callback: CallbackRule = CallbackRule.NEVER
+    score: ScoreEffectSection
+    next_call_hours: NotNegative | None
+    callback: domain.CallbackRule = domain.CallbackRule.NEVER
     notes_required: bool = False
     until_phone_changes: bool = False
     live_check_decides: bool = False
-    block: BlockName | None = None
+    block: ContactBlockName | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -169,47 +174,42 @@ class OutcomeRules(_Section):
         return self
 
 
-class CallRules(_Section):
-    """When a person may be phoned, and what an agent may say about it."""
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class CallSection(domain.CallRules):
+    """The section `calls`."""
 
-    cooling_hours: float = Field(ge=0, allow_inf_nan=False)
+    cooling_hours: NotNegative
     attempts_per_day: int = Field(ge=1)
     attempts_per_period: int = Field(ge=1)
     period_days: int = Field(ge=1, le=366)
-    shared_phone_hours: float = Field(ge=0, allow_inf_nan=False)
+    shared_phone_hours: NotNegative
+    unreported_rest_minutes: NotNegative = 30.0
+    placeholder_people: int = Field(default=20, ge=1)
+    conversion_credit_days: float = Field(default=90, ge=0, le=3650)
     callback_longest_days: float = Field(gt=0, le=3650)
     notes_longest_characters: int = Field(gt=0, le=100_000)
     company_time_zone: ZoneName
 
 
-class CallbackRules(_Section):
-    """Who is offered a callback, and what becomes of one that is missed."""
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class CallbackSection(domain.CallbackRules):
+    """The section `callbacks`."""
 
-    preferred_minutes: float = Field(ge=0, allow_inf_nan=False)
-    retry_minutes: float = Field(gt=0, allow_inf_nan=False)
+    preferred_minutes: NotNegative
+    retry_minutes: Seconds
     retries: int = Field(ge=0, le=100)
 
 
-class AgentRules(_Section):
-    """When an agent counts as there."""
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class AgentSection(domain.AgentRules):
+    """The section `agents`."""
 
     presence_seconds: Seconds
 
 
-class Day(StrEnum):
-    """A day of the week, in the order of `date.weekday`."""
-
-    MONDAY = "monday"
-    TUESDAY = "tuesday"
-    WEDNESDAY = "wednesday"
-    THURSDAY = "thursday"
-    FRIDAY = "friday"
-    SATURDAY = "saturday"
-    SUNDAY = "sunday"
-
-
-class DayHours(_Section):
-    """From when until when people are phoned, in minutes since midnight."""
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class DayHoursSection(domain.DayHours):
+    """One of `calling_hours.days`."""
 
     begins_minute: MinuteOfDay = Field(alias="from")
     ends_minute: MinuteOfDay = Field(alias="until")
@@ -221,8 +221,9 @@ class DayHours(_Section):
         return self
 
 
-class HolidayRules(_Section):
-    """Whose public holidays are kept."""
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class PublicHolidays:
+    """The public holidays of a country or of a part of it; contains their days."""
 
     country: str
     subdivision: str | None = None
@@ -230,28 +231,37 @@ class HolidayRules(_Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         try:
-            holidays.country_holidays(self.country, subdiv=self.subdivision)
+            country_holidays(self.country, subdiv=self.subdivision)
         except NotImplementedError as error:
             raise ValueError("no holidays are known of this country or part") from error
         return self
 
+    def __contains__(self, day: object) -> bool:
+        return isinstance(day, date) and day in self._days
 
-class CallingHoursRules(_Section):
-    """When people are phoned at all."""
+    @cached_property
+    def _days(self) -> HolidayBase:
+        return country_holidays(self.country, subdiv=self.subdivision)
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class CallingHoursSection(domain.CallingHoursRules):
+    """The section `calling_hours`."""
 
     time_zone: ZoneName
-    days: Annotated[dict[Day, DayHours], Field(min_length=1)]
-    holidays: HolidayRules | None
+    days: Annotated[dict[domain.Day, DayHoursSection], Field(min_length=1)]
+    holidays: PublicHolidays | None
 
 
-class AssignmentRules(_Section):
-    """How long somebody is held, and whom a claim looks at."""
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class AssignmentSection(domain.AssignmentRules):
+    """The section `assignment`."""
 
     lease_seconds: Seconds
     longest_seconds: Seconds
     reservation_seconds: Seconds
     set_aside_seconds: Seconds
-    late_outcome_seconds: float = Field(ge=0, allow_inf_nan=False)
+    late_outcome_seconds: NotNegative
     default_queues: Annotated[tuple[QueueName, ...], Field(min_length=1)]
     candidates_at_most: int = Field(ge=1, le=10_000)
 
@@ -266,19 +276,21 @@ class AssignmentRules(_Section):
         return self
 
 
-class RetentionRules(_Section):
-    """How long what is no longer needed is kept; who adds a period here gives it a default."""
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class RetentionSection(domain.RetentionRules):
+    """The section `retention`; a period that is added here gets a default."""
 
     request_hours: float = Field(gt=0)
     audit_days: float = Field(gt=0)
-    # A year at least: calls are kept as long as their recordings have to be.
+    # A year at least: calls are kept as long as their recordings have to be (CMCOB 2.3.6R), counted
+    # from the latest of the call, the end of the claims and the close of the latest complaint.
     call_days: float = Field(default=400, ge=366, le=36_500)
-    call_notes_days: float = Field(default=180, ge=1, le=36_500)
-    assignment_days: float = Field(default=90, ge=1, le=36_500)
-    prevented_call_days: float = Field(default=90, ge=1, le=36_500)
-    closed_callback_days: float = Field(default=180, ge=1, le=36_500)
-    lifted_suppression_days: float = Field(default=1095, ge=1, le=36_500)
-    absent_person_days: float = Field(default=30, ge=1, le=36_500)
+    call_notes_days: KeptDays = 180.0
+    assignment_days: KeptDays = 90.0
+    prevented_call_days: KeptDays = 90.0
+    closed_callback_days: KeptDays = 180.0
+    lifted_suppression_days: KeptDays = 1095.0
+    absent_person_days: KeptDays = 30.0
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -287,29 +299,43 @@ class RetentionRules(_Section):
         return self
 
 
-class Rules(_Section):
-    """Everything that decides who is called when."""
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class RulesFile(domain.Rules):
+    """The whole file."""
 
-    eligibility: EligibilityRules
-    score: ScoreRules
-    outcomes: dict[OutcomeName, OutcomeRules]
-    calls: CallRules
-    callbacks: CallbackRules
-    agents: AgentRules
-    calling_hours: CallingHoursRules
-    assignment: AssignmentRules
-    retention: RetentionRules
+    eligibility: EligibilitySection
+    score: ScoreSection
+    outcomes: dict[OutcomeName, OutcomeSection]
+    calls: CallSection
+    callbacks: CallbackSection
+    agents: AgentSection
+    calling_hours: CallingHoursSection
+    assignment: AssignmentSection
+    retention: RetentionSection
+
+    @field_validator("outcomes", mode="before")
+    @classmethod
+    def _say_which_are_conversations(cls, value: object) -> object:
+        """Add `is_conversation` to a file without it, by what the outcomes have always meant."""
+        if not isinstance(value, dict):
+            return value
+        return {
+            name: {"is_conversation": name not in _NOT_SPOKEN} | rule
+            if isinstance(rule, dict)
+            else rule
+            for name, rule in value.items()
+        }
 
     @field_validator("outcomes")
     @classmethod
-    def _complete(cls, value: dict[Outcome, OutcomeRules]) -> dict[Outcome, OutcomeRules]:
+    def _check_outcomes(cls, value: dict[Outcome, OutcomeSection]) -> dict[Outcome, OutcomeSection]:
         missing = [outcome.name.lower() for outcome in Outcome if outcome not in value]
         if missing:
             raise ValueError(f"no rules for: {', '.join(missing)}")
         return value
 
     @model_validator(mode="after")
-    def _keep_what_is_asked_for(self) -> Self:
+    def _check_retention(self) -> Self:
         kept = self.retention
         longest = max(self.calls.period_days, self.calls.shared_phone_hours / 24)
         if kept.call_days < longest:
@@ -319,18 +345,19 @@ class Rules(_Section):
         return self
 
 
-def load_rules(path: Path | None = None) -> Rules:
-    """Read the rules from `path`, or those we ship.
-
-    Raises OSError when the file cannot be read and ValueError when it is not valid.
-    """
-    return parse_rules((path or DEFAULT_PATH).read_text(encoding="utf-8"))
+_FILE = TypeAdapter(RulesFile)
 
 
-def parse_rules(text: str) -> Rules:
+def parse_rules(text: str) -> domain.Rules:
     """Return the rules in a file's text; raises ValueError when it is not valid."""
     try:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(f"not YAML: {error}") from error
-    return Rules.model_validate(content)
+    return _FILE.validate_python(content)
+
+
+def hash_of(rules: domain.Rules) -> str:
+    """Return what tells these rules from others; how long things are kept places no person."""
+    placing = _FILE.dump_json(rules, exclude={"retention"})  # type: ignore[arg-type]
+    return hashlib.blake2b(placing, digest_size=16).hexdigest()

@@ -1,36 +1,39 @@
-"""gRPC to the queue and back."""
+"""The gRPC service: turns requests into calls of the use cases, and results into responses."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from datetime import datetime
+from contextlib import aclosing
+from dataclasses import asdict, dataclass
 from typing import Any
+from uuid import UUID
 
 import grpc.aio
 from dialler.queue.v1 import queue_pb2, queue_pb2_grpc
 
 from servicekit.clock import Clock
 from servicekit.errors import InvalidArgument
-from services.queue import messages, requests
-from services.queue.agent_desk import AgentDesk
-from services.queue.assignment_desk import AssignmentDesk
-from services.queue.audit_trail import AuditTrail
-from services.queue.callback_desk import CallbackDesk
-from services.queue.claim_desk import ClaimDesk
+from services.queue.calls.agents import Agents
+from services.queue.calls.callbacks import Callbacks
+from services.queue.calls.complaints import Complaints
+from services.queue.calls.handout import Handout
+from services.queue.calls.leases import Leases
+from services.queue.calls.outcomes import Outcomes
+from services.queue.calls.suppressions import Suppressions
 from services.queue.domain.outcomes import CallReport
-from services.queue.entry_check import EntryCheck
-from services.queue.explaining import Explaining
-from services.queue.facts_application import FactsApplication
-from services.queue.figures import Figures
-from services.queue.lookup_desk import LookupDesk
-from services.queue.outcome_desk import OutcomeDesk
-from services.queue.rebuild import Rebuild
-from services.queue.requests import ByActor
-from services.queue.rulebook import Rulebook
-from services.queue.store.answers import Request
+from services.queue.maintenance.applied_facts import AppliedFacts
+from services.queue.maintenance.entry_check import EntryCheck
+from services.queue.maintenance.housekeeping import PurgeExpired
+from services.queue.maintenance.rebuild import Rebuild
+from services.queue.people.apply_facts import FactsApplication
+from services.queue.people.phone_lists import ListHeader, PhoneLists
+from services.queue.people.rulebook import Rulebook
+from services.queue.reads.audit_trail import AuditTrail
+from services.queue.reads.explain import Explanations
+from services.queue.reads.figures import QueueFigures
+from services.queue.reads.lookups import Lookups
 from services.queue.store.audit import AuditFilter
 from services.queue.store.reading import EntryFilter
-from services.queue.suppression_desk import ListHeader, SuppressionDesk
-from services.queue.upkeep import AppliedFacts, Upkeep
+from services.queue.types import Hold, Outcome, Presence, UserId
+from services.queue.wire import messages, requests
 
 SERVICE_NAME = "dialler.queue.v1.QueueService"
 
@@ -38,39 +41,41 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Desks:
-    """Everything a call may lead to."""
+class UseCases:
+    """What the servicer calls: one object for each use case."""
 
     facts: FactsApplication
-    claims: ClaimDesk
-    assignments: AssignmentDesk
-    outcomes: OutcomeDesk
-    callbacks: CallbackDesk
-    agents: AgentDesk
-    suppressions: SuppressionDesk
-    figures: Figures
-    explaining: Explaining
+    handout: Handout
+    leases: Leases
+    outcomes: Outcomes
+    callbacks: Callbacks
+    agents: Agents
+    suppressions: Suppressions
+    complaints: Complaints
+    phone_lists: PhoneLists
+    figures: QueueFigures
+    explanations: Explanations
     rebuild: Rebuild
     audit: AuditTrail
     applied_facts: AppliedFacts
     entry_check: EntryCheck
-    upkeep: Upkeep
-    lookup: LookupDesk
+    purge_expired: PurgeExpired
+    lookups: Lookups
 
 
 class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
-    """Translates; every rule is elsewhere."""
+    """Translates only: every rule is in the use cases and the domain."""
 
-    def __init__(self, desks: Desks, rulebook: Rulebook, clock: Clock) -> None:
-        self._desks = desks
+    def __init__(self, use_cases: UseCases, rulebook: Rulebook, clock: Clock) -> None:
+        self._use_cases = use_cases
         self._rulebook = rulebook
         self._clock = clock
 
     async def ApplyUserFacts(
         self, request: queue_pb2.ApplyUserFactsRequest, context: Context
     ) -> queue_pb2.ApplyUserFactsResponse:
-        """Bring people in line with their facts."""
-        result = await self._desks.facts.apply(requests.updates_of(request))
+        """Apply users' facts."""
+        result = await self._use_cases.facts.apply(requests.updates_of(request))
         return queue_pb2.ApplyUserFactsResponse(
             applied=result.applied,
             outdated=result.outdated,
@@ -81,35 +86,36 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
     async def BatchGetCallStates(
         self, request: queue_pb2.BatchGetCallStatesRequest, context: Context
     ) -> queue_pb2.BatchGetCallStatesResponse:
-        """Return the queue's side of people's contexts."""
+        """Return the call states of users."""
         user_ids = requests.user_ids_of(request.user_ids)
-        states = await self._desks.figures.call_states(user_ids)
+        states = await self._use_cases.figures.call_states(user_ids)
         return queue_pb2.BatchGetCallStatesResponse(call_states=states)
 
     async def ClaimNext(
         self, request: queue_pb2.ClaimNextRequest, context: Context
     ) -> queue_pb2.ClaimNextResponse:
-        """Hand out the next person."""
-        agent_id = requests.agent_of(request.agent_id)
+        """Hand the agent the next user."""
+        identified = requests.by_agent(request)
         default = self._rulebook.rules.assignment.default_queues
         queues = requests.queues_of(request.queues, default)
-        identified = requests.request_of(request, agent_id, request.request_id)
-        return await self._desks.claims.claim(identified, queues)
+        return await self._use_cases.handout.next_user(
+            identified, queues, own_callbacks_only=request.own_callbacks_only
+        )
 
     async def GetCurrentAssignment(
         self, request: queue_pb2.GetCurrentAssignmentRequest, context: Context
     ) -> queue_pb2.GetCurrentAssignmentResponse:
-        """Return what the agent holds."""
-        held = await self._desks.assignments.current(requests.agent_of(request.agent_id))
+        """Return the agent's live assignment."""
+        held = await self._use_cases.leases.current(requests.agent_of(request.agent_id))
         return queue_pb2.GetCurrentAssignmentResponse(assignment=messages.assignment_message(held))
 
     async def HeartbeatAssignment(
         self, request: queue_pb2.HeartbeatAssignmentRequest, context: Context
     ) -> queue_pb2.HeartbeatAssignmentResponse:
-        """Extend a lease."""
+        """Extend the lease of an assignment."""
         assignment_id = requests.uuid_of(request.assignment_id, "assignment_id")
         agent_id = requests.agent_of(request.agent_id)
-        extended = await self._desks.assignments.extend(assignment_id, agent_id)
+        extended = await self._use_cases.leases.extend(assignment_id, agent_id)
         return queue_pb2.HeartbeatAssignmentResponse(
             assignment=messages.assignment_message(extended)
         )
@@ -117,41 +123,38 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
     async def ReleaseAssignment(
         self, request: queue_pb2.ReleaseAssignmentRequest, context: Context
     ) -> queue_pb2.ReleaseAssignmentResponse:
-        """Take a person back."""
+        """Release an assignment without a call."""
         assignment_id = requests.uuid_of(request.assignment_id, "assignment_id")
-        agent_id = requests.agent_of(request.agent_id)
-        identified = requests.request_of(request, agent_id, request.request_id)
-        return await self._desks.assignments.release(
-            assignment_id,
-            identified,
-            is_skipped=request.reason == queue_pb2.RELEASE_REASON_SKIPPED,
+        is_skipped = request.reason == queue_pb2.RELEASE_REASON_SKIPPED
+        return await self._use_cases.leases.release(
+            assignment_id, requests.by_agent(request), is_skipped=is_skipped
         )
 
     async def ForceReleaseAssignment(
         self, request: queue_pb2.ForceReleaseAssignmentRequest, context: Context
     ) -> queue_pb2.ForceReleaseAssignmentResponse:
-        """Take a person away from an agent."""
+        """End an agent's assignment for a supervisor."""
         assignment_id = requests.uuid_of(request.assignment_id, "assignment_id")
-        identified = self._by_actor(request)
-        return await self._desks.assignments.force_release(assignment_id, identified)
+        identified = requests.by_actor(request)
+        notes = self._notes(request.notes) if request.notes.strip() else None
+        return await self._use_cases.leases.force_release(assignment_id, identified, notes)
 
     async def RecordOutcome(
         self, request: queue_pb2.RecordOutcomeRequest, context: Context
     ) -> queue_pb2.RecordOutcomeResponse:
         """Record how a call ended."""
         assignment_id = requests.uuid_of(request.assignment_id, "assignment_id")
-        agent_id = requests.agent_of(request.agent_id)
-        identified = requests.request_of(request, agent_id, request.request_id)
+        identified = requests.by_agent(request)
         callback_at = requests.moment_in(request, "callback_at")
         outcome = requests.outcome_of(request.outcome)
         report = CallReport(outcome, request.notes, callback_at)
-        return await self._desks.outcomes.record(assignment_id, identified, report)
+        return await self._use_cases.outcomes.record(assignment_id, identified, report)
 
     async def GetQueueStats(
         self, request: queue_pb2.GetQueueStatsRequest, context: Context
     ) -> queue_pb2.GetQueueStatsResponse:
-        """Return how many people are where."""
-        return await self._desks.figures.stats()
+        """Return how many users each queue and state has."""
+        return await self._use_cases.figures.stats()
 
     async def ListEntries(
         self, request: queue_pb2.ListEntriesRequest, context: Context
@@ -160,30 +163,30 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
         asked = EntryFilter(
             queue=requests.queue_of(request.queue),
             state=requests.state_of(request.state),
-            hold=requests.hold_of(request.hold),
+            hold=requests.optional_of(Hold, request.hold, "HOLD_INVALID"),
             reason=requests.reason_of(request.reason),
-            last_outcome=requests.optional_outcome_of(request.last_outcome),
+            last_outcome=requests.optional_of(Outcome, request.last_outcome, "OUTCOME_INVALID"),
             agent_id=requests.optional_agent_of(request.agent_id),
             attempts_at_least=min(request.attempts_at_least, 2**31 - 1),
         )
-        return await self._desks.figures.page(asked, request.page_size, request.page_token)
+        return await self._use_cases.figures.page(asked, request.page_size, request.page_token)
 
     async def ExplainUser(
         self, request: queue_pb2.ExplainUserRequest, context: Context
     ) -> queue_pb2.ExplainUserResponse:
-        """Say why a person is called, or not."""
+        """Explain why a user is called or not."""
         user_id = requests.user_of(request.user_id)
         agent_id = requests.optional_agent_of(request.agent_id)
-        return await self._desks.explaining.explain(user_id, agent_id)
+        return await self._use_cases.explanations.explain(user_id, agent_id)
 
     async def ScheduleCallback(
         self, request: queue_pb2.ScheduleCallbackRequest, context: Context
     ) -> queue_pb2.ScheduleCallbackResponse:
-        """Agree a callback."""
-        return await self._desks.callbacks.schedule(
-            self._by_actor(request),
+        """Schedule a callback."""
+        return await self._use_cases.callbacks.schedule(
+            requests.by_actor(request),
             requests.user_of(request.user_id),
-            _scheduled_for(request),
+            requests.scheduled_for_of(request),
             requests.optional_agent_of(request.preferred_agent_id),
             request.notes,
         )
@@ -195,10 +198,10 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
         preferred = None
         if request.HasField("preferred_agent_id"):
             preferred = (requests.optional_agent_of(request.preferred_agent_id),)
-        return await self._desks.callbacks.reschedule(
-            self._by_actor(request),
+        return await self._use_cases.callbacks.reschedule(
+            requests.by_actor(request),
             requests.uuid_of(request.callback_id, "callback_id"),
-            _scheduled_for(request),
+            requests.scheduled_for_of(request),
             preferred,
             own_only=request.own_only,
         )
@@ -206,17 +209,17 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
     async def CancelCallback(
         self, request: queue_pb2.CancelCallbackRequest, context: Context
     ) -> queue_pb2.CancelCallbackResponse:
-        """Call a callback off."""
+        """Cancel a callback."""
         callback_id = requests.uuid_of(request.callback_id, "callback_id")
-        return await self._desks.callbacks.cancel(
-            self._by_actor(request), callback_id, own_only=request.own_only
+        return await self._use_cases.callbacks.cancel(
+            requests.by_actor(request), callback_id, own_only=request.own_only
         )
 
     async def ListCallbacks(
         self, request: queue_pb2.ListCallbacksRequest, context: Context
     ) -> queue_pb2.ListCallbacksResponse:
         """Return a page of callbacks."""
-        return await self._desks.callbacks.page(
+        return await self._use_cases.callbacks.page(
             requests.callback_state_of(request.state),
             requests.optional_agent_of(request.preferred_agent_id),
             requests.optional_user_of(request.user_id),
@@ -227,10 +230,10 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
     async def SetAgentPresence(
         self, request: queue_pb2.SetAgentPresenceRequest, context: Context
     ) -> queue_pb2.SetAgentPresenceResponse:
-        """Note what an agent is doing."""
+        """Set an agent's presence."""
         agent_id = requests.agent_of(request.agent_id)
         presence = requests.presence_of(request.presence)
-        agent = await self._desks.agents.set_presence(agent_id, presence)
+        agent = await self._use_cases.agents.set_presence(agent_id, presence)
         return queue_pb2.SetAgentPresenceResponse(agent=agent)
 
     async def SetAgentQueues(
@@ -238,7 +241,7 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
     ) -> queue_pb2.SetAgentQueuesResponse:
         """Limit an agent to queues."""
         queues = frozenset(map(requests.queue_of, request.allowed_queues)) or None
-        agent = await self._desks.agents.set_queues(
+        agent = await self._use_cases.agents.set_queues(
             requests.agent_of(request.agent_id), queues, requests.agent_of(request.actor_id)
         )
         return queue_pb2.SetAgentQueuesResponse(agent=agent)
@@ -246,36 +249,57 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
     async def ListAgents(
         self, request: queue_pb2.ListAgentsRequest, context: Context
     ) -> queue_pb2.ListAgentsResponse:
-        """Return every agent known."""
-        presence = requests.optional_presence_of(request.presence)
-        agents = await self._desks.agents.every(presence)
+        """Return every known agent."""
+        presence = requests.optional_of(Presence, request.presence, "PRESENCE_INVALID")
+        agents = await self._use_cases.agents.every(presence)
         return queue_pb2.ListAgentsResponse(agents=agents)
 
     async def SuppressUser(
         self, request: queue_pb2.SuppressUserRequest, context: Context
     ) -> queue_pb2.SuppressUserResponse:
-        """Stop every call to a person."""
-        user_id = requests.user_of(request.user_id)
+        """Stop all calls to a user or to a bare number."""
         notes = self._notes(request.notes)
-        return await self._desks.suppressions.suppress(self._by_actor(request), user_id, notes)
+        by_actor = requests.by_actor(request)
+        if request.phone and not request.user_id:
+            phone = requests.phone_of(request.phone)
+            return await self._use_cases.suppressions.suppress_number(by_actor, phone, notes)
+        user_id = requests.user_of(request.user_id)
+        return await self._use_cases.suppressions.suppress(by_actor, user_id, notes)
 
     async def LiftSuppression(
         self, request: queue_pb2.LiftSuppressionRequest, context: Context
     ) -> queue_pb2.LiftSuppressionResponse:
-        """Let a person be called again."""
-        user_id = requests.user_of(request.user_id)
+        """Lift a suppression of a user or of a number."""
+        target: UserId | UUID
+        if request.suppression_id:
+            target = requests.uuid_of(request.suppression_id, "suppression_id")
+        else:
+            target = requests.user_of(request.user_id)
+        what = requests.lifted_of(request.what)
         notes = self._notes(request.notes)
-        return await self._desks.suppressions.lift(self._by_actor(request), user_id, notes)
+        return await self._use_cases.suppressions.lift(
+            requests.by_actor(request), target, what, notes
+        )
 
     async def ListSuppressions(
         self, request: queue_pb2.ListSuppressionsRequest, context: Context
     ) -> queue_pb2.ListSuppressionsResponse:
-        """Return a page of suppressed people."""
-        return await self._desks.suppressions.page(
+        """Return a page of suppressions."""
+        return await self._use_cases.suppressions.page(
             requests.optional_user_of(request.user_id),
+            requests.phone_of(request.phone) if request.phone else None,
             request.include_lifted,
             request.page_size,
             request.page_token,
+        )
+
+    async def NoteComplaint(
+        self, request: queue_pb2.NoteComplaintRequest, context: Context
+    ) -> queue_pb2.NoteComplaintResponse:
+        """Note whether a complaint of a user is open."""
+        user_id = requests.user_of(request.user_id)
+        return await self._use_cases.complaints.note(
+            requests.by_actor(request), user_id, is_open=request.is_open
         )
 
     async def ImportSuppressedPhones(
@@ -283,46 +307,43 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
         request_iterator: AsyncIterator[queue_pb2.ImportSuppressedPhonesRequest],
         context: Context,
     ) -> queue_pb2.ImportSuppressedPhonesResponse:
-        """Take over a list of phone numbers."""
+        """Import a list of phone numbers."""
         first = await anext(aiter(request_iterator), None)
         if first is None:
             raise InvalidArgument("LIST_NAME_INVALID", "no list has come in")
         actor_id = requests.agent_of(first.actor_id)
-        header = ListHeader(first.list_name, actor_id, first.is_complete)
-        parts = _parts(first, request_iterator)
-        return await self._desks.suppressions.import_phones(header, parts)
+        header = ListHeader(
+            first.list_name, actor_id, first.is_complete, may_shrink=first.allow_shrink
+        )
+        parts = requests.csv_parts(first, request_iterator)
+        return await self._use_cases.phone_lists.take_over(header, parts)
 
     async def Rebuild(
         self, request: queue_pb2.RebuildRequest, context: Context
     ) -> AsyncIterator[queue_pb2.RebuildResponse]:
-        """Bring everybody in line, and tell how far it is."""
+        """Apply the main app's facts of every user; streams the progress."""
         began = self._clock.monotonic()
-        async for progress in self._desks.rebuild.run(requests.agent_of(request.actor_id)):
-            yield queue_pb2.RebuildResponse(
-                phase=progress.phase,
-                people_read=progress.people_read,
-                people_new=progress.people_new,
-                people_different=progress.people_different,
-                people_written=progress.people_written,
-                conversions=progress.conversions,
-                through_user_id=progress.through_user_id,
-                last_user_id=progress.last_user_id,
-                seconds=self._clock.monotonic() - began,
-            )
+        actor_id = requests.agent_of(request.actor_id)
+        run = self._use_cases.rebuild.run(actor_id, allow_gone=request.allow_gone)
+        async with aclosing(run) as steps:
+            async for progress in steps:
+                yield queue_pb2.RebuildResponse(
+                    **asdict(progress), seconds=self._clock.monotonic() - began
+                )
 
     async def RecordAccess(
         self, request: queue_pb2.RecordAccessRequest, context: Context
     ) -> queue_pb2.RecordAccessResponse:
-        """Note who looked at whom."""
+        """Note that an actor looked at users."""
         actor_id = requests.agent_of(request.actor_id)
         user_ids = requests.user_ids_of(request.user_ids)
-        await self._desks.audit.note_access(actor_id, user_ids, request.action)
+        await self._use_cases.audit.note_access(actor_id, user_ids, request.action)
         return queue_pb2.RecordAccessResponse()
 
     async def ListAuditEntries(
         self, request: queue_pb2.ListAuditEntriesRequest, context: Context
     ) -> queue_pb2.ListAuditEntriesResponse:
-        """Return a page of the audit."""
+        """Return a page of the audit trail."""
         asked = AuditFilter(
             user_id=requests.optional_user_of(request.user_id),
             actor_id=requests.optional_agent_of(request.actor_id),
@@ -330,87 +351,60 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
             since=requests.moment_in(request, "since"),
             until=requests.moment_in(request, "until"),
         )
-        return await self._desks.audit.page(asked, request.page_size, request.page_token)
+        return await self._use_cases.audit.page(asked, request.page_size, request.page_token)
 
     async def StreamAppliedFacts(
         self, request: queue_pb2.StreamAppliedFactsRequest, context: Context
     ) -> AsyncIterator[queue_pb2.StreamAppliedFactsResponse]:
-        """Tell what was applied of everybody."""
+        """Stream what was last applied of every user."""
         after = requests.user_before_of(request.after_user_id)
         size = requests.size_of(request.block_size, "block_size", 10_000, 20_000)
-        async for applied in self._desks.applied_facts.blocks(after, size):
+        async for applied in self._use_cases.applied_facts.blocks(after, size):
             yield queue_pb2.StreamAppliedFactsResponse(applied=applied)
 
     async def ReadAppliedFacts(
         self, request: queue_pb2.ReadAppliedFactsRequest, context: Context
     ) -> queue_pb2.ReadAppliedFactsResponse:
-        """Tell what was applied of some people."""
+        """Return what was last applied of some users."""
         user_ids = requests.user_ids_of(request.user_ids)
-        applied = await self._desks.applied_facts.of(user_ids)
+        applied = await self._use_cases.applied_facts.of(user_ids)
         return queue_pb2.ReadAppliedFactsResponse(applied=applied)
 
     async def CheckEntries(
         self, request: queue_pb2.CheckEntriesRequest, context: Context
     ) -> queue_pb2.CheckEntriesResponse:
-        """Put right whoever stands elsewhere than the rules say."""
+        """Place a page of users anew by what the queue knows."""
         after = requests.user_before_of(request.after_user_id)
         size = requests.size_of(request.page_size, "page_size", 500, 1_000)
-        page = await self._desks.entry_check.check(after, size)
+        page = await self._use_cases.entry_check.check(after, size)
         return queue_pb2.CheckEntriesResponse(
             checked=page.checked, corrected_user_ids=page.corrected, through_user_id=page.through
         )
 
-    async def KeepHouse(
-        self, request: queue_pb2.KeepHouseRequest, context: Context
-    ) -> queue_pb2.KeepHouseResponse:
-        """Do one round of housekeeping."""
-        return await self._desks.upkeep.run()
+    async def PurgeExpired(
+        self, request: queue_pb2.PurgeExpiredRequest, context: Context
+    ) -> queue_pb2.PurgeExpiredResponse:
+        """End or delete one batch of each kind of what is out of date."""
+        return await self._use_cases.purge_expired.run()
 
     async def FindUsersByPhone(
         self, request: queue_pb2.FindUsersByPhoneRequest, context: Context
     ) -> queue_pb2.FindUsersByPhoneResponse:
-        """Return who has a number."""
-        return await self._desks.lookup.by_phone(request.phone_e164, request.limit)
+        """Return the users who have a number."""
+        return await self._use_cases.lookups.by_phone(request.phone_e164, request.limit)
 
     async def ListCalls(
         self, request: queue_pb2.ListCallsRequest, context: Context
     ) -> queue_pb2.ListCallsResponse:
-        """Return a page of a person's calls."""
+        """Return a page of a user's calls."""
         user_id = requests.user_of(request.user_id)
-        return await self._desks.lookup.calls(user_id, request.page_size, request.page_token)
+        return await self._use_cases.lookups.calls(user_id, request.page_size, request.page_token)
 
     async def GetReference(
         self, request: queue_pb2.GetReferenceRequest, context: Context
     ) -> queue_pb2.GetReferenceResponse:
-        """Return the rules a desk must know."""
-        return self._desks.lookup.reference()
-
-    def _by_actor(self, request: ByActor) -> Request:
-        """Return what identifies a repeat of a request of a supervisor, or whoever else acts."""
-        actor_id = requests.agent_of(request.actor_id)
-        return requests.request_of(request, actor_id, request.request_id)
+        """Return the rules that the agent's screen needs."""
+        return self._use_cases.lookups.reference()
 
     def _notes(self, text: str) -> str:
         return requests.notes_of(text, self._rulebook.rules.calls.notes_longest_characters)
-
-
-async def _parts(
-    first: queue_pb2.ImportSuppressedPhonesRequest,
-    others: AsyncIterator[queue_pb2.ImportSuppressedPhonesRequest],
-) -> AsyncIterator[bytes]:
-    yield first.csv
-    is_ended = first.is_last
-    async for message in others:
-        yield message.csv
-        is_ended |= message.is_last
-    if first.must_end and not is_ended:
-        raise InvalidArgument("LIST_TRUNCATED", "the list ends too early")
-
-
-def _scheduled_for(
-    request: queue_pb2.ScheduleCallbackRequest | queue_pb2.RescheduleCallbackRequest,
-) -> datetime:
-    scheduled_for = requests.moment_in(request, "scheduled_for")
-    if scheduled_for is None:
-        raise InvalidArgument("CALLBACK_TIME_MISSING", "a callback needs a time")
-    return scheduled_for

@@ -1,10 +1,10 @@
-"""What the queue can be told through its environment."""
+"""Settings of the queue, read from its environment."""
 
 from pathlib import Path
 
 from pydantic import Field, SecretStr
 
-from servicekit.settings import ServiceSettings, settings_config
+from servicekit.settings import POSTGRES_ADDRESS, ServiceSettings, settings_config
 
 
 class QueueSettings(ServiceSettings):
@@ -13,14 +13,14 @@ class QueueSettings(ServiceSettings):
     model_config = settings_config("QUEUE_")
 
     postgres_url: SecretStr = Field(
-        description="Address of the PostgreSQL whose schema `queue` is ours: postgresql://..."
+        description=f"The PostgreSQL whose schema `queue` is ours: {POSTGRES_ADDRESS}"
     )
     redis_url: SecretStr = Field(
         description="Address of the Redis that holds the event stream: redis://..."
     )
     user_context_target: str = Field(description="gRPC address of user_context.")
     rules_path: Path | None = Field(
-        default=None, description="Rules file that replaces the one we ship."
+        default=None, description="Rules file that replaces the shipped one."
     )
     postgres_pool_size: int = Field(
         default=16, ge=4, le=200, description="Connections to PostgreSQL at most."
@@ -32,13 +32,10 @@ class QueueSettings(ServiceSettings):
         default=5.0, gt=0, description="Time a statement may take."
     )
     claim_workers: int = Field(
-        default=4,
-        ge=1,
-        le=32,
-        description="Rounds of claims that run side by side at most.",
+        default=4, ge=1, le=32, description="Batches of hand-outs that run side by side at most."
     )
     claim_batch: int = Field(
-        default=100, ge=1, le=200, description="Agents served in one round at most."
+        default=100, ge=1, le=200, description="Agents served in one batch at most."
     )
     live_check_seconds: float = Field(
         default=1.0, gt=0, description="Time a check against the main app may take."
@@ -47,7 +44,7 @@ class QueueSettings(ServiceSettings):
         default=2.0, gt=0, description="Time Redis may take to answer."
     )
     promotion_interval_seconds: float = Field(
-        default=1.0, gt=0, description="How often people who fall due are looked for."
+        default=1.0, gt=0, description="How often users who fall due are looked for."
     )
     lease_sweep_interval_seconds: float = Field(
         default=1.0, gt=0, description="How often leases that have run out are looked for."
@@ -55,14 +52,49 @@ class QueueSettings(ServiceSettings):
     dispatch_interval_seconds: float = Field(
         default=0.5,
         gt=0,
-        description="How often the outboxes are looked into; our own commits do so at once.",
+        description="How often the outboxes are read; a commit here wakes the dispatch at once.",
     )
     housekeeping_interval_seconds: float = Field(
-        default=600.0, gt=0, description="How often old answers to request ids are deleted."
+        default=600.0, gt=0, description="How often records whose retention has ended are deleted."
     )
     rules_interval_seconds: float = Field(
-        default=5.0, gt=0, description="How often the rules file is looked at for changes."
+        default=5.0, gt=0, description="How often the rules file is checked for changes."
     )
     rebuild_seconds: float = Field(
-        default=900.0, gt=0, description="Time reading everybody for a rebuild may take."
+        default=900.0, gt=0, description="Time that reading every user for a rebuild may take."
+    )
+    phone_list_batch: int = Field(
+        default=10_000,
+        ge=1,
+        le=50_000,
+        description="Numbers of a list inserted or deleted in one statement.",
+    )
+    phone_list_idle_seconds: float = Field(
+        default=120.0,
+        gt=0,
+        description="Silence after which an import counts as cut off: the list may be imported"
+        " anew, and any replica finishes or deletes what the import left.",
+    )
+    phone_list_shrinks_at_most: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Share of a list's numbers that a complete import may take off without"
+        " allow_shrink; lists of up to 100 numbers have no such limit.",
+    )
+    phone_list_interval_seconds: float = Field(
+        default=10.0, gt=0, description="How often imports that were cut off are looked for."
+    )
+    rebuild_batch: int = Field(
+        default=2_000,
+        ge=1,
+        le=10_000,
+        description="Users that a rebuild writes in one transaction at most.",
+    )
+    rebuild_gone_share_at_most: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="Share of the known users that one rebuild may find gone from the main app"
+        " without allow_gone; up to 100 users are always allowed.",
     )

@@ -1,5 +1,5 @@
-"""Walks the main app's people in runs and repairs what change capture missed.
+"""Compares the main app's users with the queue and the cache, and repairs what differs.
 
-Owns the runs and how far each has come. Refreshes people through the same two calls as change
-capture; never reads the main app itself.
+It owns the runs and their progress. It refreshes users through the same two calls as change
+capture and never reads the main app itself.
 """

@@ -1,4 +1,4 @@
-"""Wiring."""
+"""Builds the reconciler from its settings."""
 
 from datetime import timedelta
 from functools import partial
@@ -6,22 +6,22 @@ from functools import partial
 import grpc.aio
 from dialler.reconciler.v1 import reconciler_pb2_grpc
 
+from servicekit.backoff import Backoff
 from servicekit.client import connect
 from servicekit.clock import SystemClock
 from servicekit.database import postgres_engine
+from servicekit.leadership import Leadership
 from servicekit.lifecycle import Closing, Loop, Parts
 from servicekit.server import GrpcServer
 from services.reconciler.domain.runs import RunKind
 from services.reconciler.domain.schedule import Schedule
-from services.reconciler.jobs import Jobs, Limits
-from services.reconciler.patience import Pauses
-from services.reconciler.rechecking import Waits
+from services.reconciler.runs.jobs import Jobs, RunLimits
+from services.reconciler.runs.watch import FreshnessWatch
+from services.reconciler.runs.worker import Worker
 from services.reconciler.servicer import ReconcilerServicer
 from services.reconciler.settings import ReconcilerSettings
-from services.reconciler.store import Leadership, RunStore
-from services.reconciler.upstreams import Upstreams
-from services.reconciler.watch import CaptureWatch
-from services.reconciler.worker import Worker
+from services.reconciler.store import LOCK_KEY, RunStore
+from services.reconciler.upstreams import ReconcilerUpstreams
 
 SERVICE_NAME = "dialler.reconciler.v1.ReconcilerService"
 POSTGRES_POOL_SIZE = 5
@@ -49,13 +49,20 @@ def build(settings: ReconcilerSettings) -> Parts:
         name="queue",
         default_timeout_seconds=settings.apply_timeout_seconds,
     )
-    ingest = _ingest(settings)
-    upstreams = Upstreams(user_context, queue, ingest)
-    store, leadership = RunStore(engine), Leadership(postgres_url)
+    ingest: grpc.aio.Channel | None = None
+    if settings.cdc_ingest_target is not None:
+        ingest = connect(
+            settings.cdc_ingest_target,
+            name="cdc_ingest",
+            default_timeout_seconds=_INGEST_SECONDS,
+        )
+    upstreams = ReconcilerUpstreams(user_context, queue, ingest)
+    store = RunStore(engine)
+    leadership = Leadership(postgres_url, LOCK_KEY, name="reconciler-lock")
     jobs = Jobs(upstreams, store, _limits(settings), clock)
     worker = Worker(store, leadership, jobs, _schedule(settings), clock)
     loop = Loop("runs", worker.run_once, settings.poll_seconds, clock, stop_seconds=0.5)
-    watch = CaptureWatch(
+    watch = FreshnessWatch(
         upstreams,
         store,
         leadership,
@@ -69,7 +76,7 @@ def build(settings: ReconcilerSettings) -> Parts:
         "reconciler",
         partial(reconciler_pb2_grpc.add_ReconcilerServiceServicer_to_server, servicer),
         [SERVICE_NAME],
-        {"postgres": store.ping},
+        {"postgres": store.ping, "leadership": leadership.check},
     )
     return Parts(
         Closing(engine.dispose),
@@ -79,13 +86,6 @@ def build(settings: ReconcilerSettings) -> Parts:
         Loop("capture_watch", watch.run_once, settings.watch_seconds, clock, stop_seconds=0.5),
         server,
     )
-
-
-def _ingest(settings: ReconcilerSettings) -> grpc.aio.Channel | None:
-    target = settings.cdc_ingest_target
-    if target is None:
-        return None
-    return connect(target, name="cdc_ingest", default_timeout_seconds=_INGEST_SECONDS)
 
 
 def _schedule(settings: ReconcilerSettings) -> Schedule:
@@ -99,19 +99,18 @@ def _schedule(settings: ReconcilerSettings) -> Schedule:
     return Schedule(every, timedelta(seconds=settings.batch_every_seconds))
 
 
-def _limits(settings: ReconcilerSettings) -> Limits:
-    return Limits(
+def _limits(settings: ReconcilerSettings) -> RunLimits:
+    return RunLimits(
         page_users=settings.page_users,
         pages_in_flight=settings.pages_in_flight,
         load_share=settings.load_share,
-        waits=Waits(settings.recheck_seconds, settings.recheck_longest_seconds),
-        pauses=Pauses(
-            settings.retry_first_seconds,
-            settings.retry_longest_seconds,
-            settings.give_up_seconds,
-        ),
+        recheck_seconds=settings.recheck_seconds,
+        recheck_longest_seconds=settings.recheck_longest_seconds,
+        backoff=Backoff(settings.retry_first_seconds, settings.retry_longest_seconds),
+        give_up_seconds=settings.give_up_seconds,
         changed_overlap=timedelta(seconds=settings.changed_overlap_seconds),
         changed_every=timedelta(seconds=settings.changed_every_seconds),
         warming_users=settings.warming_users,
         runs_kept=timedelta(days=settings.runs_kept_days),
+        gone_share_at_most=settings.gone_share_at_most,
     )

@@ -1,16 +1,16 @@
-"""What the reconciler counts."""
+"""The reconciler's metrics."""
 
 from prometheus_client import Counter, Gauge
 
 from services.reconciler.domain.drift import Difference, DriftKind
-from services.reconciler.domain.fingerprints import Table
+from services.reconciler.domain.fingerprints import ComparedTable
 
 USERS = Counter(
-    "dialler_reconciler_users", "People, by result: refreshed, moved, failed.", ("result",)
+    "dialler_reconciler_users", "Users, by result: refreshed, moved, failed.", ("result",)
 )
 DRIFT = Counter(
     "dialler_reconciler_drift",
-    "People found drifted, by kind and, where rows are outdated, by table. Should stay 0.",
+    "Users found drifted, by kind and, where rows are outdated, by table. Should stay 0.",
     ("kind", "table"),
 )
 RUNS = Counter("dialler_reconciler_runs", "Runs ended, by kind and state.", ("kind", "state"))
@@ -21,21 +21,27 @@ LAST_SUCCESS = Gauge(
 )
 BATCH_FRESHNESS = Gauge(
     "dialler_reconciler_batch_freshness",
-    "1 while runs stand in for change capture; from the copy that works.",
+    "1 while full runs replace change capture; from the leading replica.",
+)
+WITHHELD = Gauge(
+    "dialler_reconciler_people_withheld",
+    "Users gone from the main app whom the latest run of a kind left as they are, because they are"
+    " implausibly many. Should stay 0.",
+    ("kind",),
 )
 MYSQL_SECONDS = Counter(
-    "dialler_reconciler_mysql_seconds", "How long MySQL was at work on comparisons."
+    "dialler_reconciler_mysql_seconds", "Seconds that MySQL worked on comparisons."
 )
-LEADING = Gauge("dialler_reconciler_leading", "1 for the copy that works.")
+LEADING = Gauge("dialler_reconciler_leading", "1 for the replica that holds the lock.")
 RETRIES = Counter("dialler_reconciler_retries", "Calls tried again after a failure.")
 
 
 def drifted(difference: Difference) -> Counter:
-    """Return the counter of people who had drifted in that way."""
+    """Return the counter of users with this difference."""
     return DRIFT.labels(difference.kind.value.lower(), difference.table)
 
 
-# A series whose first value is 1 has never risen: the alert would not see a process's first drift.
+# Every series exists from the start: a rise from nothing to 1 would not raise the alert.
 for _kind in DriftKind:
-    for _table in Table if _kind is DriftKind.OUTDATED else ("",):
+    for _table in ComparedTable if _kind is DriftKind.OUTDATED else ("",):
         drifted(Difference(_kind, str(_table)))

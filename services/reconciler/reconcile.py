@@ -1,6 +1,6 @@
-"""Have a run done, and show how far it is: ``python -m services.reconciler.reconcile``.
+"""Requests a run and shows its progress: ``python -m services.reconciler.reconcile``.
 
-Exit codes: 0 when the run succeeded, 1 when it failed or the reconciler could not be asked.
+Exit codes: 0 when the run succeeded, 1 when it failed or the reconciler could not be called.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from servicekit.errors import ServiceError
 from services.reconciler.domain.runs import RunKind
 
 _CALL_SECONDS = 10.0
-_PATIENCE_SECONDS = 60.0
+_UNAVAILABLE_SECONDS = 60.0
 _RETRY_SECONDS = 1.0
 
 _PHASES = {
@@ -30,63 +30,56 @@ _PHASES = {
 }
 
 
-class FollowedRun:
-    """One run, followed to its end on `console`."""
+async def follow_run(
+    channel: grpc.aio.Channel,
+    console: Console,
+    kind: RunKind,
+    reason: str,
+    *,
+    allow_gone: bool = False,
+) -> reconciler_pb2.Run:
+    """Start a run, or join the pending one, show its progress, and return it ended.
 
-    def __init__(self, channel: grpc.aio.Channel, console: Console) -> None:
-        self._stub = reconciler_pb2_grpc.ReconcilerServiceStub(channel)
-        self._console = console
-
-    async def follow(self, kind: RunKind, reason: str) -> reconciler_pb2.Run:
-        """Start the run, or join the one that waits, and return it ended.
-
-        Raises:
-            ServiceError: the reconciler cannot be asked, or was away for a minute.
-        """
-        number = reconciler_pb2.RunKind.Value(f"RUN_KIND_{kind.value}")
-        response = await self._stub.StartRun(
-            reconciler_pb2.StartRunRequest(kind=number, reason=reason)
-        )
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[told]}"),
-            TimeElapsedColumn(),
-        )
-        with Progress(*columns, console=self._console) as bar:
-            self._bar = bar
-            self._task = bar.add_task("Waiting for its turn", total=None, told="")
-            return await self._until_ended(response.run)
-
-    async def _until_ended(self, run: reconciler_pb2.Run) -> reconciler_pb2.Run:
+    Raises:
+        ServiceError: the reconciler cannot be called, or was unavailable for a minute.
+    """
+    stub = reconciler_pb2_grpc.ReconcilerServiceStub(channel)
+    number = reconciler_pb2.RunKind.Value(f"RUN_KIND_{kind.value}")
+    request = reconciler_pb2.StartRunRequest(kind=number, reason=reason, allow_gone=allow_gone)
+    run = (await stub.StartRun(request)).run
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[counts]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("Waiting for its turn", total=None, counts="")
         last_seen = time.monotonic()
         while True:
             try:
-                async for answer in self._stub.WatchRun(
+                async for answer in stub.WatchRun(
                     reconciler_pb2.WatchRunRequest(run_id=run.run_id)
                 ):
                     run, last_seen = answer.run, time.monotonic()
-                    self._show(run)
+                    bar.update(
+                        task,
+                        description=_PHASES.get(run.phase, "Waiting for its turn"),
+                        total=run.phase_total or None,
+                        completed=run.phase_done,
+                        counts=f"{run.users_drifted:,} drifted, {run.users_refreshed:,} refreshed",
+                    )
             except ServiceError:
-                if time.monotonic() - last_seen > _PATIENCE_SECONDS:
+                if time.monotonic() - last_seen > _UNAVAILABLE_SECONDS:
                     raise
             if run.HasField("ended_at"):
                 return run
             await asyncio.sleep(_RETRY_SECONDS)
 
-    def _show(self, run: reconciler_pb2.Run) -> None:
-        self._bar.update(
-            self._task,
-            description=_PHASES.get(run.phase, "Waiting for its turn"),
-            total=run.phase_total or None,
-            completed=run.phase_done,
-            told=f"{run.users_drifted:,} drifted, {run.users_refreshed:,} refreshed",
-        )
-
 
 def show_report(run: reconciler_pb2.Run, console: Console) -> None:
-    """Print what a run came to."""
+    """Print the result of a run."""
     seconds = (run.ended_at.ToMicroseconds() - run.started_at.ToMicroseconds()) / 1e6
     console.print(
         f"{run.users_checked:,} people compared in {seconds:.1f} s; {run.users_drifted:,} had"
@@ -106,13 +99,13 @@ def show_report(run: reconciler_pb2.Run, console: Console) -> None:
         console.print(f"{name.replace('_', ' ')}: {number:,}")
 
 
-async def follow(target: str, kind: RunKind, reason: str) -> int:
-    """Have a run done by the reconciler at `target`; return the exit code."""
+async def follow(target: str, kind: RunKind, reason: str, *, allow_gone: bool = False) -> int:
+    """Request a run from the reconciler at `target`, follow it, and return the exit code."""
     console = Console(stderr=True)
     channel = connect(target, name="reconciler", default_timeout_seconds=_CALL_SECONDS)
     async with channel:
         try:
-            run = await FollowedRun(channel, console).follow(kind, reason)
+            run = await follow_run(channel, console, kind, reason, allow_gone=allow_gone)
         except ServiceError as error:
             console.print(f"The reconciler at {target} cannot be asked: {error}")
             return 1
@@ -131,9 +124,16 @@ def main() -> int:
     kinds = [kind.value.lower() for kind in RunKind]
     parser.add_argument("--kind", choices=kinds, default="full", help="what to look at")
     parser.add_argument("--reason", default="asked for by hand", help="who asks and why")
+    parser.add_argument(
+        "--allow-gone",
+        action="store_true",
+        help="take people for gone from the main app even if they are an implausible share of all",
+    )
     arguments = parser.parse_args()
     kind = RunKind(arguments.kind.upper())
-    return asyncio.run(follow(arguments.target, kind, arguments.reason))
+    return asyncio.run(
+        follow(arguments.target, kind, arguments.reason, allow_gone=arguments.allow_gone)
+    )
 
 
 if __name__ == "__main__":

@@ -1,36 +1,37 @@
-"""The report of a run while it is written."""
+"""The report of a run while the run is under way."""
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 from uuid import UUID
 
 from servicekit.clock import Clock
 from services.reconciler import metrics
 from services.reconciler.domain.drift import Difference
-from services.reconciler.domain.runs import Figures, Run, RunPhase, RunState
+from services.reconciler.domain.runs import Run, RunFigures, RunPhase, RunState
 from services.reconciler.store import RunStore
-from services.reconciler.upstreams import Cost
+from services.reconciler.upstreams import MySqlCost
 
 _SAVE_SECONDS = 0.5
-# A report beyond this is read by nobody; the counts go on.
+# A longer list has no reader; the counts go on.
 MAX_DRIFT_KEPT = 10_000
 
 
-class Report:
-    """Keeps a run's figures in PostgreSQL, at most twice a second while nothing else asks for it.
+class RunReport:
+    """Saves a run's figures in PostgreSQL; steps alone cause at most two saves a second.
 
-    Every method that saves raises Conflict (RUN_TAKEN_OVER) when another copy works on the run.
+    Every method that saves raises Conflict (RUN_TAKEN_OVER) when another replica works on the run.
     """
 
     def __init__(self, store: RunStore, run: Run, holder: UUID, clock: Clock) -> None:
-        self.figures: Figures = run.figures
+        self.figures: RunFigures = run.figures
         self.figures.begin_again()
         self.run = run
         self._store = store
         self._holder = holder
         self._clock = clock
         self._saved_at = clock.monotonic()
-        # Found when the report was full.
+        # Differences found when the report was full.
         self._beyond: Counter[Difference] = Counter()
         self._people_beyond = 0
 
@@ -46,7 +47,7 @@ class Report:
             await self.save()
 
     async def save(self) -> None:
-        """Store the figures as they are."""
+        """Store the figures."""
         await self._store.save(self.run.run_id, self._holder, self.figures)
         self._saved_at = self._clock.monotonic()
 
@@ -55,18 +56,18 @@ class Report:
         now = self._clock.now()
         await self._store.end(self.run.run_id, self._holder, state, error, now)
 
-    async def checkpoint(self) -> object:
-        """Return what the run kept before it was interrupted; None for nothing."""
+    async def checkpoint(self) -> Any:
+        """Return the checkpoint of an interrupted attempt; None when there is none."""
         return await self._store.checkpoint(self.run.run_id)
 
     async def keep(self, checkpoint: object) -> None:
-        """Keep what need not be read again after an interruption."""
+        """Store a checkpoint, from which an interrupted run continues."""
         await self._store.save_checkpoint(self.run.run_id, self._holder, checkpoint)
 
     async def add_drift(self, drifted: Mapping[int, set[Difference]]) -> None:
-        """Count people who had drifted, and keep who they are.
+        """Count drifted users and store their ids.
 
-        Whoever an attempt before this one found, and had no time to put right, counts once.
+        A user whom an earlier attempt at this run found and did not repair counts once.
         """
         figures, before = self.figures, self.figures.drift
         room = max(0, MAX_DRIFT_KEPT - sum(before.values()))
@@ -80,8 +81,8 @@ class Report:
             metrics.drifted(it).inc(more)
         await self.save()
 
-    def spend(self, cost: Cost) -> None:
-        """Add what something took of MySQL."""
+    def spend(self, cost: MySqlCost) -> None:
+        """Add the cost of a read to the figures."""
         self.figures.mysql_statements += cost.statements
         self.figures.mysql_seconds += cost.seconds
         self.figures.rows_read += cost.rows

@@ -14,9 +14,10 @@ from dialler.reconciler.v1 import reconciler_pb2, reconciler_pb2_grpc
 
 from servicekit.clock import Clock
 from servicekit.errors import InvalidArgument, NotFound
+from servicekit.paging import cut_page, page_size
 from services.reconciler.domain.drift import Difference, DriftKind
 from services.reconciler.domain.freshness import Freshness, FreshnessMode
-from services.reconciler.domain.runs import Figures, Run, RunId, RunKind
+from services.reconciler.domain.runs import COUNTS, Run, RunId, RunKind
 from services.reconciler.store import Drifted, RunStore
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -31,7 +32,7 @@ _KINDS: Final = {reconciler_pb2.RunKind.Value(f"RUN_KIND_{kind.value}"): kind fo
 
 
 class ReconcilerServicer(reconciler_pb2_grpc.ReconcilerServiceServicer):
-    """Any copy answers; `nudge` is called when there may be new work."""
+    """Every replica answers; `nudge` is called when there may be new work."""
 
     def __init__(self, store: RunStore, clock: Clock, nudge: Callable[[], None]) -> None:
         self._store = store
@@ -41,7 +42,7 @@ class ReconcilerServicer(reconciler_pb2_grpc.ReconcilerServiceServicer):
     async def StartRun(
         self, request: reconciler_pb2.StartRunRequest, context: Context
     ) -> reconciler_pb2.StartRunResponse:
-        """Return the run asked for, by this request or a repeat of it, or the one waiting."""
+        """Return the run requested, by this request or a repeat of it, or the one pending."""
         kind = _KINDS.get(request.kind)
         if kind is None:
             raise InvalidArgument("RUN_KIND_UNKNOWN", "kind must be a known kind of run")
@@ -49,8 +50,17 @@ class ReconcilerServicer(reconciler_pb2_grpc.ReconcilerServiceServicer):
             raise InvalidArgument(
                 "REASON_TOO_LONG", f"reason has more than {MAX_REASON_CHARACTERS} characters"
             )
-        run_id = _new_run_id(request.request_id)
-        run = await self._store.request(kind, request.reason, self._clock.now(), run_id)
+        if request.allow_gone and not kind.compares:
+            raise InvalidArgument(
+                "ALLOW_GONE_UNSUITABLE", "allow_gone is for kinds that compare people"
+            )
+        try:
+            run_id = RunId(UUID(request.request_id)) if request.request_id else None
+        except ValueError as error:
+            raise InvalidArgument("REQUEST_ID_INVALID", "request_id must be a UUID") from error
+        run = await self._store.request(
+            kind, request.reason, self._clock.now(), run_id, allow_gone=request.allow_gone
+        )
         self._nudge()
         return reconciler_pb2.StartRunResponse(run=_message(run))
 
@@ -65,7 +75,7 @@ class ReconcilerServicer(reconciler_pb2_grpc.ReconcilerServiceServicer):
         self, request: reconciler_pb2.ListRunsRequest, context: Context
     ) -> reconciler_pb2.ListRunsResponse:
         """Return the latest runs."""
-        limit = min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+        limit = page_size(request.page_size, default=DEFAULT_PAGE_SIZE, largest=MAX_PAGE_SIZE)
         runs = await self._store.latest(limit)
         return reconciler_pb2.ListRunsResponse(runs=map(_message, runs))
 
@@ -84,33 +94,49 @@ class ReconcilerServicer(reconciler_pb2_grpc.ReconcilerServiceServicer):
     async def ListDrift(
         self, request: reconciler_pb2.ListDriftRequest, context: Context
     ) -> reconciler_pb2.ListDriftResponse:
-        """Return a page of who had drifted."""
+        """Return a page of the users who had drifted."""
         run = await self._store.get(_run_id(request.run_id))
-        limit = min(request.page_size or DEFAULT_DRIFT_PAGE_SIZE, MAX_DRIFT_PAGE_SIZE)
-        after = _after(request.page_token)
+        limit = page_size(
+            request.page_size, default=DEFAULT_DRIFT_PAGE_SIZE, largest=MAX_DRIFT_PAGE_SIZE
+        )
+        after: Drifted | None = None
+        if request.page_token:
+            try:
+                user_id, kind, table = json.loads(base64.urlsafe_b64decode(request.page_token))
+                after = int(user_id), Difference(DriftKind(kind), str(table))
+            except (ValueError, TypeError, binascii.Error) as error:
+                raise InvalidArgument(
+                    "PAGE_TOKEN_INVALID", "page_token is not one of ours"
+                ) from error
         found = await self._store.list_drift(run.run_id, after, limit + 1)
-        page = found[:limit]
+        page, next_token = cut_page(
+            found,
+            limit,
+            lambda last: base64.urlsafe_b64encode(
+                json.dumps([last[0], *last[1]]).encode()
+            ).decode(),
+        )
         return reconciler_pb2.ListDriftResponse(
             drift=[
                 reconciler_pb2.Drift(user_id=user_id, kind=_drift_kind(it.kind), table=it.table)
                 for user_id, it in page
             ],
-            next_page_token=_token(page[-1]) if len(found) > limit else "",
+            next_page_token=next_token,
         )
 
     async def GetFreshness(
         self, request: reconciler_pb2.GetFreshnessRequest, context: Context
     ) -> reconciler_pb2.GetFreshnessResponse:
-        """Return where freshness comes from; before that was judged, change capture is taken."""
-        now_is = await self._store.freshness()
-        if now_is is None:
-            now_is = Freshness(FreshnessMode.CHANGE_CAPTURE, self._clock.now())
+        """Return where freshness comes from; change capture before the first judgement."""
+        freshness = await self._store.freshness()
+        if freshness is None:
+            freshness = Freshness(FreshnessMode.CHANGE_CAPTURE, self._clock.now())
         answer = reconciler_pb2.GetFreshnessResponse(
-            mode=reconciler_pb2.FreshnessMode.Value(f"FRESHNESS_MODE_{now_is.mode.value}"),
-            reason=now_is.reason,
+            mode=reconciler_pb2.FreshnessMode.Value(f"FRESHNESS_MODE_{freshness.mode.value}"),
+            reason=freshness.reason,
         )
-        _set(answer.since, now_is.since)
-        _set(answer.capture_alive_at, now_is.capture_alive_at)
+        _set(answer.since, freshness.since)
+        _set(answer.capture_alive_at, freshness.capture_alive_at)
         verified_at = await self._store.last_success([RunKind.FULL], self._clock.now())
         _set(answer.verified_at, verified_at)
         return answer
@@ -123,28 +149,6 @@ def _run_id(text: str) -> RunId:
         raise NotFound("RUN_NOT_FOUND", "there is no such run") from error
 
 
-def _new_run_id(request_id: str) -> RunId | None:
-    try:
-        return RunId(UUID(request_id)) if request_id else None
-    except ValueError as error:
-        raise InvalidArgument("REQUEST_ID_INVALID", "request_id must be a UUID") from error
-
-
-def _token(last: Drifted) -> str:
-    user_id, difference = last
-    return base64.urlsafe_b64encode(json.dumps([user_id, *difference]).encode()).decode()
-
-
-def _after(token: str) -> Drifted | None:
-    if not token:
-        return None
-    try:
-        user_id, kind, table = json.loads(base64.urlsafe_b64decode(token))
-        return int(user_id), Difference(DriftKind(kind), str(table))
-    except (ValueError, TypeError, binascii.Error) as error:
-        raise InvalidArgument("PAGE_TOKEN_INVALID", "page_token is not one of ours") from error
-
-
 def _message(run: Run) -> reconciler_pb2.Run:
     figures = run.figures
     message = reconciler_pb2.Run(
@@ -153,32 +157,19 @@ def _message(run: Run) -> reconciler_pb2.Run:
         state=reconciler_pb2.RunState.Value(f"RUN_STATE_{run.state.value}"),
         reason=run.reason,
         error=run.error,
+        allow_gone=run.allow_gone,
         phase=reconciler_pb2.RunPhase.Value(f"RUN_PHASE_{figures.phase.value}"),
-        phase_done=figures.phase_done,
-        phase_total=figures.phase_total,
-        users_checked=figures.users_checked,
-        users_refreshed=figures.users_refreshed,
-        users_moved=figures.users_moved,
-        users_drifted=figures.users_drifted,
-        users_unsettled=figures.users_unsettled,
-        users_failed=figures.users_failed,
-        rows_read=figures.rows_read,
-        mysql_statements=figures.mysql_statements,
-        mysql_seconds=figures.mysql_seconds,
-        drift=_drift_counts(figures),
+        drift=[
+            reconciler_pb2.DriftCount(kind=_drift_kind(it.kind), table=it.table, users=users)
+            for it, users in sorted(figures.drift.items())
+        ],
         done=figures.done,
+        **{name: getattr(figures, name) for name in COUNTS},
     )
     _set(message.requested_at, run.requested_at)
     _set(message.started_at, run.started_at)
     _set(message.ended_at, run.ended_at)
     return message
-
-
-def _drift_counts(figures: Figures) -> list[reconciler_pb2.DriftCount]:
-    return [
-        reconciler_pb2.DriftCount(kind=_drift_kind(it.kind), table=it.table, users=users)
-        for it, users in sorted(figures.drift.items())
-    ]
 
 
 def _drift_kind(kind: DriftKind) -> reconciler_pb2.DriftKind.ValueType:

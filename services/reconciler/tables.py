@@ -4,6 +4,7 @@ from typing import Final
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     DateTime,
@@ -16,6 +17,7 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
+    false,
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
@@ -45,28 +47,37 @@ runs = Table(
     Column("users_moved", BigInteger, nullable=False, server_default="0"),
     Column("users_drifted", BigInteger, nullable=False, server_default="0"),
     Column("users_unsettled", BigInteger, nullable=False, server_default="0"),
+    Column("users_withheld", BigInteger, nullable=False, server_default="0"),
     Column("users_failed", BigInteger, nullable=False, server_default="0"),
     Column("failed_user_ids", ARRAY(USER_ID), nullable=False, server_default="{}"),
     Column("rows_read", BigInteger, nullable=False, server_default="0"),
     Column("mysql_statements", BigInteger, nullable=False, server_default="0"),
     Column("mysql_seconds", Double, nullable=False, server_default="0"),
-    # How many people by name of what was done, or by "KIND table" of how they had drifted.
+    # Counts by name of what was done, and numbers of users by "KIND table" of their drift.
     Column("done", JSONB, nullable=False, server_default="{}"),
     Column("drift", JSONB, nullable=False, server_default="{}"),
-    # What a run that goes on after an interruption need not read again.
+    # Where a run continues after an interruption.
     Column("checkpoint", JSONB),
+    # Whether any number of users may count as gone from the main app.
+    Column("allow_gone", Boolean, nullable=False, server_default=false()),
     Column("error", Text, nullable=False, server_default=""),
-    # Who works on it; another who takes over makes the first one's writes miss.
+    # Changes with every take-over, so that the writes of the holder before match no row.
     Column("holder", Uuid),
-    # Written by the release before this one alone; to be dropped with the next.
+    # Only the previous release writes these two; the next one drops them.
     Column("last_user_id", USER_ID, nullable=False, server_default="0"),
     Column("max_user_id", USER_ID, nullable=False, server_default="0"),
-    Index("runs_pending_kind", "kind", unique=True, postgresql_where=text("state = 'PENDING'")),
+    Index(
+        "runs_pending_kind",
+        "kind",
+        "allow_gone",
+        unique=True,
+        postgresql_where=text("state = 'PENDING'"),
+    ),
     Index("runs_requested", "requested_at"),
     Index("runs_of_kind", "kind", text("requested_at DESC")),
 )
 
-# Who had drifted, as one run found them.
+# The drifted users of each run.
 drift = Table(
     "drift",
     metadata,
@@ -76,7 +87,7 @@ drift = Table(
     Column("table_name", Text, primary_key=True),
 )
 
-# The one row that says where freshness comes from.
+# One row: where freshness comes from.
 freshness = Table(
     "freshness",
     metadata,

@@ -1,5 +1,5 @@
-"""Owns each person's merged context and the cache it is kept in.
+"""Owns each person's merged context and its cache.
 
-The only reader of the main app's tables. It never writes to the main app and never judges who is
-to be called.
+The only reader of the main app's tables. It never writes to the main app and does not
+decide who is called.
 """

@@ -1,4 +1,4 @@
-"""Puts the service together."""
+"""Builds the service from its settings."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
@@ -13,34 +13,36 @@ from servicekit.database import mysql_engine, postgres_engine
 from servicekit.errors import Unavailable
 from servicekit.lifecycle import Closing, Loop, Parts
 from servicekit.server import GrpcServer
-from services.user_context.breaker import Breaker
-from services.user_context.cache import ContextCache, Lifetimes
-from services.user_context.call_states import CallStates
-from services.user_context.changed_users import ChangedUsers
-from services.user_context.chunk_walk import ChunkWalks
-from services.user_context.cluster_redis import ClusterLink, is_cluster
-from services.user_context.contexts import Contexts
+from services.user_context.batch.facts_stream import FactsStreams
+from services.user_context.cache.breaker import Breaker
+from services.user_context.cache.cluster import ClusterLink, is_cluster
+from services.user_context.cache.context_cache import ContextCache, Lifetimes
+from services.user_context.cache.links import RedisLink
+from services.user_context.cache.redis import PipelinedLink
+from services.user_context.cache.rendering import check_description
+from services.user_context.contexts.call_states import CallStates
+from services.user_context.contexts.contexts import Contexts
+from services.user_context.contexts.invalidations import Invalidations
+from services.user_context.contexts.readings import MainAppReadings, RefreshedUser
 from services.user_context.domain import REFRESH_LIMIT, UserId
-from services.user_context.facts_stream import FactsStreams
-from services.user_context.fingerprint_readings import FingerprintReadings
-from services.user_context.invalidations import Invalidations
 from services.user_context.metrics import CacheStats
-from services.user_context.name_index import NameIndex
-from services.user_context.pipelined_redis import PipelinedLink
-from services.user_context.readings import MainAppReadings, Refreshed
-from services.user_context.redis_link import RedisLink
-from services.user_context.rendering import check_description
-from services.user_context.replica_lag import ReplicaLag
-from services.user_context.scan import TableScans
-from services.user_context.search import PeopleSearch
+from services.user_context.mysql.changed_users import ChangedUsers
+from services.user_context.mysql.chunk_reader import ChunkReader
+from services.user_context.mysql.fingerprint_readings import FingerprintReadings
+from services.user_context.mysql.reader import MainAppStore
+from services.user_context.mysql.replica_lag import ReplicaLag
+from services.user_context.mysql.scan import TableScans
+from services.user_context.search.name_index import NameIndex
+from services.user_context.search.people_search import PeopleSearch
+from services.user_context.search.store import MainAppPeople, NameStore
 from services.user_context.servicer import SERVICE_NAME, UserContextServicer, registering
 from services.user_context.settings import UserContextSettings
-from services.user_context.store import MainAppStore, OwnStore
-from services.user_context.store_search import MainAppPeople, NameStore
+from services.user_context.store import FenceStore
 
-# How soon a changed name can be searched for, and how often it is asked whether a sweep is due.
+# How soon a changed name is indexed, and how often a sweep is checked for being due.
 NAMES_SECONDS = 1.0
 NAME_SWEEP_LOOK_SECONDS = 30.0
+REPLICA_LOOK_SECONDS = 10.0
 
 Ping = Callable[[], Awaitable[None]]
 
@@ -60,9 +62,9 @@ def build(settings: UserContextSettings) -> Parts:
     bulk_engine = _main_app(
         settings, "mysql_bulk", settings.mysql_bulk_connections, settings.mysql_bulk_seconds
     )
-    # One at a time: a second stream of everybody is refused until the first has been read.
+    # One connection: a second stream of all facts is refused until the first has been read.
     stream_engine = _main_app(settings, "mysql_stream", 1, settings.mysql_bulk_seconds)
-    own_engine = postgres_engine(
+    postgres = postgres_engine(
         settings.postgres_url.get_secret_value(),
         pool_size=settings.postgres_connections,
         application_name="user_context",
@@ -75,15 +77,23 @@ def build(settings: UserContextSettings) -> Parts:
         attempts=2,
     )
     live, bulk = MainAppStore(live_engine, described), MainAppStore(bulk_engine, described)
-    own = OwnStore(own_engine)
+    fences = FenceStore(postgres)
     link = redis_link(settings)
-    cache = ContextCache(
-        link, breaker=Breaker(clock), clock=clock, lifetimes=_lifetimes(settings), stats=stats
+    lifetimes = Lifetimes(
+        main_fresh=settings.context_fresh_seconds,
+        call_fresh=settings.call_state_fresh_seconds,
+        absent_fresh=settings.absent_fresh_seconds,
+        kept=settings.context_kept_seconds,
     )
+    cache = ContextCache(
+        link, breaker=Breaker(clock), clock=clock, lifetimes=lifetimes, stats=stats
+    )
+    # Until the first run of the loop below: invalidations of an earlier process may be due.
+    cache.distrust("STARTING")
     readings = MainAppReadings(
         live=live,
         bulk=bulk,
-        own=own,
+        fences=fences,
         cache=cache,
         clock=clock,
         live_seconds=settings.mysql_live_seconds,
@@ -91,24 +101,24 @@ def build(settings: UserContextSettings) -> Parts:
     )
     queue = queue_pb2_grpc.QueueServiceStub(queue_channel)
     call_states = CallStates(queue.BatchGetCallStates, cache, clock)
-    # A batch holds a connection: misses and refreshes may each use half of the bulk ones.
+    # A batch holds a connection: misses and refreshes may use half of the bulk connections each.
     half = max(1, settings.mysql_bulk_connections // 2)
     facts = Coalescer(
         readings.read_facts, max_keys=REFRESH_LIMIT, max_batches=settings.mysql_live_connections
     )
-    people, names = MainAppPeople(bulk_engine, described), NameStore(own_engine)
+    people, names = MainAppPeople(bulk_engine, described), NameStore(postgres)
     name_index = NameIndex(people, names, clock, sweep_seconds=settings.name_sweep_seconds)
 
-    async def refreshed(user_ids: Sequence[UserId]) -> Mapping[UserId, Refreshed]:
-        name_index.notice(user_ids)
+    async def refreshed(user_ids: Sequence[UserId]) -> Mapping[UserId, RefreshedUser]:
+        name_index.mark_changed(user_ids)
         return await readings.refresh(user_ids)
 
     refreshes = Coalescer(refreshed, max_keys=REFRESH_LIMIT, max_batches=half)
     main = Coalescer(readings.load, max_keys=REFRESH_LIMIT, max_batches=half, is_exclusive=True)
     call = Coalescer(call_states.load, max_keys=REFRESH_LIMIT, max_batches=4, is_exclusive=True)
-    invalidations = Invalidations(cache, own)
+    invalidations = Invalidations(cache, fences)
     lag = ReplicaLag(bulk_engine, clock, settings.mysql_replica_lag_seconds)
-    walks = ChunkWalks(bulk_engine, described, clock, lag)
+    chunk_reader = ChunkReader(bulk_engine, described, clock, lag)
     servicer = UserContextServicer(
         contexts=Contexts(cache, main, call, stats),
         search=PeopleSearch(people, names, queue),
@@ -118,11 +128,11 @@ def build(settings: UserContextSettings) -> Parts:
         main_app=bulk,
         streams=FactsStreams(
             TableScans(stream_engine, described),
-            own,
+            fences,
             most_seconds=settings.mysql_stream_seconds,
         ),
-        fingerprints=FingerprintReadings(bulk_engine, described, walks, clock),
-        changed=ChangedUsers(walks, bulk, described, clock),
+        fingerprints=FingerprintReadings(bulk_engine, described, chunk_reader, clock),
+        changed=ChangedUsers(chunk_reader, bulk, described, clock),
         cache=cache,
         stats=stats,
     )
@@ -130,19 +140,20 @@ def build(settings: UserContextSettings) -> Parts:
         Closing(live_engine.dispose),
         Closing(bulk_engine.dispose),
         Closing(stream_engine.dispose),
-        Closing(own_engine.dispose),
+        Closing(postgres.dispose),
         link,
         Closing(lambda: queue_channel.close(None)),
         *(Closing(batches.stop) for batches in (facts, refreshes, main, call)),
         Loop("unraised_fences", invalidations.run_once, settings.unraised_interval_seconds, clock),
         Loop("names", name_index.run_once, NAMES_SECONDS, clock),
         Loop("name_sweep", name_index.sweep_once, NAME_SWEEP_LOOK_SECONDS, clock),
+        Loop("replica", lag.run_once, REPLICA_LOOK_SECONDS, clock),
         GrpcServer(
             settings,
             "user_context",
             registering(servicer),
             (SERVICE_NAME,),
-            {"mysql or redis": _either(live.ping, cache.ping)},
+            {"mysql or redis": _either(live.ping, cache.confirm)},
         ),
     )
 
@@ -159,19 +170,11 @@ def _main_app(
     )
 
 
-def _lifetimes(settings: UserContextSettings) -> Lifetimes:
-    return Lifetimes(
-        main_fresh=settings.context_fresh_seconds,
-        call_fresh=settings.call_state_fresh_seconds,
-        absent_fresh=settings.absent_fresh_seconds,
-        kept=settings.context_kept_seconds,
-    )
-
-
 def _either(first: Ping, second: Ping) -> Ping:
-    """Without MySQL the last known contexts are served, without Redis present ones.
+    """Return a check that passes while one of two does.
 
-    So the process takes calls while it has either; the rest is the method's to say.
+    Without MySQL the service answers with the last known contexts, without Redis with those read
+    anew, so it is ready while it has either.
     """
 
     async def answers() -> None:
@@ -184,7 +187,7 @@ def _either(first: Ping, second: Ping) -> Ping:
 
 
 def redis_link(settings: UserContextSettings) -> RedisLink:
-    """Return a way to the Redis or the cluster that the settings name."""
+    """Return the link to the Redis server or cluster that the settings name."""
     url = settings.redis_url.get_secret_value()
     if is_cluster(url):
         return ClusterLink(url, timeout_seconds=settings.redis_seconds)

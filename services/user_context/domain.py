@@ -1,19 +1,26 @@
-"""People of the main app as one reading found them, and what a request may ask for."""
+"""People of the main app as one reading finds them, and the limits of requests."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import NewType
+from typing import Any, NewType
 
 from servicekit.errors import InvalidArgument
 
 UserId = NewType("UserId", int)
 
-# One row by our names for its columns; the values are as `store` normalises them.
+# One row by our names for its columns; the values are as `mysql.rows` normalises them.
 Row = Mapping[str, object]
 
 BATCH_GET_LIMIT = 500
+# People read at once for such an answer, as many as the gateway asks for. It limits how much is
+# read in vain when the answer is full.
+PEOPLE_PER_READING = 64
+# Contexts in one answer: with 500 ids beside them below 4 MiB, the default limit of gRPC clients.
+ANSWER_BYTES = (4 << 20) - (64 << 10)
+# One context alone: below the 16 MiB that this suite's clients and servers allow.
+CONTEXT_BYTES = 15 << 20
 REFRESH_LIMIT = 1_000
 RESOLVE_LIMIT = 10_000
 PAGE_LIMIT = 10_000
@@ -21,11 +28,11 @@ DEFAULT_PAGE = 1_000
 BLOCK_LIMIT = 10_000
 DEFAULT_BLOCK = 5_000
 RANGES_LIMIT = 100
-# With so many ranges, owners enough for an answer of the size messages may have.
+# RANGES_LIMIT ranges of so many owners fit into one answer.
 OWNER_RANGE_LIMIT = 10_000
 HIGHEST_ID = 2**64 - 1
 
-# Tables whose rows make up a person, by whose ids their rows are grouped.
+# Tables whose rows belong to a person: directly, or through a claim.
 OF_PEOPLE = ("users", "claims", "user_addresses")
 OF_CLAIMS = ("claim_requirements", "claim_vehicle_packages")
 
@@ -33,7 +40,7 @@ _BEGINNING = datetime.min.replace(tzinfo=UTC)
 
 
 class Part(StrEnum):
-    """What is cached by itself: each part has its own source, fence and version."""
+    """A part of a context that is cached separately, with its own source, fence and version."""
 
     MAIN = "m"
     CALL = "c"
@@ -41,7 +48,7 @@ class Part(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ClaimRecord:
-    """A claim with what hangs on it, oldest first."""
+    """A claim with its requirements and vehicle packages, oldest first."""
 
     row: Row
     requirements: Sequence[Row] = ()
@@ -50,7 +57,7 @@ class ClaimRecord:
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Everything one reading found of a person; claims newest first."""
+    """The rows of one person that one reading has found; claims newest first."""
 
     user_id: UserId
     user: Row
@@ -72,22 +79,23 @@ class PeopleRows:
     row_fingerprints: Mapping[int, bytes] = field(default_factory=dict, kw_only=True)
 
 
-@dataclass(slots=True)
-class _Hanging:
-    requirements: list[Row] = field(default_factory=list)
-    vehicle_packages: list[Row] = field(default_factory=list)
-
-
 def assemble(rows: PeopleRows) -> dict[UserId, Person]:
     """Join the rows to people; the result does not depend on the order of the rows."""
-    hanging: dict[object, _Hanging] = {}
+    requirements: dict[object, list[Row]] = {}
     for row in rows.requirements:
-        hanging.setdefault(row["claim_id"], _Hanging()).requirements.append(row)
+        requirements.setdefault(row["claim_id"], []).append(row)
+    packages: dict[object, list[Row]] = {}
     for row in rows.vehicle_packages:
-        hanging.setdefault(row["claim_id"], _Hanging()).vehicle_packages.append(row)
+        packages.setdefault(row["claim_id"], []).append(row)
     claims: dict[object, list[ClaimRecord]] = {}
-    for row in sorted(rows.claims, key=_claim_age, reverse=True):
-        claims.setdefault(row["user_id"], []).append(_claim(row, hanging.get(row["claim_id"])))
+    requirement_age, package_age = _age("requirement_id"), _age("vehicle_package_id")
+    for row in sorted(rows.claims, key=_age("claim_id"), reverse=True):
+        record = ClaimRecord(
+            row,
+            sorted(requirements.get(row["claim_id"], ()), key=requirement_age),
+            sorted(packages.get(row["claim_id"], ()), key=package_age),
+        )
+        claims.setdefault(row["user_id"], []).append(record)
     addresses = {row["address_id"]: row for row in rows.addresses}
     return {
         user_id: Person(
@@ -102,6 +110,16 @@ def assemble(rows: PeopleRows) -> dict[UserId, Person]:
     }
 
 
+def _age(key: str) -> Callable[[Mapping[str, Any]], tuple[datetime, Any]]:
+    """Return what orders rows by when they were created, then by their key."""
+
+    def age(row: Mapping[str, Any]) -> tuple[datetime, Any]:
+        created = row.get("created_at")
+        return created if isinstance(created, datetime) else _BEGINNING, row[key]
+
+    return age
+
+
 def user_id_of(row: Row) -> UserId:
     """Return the person a row of ``users`` is about."""
     user_id = row["user_id"]
@@ -110,39 +128,11 @@ def user_id_of(row: Row) -> UserId:
     return UserId(user_id)
 
 
-def _claim(row: Row, hanging: _Hanging | None) -> ClaimRecord:
-    if hanging is None:
-        return ClaimRecord(row)
-    return ClaimRecord(
-        row,
-        sorted(hanging.requirements, key=_requirement_age),
-        sorted(hanging.vehicle_packages, key=_package_age),
-    )
-
-
-def _claim_age(row: Row) -> tuple[datetime, int]:
-    claim_id = row["claim_id"]
-    return _created(row), claim_id if isinstance(claim_id, int) else 0
-
-
-def _requirement_age(row: Row) -> tuple[datetime, str]:
-    return _created(row), str(row["requirement_id"])
-
-
-def _package_age(row: Row) -> tuple[datetime, str]:
-    return _created(row), str(row["vehicle_package_id"])
-
-
-def _created(row: Row) -> datetime:
-    created = row.get("created_at")
-    return created if isinstance(created, datetime) else _BEGINNING
-
-
 def distinct_users(user_ids: Iterable[int], limit: int) -> list[UserId]:
     """Return each person once, in the order asked for.
 
     Raises:
-        InvalidArgument: more than ``limit`` people, or an id of 0, which nobody has.
+        InvalidArgument: more than ``limit`` people, or an id of 0, which no person has.
     """
     distinct = [UserId(user_id) for user_id in dict.fromkeys(user_ids)]
     if len(distinct) > limit:
@@ -158,22 +148,22 @@ def distinct_users(user_ids: Iterable[int], limit: int) -> list[UserId]:
 
 
 def page_size(asked: int) -> int:
-    """Return how many ids a page holds: 0 means the default, too many are coerced."""
+    """Return how many ids a page holds: 0 means the default, too large a number the limit."""
     return min(asked, PAGE_LIMIT) if asked else DEFAULT_PAGE
 
 
 def block_size(asked: int) -> int:
-    """Return how many people a block holds: 0 means the default, too many are coerced."""
+    """Return how many people a block holds: 0 means the default, too large a number the limit."""
     return min(asked, BLOCK_LIMIT) if asked else DEFAULT_BLOCK
 
 
 def fingerprinted_table(name: str) -> str:
     """Return the table's name.
 
-    Raises InvalidArgument (UNKNOWN_TABLE) for one whose rows make up nobody.
+    Raises InvalidArgument (UNKNOWN_TABLE) for a table whose rows belong to no person.
     """
     if name not in (*OF_PEOPLE, *OF_CLAIMS):
-        raise InvalidArgument("UNKNOWN_TABLE", "no rows of such a table make up a person")
+        raise InvalidArgument("UNKNOWN_TABLE", "no rows of such a table belong to a person")
     return name
 
 
@@ -188,7 +178,7 @@ def range_size(asked: int) -> int:
 
 
 def owner_ranges(size: int, numbers: Sequence[int]) -> list[int]:
-    """Return the ranges that can have owners, each once.
+    """Return the ranges whose ids can exist, each once.
 
     Raises InvalidArgument (RANGE_SIZE_MISSING, RANGE_SIZE_TOO_LARGE, TOO_MANY_RANGES).
     """
@@ -210,9 +200,9 @@ def owner_ranges(size: int, numbers: Sequence[int]) -> list[int]:
 
 
 def load_share(asked: float) -> float:
-    """Return the share of the time in which MySQL may be at work: 0 means all of it.
+    """Return the share of the time in which MySQL may work: 0 means all of it.
 
-    Raises InvalidArgument (LOAD_SHARE_OUT_OF_RANGE) for what is no share, NaN included.
+    Raises InvalidArgument (LOAD_SHARE_OUT_OF_RANGE) below 0, above 1 and for NaN.
     """
     if not 0.0 <= asked <= 1.0:
         raise InvalidArgument(
@@ -222,8 +212,8 @@ def load_share(asked: float) -> float:
 
 
 def numeric_key(key: str) -> int | None:
-    """Return the unsigned 64-bit number that ``key`` spells in decimal; None if it spells none."""
-    # isdecimal() alone would let other scripts' digits through.
+    """Return the unsigned 64-bit number that ``key`` is in decimal; None if it is none."""
+    # isdecimal() alone accepts the digits of other scripts.
     if not (key.isascii() and key.isdecimal()) or len(key) > 20:
         return None
     number = int(key)

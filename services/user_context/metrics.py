@@ -1,4 +1,4 @@
-"""What the cache and the readings tell an operator."""
+"""Metrics of the cache and of readings."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -7,7 +7,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 
 class Result(StrEnum):
-    """How one person's context was answered."""
+    """The result of a request for one person's context."""
 
     HIT = "hit"
     MISS = "miss"
@@ -23,30 +23,40 @@ _READS = Counter(
 )
 _READS_BY_RESULT = {result: _READS.labels(result.value) for result in Result}
 _FENCED = Counter(
-    "dialler_user_context_fills_fenced", "Fills turned away, newer ones being due or there.", ()
+    "dialler_user_context_fills_fenced", "Fills refused because a newer one is due or stored.", ()
 )
-_BATCH = Histogram(
+MYSQL_BATCH_PEOPLE = Histogram(
     "dialler_user_context_mysql_batch_people",
     "People in one reading of the main app.",
     ("reading",),
     buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
 )
-_REFRESH = Histogram(
+REFRESH_SECONDS = Histogram(
     "dialler_user_context_refresh_seconds",
     "Time of a refresh, from drawing the version to the cached context.",
     buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0),
 )
-_WALK_STATEMENTS = Counter(
-    "dialler_user_context_walk_statements", "Statements of walks over whole tables, chunk by chunk."
+CHUNK_STATEMENTS = Counter(
+    "dialler_user_context_walk_statements", "Statements that read whole tables, chunk by chunk."
 )
-_WALK_SECONDS = Counter(
-    "dialler_user_context_walk_mysql_seconds", "How long MySQL took for the statements of walks."
+CHUNK_SECONDS = Counter(
+    "dialler_user_context_walk_mysql_seconds",
+    "How long MySQL took for the statements that read whole tables in chunks.",
 )
 REPLICA_LAG = Gauge(
     "dialler_user_context_replica_lag_seconds",
-    "How far behind the replica that is read was when last asked, where it tells.",
+    "How far the replica that is read was behind when last asked, where it says so.",
 )
-_UNRAISED = Counter(
+REPLICA_STOPPED = Gauge(
+    "dialler_user_context_replica_stopped",
+    "1 while the replica that is read does not follow its source, where it says so.",
+)
+_TRUSTED = Gauge(
+    "dialler_user_context_cache_trusted",
+    "1 while contexts are served from the cache; 0 while Redis is unavailable, refuses writes or "
+    "has missed invalidations: each context is then read from the databases.",
+)
+FENCES_UNRAISED = Counter(
     "dialler_user_context_fences_unraised",
     "Invalidations that had to be kept until the cache could be reached.",
 )
@@ -58,34 +68,23 @@ class CacheStats:
 
     reads: dict[Result, int] = field(default_factory=lambda: dict.fromkeys(Result, 0))
     fenced_fills: int = 0
+    distrust_reason: str = ""
+
+    def __post_init__(self) -> None:
+        """Show the cache as trusted, which it is until a failure."""
+        _TRUSTED.set(1)
+
+    def distrust(self, reason: str) -> None:
+        """Store why no cached copy counts as fresh now, such as READONLY; empty when they do."""
+        self.distrust_reason = reason
+        _TRUSTED.set(not reason)
 
     def count(self, result: Result, number: int = 1) -> None:
-        """Count contexts answered, or for ERROR times the cache could not be asked."""
+        """Count answered contexts; for ERROR, failed requests to the cache."""
         self.reads[result] += number
         _READS_BY_RESULT[result].inc(number)
 
     def count_fenced(self, number: int) -> None:
-        """Count fills the fence turned away."""
+        """Count fills that the fence refused."""
         self.fenced_fills += number
         _FENCED.inc(number)
-
-
-def observe_batch(reading: str, people: int) -> None:
-    """Record how many people one reading was for; ``reading`` is facts, contexts or refresh."""
-    _BATCH.labels(reading).observe(people)
-
-
-def observe_refresh(seconds: float) -> None:
-    """Record how long a refresh took."""
-    _REFRESH.observe(seconds)
-
-
-def count_unraised(number: int) -> None:
-    """Count invalidations kept for later."""
-    _UNRAISED.inc(number)
-
-
-def count_walked(statements: int, mysql_seconds: float) -> None:
-    """Count what a chunk of a whole table cost MySQL."""
-    _WALK_STATEMENTS.inc(statements)
-    _WALK_SECONDS.inc(mysql_seconds)

@@ -1,8 +1,7 @@
-"""The service's methods: requests to our terms, and answers back."""
+"""The RPCs of the service: translates requests to calls and results to responses."""
 
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
-from datetime import datetime
 from typing import Any
 
 import grpc
@@ -10,24 +9,23 @@ import grpc.aio
 from dialler.model.v1.facts_pb2 import UserFacts
 from dialler.user_context.v1 import user_context_pb2 as pb
 from google.protobuf.message_factory import GetMessageClass
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from servicekit.coalescing import Coalescer
-from servicekit.errors import InvalidArgument, Unavailable
+from servicekit.errors import FailedPrecondition, InvalidArgument, Unavailable
 from services.user_context import domain
-from services.user_context.cache import ContextCache
-from services.user_context.changed_users import ChangedUsers
-from services.user_context.contexts import Contexts
+from services.user_context.batch.facts_stream import FactsStreams
+from services.user_context.cache.context_cache import ContextCache
+from services.user_context.cache.fragments import batched
+from services.user_context.cache.links import RedisUnavailable
+from services.user_context.contexts.contexts import Contexts
+from services.user_context.contexts.invalidations import Invalidations
+from services.user_context.contexts.readings import RefreshedUser
 from services.user_context.domain import Part, UserId, distinct_users
-from services.user_context.facts_stream import FactsStreams
-from services.user_context.fingerprint_readings import FingerprintReadings
-from services.user_context.fragments import batched
-from services.user_context.invalidations import Invalidations
 from services.user_context.metrics import CacheStats, Result
-from services.user_context.readings import Refreshed
-from services.user_context.redis_link import RedisAway
-from services.user_context.search import PeopleSearch
-from services.user_context.store import MainAppStore
+from services.user_context.mysql.changed_users import ChangedUsers
+from services.user_context.mysql.fingerprint_readings import FingerprintReadings
+from services.user_context.mysql.reader import MainAppStore
+from services.user_context.search.people_search import PeopleSearch
 
 SERVICE_NAME = "dialler.user_context.v1.UserContextService"
 
@@ -35,10 +33,10 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class UserContextServicer:
-    """Each method answers as its contract promises.
+    """Answers as the contract in `protos/` describes.
 
-    Those that return contexts or blocks return encoded messages: a context in the cache is passed
-    through without being parsed.
+    Methods that return contexts or blocks return encoded messages: a cached context is passed on
+    without being parsed.
     """
 
     def __init__(
@@ -47,7 +45,7 @@ class UserContextServicer:
         contexts: Contexts,
         search: PeopleSearch,
         facts: Coalescer[UserId, UserFacts],
-        refreshes: Coalescer[UserId, Refreshed],
+        refreshes: Coalescer[UserId, RefreshedUser],
         invalidations: Invalidations,
         main_app: MainAppStore,
         streams: FactsStreams,
@@ -69,54 +67,60 @@ class UserContextServicer:
         self._stats = stats
 
     async def GetUserContext(self, request: pb.GetUserContextRequest, context: _Context) -> bytes:
-        """One person's context."""
+        """Return one person's context."""
         if not request.user_id:
             distinct_users((0,), 1)
         as_json = request.view == pb.CONTEXT_VIEW_JSON
-        return await self._contexts.get(UserId(request.user_id), as_json=as_json)
+        user_id = UserId(request.user_id)
+        answer = await self._contexts.get(user_id, as_json=as_json)
+        if len(answer) > domain.CONTEXT_BYTES:
+            raise FailedPrecondition(
+                "CONTEXT_TOO_LARGE",
+                "the context is larger than a message may be",
+                user_id=str(user_id),
+                size_bytes=str(len(answer)),
+                limit_bytes=str(domain.CONTEXT_BYTES),
+            )
+        return answer
 
     async def BatchGetUserContexts(
         self, request: pb.BatchGetUserContextsRequest, context: _Context
     ) -> bytes:
-        """The contexts of many people."""
+        """Return the contexts of many people."""
         user_ids = distinct_users(request.user_ids, domain.BATCH_GET_LIMIT)
         as_json = request.view == pb.CONTEXT_VIEW_JSON
-        read = self._contexts.get_cached if request.cached_only else self._contexts.get_many
-        answers = await read(user_ids, as_json=as_json)
-        others = [
-            user_id for user_id, answer in zip(user_ids, answers, strict=True) if answer is None
-        ]
-        found = b"".join(batched(answer) for answer in answers if answer is not None)
-        if not others:
-            return found
-        rest = (
-            pb.BatchGetUserContextsResponse(uncached_user_ids=others)
-            if request.cached_only
-            else pb.BatchGetUserContextsResponse(missing_user_ids=others)
+        batch = await self._contexts.get_many(
+            user_ids, as_json=as_json, cached_only=request.cached_only
         )
-        return found + rest.SerializeToString()
+        rest = pb.BatchGetUserContextsResponse(
+            missing_user_ids=() if request.cached_only else batch.others,
+            uncached_user_ids=batch.others if request.cached_only else (),
+            remaining_user_ids=batch.remaining,
+            too_large_user_ids=batch.too_large,
+        )
+        return b"".join((*map(batched, batch.found), rest.SerializeToString()))
 
     async def SearchUsers(
         self, request: pb.SearchUsersRequest, context: _Context
     ) -> pb.SearchUsersResponse:
-        """People by number, address or name."""
+        """Find people by number, address or name."""
         return await self._search.find(request)
 
     async def RefreshUsers(
         self, request: pb.RefreshUsersRequest, context: _Context
     ) -> pb.RefreshUsersResponse:
-        """Read anew, cache, return facts."""
+        """Read people anew, cache them and return their facts."""
         user_ids = distinct_users(request.user_ids, domain.REFRESH_LIMIT)
         found = await self._refreshes.get(user_ids)
         response = pb.RefreshUsersResponse(facts=[found[user_id].facts for user_id in user_ids])
         if user_ids:
-            response.refreshed_at.CopyFrom(_timestamp(found[user_ids[0]]))
+            response.refreshed_at.FromDatetime(found[user_ids[0]].read_at)
         return response
 
     async def ReadUserFacts(
         self, request: pb.ReadUserFactsRequest, context: _Context
     ) -> pb.ReadUserFactsResponse:
-        """Facts as of now."""
+        """Return facts as of now."""
         user_ids = distinct_users(request.user_ids, domain.REFRESH_LIMIT)
         found = await self._facts.get(user_ids)
         return pb.ReadUserFactsResponse(facts=[found[user_id] for user_id in user_ids])
@@ -124,7 +128,7 @@ class UserContextServicer:
     async def StreamUserFacts(
         self, request: pb.StreamUserFactsRequest, context: _Context
     ) -> AsyncGenerator[bytes, None]:
-        """Everybody's facts."""
+        """Stream the facts of all people."""
         people = domain.block_size(request.block_size)
         async with aclosing(self._streams.blocks(request.after_user_id, people)) as blocks:
             async for block in blocks:
@@ -133,7 +137,7 @@ class UserContextServicer:
     async def ResolveUsers(
         self, request: pb.ResolveUsersRequest, context: _Context
     ) -> pb.ResolveUsersResponse:
-        """The people rows belong to."""
+        """Return the people to whom rows belong."""
         if len(request.rows) > domain.RESOLVE_LIMIT:
             raise InvalidArgument(
                 "TOO_MANY_ROWS",
@@ -152,7 +156,7 @@ class UserContextServicer:
     async def ListUserIds(
         self, request: pb.ListUserIdsRequest, context: _Context
     ) -> pb.ListUserIdsResponse:
-        """A page of ids."""
+        """Return a page of ids."""
         limit = domain.page_size(request.page_size)
         ids, highest = await self._main_app.list_ids(request.after_user_id, limit)
         return pb.ListUserIdsResponse(user_ids=ids, max_user_id=highest)
@@ -160,7 +164,7 @@ class UserContextServicer:
     async def InvalidateCallStates(
         self, request: pb.InvalidateCallStatesRequest, context: _Context
     ) -> pb.InvalidateCallStatesResponse:
-        """Distrust cached call states."""
+        """Invalidate cached call states."""
         versions: dict[UserId, int] = {}
         for one in request.versions:
             user_id = UserId(one.user_id)
@@ -171,7 +175,7 @@ class UserContextServicer:
     async def StreamRangeFingerprints(
         self, request: pb.StreamRangeFingerprintsRequest, context: _Context
     ) -> AsyncGenerator[pb.StreamRangeFingerprintsResponse, None]:
-        """What ranges come to, chunk by chunk."""
+        """Stream the fingerprints of ranges, chunk by chunk."""
         chunks = self._fingerprints.ranges(
             domain.fingerprinted_table(request.table),
             domain.range_size(request.range_size),
@@ -193,7 +197,7 @@ class UserContextServicer:
     async def ReadOwnerFingerprints(
         self, request: pb.ReadOwnerFingerprintsRequest, context: _Context
     ) -> pb.ReadOwnerFingerprintsResponse:
-        """What owners come to."""
+        """Return the fingerprints of owners' rows."""
         table = domain.fingerprinted_table(request.table)
         ranges = domain.owner_ranges(request.range_size, request.ranges)
         found = await self._fingerprints.owners(table, request.range_size, ranges)
@@ -207,7 +211,7 @@ class UserContextServicer:
     async def ReadRowFingerprints(
         self, request: pb.ReadRowFingerprintsRequest, context: _Context
     ) -> pb.ReadRowFingerprintsResponse:
-        """What people come to."""
+        """Return the fingerprints of people's rows."""
         user_ids = distinct_users(request.user_ids, domain.REFRESH_LIMIT)
         if not user_ids:
             return pb.ReadRowFingerprintsResponse()
@@ -222,11 +226,16 @@ class UserContextServicer:
     async def StreamChangedUsers(
         self, request: pb.StreamChangedUsersRequest, context: _Context
     ) -> AsyncGenerator[pb.StreamChangedUsersResponse, None]:
-        """Who has rows changed since a moment."""
+        """Stream the people whose rows changed since a moment."""
         share = domain.load_share(request.load_share)
         if not request.HasField("since"):
             raise InvalidArgument("SINCE_MISSING", "a moment to begin from is needed")
-        chunks = self._changed.since(_moment(request.since), load_share=share)
+        try:
+            # Like the moments of the main app's rows: naive, in UTC, of whole seconds.
+            since = request.since.ToDatetime().replace(microsecond=0)
+        except (ValueError, OverflowError) as error:
+            raise InvalidArgument("SINCE_INVALID", "that is no moment") from error
+        chunks = self._changed.since(since, load_share=share)
         async with aclosing(chunks):
             async for found in chunks:
                 yield pb.StreamChangedUsersResponse(
@@ -239,7 +248,7 @@ class UserContextServicer:
     async def InspectCachedContexts(
         self, request: pb.InspectCachedContextsRequest, context: _Context
     ) -> pb.InspectCachedContextsResponse:
-        """What the cache would serve as fresh."""
+        """Return what the cache would serve as fresh."""
         user_ids = distinct_users(request.user_ids, domain.REFRESH_LIMIT)
         with _cache_errors():
             found = await self._cache.inspect(Part.MAIN, user_ids)
@@ -255,7 +264,7 @@ class UserContextServicer:
     async def StreamCachedContexts(
         self, request: pb.StreamCachedContextsRequest, context: _Context
     ) -> AsyncGenerator[pb.StreamCachedContextsResponse, None]:
-        """The same of everybody."""
+        """Stream the same of every cached user."""
         with _cache_errors():
             async with aclosing(self._cache.inspect_all(Part.MAIN)) as pages:
                 async for page in pages:
@@ -268,7 +277,7 @@ class UserContextServicer:
     async def GetCacheStats(
         self, request: pb.GetCacheStatsRequest, context: _Context
     ) -> pb.GetCacheStatsResponse:
-        """Counts since the start."""
+        """Return the counts since the start."""
         reads = self._stats.reads
         return pb.GetCacheStatsResponse(
             hits=reads[Result.HIT],
@@ -276,6 +285,7 @@ class UserContextServicer:
             stale_serves=reads[Result.STALE],
             errors=reads[Result.ERROR],
             fenced_fills=self._stats.fenced_fills,
+            distrust_reason=self._stats.distrust_reason,
         )
 
 
@@ -288,7 +298,7 @@ _HANDLERS: dict[bool, Callable[..., Any]] = {
 
 
 def registering(servicer: UserContextServicer) -> Callable[[grpc.aio.Server], None]:
-    """Return what adds the servicer to a server, its encoded answers passed through."""
+    """Return a function that adds the servicer to a server, its encoded answers unchanged."""
     service = pb.DESCRIPTOR.services_by_name["UserContextService"]
     handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
         method.name: _HANDLERS[method.server_streaming](
@@ -313,21 +323,7 @@ def registering(servicer: UserContextServicer) -> Callable[[grpc.aio.Server], No
 def _cache_errors() -> Iterator[None]:
     try:
         yield
-    except RedisAway as error:
+    except RedisUnavailable as error:
         raise Unavailable(
             "CACHE_UNAVAILABLE", "the cache cannot be asked now", retry_after_seconds=1.0
         ) from error
-
-
-def _moment(since: Timestamp) -> datetime:
-    """The moment as the main app's rows have theirs: naive, in UTC, of whole seconds."""
-    try:
-        return since.ToDatetime().replace(microsecond=0)
-    except (ValueError, OverflowError) as error:
-        raise InvalidArgument("SINCE_INVALID", "that is no moment") from error
-
-
-def _timestamp(refreshed: Refreshed) -> Timestamp:
-    made = Timestamp()
-    made.FromDatetime(refreshed.read_at)
-    return made

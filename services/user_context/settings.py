@@ -1,10 +1,10 @@
-"""What the service can be told through its environment."""
+"""The settings of the service, read from environment variables."""
 
 from pathlib import Path
 
 from pydantic import Field, SecretStr
 
-from servicekit.settings import ServiceSettings, settings_config
+from servicekit.settings import POSTGRES_ADDRESS, ServiceSettings, settings_config
 
 
 class UserContextSettings(ServiceSettings):
@@ -16,9 +16,7 @@ class UserContextSettings(ServiceSettings):
         description="The main app's database, mysql://user:password@host:port/database; the user "
         "needs SELECT on the described tables and nothing else."
     )
-    postgres_url: SecretStr = Field(
-        description="The dialler's database, postgresql://user:password@host:port/database."
-    )
+    postgres_url: SecretStr = Field(description=f"The dialler's database: {POSTGRES_ADDRESS}")
     redis_url: SecretStr = Field(
         description="The cache: redis:// or rediss:// for one server, redis+cluster:// or "
         "rediss+cluster:// for a cluster."
@@ -37,31 +35,31 @@ class UserContextSettings(ServiceSettings):
         default=4, ge=1, description="Connections to MySQL for contexts and refreshes."
     )
     mysql_live_seconds: float = Field(
-        default=1.0, gt=0.0, description="Time allowed to a live check's reading."
+        default=1.0, gt=0.0, description="Time limit of a live check's reading."
     )
     mysql_bulk_seconds: float = Field(
-        default=3.0, gt=0.0, description="Time allowed to the reading of a batch of contexts."
+        default=3.0, gt=0.0, description="Time limit of the reading of a batch of contexts."
     )
     mysql_stream_seconds: float = Field(
         default=60.0,
         gt=0.0,
-        description="Time allowed to a stream of everybody's facts, which holds one snapshot.",
+        description="Time limit of a stream of all people's facts, which holds one snapshot.",
     )
     mysql_replica_lag_seconds: float = Field(
         default=30.0,
         ge=0.0,
         description="While the replica is further behind than this, comparisons pause. Needs the "
-        "privilege REPLICATION CLIENT (MariaDB: REPLICA MONITOR). 0: never asked.",
+        "privilege REPLICATION CLIENT (MariaDB: REPLICA MONITOR). 0: no check.",
     )
     postgres_connections: int = Field(default=4, ge=1, description="Connections to PostgreSQL.")
     postgres_seconds: float = Field(
-        default=0.5, gt=0.0, description="Time allowed to a statement in PostgreSQL."
+        default=0.5, gt=0.0, description="Time limit of a statement in PostgreSQL."
     )
     redis_seconds: float = Field(
-        default=0.25, gt=0.0, description="Time after which Redis is taken to be away."
+        default=0.25, gt=0.0, description="Time after which Redis counts as unavailable."
     )
     queue_seconds: float = Field(
-        default=0.5, gt=0.0, description="Time allowed to ask the queue for call states."
+        default=0.5, gt=0.0, description="Time limit of a request to the queue for call states."
     )
     context_fresh_seconds: float = Field(
         default=900.0, gt=0.0, description="How long the main app's part is served unconfirmed."
@@ -72,21 +70,22 @@ class UserContextSettings(ServiceSettings):
     absent_fresh_seconds: float = Field(
         default=30.0,
         gt=0.0,
-        description="How long it is remembered that there is no such person, or that the queue "
-        "does not know the person.",
+        description="How long the cache keeps that the main app has no such person, or that the "
+        "queue does not know the person.",
     )
     context_kept_seconds: float = Field(
         default=86_400.0,
         gt=0.0,
-        description="How long a context is kept to be served, marked stale, while MySQL is away.",
+        description="How long a context is kept, to be served as stale while MySQL is unavailable.",
     )
     unraised_interval_seconds: float = Field(
         default=1.0,
         gt=0.0,
-        description="Pause between attempts to tell the cache of invalidations it has missed.",
+        description="Interval of checks whether Redis takes writes, and of attempts to apply "
+        "invalidations that it has missed.",
     )
     name_sweep_seconds: float = Field(
         default=21_600.0,
         gt=0.0,
-        description="Pause between two sweeps of everybody's names, which search goes by.",
+        description="Pause between two sweeps that index the names of all people for search.",
     )

@@ -11,23 +11,25 @@ from simulation.checker.callbacks import check_callbacks
 from simulation.checker.findings import Report
 from simulation.checker.ledger import check_tables
 from simulation.checker.replay import Replay
-from simulation.checker.state import Patience, State
-from simulation.history import CallbackClosed, History, Record, Window
+from simulation.checker.state import AllowedDelays, CheckerState
+from simulation.history import CallbackClosed, Record, WeekHistory, Window
 
 
-def check(history: History, patience: Patience | None = None) -> Report:
+def check(history: WeekHistory, delays: AllowedDelays | None = None) -> Report:
     """Return the verdict on a week that is over."""
     report = Report()
-    replay = Replay(State.of(history, patience or Patience()), report)
+    replay = Replay(CheckerState.of(history, delays or AllowedDelays()), report)
     records = [*history.records, *_closings(history)]
     for record in sorted(records, key=lambda it: (it.at, it.window.ended)):
         replay.take(record)
+    if history.ended_at is not None:
+        replay.finish(history.ended_at)
     check_tables(history, replay, report)
     check_callbacks(history, replay, report)
     return report
 
 
-def _closings(history: History) -> list[Record]:
+def _closings(history: WeekHistory) -> list[Record]:
     """Return what the queue did by itself, of which no answer told: last of its moment."""
     return [
         CallbackClosed(row.closed_at, _LAST, row)

@@ -5,22 +5,23 @@ from datetime import datetime
 
 from simulation.checker.findings import Report
 from simulation.checker.replay import Replay
-from simulation.checker.rules import MISSES_BEFORE_SUPERVISOR
+from simulation.checker.rules import MISSES_BEFORE_SUPERVISOR, OBJECTION
 from simulation.history import (
     CallbackChanged,
     CallbackRow,
-    History,
-    Suppressed,
+    OutcomeRecord,
+    SuppressionRecord,
+    WeekHistory,
 )
 
 
-def check_callbacks(history: History, replay: Replay, report: Report) -> None:
+def check_callbacks(history: WeekHistory, replay: Replay, report: Report) -> None:
     """Check every callback that an answer told of, and every row of the table."""
     _Callbacks(history, replay, report).check()
 
 
 class _Callbacks:
-    def __init__(self, history: History, replay: Replay, report: Report) -> None:
+    def __init__(self, history: WeekHistory, replay: Replay, report: Report) -> None:
         self._history = history
         self._replay = replay
         self._report = report
@@ -39,15 +40,17 @@ class _Callbacks:
                     self._told.setdefault(callback.callback_id, record.at)
                     if how == "cancelled":
                         self._cancelled.add(callback.callback_id)
-                case Suppressed(error=""):
-                    self._suppressed.add(record.user_id)
+                case SuppressionRecord(error="", phone=phone):
+                    self._suppressed |= self._replay.state.by_phone[phone] | {record.user_id}
+                case OutcomeRecord(error="", outcome=outcome) if outcome == OBJECTION:
+                    held = self._replay.state.assignments.get(record.assignment_id)
+                    if held is not None:
+                        self._suppressed.add(held.hand_out.user_id)
         for assignment_id, told in self._replay.outcomes.items():
             if told.open_callback is not None:
                 self._told.setdefault(told.open_callback.callback_id, told.at)
             given = self._replay.state.assignments[assignment_id].hand_out
             self._call_ends[given.user_id].add(told.at)
-            if told.outcome == "do_not_contact":
-                self._suppressed.add(given.user_id)
 
     def check(self) -> None:
         """Go through what was told, then through what there is."""

@@ -1,24 +1,25 @@
-"""Whether somebody might be handed out at all: each rule that keeps people from being called."""
+"""Whether a person might be handed out at all: each rule that keeps people from being called."""
 
 from datetime import datetime
 
 from simulation.checker import hours
 from simulation.checker.findings import Report
-from simulation.checker.people import Person
+from simulation.checker.lines import CallLog
+from simulation.checker.people import PersonState
 from simulation.checker.rules import (
     ATTEMPTS_A_DAY,
     ATTEMPTS_A_PERIOD,
     FROZEN_SCORE,
     SHARED_PHONE,
 )
-from simulation.checker.state import State
-from simulation.history import CALLBACKS, HandOut, View, Window
+from simulation.checker.state import CheckerState
+from simulation.history import CALLBACKS, HandOutRecord, View, Window
 
 _AWAY = ("break", "offline")
 
 
 def check_hand_out(
-    state: State, report: Report, person: Person, given: HandOut, window: Window
+    state: CheckerState, report: Report, person: PersonState, given: HandOutRecord, window: Window
 ) -> None:
     """Check every rule against a hand-out, the state being that of the moment before it."""
     at, who = given.started_at, f"person {person.user_id} to {given.agent_id}"
@@ -29,20 +30,41 @@ def check_hand_out(
         "no wrong call", qualifies, at, f"{who} for {given.queue}, MySQL saying {views[0]}"
     )
     _check_holders(state, report, person, given)
-    _check_caps(report, person, at, who)
-    _check_stops(state, report, person, views, window, at, who)
+    _check_stops(report, person, window, at, who)
+    _check_numbers(state, report, views, at, who)
+    _check_caps(report, "", person.calls, at, who)
+    report.check(
+        "rest after an unreported call",
+        person.rests_until <= at,
+        at,
+        f"{who}, who rests until {person.rests_until}",
+    )
     _check_waits(report, person, given, window, who)
-    _check_sharers(state, report, person, views, at, who)
+    phones = state.sure_lines_of(set.intersection(*(set(view.phones) for view in views)))
+    for phone in phones:
+        _check_phone(state, report, phone, window, at, who)
+        _check_caps(report, " of a line", state.lines[phone], at, who)
+        _check_sharers(state, report, person, phone, at, who)
     agent = state.agents[given.agent_id]
     report.check(
         "agent is there", agent.presence not in _AWAY, at, f"{who}, who is on {agent.presence}"
     )
     report.check(
         "agent's queues",
-        not agent.limits or given.queue in agent.limits,
+        not agent.limits or given.queue in agent.limits or _is_own_callback(person, given, window),
         at,
         f"{who} from {given.queue}, limited to {agent.limits}",
     )
+
+
+def _is_own_callback(person: PersonState, given: HandOutRecord, window: Window) -> bool:
+    """Return whether it may be a callback this agent agreed; those go to limited agents as well."""
+    if given.queue != CALLBACKS:
+        return False
+    if person.callback is None:
+        ended = person.callback_ended
+        return ended is not None and ended.ended > window.began
+    return person.callback.preferred_agent_id == given.agent_id
 
 
 def _qualifies(view: View, queue: str) -> bool:
@@ -51,7 +73,9 @@ def _qualifies(view: View, queue: str) -> bool:
     return view.is_contactable and view.matter == queue
 
 
-def _check_holders(state: State, report: Report, person: Person, given: HandOut) -> None:
+def _check_holders(
+    state: CheckerState, report: Report, person: PersonState, given: HandOutRecord
+) -> None:
     at = given.started_at
     held = person.held
     is_free = held is None or not held.is_live(at)
@@ -71,44 +95,51 @@ def _check_holders(state: State, report: Report, person: Person, given: HandOut)
     )
 
 
-def _check_caps(report: Report, person: Person, at: datetime, who: str) -> None:
+def _check_stops(
+    report: Report, person: PersonState, window: Window, at: datetime, who: str
+) -> None:
+    for rule, stop in (("suppression", person.objection), ("ended calls", person.no_claim)):
+        is_in_force = stop is not None and stop.ended <= window.began
+        report.check(rule, not is_in_force, at, f"{who}, whose calls ended in {stop}")
+
+
+def _check_numbers(
+    state: CheckerState, report: Report, views: list[View], at: datetime, who: str
+) -> None:
+    may_be_called = any(state.lines_of(view.phones) for view in views)
+    report.check("number to call", may_be_called, at, f"{who}, who has none that counts")
+
+
+def _check_caps(report: Report, of_what: str, calls: CallLog, at: datetime, who: str) -> None:
     report.check(
-        "attempts a day", person.attempts_today(at) < ATTEMPTS_A_DAY, at, f"{who}: once too often"
+        f"attempts a day{of_what}",
+        calls.surely_today(at) < ATTEMPTS_A_DAY,
+        at,
+        f"{who}: once too often",
     )
     report.check(
-        "attempts in 28 days",
-        person.attempts_in_period(at) < ATTEMPTS_A_PERIOD,
+        f"attempts in 28 days{of_what}",
+        calls.surely_in_period(at) < ATTEMPTS_A_PERIOD,
         at,
         f"{who}: once too often",
     )
 
 
-def _check_stops(
-    state: State,
-    report: Report,
-    person: Person,
-    views: list[View],
-    window: Window,
-    at: datetime,
-    who: str,
+def _check_phone(
+    state: CheckerState, report: Report, phone: str, window: Window, at: datetime, who: str
 ) -> None:
-    stopped = person.suppressed is not None and person.suppressed.ended <= window.began
-    report.check("suppression", not stopped, at, f"{who}, who is suppressed")
-    report.check("ended calls", not person.is_blocked, at, f"{who} after {person.last_outcome}")
-    phones = {view.phone for view in views}
-    barred = all(
-        phone in state.suppressed_phones
-        and phone not in state.doubtful_phones
-        and state.suppressed_phones[phone].ended <= window.began
-        for phone in phones
-        if phone is not None
-    )
-    report.check(
-        "suppressed number", not (barred and phones != {None} and None not in phones), at, who
-    )
+    """Check that nothing stops a number that the person certainly has."""
+    stops = state.phone_stops[phone]
+    stopped = [it for it in (stops.listed, *stops.of_people.values()) if it is not None]
+    is_suppressed = any(it.ended <= window.began for it in stopped)
+    report.check("suppressed number", not is_suppressed, at, who)
+    is_in_force = stops.bare is not None and stops.bare.ended <= window.began
+    report.check("objection to a number", not is_in_force, at, who)
 
 
-def _check_waits(report: Report, person: Person, given: HandOut, window: Window, who: str) -> None:
+def _check_waits(
+    report: Report, person: PersonState, given: HandOutRecord, window: Window, who: str
+) -> None:
     at = given.started_at
     if given.queue == CALLBACKS:
         _check_callback_hour(report, person, given, window, who)
@@ -116,7 +147,7 @@ def _check_waits(report: Report, person: Person, given: HandOut, window: Window,
     report.check(
         "next call", person.next_call_at <= at, at, f"{who}: not before {person.next_call_at}"
     )
-    is_cooled = bool(person.attempts) or person.cools_from <= at
+    is_cooled = bool(person.calls.certain) or person.cools_from <= at
     report.check("cooling", is_cooled, at, f"{who}: cools until {person.cools_from}")
     score = person.key.lowest_score(at)
     report.check("frozen", score < FROZEN_SCORE, at, f"{who}: score {score:.1f}")
@@ -130,7 +161,7 @@ def _check_waits(report: Report, person: Person, given: HandOut, window: Window,
 
 
 def _check_callback_hour(
-    report: Report, person: Person, given: HandOut, window: Window, who: str
+    report: Report, person: PersonState, given: HandOutRecord, window: Window, who: str
 ) -> None:
     ended, callback = person.callback_ended, person.callback
     if callback is None and ended is not None and ended.ended > window.began:
@@ -145,21 +176,13 @@ def _check_callback_hour(
 
 
 def _check_sharers(
-    state: State, report: Report, person: Person, views: list[View], at: datetime, who: str
+    state: CheckerState, report: Report, person: PersonState, phone: str, at: datetime, who: str
 ) -> None:
-    phones = {view.phone for view in views}
-    if phones != {person.last_phone} or person.last_phone is None:
-        return
-    last_call = state.last_calls.get(person.last_phone)
-    if last_call is not None and last_call[1] != person.user_id:
-        report.check(
-            "shared number",
-            at >= last_call[0] + SHARED_PHONE,
-            at,
-            f"{who}, whose number was called for person {last_call[1]} at {last_call[0]}",
-        )
-    for other in state.sharers(person):
-        if other.held is not None and other.held.phone == person.last_phone:
+    last = state.lines[phone].last_of_another(person.user_id, by=at, only_certain=True)
+    is_rested = last is None or at >= last.at + SHARED_PHONE
+    report.check("shared number", is_rested, at, f"{who}, whose number was called in {last}")
+    for other in state.others_with(phone, person):
+        if other.held is not None and phone in other.held.phones:
             report.check(
                 "shared number",
                 not other.held.is_live(at),

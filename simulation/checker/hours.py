@@ -7,12 +7,13 @@ from zoneinfo import ZoneInfo
 import holidays
 
 LONDON = ZoneInfo("Europe/London")
+LONG_AGO = datetime.min.replace(tzinfo=LONDON)
 _ENGLAND = holidays.country_holidays("GB", subdiv="ENG")
 _SATURDAY, _SUNDAY = 5, 6
 
 
 def are_open(at: datetime) -> bool:
-    """Return whether anybody may be phoned at that moment."""
+    """Return whether people may be phoned at that moment."""
     opening = opened_at(at)
     return opening is not None
 
@@ -23,6 +24,16 @@ def opened_at(at: datetime) -> datetime | None:
     if hours is None or not hours[0] <= at < hours[1]:
         return None
     return hours[0]
+
+
+def next_open(at: datetime) -> datetime:
+    """Return the first moment from `at` on at which a person may be phoned."""
+    day = day_of(at)
+    while True:
+        hours = _hours(day)
+        if hours is not None and at < hours[1]:
+            return max(at, hours[0])
+        day += timedelta(days=1)
 
 
 @lru_cache(maxsize=400)

@@ -8,33 +8,35 @@ from typing import TypeVar
 
 from simulation.checker.findings import Report
 from simulation.checker.people import MatterChange
-from simulation.checker.replay import Replay
+from simulation.checker.replay import OUTSIDE_HOURS, Replay
+from simulation.checker.rules import CREDITED_FOR, NOT_SPOKEN, OBJECTION
 from simulation.history import (
     OUTSTANDING,
     UNSIGNED,
     AssignmentRow,
     AttemptRow,
-    Claimed,
-    ConversionRow,
-    History,
-    Recorded,
+    ClaimRecord,
+    ConversionRecord,
+    OutcomeRecord,
     View,
+    WeekHistory,
 )
 
-T = TypeVar("T", AssignmentRow, AttemptRow, ConversionRow)
+T = TypeVar("T", AssignmentRow, AttemptRow, ConversionRecord)
 
 
-def check_tables(history: History, replay: Replay, report: Report) -> None:
+def check_tables(history: WeekHistory, replay: Replay, report: Report) -> None:
     """Compare the tables with what was answered, and with each other."""
     _check_assignments(history, replay, report)
     _check_overlaps(history.tables.assignments, lambda row: f"person {row.user_id}", report)
     _check_overlaps(history.tables.assignments, lambda row: f"agent {row.agent_id}", report)
     _check_attempts(history, replay, report)
     _check_entries(history, replay, report)
+    _check_objections(history, replay, report)
     _Conversions(history, replay, report).check()
 
 
-def _check_assignments(history: History, replay: Replay, report: Report) -> None:
+def _check_assignments(history: WeekHistory, replay: Replay, report: Report) -> None:
     rows = {row.assignment_id: row for row in history.tables.assignments}
     for assignment_id, held in replay.state.assignments.items():
         given, row = held.hand_out, rows.get(assignment_id)
@@ -42,7 +44,9 @@ def _check_assignments(history: History, replay: Replay, report: Report) -> None
         report.check(
             "hand-outs in the table", same, given.started_at, f"{given} is {row} in the table"
         )
-    left_waiting = {it.agent_id for it in history.records if isinstance(it, Claimed) and it.error}
+    left_waiting = {
+        it.agent_id for it in history.records if isinstance(it, ClaimRecord) and it.error
+    }
     for assignment_id, row in rows.items():
         is_told = assignment_id in replay.state.assignments or row.agent_id in left_waiting
         report.check("no secret hand-outs", is_told, row.started_at, f"{row} was never answered")
@@ -69,7 +73,7 @@ def _check_overlaps(
             )
 
 
-def _check_attempts(history: History, replay: Replay, report: Report) -> None:
+def _check_attempts(history: WeekHistory, replay: Replay, report: Report) -> None:
     rows: dict[str, list[AttemptRow]] = defaultdict(list)
     for row in history.tables.attempts:
         rows[row.assignment_id].append(row)
@@ -81,46 +85,85 @@ def _check_attempts(history: History, replay: Replay, report: Report) -> None:
             told.at,
             f"{told.outcome} of {assignment_id} by {told.agent_id}: {found}",
         )
-    unsure = {it.assignment_id for it in history.records if isinstance(it, Recorded) and it.error}
+    unreported = _unreported(replay)
+    for assignment_id in unreported:
+        found = rows.get(assignment_id, [])
+        outcomes = ("", OBJECTION) if assignment_id in replay.late_objections else ("",)
+        report.check(
+            "unreported calls kept",
+            len(found) == 1 and found[0].outcome in outcomes,
+            replay.state.assignments[assignment_id].end,
+            f"{assignment_id} ended without a report: {found}",
+        )
+    unsure = {
+        it.assignment_id
+        for it in history.records
+        if isinstance(it, OutcomeRecord) and it.error not in ("", OUTSIDE_HOURS)
+    }
+    acknowledged = replay.outcomes.keys() | replay.late_objections.keys() | unreported | unsure
     for assignment_id, found in rows.items():
-        is_told = assignment_id in replay.outcomes or assignment_id in unsure
+        is_told = assignment_id in acknowledged
         report.check(
             "no outcome made up", is_told, found[0].ended_at, f"{found[0]} was never acknowledged"
         )
 
 
-def _is_same(row: AttemptRow, told: Recorded) -> bool:
+def _unreported(replay: Replay) -> set[str]:
+    """Return the assignments of calls that were never reported."""
+    return {
+        assignment_id
+        for assignment_id, held in replay.state.assignments.items()
+        if held.is_unreported and held.is_heartbeated and assignment_id not in replay.outcomes
+    }
+
+
+def _is_same(row: AttemptRow, told: OutcomeRecord) -> bool:
     written = (row.agent_id, row.outcome, row.notes, row.ended_at)
     return written == (told.agent_id, told.outcome, told.notes, told.at)
 
 
-def _check_entries(history: History, replay: Replay, report: Report) -> None:
+def _check_entries(history: WeekHistory, replay: Replay, report: Report) -> None:
     for row in history.tables.entries:
         person = replay.state.people.get(row.user_id)
         if person is None:
             continue
-        told = (len(person.attempts), person.last_outcome, person.last_agent_id)
+        told = (person.calls.certain, person.last_outcome, person.last_agent_id)
+        is_counted = 0 <= row.attempts - person.calls.certain <= person.late_objections
         report.check(
             "outcomes took effect",
-            told == (row.attempts, row.last_outcome, row.last_agent_id),
+            is_counted and told[1:] == (row.last_outcome, row.last_agent_id),
             history.ended_at or history.began_at,
             f"person {row.user_id}: {told} by the answers, {row} in the table",
         )
 
 
+def _check_objections(history: WeekHistory, replay: Replay, report: Report) -> None:
+    ended_at, found = history.ended_at or history.began_at, history.tables.objections
+    for user_id, person in replay.state.people.items():
+        if person.objection is not None:
+            report.check(
+                "no objection lost", user_id in found, ended_at, f"that of person {user_id}"
+            )
+    for phone, stops in replay.state.phone_stops.items():
+        if stops.bare is not None:
+            report.check("no objection lost", phone in found, ended_at, "that of a bare number")
+
+
 class _Conversions:
     """Each matter that came to its end is recorded once, to the credit of the right agent."""
 
-    def __init__(self, history: History, replay: Replay, report: Report) -> None:
+    def __init__(self, history: WeekHistory, replay: Replay, report: Report) -> None:
         self._people = replay.state.people
         self._report = report
         self._ended_at = history.ended_at or history.began_at
         self._rows = _by_person(history.tables.conversions)
         self._attempts = _by_person(history.tables.attempts)
         self._assignments = _by_person(history.tables.assignments)
+        # Objections that were no report of the call: credited with what came during it, no more.
+        self._only_objections = replay.late_objections.keys() - replay.outcomes.keys()
 
     def check(self) -> None:
-        """Check everybody."""
+        """Check every person."""
         for user_id in sorted(self._rows.keys() | self._people.keys()):
             person = self._people.get(user_id)
             rows = sorted(self._rows.get(user_id, []), key=lambda row: row.recorded_at)
@@ -130,7 +173,7 @@ class _Conversions:
             self._check_person(user_id, changes, rows)
 
     def _check_person(
-        self, user_id: int, changes: Sequence[MatterChange], rows: Sequence[ConversionRow]
+        self, user_id: int, changes: Sequence[MatterChange], rows: Sequence[ConversionRecord]
     ) -> None:
         left = Counter(row.recorded_at for row in rows)
         for cluster in _clusters(changes):
@@ -154,32 +197,37 @@ class _Conversions:
             "no conversion made up", made_up <= 0, self._ended_at, f"person {user_id}: {rows}"
         )
 
-    def _check_credit(self, row: ConversionRow) -> None:
-        """Whoever holds the person at that moment, else whoever spoke to them last."""
+    def _check_credit(self, row: ConversionRecord) -> None:
+        """To the holder who then reports to have spoken with the person, else who did so last."""
         at = row.recorded_at
-        holders = [
+        assignments = self._assignments.get(row.user_id, [])
+        spoken = [
             it
-            for it in self._assignments.get(row.user_id, [])
-            if it.started_at <= at <= (it.ended_at or at)
+            for it in self._attempts.get(row.user_id, [])
+            if it.outcome and it.outcome not in NOT_SPOKEN
         ]
-        spoke = [it for it in self._attempts.get(row.user_id, []) if it.ended_at <= at]
-        latest = max((it.ended_at for it in spoke), default=None)
-        # At the very moment at which an assignment begins or ends either may be right.
-        certain = [it for it in holders if it.started_at < at and (it.ended_at or _after(at)) > at]
-        allowed: set[str | None] = {it.agent_id for it in certain or holders}
+        reported = {it.assignment_id for it in spoken if it.ended_at >= at}
+        # Of calls that began before and were reported afterwards, one goes on for certain, unless
+        # it begins or ends at this very moment or its lease has run out.
+        later = [it for it in assignments if it.assignment_id in reported and it.started_at <= at]
+        certain = [it for it in later if it.started_at < at < _end_of(it)]
+        before = [
+            it
+            for it in spoken
+            if it.ended_at <= at and it.assignment_id not in self._only_objections
+        ]
+        latest = max((it.ended_at for it in before), default=None)
+        allowed: set[str | None] = {it.agent_id for it in certain or later}
         if not certain:
-            allowed |= {it.agent_id for it in spoke if it.ended_at == latest} or {None}
-            allowed |= {it.agent_id for it in spoke if latest == at}
+            is_recent = latest is not None and latest > at - CREDITED_FOR
+            last = {it.agent_id for it in before if it.ended_at == latest and is_recent}
+            allowed |= last or {None}
         self._report.check(
             "conversion credited",
             row.agent_id in allowed or latest == at,
             at,
             f"{row} is credited to none of {sorted(map(str, allowed))}",
         )
-
-
-def _after(at: datetime) -> datetime:
-    return datetime.max.replace(tzinfo=at.tzinfo)
 
 
 def _by_person(rows: Iterable[T]) -> Mapping[int, list[T]]:
@@ -194,7 +242,8 @@ def _clusters(changes: Sequence[MatterChange]) -> list[list[MatterChange]]:
     clusters: list[list[MatterChange]] = []
     known_by: datetime | None = None
     for change in changes:
-        if known_by is not None and change.at < known_by:
+        # At that very moment either of the two may be noticed first.
+        if known_by is not None and change.at <= known_by:
             clusters[-1].append(change)
             known_by = max(known_by, change.known_by)
         else:
@@ -211,7 +260,7 @@ def _kinds_after(cluster: Sequence[MatterChange], change: MatterChange) -> set[s
 
 
 def conversion_of(before: str | None, view: View) -> str | None:
-    """Return what became of somebody who owed `before`; None for no conversion."""
+    """Return what became of a person with the open case `before`; None for no conversion."""
     if before is None or before == view.matter or view.ending in ("gone", "no_claims"):
         return None
     if before == UNSIGNED and view.is_signed:

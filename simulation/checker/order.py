@@ -1,8 +1,8 @@
-"""Whether the right one was handed out: nobody who comes first was passed over, nobody starves.
+"""Whether the right person was handed out: none who comes first is passed over, and none starves.
 
-People are passed over for a moment while a claim under way has them in its hands. So whoever comes
-first, has been ready for longer than the services may take to notice, and is passed over at three
-different moments with nothing happening to them in between, counts as starved.
+A person is passed over for a moment while a claim under way holds them. So a person counts as
+starved who comes first, has been ready for longer than the services may take to notice, and is
+passed over at three different moments while nothing happens to them.
 """
 
 import heapq
@@ -11,10 +11,12 @@ from datetime import datetime, timedelta
 
 from simulation.checker import hours
 from simulation.checker.findings import Report
-from simulation.checker.people import LONG_AGO, Person
-from simulation.checker.rules import FROZEN_SCORE, PREFERRED_FOR, SHARED_PHONE
-from simulation.checker.state import State
-from simulation.history import CALLBACKS, OUTSTANDING, UNSIGNED, Claimed
+from simulation.checker.holds import may_hold_until
+from simulation.checker.hours import LONG_AGO
+from simulation.checker.people import PersonState
+from simulation.checker.rules import FROZEN_SCORE, PREFERRED_FOR
+from simulation.checker.state import CheckerState
+from simulation.history import CALLBACKS, OUTSTANDING, UNSIGNED, ClaimRecord
 
 DEFAULT_ORDER = (CALLBACKS, UNSIGNED, OUTSTANDING)
 MOMENTS_PASSED_OVER = 3
@@ -29,16 +31,16 @@ class Ladder:
     A person's entry is worth nothing once the person's `version` is another one.
     """
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: CheckerState) -> None:
         self._state = state
         self._coming: list[tuple[datetime, int, int]] = []
         self._ready: list[tuple[float, int, int]] = []
 
-    def put(self, person: Person, when: datetime) -> None:
+    def put(self, person: PersonState, when: datetime) -> None:
         """Look at the person from that moment on."""
         heapq.heappush(self._coming, (when, person.user_id, person.version))
 
-    def first(self, now: datetime, other_than: int | None) -> Person | None:
+    def first(self, now: datetime, other_than: int | None) -> PersonState | None:
         """Return the first who is surely ready now."""
         while self._coming and self._coming[0][0] <= now:
             _, user_id, version = heapq.heappop(self._coming)
@@ -60,7 +62,7 @@ class Ladder:
             heapq.heappush(self._ready, set_aside)
         return found
 
-    def _is_ready(self, person: Person, now: datetime) -> bool:
+    def _is_ready(self, person: PersonState, now: datetime) -> bool:
         when = surely_ready_at(self._state, person, now)
         if when is None:
             return False
@@ -69,10 +71,10 @@ class Ladder:
         return when <= now
 
 
-class Order:
+class OrderCheck:
     """Watches who is handed out while others wait."""
 
-    def __init__(self, state: State, report: Report) -> None:
+    def __init__(self, state: CheckerState, report: Report) -> None:
         self._state = state
         self._report = report
         self._ladders = {UNSIGNED: Ladder(state), OUTSTANDING: Ladder(state)}
@@ -80,37 +82,45 @@ class Order:
         self._agreed: list[tuple[datetime, int, int]] = []
         self._due: set[int] = set()
 
-    def touch(self, person: Person, now: datetime) -> None:
-        """Reckon anew with somebody to whom something has happened."""
+    def touch(self, person: PersonState, now: datetime) -> None:
+        """Reckon anew with a person to whom something has happened."""
         person.version += 1
         person.times_passed_over.clear()
         self._due.discard(person.user_id)
         if person.callback is not None:
-            due_at = person.callback.due_at + self._state.patience.promotion
+            due_at = person.callback.due_at + self._state.delays.promotion
             heapq.heappush(self._agreed, (due_at, person.user_id, person.version))
             return
         when = surely_ready_at(self._state, person, now)
         if when is not None and person.view.matter is not None:
             self._ladders[person.view.matter].put(person, when)
 
-    def check(self, claimed: Claimed, given: Person | None, queue: str | None) -> None:
-        """Check what a claim was answered: a person of a queue, or nobody."""
+    def check(self, claimed: ClaimRecord, given: PersonState | None, queue: str | None) -> None:
+        """Check the answer to a claim: a person of a queue, or none."""
         now = claimed.at
         opened = hours.opened_at(now)
-        if opened is None or now < opened + self._state.patience.promotion:
+        if opened is None or now < opened + self._state.delays.promotion:
             return
         agent = self._state.agents[claimed.agent_id]
         asked = [
             it for it in claimed.queues or DEFAULT_ORDER if not agent.limits or it in agent.limits
         ]
-        if CALLBACKS in asked:
-            self._check_callbacks(claimed, given if queue == CALLBACKS else None, queue)
+        self._check_callbacks(
+            claimed,
+            given if queue == CALLBACKS else None,
+            queue,
+            own_only=CALLBACKS not in asked,
+        )
         if queue != CALLBACKS:
             others = [it for it in asked if it != CALLBACKS]
             self._check_ordinary(claimed, others, given, queue)
 
     def _check_ordinary(
-        self, claimed: Claimed, asked: Sequence[str], given: Person | None, queue: str | None
+        self,
+        claimed: ClaimRecord,
+        asked: Sequence[str],
+        given: PersonState | None,
+        queue: str | None,
     ) -> None:
         skipped = self._state.agents[claimed.agent_id].skipped_user_id
         for each in asked:
@@ -122,12 +132,12 @@ class Order:
                 if is_last and given is not None:
                     self._check_skip(claimed, given)
             else:
-                self._report.checks["nobody passed over"] += 1
+                self._report.checks["no person passed over"] += 1
             if is_last:
                 return
 
-    def _check_skip(self, claimed: Claimed, given: Person) -> None:
-        """Somebody else of that queue waits."""
+    def _check_skip(self, claimed: ClaimRecord, given: PersonState) -> None:
+        """Another person of that queue waits."""
         agent = self._state.agents[claimed.agent_id]
         self._report.check(
             "not again after a skip",
@@ -136,8 +146,11 @@ class Order:
             f"person {given.user_id} again to {claimed.agent_id}, who has just skipped them",
         )
 
-    def _check_callbacks(self, claimed: Claimed, given: Person | None, queue: str | None) -> None:
-        patience = self._state.patience.promotion
+    def _check_callbacks(
+        self, claimed: ClaimRecord, given: PersonState | None, queue: str | None, *, own_only: bool
+    ) -> None:
+        """Check callbacks due: `own_only` for an agent limited to other queues."""
+        allowed = self._state.delays.promotion
         given_due = (
             given.callback.due_at if given is not None and given.callback is not None else None
         )
@@ -149,37 +162,49 @@ class Order:
             person = self._state.people[user_id]
             if person is given or not self._is_callback_ready(person, claimed):
                 continue
+            if own_only and not self._prefers(person, claimed.agent_id):
+                continue
             due_at = person.callback.due_at if person.callback is not None else claimed.at
             is_earlier = queue != CALLBACKS or (
-                given_due is not None and due_at + patience < given_due
+                given_due is not None and due_at + allowed < given_due
             )
             self._judge(person, claimed, comes_first=is_earlier)
 
-    def _is_callback_ready(self, person: Person, claimed: Claimed) -> bool:
+    def _is_callback_ready(self, person: PersonState, claimed: ClaimRecord) -> bool:
         callback = person.callback
         if callback is None:
             return False
-        since = callback.due_at
+        # The preferred agent's minutes begin when the person can first be called; the numbers
+        # that the person had before may have kept that off until they changed.
+        holds = max(may_hold_until(self._state, person), person.phone_known_by)
+        since = hours.next_open(max(callback.due_at, holds))
         prefers = callback.preferred_agent_id
         if prefers and prefers != claimed.agent_id:
             since += PREFERRED_FOR
-        if claimed.at < since + self._state.patience.promotion:
+        if claimed.at < since + self._state.delays.promotion:
             return False
         when = _free_at(self._state, person, claimed.at)
         return when is not None and when <= claimed.at
 
-    def _judge(self, person: Person, claimed: Claimed, *, comes_first: bool) -> None:
+    @staticmethod
+    def _prefers(person: PersonState, agent_id: str) -> bool:
+        callback = person.callback
+        return callback is not None and callback.preferred_agent_id == agent_id
+
+    def _judge(self, person: PersonState, claimed: ClaimRecord, *, comes_first: bool) -> None:
         if comes_first:
             person.times_passed_over.add(claimed.at)
         starved = len(person.times_passed_over) >= MOMENTS_PASSED_OVER
         words = f"person {person.user_id} ({person.view.matter}) for {claimed.agent_id}"
         if comes_first and starved:
-            # Once for each time somebody is left standing.
+            # Once for each time a person is passed over.
             person.times_passed_over.clear()
-        self._report.check("nobody passed over", not (comes_first and starved), claimed.at, words)
+        self._report.check(
+            "no person passed over", not (comes_first and starved), claimed.at, words
+        )
 
 
-def _is_before(first: Person, given: Person) -> bool:
+def _is_before(first: PersonState, given: PersonState) -> bool:
     if first.key.is_surely_before(given.key):
         return True
     fresh_at = first.key.fresh_at
@@ -187,36 +212,35 @@ def _is_before(first: Person, given: Person) -> bool:
     return is_tie and first.user_id > given.user_id
 
 
-def surely_ready_at(state: State, person: Person, now: datetime) -> datetime | None:
+def surely_ready_at(state: CheckerState, person: PersonState, now: datetime) -> datetime | None:
     """Return from when on the person is ready whatever the checker does not know; None for never.
 
     Never unless something happens, that is.
     """
     view = person.view
-    if view.matter is None or person.callback is not None or person.is_blocked:
+    if view.matter is None or person.callback is not None or person.is_stopped:
         return None
     if person.key.highest_score(now) >= _ALMOST_FROZEN:
         return None
     free_at = _free_at(state, person, now)
     if free_at is None:
         return None
-    waits_until = max(person.next_call_by, person.cools_until) + state.patience.promotion
+    waits_until = max(person.next_call_by, person.cools_until) + state.delays.promotion
     return max(free_at, waits_until)
 
 
-def _free_at(state: State, person: Person, now: datetime) -> datetime | None:
+def _free_at(state: CheckerState, person: PersonState, now: datetime) -> datetime | None:
     """Return from when on nothing keeps the person from any call, callbacks included."""
-    if not person.view.is_contactable or person.suppressed is not None:
+    phones = person.view.phones
+    if not person.view.is_contactable or person.is_stopped:
         return None
-    phones = {person.view.phone, person.last_phone}
-    if any(it in state.suppressed_phones or it in state.doubtful_phones for it in phones):
+    if not state.sure_lines_of(phones) or any(state.phone_stops[it].may_stop for it in phones):
         return None
-    until = max(person.known_by, person.capped_until(now), LONG_AGO)
+    until = max(person.known_by, may_hold_until(state, person))
     if person.held is not None:
         until = max(until, person.held.end)
-    for other in state.sharers(person):
-        if other.held is not None and other.held.is_live(now):
-            until = max(until, now + _SHORTLY)
-        if other.attempts:
-            until = max(until, other.attempts[-1] + SHARED_PHONE)
-    return until if until == LONG_AGO else until + state.patience.promotion
+    for phone in state.lines_of(phones):
+        for other in state.others_with(phone, person):
+            if other.held is not None and other.held.is_live(now):
+                until = max(until, now + _SHORTLY)
+    return until if until == LONG_AGO else until + state.delays.promotion

@@ -3,14 +3,14 @@
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import pairwise
 from typing import NamedTuple
 
-from simulation.checker import hours
-from simulation.checker.rules import ATTEMPTS_A_DAY, ATTEMPTS_A_PERIOD, COOLING, PERIOD
+from simulation.checker.hours import LONG_AGO
+from simulation.checker.lines import CallLog
+from simulation.checker.rules import COOLING
 from simulation.checker.scores import Key
-from simulation.history import HandOut, View, Window
-
-LONG_AGO = datetime.min.replace(tzinfo=hours.LONDON)
+from simulation.history import HandOutRecord, View, Window
 
 
 class Seen(NamedTuple):
@@ -26,12 +26,17 @@ class Seen(NamedTuple):
 class Held:
     """An assignment as its answers tell of it."""
 
-    hand_out: HandOut
+    hand_out: HandOutRecord
     window: Window
     lease_expires_at: datetime
-    # The number that is called, None when it is not certain which.
-    phone: str | None = None
+    # The numbers that are certainly those of the call, and those that may be.
+    phones: frozenset[str] = frozenset()
+    possible_phones: frozenset[str] = frozenset()
     ended_at: datetime | None = None
+    is_heartbeated: bool = False
+    # It ended without a report: by the agent's release, or by its lease or a supervisor.
+    is_given_back: bool = False
+    is_unreported: bool = False
 
     def is_live(self, at: datetime) -> bool:
         """Return whether the agent holds the person at that moment."""
@@ -67,7 +72,7 @@ class MatterChange(NamedTuple):
 
 
 @dataclass(slots=True)
-class Person:
+class PersonState:
     """One person. `known_by` is when the services must have noticed the present view."""
 
     user_id: int
@@ -78,19 +83,26 @@ class Person:
     settled_key: Key
     matter_known_by: datetime = LONG_AGO
     phone_known_by: datetime = LONG_AGO
-    last_phone: str | None = None
     cools_from: datetime = LONG_AGO
     cools_until: datetime = LONG_AGO
     was_ever_owing: bool = False
-    attempts: list[datetime] = field(default_factory=list)
+    # Reported or not.
+    calls: CallLog = field(default_factory=CallLog)
     last_outcome: str | None = None
+    # The agent who spoke with the person last.
     last_agent_id: str | None = None
+    # Objections on assignments without a heartbeat that had run out: a call each, or none.
+    late_objections: int = 0
     # Not to be called before the one, to be offered from the other on.
     next_call_at: datetime = LONG_AGO
     next_call_by: datetime = LONG_AGO
-    # An outcome that ended all calls, and the suppression by a supervisor.
-    is_blocked: bool = False
-    suppressed: Window | None = None
+    # Rests after a call that no agent reported.
+    rests_until: datetime = LONG_AGO
+    # Each stands and falls by itself.
+    objection: Window | None = None
+    # The numbers that the objection may stand for: those of the call and of that moment.
+    objection_phones: set[str] = field(default_factory=set)
+    no_claim: Window | None = None
     held: Held | None = None
     callback: OpenCallback | None = None
     callback_ended: Window | None = None
@@ -103,6 +115,19 @@ class Person:
         """The latest view."""
         return self.seen[-1].view
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the person's own word, or a mark, stops every call."""
+        return self.objection is not None or self.no_claim is not None
+
+    def possible_phones(self, at: datetime) -> frozenset[str]:
+        """Return every number that the services may take for one of the person's."""
+        found = set(self.view.phones)
+        for seen, following in pairwise(self.seen):
+            if following.known_by > at:
+                found.update(seen.view.phones)
+        return frozenset(found)
+
     def views_within(self, window: Window) -> list[View]:
         """Return the views that may have held at some moment within the window."""
         last = bisect_right(self.seen, window.ended, key=lambda it: it.window.began) - 1
@@ -114,7 +139,7 @@ class Person:
         return found
 
     def may_be_taken_as_barred(self, at: datetime) -> bool:
-        """Return whether the services may have thought at that moment that nobody may call."""
+        """Return whether the services may have thought at that moment that no agent may call."""
         for place, seen in enumerate(self.seen):
             following = self.seen[place + 1] if place + 1 < len(self.seen) else None
             is_over = following is not None and following.known_by < at
@@ -122,27 +147,8 @@ class Person:
                 return True
         return False
 
-    def attempts_today(self, at: datetime) -> int:
-        """Return how many calls ended with an outcome on London's day so far."""
-        today = hours.day_of(at)
-        return sum(hours.day_of(it) == today for it in self.attempts[-ATTEMPTS_A_DAY - 1 :])
-
-    def attempts_in_period(self, at: datetime) -> int:
-        """Return how many calls ended with an outcome in the days that count."""
-        return sum(it > at - PERIOD for it in self.attempts)
-
-    def capped_until(self, at: datetime) -> datetime:
-        """Return when the caps let the person be called again; `at` or before when they do."""
-        until = LONG_AGO
-        if self.attempts_today(at) >= ATTEMPTS_A_DAY:
-            until = hours.next_day(at)
-        counted = [it for it in self.attempts if it > at - PERIOD]
-        if len(counted) >= ATTEMPTS_A_PERIOD:
-            until = max(until, counted[-ATTEMPTS_A_PERIOD] + PERIOD)
-        return until
-
     def begin_cooling(self, view: View, earliest: datetime, latest: datetime) -> None:
-        """Reckon when the first call may be, for somebody noticed between the two moments."""
+        """Reckon when the first call may be, for a person noticed between the two moments."""
         known = [it for it in (view.registered_at, view.first_claim_at) if it is not None]
         self.was_ever_owing = True
         self.cools_from = max(known) + COOLING if known else earliest

@@ -1,6 +1,7 @@
 """What rows of the main app mean, in the checker's own reading of the rules."""
 
 import re
+import unicodedata
 from datetime import datetime
 from typing import NamedTuple
 
@@ -44,13 +45,13 @@ class PersonRow(NamedTuple):
     claims: tuple[ClaimRow, ...]
 
 
-NOBODY = View(False, False, None, "gone", False, None, None, None)
+NO_PERSON = View(False, False, None, "gone", False, (), None, None)
 
 
 def view_of(person: PersonRow | None) -> View:
-    """Return what the rows mean; None is somebody whose row is gone."""
+    """Return what the rows mean; None is a person whose row is gone."""
     if person is None:
-        return NOBODY
+        return NO_PERSON
     matter, ending = _matter(person)
     first_claims = [claim.created_at for claim in person.claims if claim.created_at is not None]
     return View(
@@ -59,7 +60,7 @@ def view_of(person: PersonRow | None) -> View:
         matter=matter,
         ending=ending,
         is_signed=person.has_signature,
-        phone=phone_of(person.phone_number),
+        phones=phones_of(person.phone_number),
         registered_at=person.created_at,
         first_claim_at=min(first_claims, default=None),
     )
@@ -84,8 +85,14 @@ def _is_owed(requirement: RequirementRow) -> bool:
     return not (requirement.type == "id_document" and requirement.reason == _BASE_REASON)
 
 
-def phone_of(text: str | None) -> str | None:
-    """Return a British number as its national digits, however written; None for anything else."""
-    plain = re.sub(r"[\s().-]", "", (text or "").replace("(0)", ""))
-    found = re.fullmatch(r"(?:\+44|0044|44|0)([1-9]\d{8,9})", plain)
-    return found[1] if found else None
+def phones_of(text: str | None) -> tuple[str, ...]:
+    """Return the British numbers in a phone field as national digits, each once, as they come.
+
+    Knows the spellings that the simulation writes: labels, several numbers, a spreadsheet's `.0`,
+    invisible characters.
+    """
+    visible = "".join(it for it in text or "" if unicodedata.category(it) != "Cf")
+    plain = re.sub(r"(?<=\d)\.0(?!\d)", " x ", visible.replace("(0)", ""))
+    runs = (re.sub(r"\D", "", run) for run in re.findall(r"\d(?:[^\S\n]|[\d().-])*", plain))
+    found = (re.fullmatch(r"(?:0044|44|0)([1-9]\d{8,9})", run) for run in runs)
+    return tuple(dict.fromkeys(it[1] for it in found if it is not None))

@@ -13,6 +13,17 @@ PERIOD = timedelta(days=28)
 PREFERRED_FOR = timedelta(minutes=10)
 CALLBACK_RETRY = timedelta(minutes=15)
 MISSES_BEFORE_SUPERVISOR = 2
+# After a call that no agent reported, from the end of the lease on.
+UNREPORTED_REST = timedelta(minutes=30)
+# After the end of a lease in which a report is still taken.
+LATE_REPORT = timedelta(hours=1)
+# A number held by more people is a placeholder and counts as no number.
+HOLDERS_AT_MOST = 20
+CREDITED_FOR = timedelta(days=90)
+# Outcomes of calls in which the agent did not speak with the person.
+NOT_SPOKEN = frozenset({"no_answer", "missed_call", "bad_number"})
+OBJECTION = "do_not_contact"
+NO_CLAIM = "no_claim"
 
 
 @dataclass(frozen=True, slots=True)

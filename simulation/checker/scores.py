@@ -1,6 +1,6 @@
 """Scores as the checker works them out, with what it cannot know kept as an interval.
 
-Everybody ages alike, so a score less its ageing since an origin, the key, orders people for ever.
+All people age alike, so a score less its ageing since an origin, the key, orders people for ever.
 The services may learn of a change some minutes late, and a fresh start counts from then; so a key
 has a lowest and a highest possible value.
 """
@@ -15,12 +15,12 @@ _ORIGIN = datetime(2024, 1, 1, tzinfo=UTC)
 
 
 def aged(at: datetime) -> float:
-    """Return the points that everybody has gained since the origin."""
+    """Return the points that every person has gained since the origin."""
     return AGEING_PER_WEEK * ((at - _ORIGIN) / timedelta(weeks=1))
 
 
 class Key(NamedTuple):
-    """Where somebody stands. `fresh_at` is the moment of the fresh start while nothing followed.
+    """A person's place in the order; `fresh_at` is the fresh start while nothing followed it.
 
     `attempts` are the numbers of attempts since the fresh start that are possible.
     """
@@ -36,7 +36,7 @@ class Key(NamedTuple):
         return cls(-aged(last), -aged(first), (0, 0), first if first == last else None)
 
     def or_else(self, other: "Key") -> "Key":
-        """Return the key of somebody of whom either may be true."""
+        """Return the key of a person of whom either may be true."""
         attempts = (
             min(self.attempts[0], other.attempts[0]),
             max(self.attempts[1], other.attempts[1]),

@@ -5,13 +5,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from simulation.checker.people import LONG_AGO, Held, MatterChange, Person, Seen
+from simulation.checker.hours import LONG_AGO
+from simulation.checker.lines import CallLog, Holders, PhoneStops
+from simulation.checker.people import Held, MatterChange, PersonState, Seen
 from simulation.checker.scores import Key
-from simulation.history import CaptureStopped, History, Reconciled, Truth, View, Window
+from simulation.history import CaptureStopped, Reconciled, Truth, View, WeekHistory, Window
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class AllowedDelays:
     """How late the services may be, in simulated time.
 
     `promotion` for what falls due by the passing of time, `capture` for a change of MySQL from the
@@ -23,7 +25,7 @@ class Patience:
 
 
 @dataclass(slots=True)
-class Agent:
+class AgentState:
     """One agent."""
 
     held: Held | None = None
@@ -36,27 +38,26 @@ class Agent:
 
 
 @dataclass(slots=True)
-class State:
-    """Everybody and everything."""
+class CheckerState:
+    """The state of every person, agent and assignment."""
 
-    patience: Patience
+    delays: AllowedDelays
     began_at: datetime
     stops: list[CaptureStopped]
     reconciliations: list[Reconciled]
-    people: dict[int, Person] = field(default_factory=dict)
-    agents: dict[str, Agent] = field(default_factory=lambda: defaultdict(Agent))
+    people: dict[int, PersonState] = field(default_factory=dict)
+    agents: dict[str, AgentState] = field(default_factory=lambda: defaultdict(AgentState))
     assignments: dict[str, Held] = field(default_factory=dict)
+    # Every person who has or had a number.
     by_phone: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
-    # When each number was called last, and whose it was then.
-    last_calls: dict[str, tuple[datetime, int]] = field(default_factory=dict)
-    suppressed_phones: dict[str, Window] = field(default_factory=dict)
-    # Numbers of which it cannot be told any more whether they are suppressed.
-    doubtful_phones: set[str] = field(default_factory=set)
+    holders: Holders = field(default_factory=Holders)
+    lines: dict[str, CallLog] = field(default_factory=lambda: defaultdict(CallLog))
+    phone_stops: dict[str, PhoneStops] = field(default_factory=lambda: defaultdict(PhoneStops))
 
     @classmethod
-    def of(cls, history: History, patience: Patience) -> "State":
+    def of(cls, history: WeekHistory, delays: AllowedDelays) -> "CheckerState":
         """Return the state before the first record."""
-        state = cls(patience, history.began_at, history.stops, history.reconciliations)
+        state = cls(delays, history.began_at, history.stops, history.reconciliations)
         for user_id, view in history.people.items():
             state._meet(user_id, Window(0.0, 0.0), view, state.began_at, state.began_at)
         return state
@@ -65,20 +66,20 @@ class State:
         """Return when the services must have noticed a change."""
         if truth.is_captured:
             stops = (it.until for it in self.stops if it.at <= truth.at < it.until)
-            return max(stops, default=truth.at) + self.patience.capture
+            return max(stops, default=truth.at) + self.delays.capture
         # One that began at the very same moment may have passed the person already.
         looks = (it.until for it in self.reconciliations if it.at > truth.at)
         return min(looks, default=_NEVER)
 
-    def learn(self, truth: Truth) -> Person:
-        """Take over a change of somebody's rows."""
+    def learn(self, truth: Truth) -> PersonState:
+        """Take over a change of a person's rows."""
         known_by = self.known_by(truth)
         person = self.people.get(truth.user_id)
         if person is None:
             return self._meet(truth.user_id, truth.window, truth.view, truth.at, known_by)
         before, view = person.view, truth.view
-        if view.phone is not None and view.phone != person.last_phone:
-            self._change_phone(person, view.phone, truth.at, known_by)
+        if view.phones != before.phones:
+            self._change_phones(person, view, truth.at, known_by)
         if (view.matter, view.ending, view.is_signed) != (
             before.matter,
             before.ending,
@@ -95,12 +96,11 @@ class State:
 
     def _meet(
         self, user_id: int, window: Window, view: View, at: datetime, known_by: datetime
-    ) -> Person:
+    ) -> PersonState:
         key = Key.fresh(at, known_by)
-        person = Person(user_id, [Seen(window, view, at, known_by)], known_by, key, key)
-        person.last_phone = view.phone
-        if view.phone is not None:
-            self.by_phone[view.phone].add(user_id)
+        person = PersonState(user_id, [Seen(window, view, at, known_by)], known_by, key, key)
+        for phone in view.phones:
+            self._get(phone, user_id, at, known_by)
         if view.matter is not None:
             person.matter_known_by = known_by
             person.begin_cooling(view, at, known_by)
@@ -108,16 +108,37 @@ class State:
         self.people[user_id] = person
         return person
 
-    def _change_phone(self, person: Person, phone: str, at: datetime, known_by: datetime) -> None:
-        self.by_phone[phone].add(person.user_id)
+    def _change_phones(
+        self, person: PersonState, view: View, at: datetime, known_by: datetime
+    ) -> None:
+        before, after = set(person.view.phones), set(view.phones)
+        for phone in after - before:
+            self._get(phone, person.user_id, at, known_by)
+        for phone in before - after:
+            self.holders.lose(phone, at=at, certain_by=self._counted_by(at, known_by))
+        if person.objection is not None:
+            for phone in before ^ after:
+                self.phone_stops[phone].doubt(person.user_id)
         if person.last_outcome == "bad_number":
             person.next_call_at = LONG_AGO
-            if at >= person.phone_known_by:
+            is_another = bool(before and after) and not before & after
+            if is_another and at >= person.phone_known_by:
                 person.next_call_by = min(person.next_call_by, known_by)
-        person.last_phone = phone
         person.phone_known_by = max(person.phone_known_by, known_by)
 
-    def _change_matter(self, person: Person, view: View, at: datetime, known_by: datetime) -> None:
+    def _get(self, phone: str, user_id: int, at: datetime, known_by: datetime) -> None:
+        self.by_phone[phone].add(user_id)
+        self.holders.get(phone, at=at, certain_by=self._counted_by(at, known_by))
+
+    def _counted_by(self, at: datetime, known_by: datetime) -> datetime:
+        """When others with the number must be placed by the new count of its holders."""
+        if known_by <= at or known_by == _NEVER:
+            return known_by
+        return known_by + self.delays.capture
+
+    def _change_matter(
+        self, person: PersonState, view: View, at: datetime, known_by: datetime
+    ) -> None:
         is_settled = at >= person.matter_known_by
         if is_settled:
             person.settled_key = person.key
@@ -134,12 +155,17 @@ class State:
         elif not is_settled:
             person.reconsider_cooling(view)
 
-    def sharers(self, person: Person) -> Iterable[Person]:
-        """Return everybody else who has, or had, the person's number."""
-        if person.last_phone is None:
-            return ()
-        others = self.by_phone[person.last_phone]
-        return (self.people[it] for it in others if it != person.user_id)
+    def lines_of(self, phones: Iterable[str]) -> list[str]:
+        """Return those of the numbers that may count as one; a placeholder does not."""
+        return [it for it in phones if not self.holders.surely_a_placeholder(it)]
+
+    def sure_lines_of(self, phones: Iterable[str]) -> list[str]:
+        """Return those of the numbers that certainly count as one."""
+        return [it for it in phones if self.holders.surely_a_line(it)]
+
+    def others_with(self, phone: str, person: PersonState) -> Iterable[PersonState]:
+        """Return every other person who has or had the number."""
+        return (self.people[it] for it in self.by_phone[phone] if it != person.user_id)
 
 
 _NEVER = datetime.max.replace(tzinfo=LONG_AGO.tzinfo)

@@ -14,7 +14,8 @@ from dialler.reconciler.v1 import reconciler_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 from playwright.async_api import Browser, Page, async_playwright
 
-from gateway.testing import FakeServices, RunningGateway, running_gateway
+from tests.fakes.running_gateway import RunningGateway, running_gateway
+from tests.fakes.upstreams import GatewayUpstreams
 
 FLAGS = (
     "--headless",
@@ -81,7 +82,7 @@ async def open_page(browser: Browser) -> AsyncIterator[Open]:
         assert problems == []
 
 
-def fill(services: FakeServices) -> None:
+def fill(services: GatewayUpstreams) -> None:
     """Make the fakes tell of an ordinary afternoon."""
     now = Timestamp()
     now.GetCurrentTime()

@@ -15,10 +15,10 @@ from dialler.reconciler.v1 import reconciler_pb2
 from playwright.async_api import Page, expect
 from redis.asyncio import Redis as RedisClient
 
-from gateway.history import KEY
-from gateway.testing import RunningGateway, running_gateway
+from gateway.live.history import KEY
 from gateway.token import development_token
 from servicekit.errors import Unavailable
+from tests.fakes.running_gateway import RunningGateway, running_gateway
 
 pytestmark = pytest.mark.browser
 
@@ -40,7 +40,7 @@ def ready(page: Page, queue: str = "unsigned_users") -> Any:
 
 
 async def past_hour(redis_url: str) -> None:
-    """Make the last hour one that somebody has watched."""
+    """Fill the last hour with samples."""
     now = int(time.time())
     samples = []
     for ago in range(3590, 15, -15):
@@ -97,6 +97,9 @@ async def test_figures_follow(gateway: RunningGateway, open_page: Open) -> None:
     assert gateway.services.queue.stats is not None
     gateway.services.queue.stats.queues[1].ready = 1843
     await expect(ready(page)).to_have_text("1,843")
+    gateway.services.queue.stats.unreported_calls_today = 3
+    gateway.services.queue.agent("gone").today.unreported_calls = 3
+    await expect(page.locator("#unreported")).to_have_text("Calls without a report: gone 3")
     assert await page.locator(".banner").count() == 0
 
 
@@ -151,7 +154,7 @@ async def test_signing_in_by_hand_and_with_the_keyboard_alone(
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_legible_to_everybody(
+async def test_legible_to_every_viewer(
     gateway: RunningGateway, open_page: Open, redis_url: str, scheme: str
 ) -> None:
     await past_hour(redis_url)
@@ -168,7 +171,7 @@ async def test_legible_to_everybody(
     assert await overflow(page) == 0
     await photograph(page, f"wall-{scheme}")
     height = await page.evaluate("document.documentElement.scrollHeight")
-    assert height <= WALL["viewport"]["height"], "a wall has nobody to scroll"
+    assert height <= WALL["viewport"]["height"], "a wall screen cannot be scrolled"
     assert await serious(page) == []
 
 
@@ -251,7 +254,7 @@ async def test_an_empty_centre(gateway: RunningGateway, open_page: Open) -> None
     gateway.services.reconciler.runs.clear()
     page = await open_page(address(gateway), **WALL)
     await expect(ready(page)).to_have_text("0")
-    await expect(page.get_by_text("Nobody is present")).to_be_visible()
+    await expect(page.get_by_text("No agent is present")).to_be_visible()
     await expect(page.get_by_text("No reconciliation yet")).to_be_visible()
     await photograph(page, "empty")
     assert await serious(page) == []

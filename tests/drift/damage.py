@@ -1,4 +1,4 @@
-"""Silent damage: what no change message ever tells, done by hand to people chosen at random."""
+"""Silent damage without a change message, done to users chosen at random."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Damage:
         return {damage.__name__: damage(self) for damage in DAMAGES}
 
     def take(self, count: int = EACH) -> list[int]:
-        """Return people nobody else is given."""
+        """Return users that no other damage is given."""
         taken, self.people = self.people[:count], self.people[count:]
         return taken
 
@@ -186,7 +186,7 @@ def cached_text_altered(damage: Damage) -> set[int]:
     return set(people)
 
 
-def cached_as_somebody_else(damage: Damage) -> set[int]:
+def cached_as_another_user(damage: Damage) -> set[int]:
     people = damage.shuffled(EACH)
     for original, copy in zip(people[::2], people[1::2], strict=True):
         damage.cache(copy, damage.cached(original))
@@ -204,7 +204,7 @@ def entry_moved(damage: Damage) -> set[int]:
 def entry_moved_with_its_reason(damage: Damage) -> set[int]:
     return damage.in_postgres(
         "UPDATE queue.entries SET queue = 3 - queue, eligible_queue = 3 - eligible_queue,"
-        " owes = 3 - owes WHERE user_id IN ({ids})"
+        " open_case_queue = 3 - open_case_queue WHERE user_id IN ({ids})"
     )
 
 
@@ -217,7 +217,7 @@ def entry_put_out(damage: Damage) -> set[int]:
 
 def phone_altered(damage: Damage) -> set[int]:
     return damage.in_postgres(
-        "UPDATE queue.entries SET phone_e164 = '+447700900999' WHERE user_id IN ({ids})"
+        "UPDATE queue.entries SET phones = '{{+447700900999}}' WHERE user_id IN ({ids})"
     )
 
 
@@ -245,7 +245,7 @@ def entry_duplicated(damage: Damage) -> set[int]:
 DAMAGES: tuple[Callable[[Damage], set[int]], ...] = (
     # First those of the cache: nothing has refreshed it yet.
     cached_text_altered,
-    cached_as_somebody_else,
+    cached_as_another_user,
     name_changed,
     signature_obtained,
     null_became_empty,

@@ -1,4 +1,4 @@
-"""Every kind of silent damage among 50,000 people, while 100 changes a second go on."""
+"""Every kind of silent damage among 50,000 users, during 100 changes a second."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dialler.reconciler.v1.reconciler_pb2_grpc import ReconcilerServiceStub
 
 from devstack.changes import MainApp
 from devstack.desk import Desk
-from devstack.stack import Stack
+from devstack.stack import DIALLER, Stack
 from tests.drift.damage import EACH, Damage
 from tests.fault.pipeline.comparison import await_agreement
 
@@ -51,7 +51,7 @@ def stack() -> Iterator[Stack]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_all_of_it_is_found_and_repaired_and_nobody_else_accused(stack: Stack) -> None:
+def test_all_of_it_is_found_and_repaired_and_no_other_drift_reported(stack: Stack) -> None:
     assert _drifted(stack, _full_run(stack)) == set(), "all is well at first"
     damage = Damage(stack, SEED)
     damaged = damage.do_all()
@@ -71,7 +71,55 @@ def test_all_of_it_is_found_and_repaired_and_nobody_else_accused(stack: Stack) -
     assert again.users_refreshed == 0
 
 
+def test_an_emptied_users_table_costs_no_user_a_place(stack: Stack) -> None:
+    before = _places(stack)
+    damage = Damage(stack, SEED)
+    try:
+        with _emptied_users(damage):
+            blind = _ended_full_run(stack)
+        assert _places(stack) == before
+        again = _full_run(stack)
+    finally:
+        damage.close()
+    assert blind.state == reconciler_pb2.RUN_STATE_FAILED
+    assert blind.users_withheld > USERS // 2
+    assert "TOO_MANY_GONE" in blind.error
+    assert again.users_refreshed == 0
+    assert _places(stack) == before
+
+
+@contextmanager
+def _emptied_users(damage: Damage) -> Iterator[None]:
+    """Have MySQL show an empty table of people while the block runs; no binlog tells of it."""
+    with damage.unlogged() as cursor:
+        cursor.execute("SET foreign_key_checks = 0")
+        cursor.execute("CREATE TABLE users_empty LIKE users")
+        cursor.execute("RENAME TABLE users TO users_whole, users_empty TO users")
+        try:
+            yield
+        finally:
+            cursor.execute("RENAME TABLE users TO users_empty, users_whole TO users")
+            cursor.execute("DROP TABLE users_empty")
+
+
+def _places(stack: Stack) -> str:
+    """Return a digest of the people's places: a fresh start, or being gone, changes it."""
+    return stack.postgres.execute(
+        "SELECT md5(string_agg(concat_ws(' ', user_id, facts_version, eligible_queue,"
+        " eligible_reason, case_number, entered_at, aged_from, outcome_points), ','"
+        " ORDER BY user_id))"
+        " FROM queue.entries",
+        database=DIALLER,
+    ).strip()
+
+
 def _full_run(stack: Stack) -> reconciler_pb2.Run:
+    run = _ended_full_run(stack)
+    assert run.state == reconciler_pb2.RUN_STATE_SUCCEEDED, run.error
+    return run
+
+
+def _ended_full_run(stack: Stack) -> reconciler_pb2.Run:
     with grpc.insecure_channel(stack.addresses.grpc["reconciler"]) as channel:
         stub = ReconcilerServiceStub(channel)
         started = stub.StartRun(
@@ -82,7 +130,6 @@ def _full_run(stack: Stack) -> reconciler_pb2.Run:
         run = started.run
         for answer in stub.WatchRun(watched, timeout=300):
             run = answer.run
-    assert run.state == reconciler_pb2.RUN_STATE_SUCCEEDED, run.error
     return run
 
 

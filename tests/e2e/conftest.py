@@ -18,7 +18,7 @@ USERS = 400
 
 @contextmanager
 def running_suite(environment: Mapping[str, str] | None = None) -> Iterator[Stack]:
-    """Every service, with everybody in the queues; `environment` goes to all of them."""
+    """Every service, with every user in the queues; `environment` goes to all of them."""
     folder = Path(tempfile.mkdtemp(prefix="dialler-e2e-"))
     folder.chmod(0o711)
     with Stack(
@@ -49,7 +49,7 @@ def supervisor(stack: Stack) -> Iterator[Desk]:
 
 @pytest.fixture
 def agent(stack: Stack) -> Iterator[Desk]:
-    """An agent nobody else is; whoever is still held at the end is given back."""
+    """An agent of this test alone; a live assignment is released at the end."""
     with Desk(stack.addresses, "agent") as desk:
         yield desk
-        desk.give_back()
+        desk.release()

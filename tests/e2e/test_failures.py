@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.fault, pytest.mark.timeout(180)]
 
 
 def _signed(stack: Stack) -> set[int]:
-    """Everybody with a signature, as MySQL has it now."""
+    """Every user with a signature, as MySQL has it now."""
     database = stack.main_app
     query = "SELECT id FROM users WHERE current_signature_file_id IS NOT NULL"
     return {int(row[0]) for row in database.rows(query)}

@@ -25,7 +25,7 @@ def main_app(stack: Stack) -> Iterator[MainApp]:
 
 
 def _last_unsigned(supervisor: Desk) -> int:
-    """Somebody at the end of the queue, whom no other test's agent is about to get."""
+    """A person at the end of the queue, whom no other test's agent is about to get."""
     return int(list(supervisor.all_entries("unsigned_users"))[-1]["user_id"])
 
 

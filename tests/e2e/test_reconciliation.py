@@ -27,7 +27,7 @@ def test_every_kind_runs_and_finds_nothing_wrong(supervisor: Desk, kind: str) ->
         assert run["done"]["contexts_cached"] > 0
 
 
-def test_a_change_that_nobody_told_of_is_found(stack: Stack, supervisor: Desk) -> None:
+def test_a_change_without_a_notification_is_found(stack: Stack, supervisor: Desk) -> None:
     entry = supervisor.entries("unsigned_users")[-1]
     user_id = int(entry["user_id"])
     url = stack.mariadb.url(MAIN_APP, user="admin", driver="mysql+pymysql")

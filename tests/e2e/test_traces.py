@@ -65,14 +65,14 @@ def receiver() -> Iterator[OtlpReceiver]:
 
 @pytest.fixture(scope="module")
 def stack(receiver: OtlpReceiver) -> Iterator[Stack]:
-    """One of its own: what is done here is in nobody else's way."""
+    """A stack of its own: other tests are not disturbed."""
     with running_suite(receiver.environment(ratio=1.0, metrics_seconds=2.0)) as running:
         yield running
 
 
 @pytest.fixture
 def supervisor(stack: Stack) -> Iterator[Desk]:
-    """One of their own, whose requests nobody else has used up."""
+    """A supervisor of its own, whose rate limit no other test uses."""
     with Desk(stack.addresses, "supervisor") as desk:
         yield desk
 
@@ -126,13 +126,13 @@ def complete(receiver: OtlpReceiver, trace_id: str, expected: str) -> Trace:
     return Trace(receiver.of_trace(trace_id))
 
 
-def somebody(desk: Desk) -> int:
+def ready_user(desk: Desk) -> int:
     return int(list(desk.all_entries("unsigned_users"))[-1]["user_id"])
 
 
 def trace_of_signature(stack: Stack, desk: Desk, make: Callable[[MainApp, int], None]) -> str:
     with desk.events() as events, MainApp(stack.addresses.mysql_writer) as main_app:
-        user_id = somebody(desk)
+        user_id = ready_user(desk)
         make(main_app, user_id)
         moved = events.wait_for_user(user_id, "entry_moved")
     return str(moved.event["traceparent"]).split("-")[1]
@@ -236,12 +236,12 @@ def test_problem_names_the_trace_that_the_collector_has(
 def test_no_personal_data_is_in_spans_metrics_or_logs(
     stack: Stack, supervisor: Desk, agent: Desk, receiver: OtlpReceiver
 ) -> None:
-    user_id = somebody(supervisor)
+    user_id = ready_user(supervisor)
     canaries = ("Zzyzxcanary", "07700900959", "zzyzx.canary@example.com")
     with supervisor.events() as events, MainApp(stack.addresses.mysql_writer) as main_app:
         main_app.rename(user_id, *canaries)
         events.wait_for_user(user_id, "context_changed")
-    # Where nobody should put them, and where a failure might quote them.
+    # Where no client should put them, and where a failure might quote them.
     for text in canaries:
         assert supervisor.client.get(f"/v1/people/{text}/context?name={text}").is_client_error
         assert agent.record(text, "no_answer", notes=text).is_client_error

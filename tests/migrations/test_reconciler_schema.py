@@ -1,7 +1,5 @@
 """The reconciler's history leads to the tables its code speaks of."""
 
-import asyncio
-
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
@@ -10,9 +8,11 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from devstack.postgres_database import PostgresDatabase
+from servicekit.leadership import Leadership
 from servicekit.migrations import upgrade
-from services.reconciler.store import Leadership
+from services.reconciler.store import LOCK_KEY
 from services.reconciler.tables import SCHEMA, metadata
+from tests.fakes import waiting
 
 pytestmark = pytest.mark.integration
 
@@ -31,10 +31,10 @@ async def test_a_copy_at_work_does_not_hold_its_migration_up(
     postgres_database: PostgresDatabase,
 ) -> None:
     # As in a roll-out, where the old code works until the new one's tables are there.
-    leadership = Leadership(postgres_database.url)
+    leadership = Leadership(postgres_database.url, LOCK_KEY, name="reconciler-lock")
     assert await leadership.is_ours()
     try:
-        async with asyncio.timeout(15):
+        async with waiting.limit(15):
             await upgrade(postgres_database.url, package="services.reconciler", schema=SCHEMA)
     finally:
         await leadership.release()

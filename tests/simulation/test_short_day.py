@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from services.queue.rules import DEFAULT_PATH, Day
+from services.queue.domain.rules import Day
+from services.queue.rules import DEFAULT_PATH
 from simulation.plan import Plan
 from simulation.run import simulate
 
@@ -30,12 +31,14 @@ Rules = dict[str, Any]
 
 
 def test_a_morning_keeps_every_rule() -> None:
-    lived, report = simulate(MORNING)
+    result, report = simulate(MORNING)
     assert report.examples == []
-    assert len(lived.history.tables.attempts) > 100
-    assert len(lived.history.tables.callbacks) > 20
-    assert lived.changes.total() >= MORNING.changes
-    assert report.checks["nobody passed over"] > 200
+    assert len(result.history.tables.attempts) > 100
+    assert len(result.history.tables.callbacks) > 20
+    assert result.changes.total() >= MORNING.changes
+    assert report.checks["no person passed over"] > 200
+    assert report.checks["unreported calls kept"] > 0
+    assert report.checks["no objection lost"] > 3
 
 
 def _open_all_day(rules: Rules) -> None:
@@ -46,6 +49,16 @@ def _open_all_day(rules: Rules) -> None:
 def _never_rest(rules: Rules) -> None:
     rules["outcomes"]["no_answer"]["next_call_hours"] = 0.1
     rules["calls"] |= {"attempts_per_day": 99, "shared_phone_hours": 0, "cooling_hours": 0}
+    rules["calls"]["unreported_rest_minutes"] = 0
+
+
+def _call_placeholders(rules: Rules) -> None:
+    rules["calls"]["placeholder_people"] = 10_000
+
+
+def _credit_every_call(rules: Rules) -> None:
+    for outcome in rules["outcomes"].values():
+        outcome["is_conversation"] = True
 
 
 def _count_everything(rules: Rules) -> None:
@@ -60,10 +73,23 @@ def _worst_queue_first(rules: Rules) -> None:
 @pytest.mark.parametrize(
     ("spoil", "found"),
     [
-        ((_open_all_day, _never_rest), {"calling hours", "next call", "attempts a day"}),
-        ((_count_everything, _worst_queue_first), {"no wrong call", "nobody passed over"}),
+        (
+            (_open_all_day, _never_rest, _call_placeholders),
+            {
+                "calling hours",
+                "next call",
+                "attempts a day",
+                "attempts a day of a line",
+                "rest after an unreported call",
+                "number to call",
+            },
+        ),
+        (
+            (_count_everything, _worst_queue_first, _credit_every_call),
+            {"no wrong call", "no person passed over", "conversion credited"},
+        ),
     ],
-    ids=["hours and rests", "eligibility and order"],
+    ids=["hours, rests and numbers", "eligibility, order and credit"],
 )
 def test_rules_broken_on_purpose_are_found_out(
     tmp_path: Path, spoil: tuple[Callable[[Rules], None], ...], found: set[str]

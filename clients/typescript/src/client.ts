@@ -6,7 +6,7 @@ import type {
   Agent,
   Assignment,
   CallbackState,
-  Callbacks,
+  CallbackPage,
   Calls,
   Claimed,
   ClaimRequest,
@@ -25,6 +25,8 @@ import type {
   Released,
   ReleaseRequest,
   SearchRequest,
+  Suppressed,
+  SuppressionRequest,
   Ticket,
 } from "./generated/schema.js";
 import { transport, type Fetch, type TokenAnswer } from "./transport.js";
@@ -63,6 +65,8 @@ export interface WriteOptions extends ReadOptions {
 export interface ImportOptions extends ReadOptions {
   /** Also take numbers that are missing here off the list. */
   readonly isComplete?: boolean;
+  /** Let a complete list take off most of the numbers there are; otherwise 409 `LIST_SHRINKS`. */
+  readonly allowShrink?: boolean;
   /** Default ten minutes and a little, the gateway's own limit. */
   readonly timeoutMs?: number;
 }
@@ -124,9 +128,13 @@ export class DiallerClient {
   /** One page of a queue in the order of handing out. */
   async entries(
     queue: QueueName,
-    options: PageOptions & { readonly state?: EntryState } = {},
+    options: PageOptions & { readonly state?: EntryState; readonly reason?: string } = {},
   ): Promise<QueueEntries> {
-    const query = { ...(options.state !== undefined && { state: options.state }), ...pageOf(options) };
+    const query = {
+      ...(options.state !== undefined && { state: options.state }),
+      ...(options.reason !== undefined && { reason: options.reason }),
+      ...pageOf(options),
+    };
     return this.unwrap(
       this.api.GET("/v1/queues/{queue}/entries", {
         params: { path: { queue }, query },
@@ -172,7 +180,7 @@ export class DiallerClient {
     );
   }
 
-  /** Whom the agent holds; null for nobody. */
+  /** The agent's live assignment; null without one. */
   async currentAssignment(options: ReadOptions = {}): Promise<Assignment | null> {
     try {
       return await this.unwrap(this.api.GET("/v1/assignments/current", signalOf(options)));
@@ -226,7 +234,7 @@ export class DiallerClient {
   /** Callbacks, the earliest first: the agent's own, or those of one person. */
   async callbacks(
     options: PageOptions & { readonly state?: CallbackState; readonly userId?: string } = {},
-  ): Promise<Callbacks> {
+  ): Promise<CallbackPage> {
     const query = {
       ...(options.state !== undefined && { state: options.state }),
       ...(options.userId !== undefined && { user_id: options.userId }),
@@ -235,7 +243,7 @@ export class DiallerClient {
     return this.unwrap(this.api.GET("/v1/callbacks", { params: { query }, ...signalOf(options) }));
   }
 
-  /** Every call of a person that ended with an outcome, the latest first. */
+  /** Every call of a person, those without a report included, the latest first. */
   async calls(userId: string, options: PageOptions = {}): Promise<Calls> {
     return this.unwrap(
       this.api.GET("/v1/people/{user_id}/calls", {
@@ -248,6 +256,21 @@ export class DiallerClient {
   /** People by number in any format, e-mail address or name; an agent may read whom it found. */
   async search(body: SearchRequest, options: ReadOptions = {}): Promise<Found> {
     return this.unwrap(this.api.POST("/v1/people/search", { body, ...signalOf(options) }));
+  }
+
+  /**
+   * Record that a person, or a bare phone number, must not be contacted any more.
+   *
+   * Agents: of people they may see, and of any number. `body` has `user_id` or `phone`, not both.
+   */
+  async recordObjection(body: SuppressionRequest, options: WriteOptions = {}): Promise<Suppressed> {
+    return this.unwrap(
+      this.api.POST("/v1/suppressions", {
+        params: { header: keyOf(options) },
+        body,
+        ...signalOf(options),
+      }),
+    );
   }
 
   /** What the agent is doing; to be said again within two minutes. Callbacks wait for who is there. */
@@ -268,12 +291,15 @@ export class DiallerClient {
     csv: Blob | string,
     options: ImportOptions = {},
   ): Promise<PhoneListImport> {
-    const { isComplete, timeoutMs = UPLOAD_MS } = options;
+    const { isComplete, allowShrink, timeoutMs = UPLOAD_MS } = options;
     return this.unwrap(
       this.api.PUT("/v1/phone-lists/{list_name}", {
         params: {
           path: { list_name: listName },
-          query: { ...(isComplete !== undefined && { is_complete: isComplete }) },
+          query: {
+            ...(isComplete !== undefined && { is_complete: isComplete }),
+            ...(allowShrink !== undefined && { allow_shrink: allowShrink }),
+          },
         },
         // A browser goes by the file's ending, and by what the computer takes that for.
         headers: { "content-type": "text/csv" },

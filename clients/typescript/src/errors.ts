@@ -61,7 +61,7 @@ export class ConnectionError extends DiallerError {
   }
 }
 
-/** Return the problem an unsuccessful response tells of, whoever wrote it. */
+/** Return the problem of an unsuccessful response, also of one that a proxy wrote. */
 export function problemOf(response: Response, body: unknown): ProblemError {
   const retryAfterMs = retryAfterOf(response);
   if (isProblem(body)) return new ProblemError(body, retryAfterMs);

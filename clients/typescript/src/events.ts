@@ -10,7 +10,7 @@ import type {
 } from "./generated/schema.js";
 import { SseParser, type Frame } from "./sse.js";
 import type { Fetch } from "./transport.js";
-import { sleep } from "./waiting.js";
+import { sleep, spread } from "./waiting.js";
 
 /** How a stream is doing: `waiting` between attempts, `ended` for good. */
 export type StreamStatus = "connecting" | "live" | "waiting" | "ended";
@@ -73,6 +73,8 @@ export interface EventSourceOfGateway {
 
 const LONGEST_PAUSE_MS = 30_000;
 const FIRST_PAUSE_MS = 500;
+/** A network that comes back does so for every desk of a floor at once. */
+const ONLINE_SPREAD_MS = 2_000;
 
 /** Open a stream and keep it open. Ends only when closed, or when the gateway refuses the caller. */
 export function openEventStream(
@@ -214,14 +216,25 @@ class Follower implements EventStream {
     if (error) this.#failures += 1;
     // After an ordinary end the gateway has said when, and has spread its clients itself.
     const backOff = error ? FIRST_PAUSE_MS * 2 ** Math.min(this.#failures, 8) : this.#pauseMs;
-    const spread = Math.min(backOff, LONGEST_PAUSE_MS) * (error ? 0.5 + Math.random() / 2 : 1);
-    const milliseconds = Math.max(asked, spread);
+    const own = Math.min(backOff, LONGEST_PAUSE_MS) * (error ? 0.5 + Math.random() / 2 : 1);
+    // A network that is back says nothing of a gateway that asked for patience.
+    if (asked > 0) await this.#wait(Math.max(spread(asked), own));
+    else if (await this.#waitOrOnline(own)) await this.#wait(Math.random() * ONLINE_SPREAD_MS);
+  }
+
+  async #wait(milliseconds: number): Promise<void> {
+    await sleep(milliseconds, this.#stopped).catch(() => undefined);
+  }
+
+  /** Wait, at most until the browser is online again; returns whether it was that. */
+  async #waitOrOnline(milliseconds: number): Promise<boolean> {
     const online = new AbortController();
     const listener = (): void => online.abort();
     globalThis.addEventListener?.("online", listener);
     const either = AbortSignal.any([this.#stopped, online.signal]);
     await sleep(milliseconds, either).catch(() => undefined);
     globalThis.removeEventListener?.("online", listener);
+    return online.signal.aborted;
   }
 
   #tell(status: StreamStatus, error?: DiallerError): void {
@@ -265,7 +278,7 @@ function isShown(name: string): name is keyof Shown {
   return SHOWN.has(name);
 }
 
-/** Whether it tells what happened to somebody; a stream also says other things, such as `reconnect`. */
+/** Whether it is an event about a person; a stream also has others, such as `reconnect`. */
 function isEvent(said: unknown): said is DiallerEvent {
   return typeof said === "object" && said !== null && "event_id" in said && "user_id" in said;
 }

@@ -1,5 +1,5 @@
 import { ConnectionError, retryAfterOf } from "./errors.js";
-import { abortReason, sleep } from "./waiting.js";
+import { abortReason, sleep, spread } from "./waiting.js";
 
 export type Fetch = (input: Request) => Promise<Response>;
 
@@ -26,7 +26,7 @@ export function transport(options: TransportOptions): Fetch {
     let left = options.retryBudgetMs;
     for (let attempt = 1; ; attempt += 1) {
       const result = await once(request, options);
-      const pause = pauseBefore(attempt + 1, result, request);
+      const pause = pauseBefore(attempt + 1, result, request, left);
       if (pause === null || pause >= left || attempt >= MOST_ATTEMPTS) {
         if (result instanceof ConnectionError) throw result;
         return result;
@@ -57,11 +57,15 @@ async function once(
   }
 }
 
-/** Return how long to wait before another attempt; null when there must be none. */
+/**
+ * Return how long to wait before another attempt, of the `left` milliseconds at most unless more is
+ * asked for; null when there must be none.
+ */
 function pauseBefore(
   attempt: number,
   result: Response | ConnectionError,
   request: Request,
+  left: number,
 ): number | null {
   const backOff = FIRST_PAUSE_MS * 2 ** (attempt - 2) * (0.5 + Math.random());
   if (result instanceof ConnectionError) {
@@ -71,7 +75,9 @@ function pauseBefore(
   // 429 was refused before any work; 503 may come after some.
   if (result.status !== 429 && !(result.status === 503 && isRepeatable(request))) return null;
   const asked = retryAfterOf(result);
-  return asked === null ? backOff : asked + Math.random() * FIRST_PAUSE_MS;
+  if (asked === null) return backOff;
+  // Not spread beyond the budget: what was asked fits, so that there is another attempt.
+  return Math.max(asked, Math.min(spread(asked), left - 1), backOff);
 }
 
 /** Whether a repeat does no harm: reads, and writes that have a key, set a value or only extend. */

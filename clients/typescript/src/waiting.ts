@@ -1,3 +1,11 @@
+/**
+ * Return when to come back after being asked to wait at least so long: up to twice as long.
+ * Clients that were refused together were asked the same, and are not to come back together.
+ */
+export function spread(askedMs: number): number {
+  return askedMs * (1 + Math.random());
+}
+
 /** Wait; rejects at once with the signal's reason when it aborts. */
 export async function sleep(milliseconds: number, signal: AbortSignal): Promise<void> {
   if (signal.aborted) throw abortReason(signal);

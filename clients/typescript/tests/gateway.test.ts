@@ -25,7 +25,7 @@ afterAll(async () => {
 
 let agents = 0;
 
-/** An agent nobody else is. */
+/** An agent of this test alone. */
 async function newAgent(ttlSeconds?: number): Promise<DiallerClient> {
   const token = await bed.token("agent", `ts-agent-${(agents += 1)}`, ttlSeconds);
   return new DiallerClient({ baseUrl: bed.gateway, token: () => token });
@@ -33,7 +33,7 @@ async function newAgent(ttlSeconds?: number): Promise<DiallerClient> {
 
 async function claim(agent: DiallerClient) {
   const { assignment } = await agent.claimNext();
-  if (!assignment) throw new Error("nobody can be called");
+  if (!assignment) throw new Error("no person can be called");
   return assignment;
 }
 
@@ -86,8 +86,8 @@ test("problems have their status, reason and trace", async () => {
     .catch((each: unknown) => each);
   expect(forbidden).toMatchObject({ status: 403 });
 
-  const nobody = new DiallerClient({ baseUrl: bed.gateway, token: () => "not.a.token" });
-  const refused = await nobody.queues().catch((each: unknown) => each);
+  const untrusted = new DiallerClient({ baseUrl: bed.gateway, token: () => "not.a.token" });
+  const refused = await untrusted.queues().catch((each: unknown) => each);
   expect(refused).toMatchObject({ status: 401, isSessionOver: true });
 
   const wrong = await agent
@@ -96,7 +96,7 @@ test("problems have their status, reason and trace", async () => {
   expect(wrong).toMatchObject({ status: 422, fields: [{ location: "body.callback_at" }] });
 });
 
-test("an agreed callback, the person's calls, and somebody found by name", async () => {
+test("an agreed callback, the person's calls, and a person found by name", async () => {
   const agent = await newAgent();
   const { assignment_id, user_id } = await claim(agent);
   const callback_at = new Date(Date.now() + 86_400_000).toISOString();
@@ -109,6 +109,35 @@ test("an agreed callback, the person's calls, and somebody found by name", async
   expect(people.map((each) => each.user_id)).toContain(user_id);
   const { calls } = await agent.calls(user_id);
   expect(calls).toMatchObject([{ outcome: "call_back", notes: "at work", assignment_id }]);
+});
+
+test("an objection reaches the agent on the call, and one about a bare number is taken", async () => {
+  const agent = await newAgent();
+  const { user_id } = await claim(agent);
+  const told: DiallerEvent[] = [];
+  let isOpen = false;
+  const stream = agent.events({
+    onEvent: (event) => told.push(event),
+    onSnapshot: () => (isOpen = true),
+  });
+  await expect.poll(() => isOpen).toBe(true);
+  const token = await bed.token("supervisor", "ts-supervisor");
+  const supervisor = new DiallerClient({ baseUrl: bed.gateway, token: () => token });
+  const objection = await supervisor.recordObjection({ user_id, notes: "asked by letter" });
+  expect(objection.call_state).toMatchObject({ user_id });
+  await expect
+    .poll(() => told.find((each) => each.type === "objection_recorded"))
+    .toMatchObject({ user_id });
+  stream.close();
+
+  const stranger = await agent.recordObjection({ phone: "07700 900998", notes: "a stranger" });
+  expect(stranger.call_state).toBeNull();
+  const found = await supervisor.unwrap(
+    supervisor.api.POST("/v1/suppressions/search", { body: { phone: "+44 7700 900998" } }),
+  );
+  expect(found.suppressions).toMatchObject([
+    { suppression_id: stranger.suppression_id, user_id: null, phone_number: "+447700900998" },
+  ]);
 });
 
 test("the queues page by page, and what has no method of its own", async () => {
@@ -237,7 +266,13 @@ test("a list of numbers is taken over as it is, twice as well as once", async ()
   expect(first.added).toBeGreaterThan(0);
   const again = await supervisor.importPhoneList("ts-list", file, { isComplete: true });
   expect(again).toMatchObject({ added: 0, removed: 0 });
-  const shorter = await supervisor.importPhoneList("ts-list", "07700 900001\n", { isComplete: true });
+  // Most of a list is not lost by a wrong file.
+  const one = "07700 900001\n";
+  await expect(supervisor.importPhoneList("ts-list", one, { isComplete: true })).rejects.toMatchObject({
+    reason: "LIST_SHRINKS",
+  });
+  const meant = { isComplete: true, allowShrink: true };
+  const shorter = await supervisor.importPhoneList("ts-list", one, meant);
   expect(shorter.removed).toBe(first.added - 1);
   await expect(supervisor.importPhoneList("ts-list", "", { isComplete: true })).rejects.toMatchObject({
     reason: "LIST_EMPTY",

@@ -87,7 +87,7 @@ async function nextLine(lines: AsyncIterator<string>): Promise<string> {
   return line.value;
 }
 
-/** Return a port nobody listens on at the moment. */
+/** Return a port that no process listens on at the moment. */
 export async function freePort(): Promise<number> {
   const server = createServer();
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));

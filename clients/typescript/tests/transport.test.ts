@@ -1,4 +1,4 @@
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 
 import { ConnectionError, DiallerClient, ProblemError, WriteKeys } from "../src/index.js";
 import type { Fetch } from "../src/transport.js";
@@ -76,6 +76,20 @@ test("Retry-After is waited for, and what would take longer than the budget is n
   const error = await client(long.fetch).claimNext().catch((each: unknown) => each);
   expect(error).toBeInstanceOf(ProblemError);
   expect(error).toMatchObject({ status: 429, retryAfterMs: 30_000, isAmbiguous: false });
+});
+
+test("what fits into the budget is waited for, however far it would be spread", async () => {
+  const random = vi.spyOn(Math, "random").mockReturnValue(0.99);
+  try {
+    const began = performance.now();
+    const { fetch, asked } = gateway(problem(429, { "retry-after": "0.3" }), claimed);
+    await client(fetch, { retryBudgetMs: 500 }).claimNext();
+    expect(asked).toHaveLength(2);
+    // Spread as far as the budget goes.
+    expect(performance.now() - began).toBeGreaterThanOrEqual(490);
+  } finally {
+    random.mockRestore();
+  }
 });
 
 test("a problem carries its reason, trace and metadata, and is not asked for twice", async () => {
@@ -170,7 +184,7 @@ test("a search is a read: it is asked for again after a lost connection", async 
   expect(asked).toHaveLength(2);
 });
 
-test("only the gateway's own word means that the agent holds nobody", async () => {
+test("only the gateway's own answer means that the agent has no assignment", async () => {
   const free = { ...PROBLEM, status: 404, reason: "NO_LIVE_ASSIGNMENT" };
   const { fetch } = gateway(
     () => Response.json(free, { status: 404 }),

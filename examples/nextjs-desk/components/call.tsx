@@ -11,6 +11,7 @@ import styles from "./call.module.css";
 import { Claims } from "./claims";
 import { Failure } from "./failure";
 import { History } from "./history";
+import { Objection } from "./objection";
 import { OutcomeForm } from "./outcome-form";
 import { Person } from "./person";
 import type { Finished } from "./workspace";
@@ -19,6 +20,8 @@ import type { Finished } from "./workspace";
 export function Call(properties: {
   readonly assignment: Assignment;
   readonly isStillMine: boolean;
+  /** Whether the stream has told that the person must not be contacted any more. */
+  readonly hasObjected: boolean;
   readonly reading: ContextReading | null;
   readonly prevented: number;
   readonly onFinished: (how: Finished) => void;
@@ -36,6 +39,12 @@ export function Call(properties: {
 
   return (
     <div className={styles.call}>
+      {(properties.hasObjected || context?.call_state?.state === "suppressed") && (
+        <p role="alert" className="notice danger" data-testid="objection">
+          <strong>This person has asked not to be contacted.</strong> Do not call. If you are
+          speaking already, say that it is noted and end the call.
+        </p>
+      )}
       <Notices
         isStale={reading.data?.isStale ?? false}
         isLate={heartbeat.isLate}
@@ -77,6 +86,11 @@ export function Call(properties: {
         </p>
       </section>
       <OutcomeForm assignmentId={assignment.assignment_id} onRecorded={onFinished} />
+      {isStillMine && (
+        <section className="panel">
+          <Objection userId={assignment.user_id} />
+        </section>
+      )}
       {context && <Claims claims={context.claims} />}
       {context && <History attempts={context.call_state?.recent_attempts ?? []} />}
       {isStillMine && (
@@ -94,7 +108,7 @@ export function Call(properties: {
             Skip without calling
           </button>
           <span className="muted">They come back to the queue in a quarter of an hour.</span>
-          {release.error && <Failure error={release.error} what="They were not given back" />}
+          {release.error && <Failure error={release.error} what="They were not released" />}
         </div>
       )}
     </div>

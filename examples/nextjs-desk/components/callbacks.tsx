@@ -1,14 +1,14 @@
 "use client";
 
-import type { Callbacks as CallbacksPage } from "@dialler/client";
+import type { CallbackPage } from "@dialler/client";
 import { useCallbacks } from "@dialler/client/react";
 
 import { when } from "@/lib/words";
 
 import styles from "./side.module.css";
 
-/** The agent's own callbacks; a due one is handed out before anybody else. */
-export function Callbacks({ first }: { readonly first: CallbacksPage }) {
+/** The agent's own callbacks; a due one is handed out before all other people. */
+export function Callbacks({ first }: { readonly first: CallbackPage }) {
   const { data } = useCallbacks({ initialData: first });
   const callbacks = data?.callbacks ?? [];
   return (

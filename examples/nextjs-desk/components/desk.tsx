@@ -4,7 +4,7 @@ import {
   DiallerClient,
   ProblemError,
   type Assignment,
-  type Callbacks,
+  type CallbackPage,
   type ContextReading,
   type Queues,
 } from "@dialler/client";
@@ -18,7 +18,7 @@ import { Workspace } from "./workspace";
 export interface FirstView {
   readonly queues: Queues;
   readonly assignment: Assignment | null;
-  readonly callbacks: Callbacks;
+  readonly callbacks: CallbackPage;
   readonly reading: ContextReading | null;
 }
 

@@ -1,5 +1,7 @@
 import { ConnectionError, ProblemError, type DiallerError } from "@dialler/client";
 
+import { when } from "@/lib/words";
+
 /** What went wrong, what it means for the agent, and what finds it in the logs. */
 export function Failure({ error, what }: { readonly error: DiallerError; readonly what: string }) {
   const traceId = error instanceof ProblemError ? error.traceId : null;
@@ -22,6 +24,10 @@ function advice(error: DiallerError): string {
   if (error instanceof ConnectionError) {
     return "No answer came. Press the button again: nothing is ever done twice.";
   }
+  const opensAt = error instanceof ProblemError ? error.metadata["next_open_at"] : undefined;
+  if (error.reason === "CALLBACK_OUTSIDE_HOURS" && opensAt !== undefined) {
+    return `The person may not be called at that time. The next possible time is ${when(opensAt)}.`;
+  }
   const known = ADVICE[error.reason];
   if (known !== undefined) return known;
   if (!(error instanceof ProblemError)) return "Try again.";
@@ -33,8 +39,9 @@ function advice(error: DiallerError): string {
 
 const ADVICE: Readonly<Record<string, string>> = {
   ASSIGNMENT_NOT_LIVE: "This call has already ended.",
-  ASSIGNMENT_NOT_YOURS: "Somebody else holds this person now.",
+  ASSIGNMENT_NOT_YOURS: "Another agent holds this person now.",
   CALLBACK_NOT_IN_FUTURE: "The callback must lie in the future.",
+  PHONE_NOT_VALID: "That is not exactly one whole phone number.",
   NOTES_REQUIRED: "Please say why in the notes.",
   QUEUE_NOT_ALLOWED: "Your supervisor has not given you this queue.",
   PERSON_NOT_YOURS: "You no longer hold this person.",

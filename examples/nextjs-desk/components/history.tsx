@@ -9,7 +9,7 @@ export function History({ attempts }: { readonly attempts: ContextCallState["rec
     <section className="panel" aria-labelledby="history-title">
       <h2 id="history-title">Calls so far</h2>
       {attempts.length === 0 ? (
-        <p className="muted">Nobody has called them yet.</p>
+        <p className="muted">No agent has called them yet.</p>
       ) : (
         <ol className={styles.calls}>
           {attempts.map((each) => (

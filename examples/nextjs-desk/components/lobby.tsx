@@ -61,7 +61,7 @@ export function Lobby(properties: {
         </span>
       </div>
       <div aria-live="polite" className={styles.answer}>
-        {error && <Failure error={error} what="Nobody was handed to you" />}
+        {error && <Failure error={error} what="No person was handed to you" />}
         {!error && claimed?.empty && <Empty claimed={claimed} stats={queues.find((each) => each.queue === queue)} />}
       </div>
     </section>
@@ -99,7 +99,7 @@ function Empty(properties: {
   const { rejected_by_live_check: prevented } = claimed;
   return (
     <div className="notice warn" data-testid="empty">
-      <strong>Nobody can be called now.</strong>
+      <strong>No person can be called now.</strong>
       <ul className={styles.reasons}>
         {emptySentences(claimed.empty, stats).map((each) => (
           <li key={each}>{each}</li>
@@ -119,14 +119,14 @@ function FinishedNotice({ finished }: { readonly finished: Finished }) {
   if (finished.kind === "given_back") {
     return (
       <p role="status" className="notice">
-        Given back. Somebody else may call them.
+        Released. Another agent may call them.
       </p>
     );
   }
   const { call_state: state, conversion } = finished.recorded;
   return (
     <p role="status" className="notice good" data-testid="recorded">
-      <strong>Recorded: {outcomeName(state.last_outcome).toLowerCase()}.</strong>{" "}
+      <strong>Recorded: {outcomeName(finished.outcome).toLowerCase()}.</strong>{" "}
       {conversion !== null && CONVERSIONS[conversion]}{" "}
       {state.open_callback?.scheduled_for
         ? `Callback ${when(state.open_callback.scheduled_for)}.`

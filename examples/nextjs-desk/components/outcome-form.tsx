@@ -32,7 +32,7 @@ export function OutcomeForm(properties: {
     const at = mayCallBack && callbackAt !== "" ? new Date(callbackAt).toISOString() : null;
     record.mutate(
       { assignmentId, outcome, notes, ...(at !== null && { callback_at: at }) },
-      { onSuccess: (recorded) => onRecorded({ kind: "recorded", recorded }) },
+      { onSuccess: (recorded) => onRecorded({ kind: "recorded", outcome, recorded }) },
     );
   }
 

@@ -58,9 +58,16 @@ function Phone({ user }: { readonly user: PersonOfContext }) {
     );
   }
   return (
-    <a className={styles.phone} href={`tel:${user.phone_number}`}>
-      {spokenPhone(user.phone_number)}
-    </a>
+    <p>
+      {user.phone_numbers.map((each) => (
+        <a key={each} className={styles.phone} href={`tel:${each}`}>
+          {spokenPhone(each)}
+        </a>
+      ))}
+      {user.phone_number_as_written && (
+        <span className="muted"> as written: {user.phone_number_as_written}</span>
+      )}
+    </p>
   );
 }
 

@@ -6,9 +6,10 @@ import { useId, useState, type FormEvent } from "react";
 import { trpc } from "@/lib/trpc/browser";
 import { day, outcomeName, spokenPhone, when } from "@/lib/words";
 
+import { Objection } from "./objection";
 import styles from "./side.module.css";
 
-/** Somebody rings in: who is it, and what was said before? Asked through the tRPC router. */
+/** A person rings in: who is it, and what was said before? Asked through the tRPC router. */
 export function Search() {
   const id = useId();
   const [words, setWords] = useState("");
@@ -27,7 +28,7 @@ export function Search() {
 
   return (
     <section className="panel" aria-labelledby={`${id}-title`}>
-      <h2 id={`${id}-title`}>Somebody rings in?</h2>
+      <h2 id={`${id}-title`}>A person rings in?</h2>
       <form onSubmit={search} role="search" className={styles.search}>
         <label className="visually-hidden" htmlFor={`${id}-words`}>
           Name, number or e-mail address
@@ -37,7 +38,7 @@ export function Search() {
       </form>
       <div aria-live="polite">
         {found.error && <p className="notice danger">The search did not work: {found.error.message}</p>}
-        {found.data?.people.length === 0 && <p className="muted">Nobody is known by that.</p>}
+        {found.data?.people.length === 0 && <p className="muted">No person is known by that.</p>}
         {found.data && found.data.people.length > 0 && (
           <ul className={styles.list}>
             {found.data.people.map((each) => (
@@ -48,6 +49,7 @@ export function Search() {
                   {each.date_of_birth && ` · born ${day(each.date_of_birth)}`}
                 </span>
                 <LastCalls userId={each.user_id} />
+                <Objection userId={each.user_id} />
               </li>
             ))}
           </ul>

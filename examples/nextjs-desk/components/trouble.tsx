@@ -6,7 +6,7 @@ export function Trouble({ reason }: { readonly reason: string }) {
     <main className={styles.page}>
       <h1>The dialler does not answer</h1>
       <p>
-        Nothing you recorded is lost, and whoever you hold stays yours for two minutes. Try again in
+        Nothing you recorded is lost, and the person you hold stays yours for two minutes. Try again in
         a moment; if it goes on, tell your supervisor this word: <code>{reason}</code>.
       </p>
       <a className="button primary" href="/desk">

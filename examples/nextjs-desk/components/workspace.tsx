@@ -1,13 +1,14 @@
 "use client";
 
 import { useAssignment, useClaimNext, useLive, useQueues } from "@dialler/client/react";
-import type { Assignment, Claimed, QueueName, Recorded } from "@dialler/client";
+import type { Assignment, Claimed, Outcome, QueueName, Recorded } from "@dialler/client";
 import { useEffect, useState } from "react";
 
 import { Callbacks } from "./callbacks";
 import { Call } from "./call";
 import type { FirstView } from "./desk";
 import { Lobby } from "./lobby";
+import { Objection } from "./objection";
 import { Search } from "./search";
 import { TopBar } from "./top-bar";
 import { usePresence } from "./use-presence";
@@ -15,7 +16,7 @@ import styles from "./workspace.module.css";
 
 /** What a call came to, told when the agent is back among the queues. */
 export type Finished =
-  | { readonly kind: "recorded"; readonly recorded: Recorded }
+  | { readonly kind: "recorded"; readonly outcome: Outcome; readonly recorded: Recorded }
   | { readonly kind: "given_back" };
 
 export function Workspace(properties: {
@@ -25,7 +26,13 @@ export function Workspace(properties: {
   readonly isSessionOver: boolean;
 }) {
   const { first } = properties;
-  const live = useLive({ enabled: properties.isLive });
+  const [objectedUserId, setObjectedUserId] = useState<string | null>(null);
+  const live = useLive({
+    enabled: properties.isLive,
+    onEvent: (event) => {
+      if (event.type === "objection_recorded") setObjectedUserId(event.user_id);
+    },
+  });
   const queues = useQueues({ initialData: first.queues });
   const assignment = useAssignment({ initialData: first.assignment }).data ?? null;
   const claim = useClaimNext();
@@ -41,6 +48,7 @@ export function Workspace(properties: {
 
   function claimFrom(queue: QueueName): void {
     setFinished(null);
+    setObjectedUserId(null);
     claim.mutate({ queues: [queue] });
   }
 
@@ -72,15 +80,20 @@ export function Workspace(properties: {
           <Call
             key={call.assignment_id}
             assignment={call}
+            hasObjected={objectedUserId === call.user_id}
             isStillMine={assignment?.assignment_id === call.assignment_id}
             reading={first.reading}
             prevented={preventedBefore(call, claim.data)}
             onFinished={finish}
           />
         )}
-        <aside className={styles.side} aria-label="Callbacks and search">
+        <aside className={styles.side} aria-label="Callbacks, search and objections">
           <Callbacks first={first.callbacks} />
           <Search />
+          <section className="panel" aria-labelledby="stranger-title">
+            <h2 id="stranger-title">A stranger answered?</h2>
+            <Objection />
+          </section>
         </aside>
       </main>
     </>

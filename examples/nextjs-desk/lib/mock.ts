@@ -1,6 +1,6 @@
 import type {
   Assignment,
-  Callbacks,
+  CallbackPage,
   Calls,
   Claimed,
   Context,
@@ -8,6 +8,7 @@ import type {
   Problem,
   Queues,
   Recorded,
+  Suppressed,
 } from "@dialler/client";
 
 /**
@@ -36,9 +37,11 @@ export async function mockGateway(request: Request): Promise<Response> {
     case "PUT /v1/agents/me/presence":
       return answer({});
     case "GET /v1/callbacks":
-      return answer({ callbacks: [], next_page_token: null } satisfies Callbacks);
+      return answer({ callbacks: [], next_page_token: null } satisfies CallbackPage);
     case "GET /v1/people/4711/calls":
       return answer({ calls: [], next_page_token: null } satisfies Calls);
+    case "POST /v1/suppressions":
+      return answer({ suppression_id: crypto.randomUUID(), call_state: null } satisfies Suppressed, 201);
     case "POST /v1/people/search":
       return answer({ people: [], is_complete: true } satisfies Found);
     default:
@@ -80,6 +83,8 @@ const context: Context = {
     previous_name: null,
     email_address: "sian@example.com",
     phone_number: "+447700900123",
+    phone_numbers: ["+447700900123"],
+    phone_number_as_written: null,
     is_phone_valid: true,
     date_of_birth: "1984-06-12",
     is_enabled: true,
@@ -135,6 +140,7 @@ const queues: Queues = {
   wrong_calls_prevented_today: 2,
   outcomes_today: { no_answer: 23, completed_form: 6 },
   callbacks_missed: 0,
+  unreported_calls_today: 0,
 };
 
 function hold(): Assignment {

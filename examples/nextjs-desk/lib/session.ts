@@ -20,6 +20,8 @@ export function sessionOf(token: string): Session | null {
       Buffer.from(token.split(".")[1] ?? "", "base64url").toString("utf8"),
     ) as { sub?: unknown; role?: unknown; exp?: unknown };
     if (typeof payload.sub !== "string" || typeof payload.exp !== "number") return null;
+    // No calendar has the moment: the gateway would refuse the token as well.
+    if (Number.isNaN(new Date(payload.exp * 1000).getTime())) return null;
     const role = typeof payload.role === "string" ? payload.role : "";
     return { token, agentId: payload.sub, role, expiresAt: payload.exp };
   } catch {

@@ -38,7 +38,7 @@ const OUTCOME_NAMES = new Map(
 );
 
 export function outcomeName(outcome: Outcome | null): string {
-  return (outcome && OUTCOME_NAMES.get(outcome)) ?? "Unknown";
+  return outcome === null ? "No report" : (OUTCOME_NAMES.get(outcome) ?? "Unknown");
 }
 
 const REASONS: Readonly<Record<string, string>> = {
@@ -55,9 +55,10 @@ const HOLDS: Readonly<Record<Hold, string>> = {
   cooling: "are new and left in peace for two hours",
   next_call: "were called lately",
   callback: "have agreed another time",
+  unreported_call: "rest after a call without a report",
   daily_cap: "have been tried often enough today",
   period_cap: "have been tried often enough this month",
-  shared_phone: "share a phone with somebody just called",
+  shared_phone: "share a phone with a person just called",
 };
 
 export const CONVERSIONS: Readonly<Record<Conversion, string>> = {
@@ -66,7 +67,7 @@ export const CONVERSIONS: Readonly<Record<Conversion, string>> = {
   claims_ended: "All of their claims have ended.",
 };
 
-/** Why nobody can be called now, in sentences, the most useful first. */
+/** Why no person can be called now, in sentences, the most useful first. */
 export function emptySentences(empty: EmptyQueue, stats: QueueStats | undefined): string[] {
   const sentences: string[] = [];
   if (empty.calling_hours_begin_at !== null) {
@@ -81,7 +82,7 @@ export function emptySentences(empty: EmptyQueue, stats: QueueStats | undefined)
   if (empty.assigned > 0) {
     sentences.push(`${people(empty.assigned)} ${empty.assigned === 1 ? "is" : "are"} with other agents.`);
   }
-  if (sentences.length === 0) sentences.push("Nobody is in this queue.");
+  if (sentences.length === 0) sentences.push("No person is in this queue.");
   return sentences;
 }
 

@@ -27,7 +27,7 @@ afterAll(async () => {
 
 async function held() {
   const assignment = await agent.currentAssignment();
-  if (assignment === null) throw new Error("the agent holds nobody");
+  if (assignment === null) throw new Error("the agent has no assignment");
   return assignment;
 }
 
@@ -92,7 +92,7 @@ test("by keyboard alone: the next person, a callback at a chosen time", async ()
   await page.getByRole("button", { name: "Tomorrow at 10" }).focus();
   await page.keyboard.press("Enter");
   await page.getByLabel(/^Notes/).focus();
-  await page.keyboard.type("n is typed here, and asks for nobody");
+  await page.keyboard.type("n is typed here, and claims no person");
   await browser.picture("06-callback");
   await page.getByRole("button", { name: "Record outcome" }).focus();
   await page.keyboard.press("Enter");
@@ -118,11 +118,32 @@ test("an outcome that forbids further calls wants a reason; a double click count
   expect((await supervisor.calls(user_id)).calls).toHaveLength(1);
 });
 
-test("whoever signed unnoticed is not handed out, and the desk says so", async () => {
+test("an objection shows at once on the desk of the agent who holds the person", async () => {
+  const { page } = browser;
+  await page.keyboard.press("n");
+  await page.getByText("Why you are calling").waitFor();
+  const { user_id } = await held();
+  const supervisorToken = await bed.token("supervisor", "supervisor-1");
+  const supervisor = new DiallerClient({ baseUrl: bed.gateway, token: () => supervisorToken });
+  await supervisor.recordObjection({ user_id, notes: "asked by letter" });
+  await page.getByText("This person has asked not to be contacted").waitFor();
+  await browser.picture("15-objection");
+  await page.getByRole("button", { name: "Skip without calling" }).click();
+  await page.getByText("Released. Another agent").waitFor();
+
+  const stranger = page.getByRole("region", { name: "A stranger answered?" });
+  await stranger.getByText("Asked not to be contacted").click();
+  await stranger.getByLabel("Phone number").fill("07700 900997");
+  await stranger.getByLabel("What was said").fill("does not know our client");
+  await stranger.getByRole("button", { name: "Record the objection" }).click();
+  await page.getByTestId("objection-recorded").waitFor();
+});
+
+test("a person who signed unnoticed is not handed out, and the desk says so", async () => {
   const { page } = browser;
   await bed.stopService("cdc_ingest");
   const [head] = (await agent.entries("unsigned_users", { pageSize: 1 })).entries;
-  if (head === undefined) throw new Error("nobody is ready");
+  if (head === undefined) throw new Error("no person is ready");
   await bed.sign(head.user_id);
   await page.keyboard.press("n");
   await page.getByTestId("prevented").waitFor();
@@ -134,7 +155,7 @@ test("whoever signed unnoticed is not handed out, and the desk says so", async (
   await bed.restartService("cdc_ingest");
 });
 
-test("somebody rings in and is found through the tRPC router", async () => {
+test("a person rings in and is found through the tRPC router", async () => {
   const { page } = browser;
   const { people } = await agent.search({ name: "Smith", limit: 1 });
   const name = people[0]?.last_name ?? "Jones";
@@ -183,7 +204,7 @@ test("the gateway restarts: the desk says so, and comes back by itself", async (
   await bed.stopService("gateway");
   await page.getByText(/Reconnecting|Connecting/).waitFor();
   await page.getByRole("button", { name: "Call next person" }).click();
-  await page.getByRole("alert").filter({ hasText: "Nobody was handed to you" }).waitFor();
+  await page.getByRole("alert").filter({ hasText: "No person was handed to you" }).waitFor();
   await browser.picture("10-away");
   await bed.restartService("gateway");
   await page.getByText("Live", { exact: true }).waitFor({ timeout: 40_000 });
@@ -227,7 +248,7 @@ test("signing out gives the person back", async () => {
   expect(await agent.currentAssignment()).toBeNull();
 });
 
-test("the page complained of nothing and asked nobody else", () => {
+test("the page logged no error and called no other origin", () => {
   expect(browser.complaints).toEqual([]);
   const expected = [new URL(desk.origin).host, new URL(bed.gateway).host];
   expect([...browser.hosts].sort()).toEqual(expected.sort());

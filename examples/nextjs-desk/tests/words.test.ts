@@ -3,7 +3,7 @@ import { expect, test } from "vitest";
 
 import { changesBetween } from "../lib/changes.ts";
 import { mockGateway } from "../lib/mock.ts";
-import { age, emptySentences, pounds, spokenPhone, when } from "../lib/words.ts";
+import { age, emptySentences, outcomeName, pounds, spokenPhone, when } from "../lib/words.ts";
 
 const NOW = new Date("2026-03-27T22:30:00Z");
 
@@ -47,8 +47,13 @@ test("an empty queue is explained, the most useful first", () => {
     "14 people may not be called yet: 11 were called lately, 3 are new and left in peace for two hours.",
   );
   expect(assigned).toBe("1 person is with other agents.");
-  const nobody = { waiting: 0, assigned: 0, next_due_at: null, calling_hours_begin_at: null };
-  expect(emptySentences(nobody, undefined)).toEqual(["Nobody is in this queue."]);
+  const nothing = { waiting: 0, assigned: 0, next_due_at: null, calling_hours_begin_at: null };
+  expect(emptySentences(nothing, undefined)).toEqual(["No person is in this queue."]);
+});
+
+test("a call that was not reported is told as such", () => {
+  expect(outcomeName(null)).toBe("No report");
+  expect(outcomeName("hung_up")).toBe("Hung up");
 });
 
 test("what changed during a call is told in words", async () => {
@@ -56,7 +61,7 @@ test("what changed during a call is told in words", async () => {
   const before = (await answer.json()) as Context;
   const after = structuredClone(before);
   expect(changesBetween(before, after)).toEqual([]);
-  if (!after.user || !after.claims[0]?.requirements[0]) throw new Error("the mock holds nobody");
+  if (!after.user || !after.claims[0]?.requirements[0]) throw new Error("the mock has no assignment");
   after.user.has_signature = true;
   after.claims[0].requirements[0].status = "COMPLETED";
   expect(changesBetween(before, after).map((each) => each.text)).toEqual([

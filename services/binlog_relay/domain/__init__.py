@@ -1,1 +1,1 @@
-"""The relay's rules: positions, transaction ends, packing, and what counts as published."""
+"""The relay's rules: positions, transactions, statements, packing, the published position."""

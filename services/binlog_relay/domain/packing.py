@@ -1,49 +1,50 @@
-"""Packing waiting changes into as few messages as the limits allow."""
+"""Packs waiting changes into as few messages as the limits allow."""
 
 from collections import deque
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
-from services.binlog_relay.domain.positions import Position
+from services.binlog_relay.domain.positions import BinlogPosition
 
 MAX_MESSAGES = 10
 
 
-class Change(NamedTuple):
-    """One record ready to be sent; times are microseconds since the epoch."""
+class RowChange(NamedTuple):
+    """One record ready to be sent; its times are microseconds since 1970."""
 
     body: bytes
     captured_at_us: int
     committed_at_us: int
 
 
-class Mark(NamedTuple):
-    """Everything before it belongs to transactions that are complete."""
+class TransactionEnd(NamedTuple):
+    """The end of a transaction: every item before it belongs to complete transactions."""
 
-    position: Position
+    position: BinlogPosition
 
 
-class BlindSpot(NamedTuple):
-    """Something changed here that cannot be followed row by row."""
+class Gap(NamedTuple):
+    """A place at which rows may have changed without a readable row event."""
 
     reason: str
 
 
-class Beat(NamedTuple):
-    """Everything read until `heard_at_us` stands before it; what was committed until
-    `committed_at_us` had been read. Microseconds of the epoch.
+class Heartbeat(NamedTuple):
+    """A sign of life, behind all changes read until `heard_at_us`.
+
+    All commits until `committed_at_us` had been read then. Both are microseconds since 1970.
     """
 
     heard_at_us: int
     committed_at_us: int
 
 
-Item: TypeAlias = Change | Mark | BlindSpot | Beat
+Item: TypeAlias = RowChange | TransactionEnd | Gap | Heartbeat
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """Sizes are bytes; `attributes_bytes` is what each message carries beside its body."""
+class PackingLimits:
+    """Sizes in bytes; `attributes_bytes` is the size of each message without its body."""
 
     max_records_per_message: int
     max_message_bytes: int
@@ -52,25 +53,32 @@ class Limits:
 
 
 @dataclass(slots=True)
-class Message:
-    """A body for one SQS message: an object when it holds one record, else an array."""
+class PackedMessage:
+    """The records of one SQS message, sent as a JSON object when there is one, else as an array."""
 
-    changes: list[Change] = field(default_factory=list)
+    changes: list[RowChange] = field(default_factory=list)
     size_bytes: int = 2
 
-    def add(self, change: Change) -> None:
+    def add(self, change: RowChange) -> None:
         """Append a record."""
         self.size_bytes += len(change.body) + (1 if self.changes else 0)
         self.changes.append(change)
 
-    def takes(self, change: Change, limits: Limits) -> bool:
-        """Return whether the record still fits; an empty message takes any."""
+    def takes(self, change: RowChange, limits: PackingLimits) -> bool:
+        """Return whether the record still fits; an empty message takes every record."""
         if not self.changes:
             return True
         return (
             len(self.changes) < limits.max_records_per_message
             and self.size_bytes + 1 + len(change.body) <= limits.max_message_bytes
         )
+
+    def halves(self) -> "list[PackedMessage]":
+        """Return two messages with its records, in order; none for a single record."""
+        middle = len(self.changes) // 2
+        if not middle:
+            return []
+        return [_message(self.changes[:middle]), _message(self.changes[middle:])]
 
     def body(self) -> str:
         """Return the JSON text."""
@@ -89,17 +97,24 @@ class Message:
         return min(change.committed_at_us for change in self.changes)
 
 
-@dataclass(slots=True)
-class Load:
-    """What one request carries. `position` is the last transaction's end it reaches, if any.
+def _message(changes: list[RowChange]) -> PackedMessage:
+    message = PackedMessage()
+    for change in changes:
+        message.add(change)
+    return message
 
-    `beat` is to be published after it, and after all before it.
+
+@dataclass(slots=True)
+class PackedRequest:
+    """The content of one request. `position` is the last transaction end in it, if any.
+
+    `heartbeat` is published after this request and all before it.
     """
 
-    messages: list[Message] = field(default_factory=list)
-    position: Position | None = None
-    blind_spots: list[str] = field(default_factory=list)
-    beat: Beat | None = None
+    messages: list[PackedMessage] = field(default_factory=list)
+    position: BinlogPosition | None = None
+    gaps: list[str] = field(default_factory=list)
+    heartbeat: Heartbeat | None = None
 
     @property
     def records(self) -> int:
@@ -107,32 +122,32 @@ class Load:
         return sum(len(message.changes) for message in self.messages)
 
 
-def pack(waiting: deque[Item], limits: Limits) -> Load:
-    """Take from the front of `waiting` what fits one request, in order; at least one item."""
-    load = Load()
+def pack(waiting: deque[Item], limits: PackingLimits) -> PackedRequest:
+    """Take the first items of `waiting` that fit into one request, in order; at least one."""
+    packed = PackedRequest()
     total = 0
-    message: Message | None = None
+    message: PackedMessage | None = None
     while waiting:
         item = waiting[0]
-        if isinstance(item, Mark):
-            load.position = item.position
-        elif isinstance(item, BlindSpot):
-            load.blind_spots.append(item.reason)
-        elif isinstance(item, Beat):
-            load.beat = item
+        if isinstance(item, TransactionEnd):
+            packed.position = item.position
+        elif isinstance(item, Gap):
+            packed.gaps.append(item.reason)
+        elif isinstance(item, Heartbeat):
+            packed.heartbeat = item
             waiting.popleft()
-            return load
+            return packed
         else:
             needs_message = message is None or not message.takes(item, limits)
             cost = len(item.body) + (limits.attributes_bytes + 2 if needs_message else 1)
-            if load.messages and total + cost > limits.max_request_bytes:
-                return load
+            if packed.messages and total + cost > limits.max_request_bytes:
+                return packed
             if message is None or needs_message:
-                if len(load.messages) == MAX_MESSAGES:
-                    return load
-                message = Message()
-                load.messages.append(message)
+                if len(packed.messages) == MAX_MESSAGES:
+                    return packed
+                message = PackedMessage()
+                packed.messages.append(message)
             message.add(item)
             total += cost
         waiting.popleft()
-    return load
+    return packed

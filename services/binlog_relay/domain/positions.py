@@ -1,13 +1,26 @@
-"""Places in a binlog, and how to go on from one of them."""
+"""Positions in a binlog, and how to continue from one."""
 
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
+
+BINLOG_RESET: Final = "binlog_reset"
+
+
+class PositionLostError(Exception):
+    """The server cannot continue from the position: it is purged, or not a place in the binlog.
+
+    `reason` is the reason by which the gap is counted.
+    """
+
+    def __init__(self, text: str, reason: str = "position_lost") -> None:
+        super().__init__(text)
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
-class Position:
+class BinlogPosition:
     """A transaction's end in a binlog.
 
     `server` identifies whose file it is; `gtid` is the set executed up to here in the server's own
@@ -20,38 +33,58 @@ class Position:
     gtid: str = ""
 
 
+def is_before(end: BinlogPosition, file: str, offset: int) -> bool:
+    """Return whether a binlog's end lies before a place in it: then the binlog has begun anew."""
+    return (_number(end.file), end.offset) < (_number(file), offset)
+
+
+def _number(file: str) -> int:
+    """Return the number that a binlog file's name ends with."""
+    digits = file.rpartition(".")[2]
+    return int(digits) if digits.isdigit() else 0
+
+
 class Resume(StrEnum):
-    """How reading can go on from a saved position."""
+    """How reading can continue from a saved position."""
 
     BY_FILE = "by_file"
     BY_GTID = "by_gtid"
     LOST = "lost"
 
 
-def way_to_resume(saved: Position, server: str, *, has_gtids: bool) -> Resume:
-    """Return how to go on from `saved` on the server that answers now.
+def way_to_resume(saved: BinlogPosition, server: str, *, has_gtids: bool) -> Resume:
+    """Return how to continue from `saved` on the server that answers now.
 
-    File names mean nothing on another server, such as a replica promoted after a failover; a
-    GTID set does.
+    File names are valid on one server only, not on a replica promoted after a failover; a GTID set
+    is valid on both. In both cases only a full run finds what an asynchronous promotion lost.
     """
     if saved.server == server:
         return Resume.BY_FILE
-    return Resume.BY_GTID if has_gtids and saved.gtid else Resume.LOST
+    # The library does not know the layout in which a set with tags (MySQL 8.3) is sent.
+    is_sendable = has_gtids and saved.gtid and not _TAG.search(saved.gtid)
+    return Resume.BY_GTID if is_sendable else Resume.LOST
+
+
+_TAG = re.compile(r":[A-Za-z_]")
 
 
 class GtidSet(Protocol):
-    """What has been executed, in one server's own format."""
+    """The executed transactions, in one server's own format."""
 
-    def add(self, gtid: str) -> None:
-        """Count one more transaction."""
+    def add(self, gtid: str) -> bool:
+        """Count one more transaction; return False for one that has been counted before.
+
+        A server repeats one only after its history has begun anew.
+        """
         ...
 
 
 class NoGtids:
     """A server without GTIDs."""
 
-    def add(self, gtid: str) -> None:
+    def add(self, gtid: str) -> bool:
         """Do nothing."""
+        return True
 
     def __str__(self) -> str:
         return ""
@@ -62,12 +95,20 @@ class MariadbGtids:
 
     def __init__(self, text: str) -> None:
         self._last: dict[str, str] = {}
+        self._highest: dict[str, int] = {}
         for gtid in filter(None, text.split(",")):
             self.add(gtid.strip())
 
-    def add(self, gtid: str) -> None:
-        """Put the transaction at the head of its domain."""
+    def add(self, gtid: str) -> bool:
+        """Make the transaction the last one of its domain.
+
+        Each server counts up; transactions of two servers in one domain may come in any order.
+        """
+        origin, _, number = gtid.rpartition("-")
+        is_new = int(number) > self._highest.get(origin, 0)
+        self._highest[origin] = int(number)
         self._last[gtid.partition("-")[0]] = gtid
+        return is_new
 
     def __str__(self) -> str:
         return ",".join(self._last.values())
@@ -81,29 +122,28 @@ class MysqlGtids:
     def __init__(self, text: str) -> None:
         self._intervals: dict[str, list[list[int]]] = {}
         for member in filter(None, text.replace("\n", "").split(",")):
-            self._read(member.strip())
+            source, *parts = member.strip().split(":")
+            tagged = source
+            for part in parts:
+                if not self._PART.fullmatch(part):
+                    # Since MySQL 8.3 a tag may stand between the source and its numbers.
+                    tagged = f"{source}:{part}"
+                    continue
+                first, _, last = part.partition("-")
+                self._insert(tagged, int(first), int(last or first))
 
-    def _read(self, member: str) -> None:
-        source, *parts = member.split(":")
-        tagged = source
-        for part in parts:
-            if not self._PART.fullmatch(part):
-                # Since MySQL 8.3 a tag may stand between the source and its numbers.
-                tagged = f"{source}:{part}"
-                continue
-            first, _, last = part.partition("-")
-            self._insert(tagged, int(first), int(last or first))
-
-    def add(self, gtid: str) -> None:
+    def add(self, gtid: str) -> bool:
         """Count the transaction `source:number`; a repeat changes nothing."""
         source, _, number = gtid.rpartition(":")
-        self._insert(source, int(number), int(number))
+        return self._insert(source, int(number), int(number))
 
-    def _insert(self, source: str, first: int, last: int) -> None:
+    def _insert(self, source: str, first: int, last: int) -> bool:
         intervals = self._intervals.setdefault(source, [])
         if intervals and first == intervals[-1][1] + 1:
             intervals[-1][1] = last
-            return
+            return True
+        if any(interval[0] <= first and last <= interval[1] for interval in intervals):
+            return False
         merged: list[list[int]] = []
         for interval in sorted([*intervals, [first, last]]):
             if merged and interval[0] <= merged[-1][1] + 1:
@@ -111,13 +151,10 @@ class MysqlGtids:
             else:
                 merged.append(interval)
         self._intervals[source] = merged
+        return True
 
     def __str__(self) -> str:
         return ",".join(
-            f"{source}:" + ":".join(_interval(first, last) for first, last in intervals)
+            f"{source}:" + ":".join(str(a) if a == b else f"{a}-{b}" for a, b in intervals)
             for source, intervals in self._intervals.items()
         )
-
-
-def _interval(first: int, last: int) -> str:
-    return str(first) if first == last else f"{first}-{last}"

@@ -1,1 +1,1 @@
-"""What a message means and whom it concerns: pure, without I/O, clock or protobuf."""
+"""What a message means and which people it concerns: pure, without I/O, clock or protobuf."""

@@ -1,7 +1,7 @@
-"""Who waits to be refreshed, and which messages wait for them.
+"""The people that wait to be refreshed, and the messages that wait for each of them.
 
-Each person is refreshed once however many messages ask, and small changes need not queue behind
-bulk ones: they have a lane of their own.
+A person is refreshed once for all messages that ask. Small changes have a lane of their own, so
+that they do not wait behind bulk changes.
 """
 
 from collections import OrderedDict
@@ -11,66 +11,66 @@ from enum import Enum
 
 from services.cdc_ingest.domain.messages import ChangeTimes, Message
 from services.cdc_ingest.domain.people import Key, RowKey
-from services.cdc_ingest.domain.staleness import Sightings
+from services.cdc_ingest.domain.staleness import Observations
 
 
 class Lane(Enum):
-    """Small changes and bulk ones queue apart."""
+    """Small changes and bulk changes wait in queues of their own."""
 
     FRESH = "fresh"
     BULK = "bulk"
 
 
 @dataclass(slots=True, eq=False)
-class Ticket:
-    """One message under way. It is done when `outstanding` has come down to 0.
+class MessageTicket:
+    """One message in the pipeline. It is done when `outstanding` is 0.
 
-    `fault` is why it then goes to the dead-letter queue. An abandoned ticket has gone back to SQS;
-    what others still finish for it no longer matters. A settled one is over for good. `looks`
-    counts how often a reading was older than the message; in `second` are those read once more
-    only to be sure.
+    `fault` is the reason for which it then goes to the dead-letter queue. An abandoned ticket has
+    gone back to SQS; work that still finishes for it has no effect. A settled ticket is deleted or
+    dead-lettered. `stale_readings` counts the readings that were older than the message;
+    `rechecked` holds the keys that are read once more although no reading was older.
     """
 
     message: Message
     times: ChangeTimes
     owners: Mapping[RowKey, Set[Key]]
-    sightings: Sightings = field(default_factory=dict)
+    observations: Observations = field(default_factory=dict)
     outstanding: int = 0
     fault: str | None = None
     is_abandoned: bool = False
     is_settled: bool = False
-    looks: dict[Key, int] = field(default_factory=dict)
-    second: set[Key] = field(default_factory=set)
+    stale_readings: dict[Key, int] = field(default_factory=dict)
+    rechecked: set[Key] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """People and rows to be refreshed in one go, each with the tickets that wait for it."""
+class RefreshBatch:
+    """People and rows that are refreshed together, each with the tickets that wait for it."""
 
     lane: Lane
-    waiting: dict[Key, list[Ticket]]
+    waiting: dict[Key, list[MessageTicket]]
 
-    def tickets(self) -> list[Ticket]:
+    def tickets(self) -> list[MessageTicket]:
         """Return each ticket once, the longest waiting first."""
         return list(dict.fromkeys(t for tickets in self.waiting.values() for t in tickets))
 
-    def halves(self) -> Iterator["Batch"]:
-        """Cut it in two, to find out which part is to blame."""
+    def halves(self) -> Iterator["RefreshBatch"]:
+        """Yield the two halves of the batch, to find the one that fails."""
         items = list(self.waiting.items())
         middle = len(items) // 2
         for part in (items[:middle], items[middle:]):
-            yield Batch(self.lane, dict(part))
+            yield RefreshBatch(self.lane, dict(part))
 
 
 class TransactionSizes:
-    """How many people each of the latest transactions concerns, over all messages seen of it."""
+    """Counts the people of each of the latest transactions, over all messages of it."""
 
     def __init__(self, remembered: int = 1_000) -> None:
         self._remembered = remembered
         self._people: OrderedDict[str, int] = OrderedDict()
 
     def count(self, transaction: str, people: int) -> int:
-        """Return the size so far, `people` included; of "" no more than those is known."""
+        """Return the size so far, `people` included; just `people` for an unknown transaction."""
         if not transaction:
             return people
         size = self._people.pop(transaction, 0) + people
@@ -81,21 +81,21 @@ class TransactionSizes:
 
 
 class Backlog:
-    """What has not been begun. Asking for somebody who already waits adds to who is told."""
+    """The work that has not begun. A person who already waits gets one more ticket."""
 
     def __init__(self, bulk_above: int) -> None:
         self._bulk_above = bulk_above
         self._sizes = TransactionSizes()
-        # Ordered ones, since a plain dict slows down as its front is taken off.
-        self._lanes: dict[Lane, OrderedDict[Key, list[Ticket]]] = {
+        # A plain dict slows down as its first items are removed.
+        self._lanes: dict[Lane, OrderedDict[Key, list[MessageTicket]]] = {
             lane: OrderedDict() for lane in Lane
         }
 
     def __len__(self) -> int:
         return sum(map(len, self._lanes.values()))
 
-    def add(self, ticket: Ticket, by_transaction: Mapping[str, Set[Key]]) -> None:
-        """Queue everybody concerned; a transaction that concerns more than `bulk_above` is bulk."""
+    def add(self, ticket: MessageTicket, by_transaction: Mapping[str, Set[Key]]) -> None:
+        """Add the keys of a ticket; a transaction of more than `bulk_above` keys is bulk."""
         fresh: set[Key] = set()
         bulk: set[Key] = set()
         for transaction, keys in by_transaction.items():
@@ -106,18 +106,15 @@ class Backlog:
         self._add_fresh(ticket, fresh)
         self._add_bulk(ticket, bulk)
 
-    def again(self, lane: Lane, key: Key, ticket: Ticket) -> None:
-        """Queue somebody once more for a ticket that has been waiting for him all along."""
-        if lane is Lane.FRESH:
-            self._add_fresh(ticket, {key})
-        else:
-            self._add_bulk(ticket, {key})
+    def again(self, lane: Lane, key: Key, ticket: MessageTicket) -> None:
+        """Add a key once more for a ticket that still waits for it."""
+        (self._add_fresh if lane is Lane.FRESH else self._add_bulk)(ticket, {key})
 
     def waiting(self, lane: Lane) -> int:
-        """How many people and rows wait in the lane."""
+        """Return how many people and rows wait in the lane."""
         return len(self._lanes[lane])
 
-    def _add_fresh(self, ticket: Ticket, keys: Set[Key]) -> None:
+    def _add_fresh(self, ticket: MessageTicket, keys: Set[Key]) -> None:
         fresh, bulk = self._lanes[Lane.FRESH], self._lanes[Lane.BULK]
         for key in keys:
             overtaken = bulk.pop(key, None)
@@ -126,26 +123,26 @@ class Backlog:
             else:
                 fresh.setdefault(key, []).append(ticket)
 
-    def _add_bulk(self, ticket: Ticket, keys: Set[Key]) -> None:
+    def _add_bulk(self, ticket: MessageTicket, keys: Set[Key]) -> None:
         fresh, bulk = self._lanes[Lane.FRESH], self._lanes[Lane.BULK]
         for key in keys:
             waiting = fresh if key in fresh else bulk
             waiting.setdefault(key, []).append(ticket)
 
-    def take(self, lane: Lane, limit: int) -> Batch:
-        """Remove up to `limit` of those who wait longest; empty when nobody does."""
+    def take(self, lane: Lane, limit: int) -> RefreshBatch:
+        """Remove up to `limit` of the longest waiting keys; the batch is empty when none waits."""
         source = self._lanes[lane]
-        taken: dict[Key, list[Ticket]] = {}
+        taken: dict[Key, list[MessageTicket]] = {}
         while source and len(taken) < limit:
             key, waiting = source.popitem(last=False)
             tickets = [ticket for ticket in waiting if not ticket.is_abandoned]
             if tickets:
                 taken[key] = tickets
-        return Batch(lane, taken)
+        return RefreshBatch(lane, taken)
 
-    def drain(self) -> list[Ticket]:
-        """Remove everything and return whose it was."""
-        tickets: dict[Ticket, None] = {}
+    def drain(self) -> list[MessageTicket]:
+        """Remove everything and return the tickets."""
+        tickets: dict[MessageTicket, None] = {}
         for lane in self._lanes.values():
             for waiting in lane.values():
                 tickets.update(dict.fromkeys(waiting))
@@ -156,11 +153,11 @@ class Backlog:
 def lane_to_serve(
     backlog: Backlog, running: Mapping[Lane, int], limit: int, gather: int = 1
 ) -> Lane | None:
-    """Return the lane the next of at most `limit` concurrent batches comes from; None to wait.
+    """Return the lane of the next of at most `limit` concurrent batches; None to wait.
 
-    Neither lane takes the last place: a small change never waits for bulk alone, nor bulk for
-    small changes; and small changes that come thick gather into fewer, larger batches. Beside a
-    batch of the same lane another is begun only once `gather` people wait.
+    Neither lane takes the last place: a small change never waits for bulk changes alone, nor the
+    reverse. While a batch of a lane runs, another of that lane begins only once `gather` people
+    wait: many small changes gather into fewer, larger batches.
     """
     if sum(running.values()) >= limit:
         return None

@@ -1,4 +1,4 @@
-"""Messages nobody could deal with, which of them somebody means, and how many are too many."""
+"""Dead letters, the selection of an operator among them, and the limit on their rate."""
 
 from collections import deque
 from collections.abc import Mapping, Set
@@ -12,23 +12,23 @@ RECEIVE_COUNT = "receive_count"
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """One delivery of a message of the dead-letter queue. `receipt` is good for this one only."""
+    """One delivery from the dead-letter queue. `receipt` is valid for this delivery only."""
 
     message_id: str
     receipt: str
     body: str
-    dead_at: datetime | None = None
+    dead_lettered_at: datetime | None = None
     group_id: str | None = None
     attributes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def reason(self) -> str:
-        """Why it is there; empty when SQS moved it by itself."""
+        """Why the message was dead-lettered; empty when SQS moved it by its redrive policy."""
         return self.attributes.get(REASON, "")
 
     @property
     def first_seen_at(self) -> datetime | None:
-        """When it was first received."""
+        """When the message was first received; None when unknown."""
         try:
             moment = datetime.fromisoformat(self.attributes.get(FIRST_SEEN_AT, ""))
         except ValueError:
@@ -37,41 +37,41 @@ class DeadLetter:
 
     @property
     def receive_count(self) -> int:
-        """Receives before it was given up; 0 when nobody told."""
+        """Receives before the message was dead-lettered; 0 when unknown."""
         count = self.attributes.get(RECEIVE_COUNT, "")
         return int(count) if count.isascii() and count.isdecimal() and len(count) < 10 else 0
 
-    def has_died_since(self, moment: datetime) -> bool:
-        """Tell whether it came to the dead-letter queue only after that moment."""
-        return self.dead_at is not None and self.dead_at > moment
+    def is_dead_lettered_since(self, moment: datetime) -> bool:
+        """Tell whether the message came to the dead-letter queue after that moment."""
+        return self.dead_lettered_at is not None and self.dead_lettered_at > moment
 
     def attributes_to_resend(self) -> dict[str, str]:
-        """Return what it carries when it is tried again: all but why it was given up."""
+        """Return the attributes to send again: all but the reason and the receive count."""
         return {n: v for n, v in self.attributes.items() if n not in (REASON, RECEIVE_COUNT)}
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which dead letters are meant: those of `message_ids` and `reason`; empty means any."""
+    """Selects dead letters by `message_ids` and `reason`; empty means any."""
 
     message_ids: Set[str] = frozenset()
     reason: str = ""
 
     def matches(self, letter: DeadLetter) -> bool:
-        """Tell whether this one is meant."""
+        """Tell whether the dead letter is selected."""
         is_named = not self.message_ids or letter.message_id in self.message_ids
         return is_named and self.reason in ("", letter.reason)
 
     def is_exhausted(self, matched: int) -> bool:
-        """Tell whether no more can match."""
+        """Tell whether no further dead letter can match."""
         return bool(self.message_ids) and matched >= len(self.message_ids)
 
 
-class BurialLimit:
-    """At most so many dead letters within a minute.
+class DeadLetterRateLimit:
+    """Admits at most `per_minute` dead letters within a minute.
 
-    Few messages are poison of their own making; when many are, it is more likely us, and what is
-    still in the queue is better off there.
+    A few messages may be faulty. When many are, the fault is more likely in this service, and the
+    messages are safer in the queue.
     """
 
     def __init__(self, per_minute: int) -> None:
@@ -79,7 +79,7 @@ class BurialLimit:
         self._latest: deque[datetime] = deque()
 
     def admit(self, now: datetime) -> bool:
-        """Count one burial, unless there have been too many."""
+        """Count one dead letter and return True; False when the limit is reached."""
         while self._latest and now - self._latest[0] >= timedelta(minutes=1):
             self._latest.popleft()
         if len(self._latest) >= self._per_minute:
@@ -87,6 +87,6 @@ class BurialLimit:
         self._latest.append(now)
         return True
 
-    def forgive(self) -> None:
-        """Begin to count anew."""
+    def reset(self) -> None:
+        """Forget the dead letters counted so far."""
         self._latest.clear()

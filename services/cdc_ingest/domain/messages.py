@@ -1,19 +1,21 @@
-"""A message as it lies in the queue, and when the change in it passed each stage."""
+"""An SQS message, what was read from it, and when its change passed each stage."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from services.cdc_ingest.domain.formats.records import ChangeFile, ChangeRecord, Record
 from services.cdc_ingest.domain.people import Demand
-from services.cdc_ingest.domain.records import ChangeFile, Record, RowChange
-from services.cdc_ingest.domain.staleness import Sightings
+from services.cdc_ingest.domain.staleness import Observations
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SENT_WITHIN = timedelta(milliseconds=1)
+_SKEW_REMEMBERED = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One delivery of one SQS message. `receipt` is good for this delivery only."""
+    """One delivery of one SQS message. `receipt` is valid for this delivery only."""
 
     message_id: str
     receipt: str
@@ -21,6 +23,7 @@ class Message:
     receive_count: int
     received_at: datetime
     first_received_at: datetime | None = None
+    sent_at: datetime | None = None
     committed_at: datetime | None = None
     captured_at: datetime | None = None
     traceparent: str | None = None
@@ -28,70 +31,119 @@ class Message:
     text_attributes: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def came_at(self) -> datetime:
+        """When the message was sent, as far as is known: its changes are not later.
+
+        It is the same for every delivery. SQS has milliseconds.
+        """
+        known = (self.first_received_at, self.sent_at and self.sent_at + _SENT_WITHIN)
+        return min((self.received_at, *(moment for moment in known if moment is not None)))
+
+    @property
     def size_bytes(self) -> int:
-        """Roughly what it occupies; exact for ASCII."""
+        """The approximate size of the body; exact for ASCII."""
         return len(self.body)
 
 
 @dataclass(frozen=True, slots=True)
 class ChangeTimes:
-    """When a change passed each stage before the refresh; None where nobody told."""
+    """When a change passed each stage before the refresh; None where unknown.
+
+    A change is captured before its message is sent, at `came_at`, and before it is received. A
+    later time comes from a clock that runs ahead, and is replaced by the latest possible one.
+    `ahead` is by how much it was later.
+    """
 
     received_at: datetime
     committed_at: datetime | None = None
     captured_at: datetime | None = None
+    came_at: datetime | None = field(default=None, compare=False)
+    ahead: timedelta = field(default=timedelta(0), init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Replace times that are ahead by the latest possible time."""
+        latest = self.latest
+        for stage in ("committed_at", "captured_at"):
+            moment: datetime | None = getattr(self, stage)
+            if moment is not None and moment > latest:
+                object.__setattr__(self, "ahead", max(self.ahead, moment - latest))
+                object.__setattr__(self, stage, latest)
+
+    @property
+    def latest(self) -> datetime:
+        """The latest possible time of a stage before the receipt."""
+        return min(self.received_at, self.came_at or self.received_at)
 
     @property
     def age_key(self) -> datetime:
-        """What the age of a change is judged by."""
+        """The time by which the ages of changes are compared."""
         return self.captured_at or self.received_at
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A message that has been read: whom it concerns, since when, what a reading of them must show.
+    """A decoded message: its people, its times, and what a reading of the people must show.
 
-    `files` are those it points at; what is in them is yet to be read.
+    `files` are the change files it points at, which are not read yet.
     """
 
     message: Message
     demand: Demand
     times: ChangeTimes
     files: tuple[ChangeFile, ...] = ()
-    sightings: Sightings = field(default_factory=dict)
+    observations: Observations = field(default_factory=dict)
 
     @property
     def captured_from(self) -> datetime | None:
-        """No change in it was captured before this moment; None when nothing tells."""
-        written = (file.written_at for file in self.files if file.written_at is not None)
+        """The earliest capture time of its changes; None when unknown."""
+        latest = self.times.latest
+        written = (min(file.written_at, latest) for file in self.files if file.written_at)
         return self.times.captured_at or self.times.committed_at or min(written, default=None)
 
     @property
     def committed_from(self) -> datetime | None:
-        """No change in it was committed before this moment; None when nothing tells."""
+        """The earliest commit time of its changes; None when unknown."""
         return self.times.committed_at or self.captured_from
 
 
 def times_of(message: Message, records: Iterable[Record]) -> ChangeTimes:
-    """Return the times the message's attributes tell, else those of its oldest record."""
+    """Return the times in the message's attributes, else those of its oldest record."""
     committed_at, captured_at = message.committed_at, message.captured_at
     records = list(records)
-    changes = [record for record in records if isinstance(record, RowChange)]
+    changes = [record for record in records if isinstance(record, ChangeRecord)]
     if committed_at is None:
         committed_at = min((c.committed_at for c in changes if c.committed_at), default=None)
     if captured_at is None:
         captured_at = min((r.captured_at for r in records if r.captured_at), default=None)
-    return ChangeTimes(message.received_at, committed_at, captured_at)
+    return ChangeTimes(message.received_at, committed_at, captured_at, message.came_at)
 
 
 def oldest(times: Iterable[ChangeTimes]) -> ChangeTimes:
-    """Return the times of the oldest change; there must be one."""
+    """Return the times of the oldest change of at least one."""
     return min(times, key=lambda each: each.age_key)
 
 
 def moment(text: str | None, units_per_second: int) -> datetime | None:
-    """Return the time that many units after 1970; None for what is no such number."""
+    """Return the time that many units after 1970; None when `text` is not such a number."""
     try:
         return _EPOCH + timedelta(microseconds=int(text or "") * (1_000_000 // units_per_second))
     except (ValueError, OverflowError):
         return None
+
+
+class ClockSkew:
+    """The largest time within ten minutes by which a message was captured after its receipt."""
+
+    def __init__(self) -> None:
+        self._worst = timedelta(0)
+        self._seen_at: datetime | None = None
+
+    def note(self, ahead: timedelta, received_at: datetime) -> None:
+        """Record by how much a message was captured later than it was received."""
+        if ahead and (ahead >= self._worst or not self.ahead(received_at)):
+            self._worst, self._seen_at = ahead, received_at
+
+    def ahead(self, now: datetime) -> timedelta:
+        """Return the largest of the last ten minutes; 0 for none."""
+        is_recent = self._seen_at is not None and now - self._seen_at <= _SKEW_REMEMBERED
+        return self._worst if is_recent else timedelta(0)

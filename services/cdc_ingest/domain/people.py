@@ -1,40 +1,42 @@
-"""From a changed row to the people it concerns, by the description of the main app."""
+"""Maps a changed row to the people it concerns, by the description of the main app."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 from mainapp.description import ColumnType, Description
-from services.cdc_ingest.domain.keys import NOT_EXACT, key_text
-from services.cdc_ingest.domain.records import (
+from services.cdc_ingest.domain.formats.keys import NOT_EXACT, NOT_POSITIVE, key_text
+from services.cdc_ingest.domain.formats.records import (
+    ChangeRecord,
     Kind,
     LostTrack,
     Operation,
     Record,
-    RowChange,
     UnreadableError,
 )
+from services.cdc_ingest.domain.naming import Names
 
 
 class RowKey(NamedTuple):
-    """A row of the main app whose person is not known yet; numbers as plain decimals."""
+    """A row of the main app whose person is not known yet; a number is a plain decimal."""
 
     table: str
     key: str
 
 
 Key: TypeAlias = int | RowKey
-"""Somebody to refresh: `users.id`, or a row that leads to a person."""
+"""A person to refresh: `users.id`, or a row that leads to one."""
 
 
 @dataclass(slots=True)
 class Demand:
-    """Whom the records of one message concern.
+    """The people that the records of one message concern.
 
-    `by_transaction` tells a lone change from the bulk it was packed with. `owners` says where the
-    rows in the message lead, so that a child need not ask for a parent that came along with it.
-    `is_inexact` says that a key was refused which the body may yet show to the last digit.
+    `by_transaction` separates a small change from bulk changes in the same message. `owners` maps
+    the rows in the message to the keys they lead to, so that the parent of a child in the same
+    message need not be looked up. `is_inexact` is true when a key was refused that an exact parse
+    of the body may show.
     """
 
     by_transaction: dict[str, set[Key]] = field(default_factory=dict)
@@ -46,21 +48,21 @@ class Demand:
 
     @property
     def keys(self) -> set[Key]:
-        """Everybody concerned."""
+        """All people and rows concerned."""
         return set().union(*self.by_transaction.values())
 
     @property
     def records(self) -> int:
-        """How many records there were that could be read."""
+        """How many records were readable."""
         return sum(n for (_, kind), n in self.counts.items() if kind not in _NO_RECORDS)
 
     @property
     def ignored(self) -> int:
-        """How many of them concern nobody."""
+        """How many readable records concern no person."""
         return sum(n for (_, kind), n in self.counts.items() if kind not in _NOT_IGNORED)
 
     def lose(self, record: LostTrack) -> None:
-        """Want a full run, for the tables of all records like this one."""
+        """Ask for a full run, for the tables of all such records."""
         if self.lost_track is None:
             self.lost_track = record
             return
@@ -69,7 +71,7 @@ class Demand:
         self.lost_track = LostTrack(named, self.lost_track.cause, self.lost_track.format)
 
     def absorb(self, other: "Demand") -> None:
-        """Add what another part of the same message demands."""
+        """Add the demand of another part of the same message."""
         for transaction, keys in other.by_transaction.items():
             self.by_transaction.setdefault(transaction, set()).update(keys)
         for row, keys in other.owners.items():
@@ -87,9 +89,11 @@ _NOT_IGNORED = _NO_RECORDS | {Kind.ROW, Kind.LOST_TRACK}
 
 @dataclass(frozen=True, slots=True)
 class _Route:
-    """The way from a row of one table to its person, and what is written on the signposts.
+    """How a row of one table leads to its person.
 
-    `owner_table` is empty when `owner` holds the person; `is_person` when that is the key itself.
+    The column `owner` holds a key of `owner_table`, or the person's id when that is empty.
+    `is_person` is true when the key of the row is the person's id; `is_parent` when rows of other
+    tables lead to this table.
     """
 
     key: str
@@ -102,30 +106,46 @@ class _Route:
 
 
 class PersonMap:
-    """Tells whom a changed row concerns; every image of a row counts, so a move finds both."""
+    """Maps changed rows to people. Every image counts: a moved row concerns both its owners."""
 
     def __init__(self, description: Description) -> None:
-        self._routes = {name: _route(description, name) for name in description.tables}
+        self._routes: dict[str, _Route] = {}
+        for name, table in description.tables.items():
+            owner_table = table.user.table or ""
+            parent = description.tables.get(owner_table)
+            self._routes[name] = _Route(
+                key=table.key,
+                key_type=table.columns[table.key].type,
+                owner=table.user.column,
+                owner_type=parent.columns[parent.key].type if parent else ColumnType.UINT64,
+                owner_table=owner_table,
+                is_person=not owner_table and table.user.column == table.key,
+                is_parent=any(other.user.table == name for other in description.tables.values()),
+            )
+        self.names = Names(description)
 
     def is_ours(self, table: str) -> bool:
-        """Tell whether changes of the table concern anybody."""
+        """Tell whether the table is in the description."""
         return table in self._routes
 
     def columns(self, table: str) -> tuple[str, ...]:
-        """Return the columns of one of our tables that lead to the person, its key first."""
+        """Return the columns of a described table that lead to the person, its key first."""
         route = self._routes[table]
         return tuple(dict.fromkeys((route.key, route.owner)))
 
     def demand(self, records: Iterable[Record]) -> Demand:
-        """Return whom `records` concern; a record with a nonsensical key sets `fault`."""
+        """Return the people that `records` concern; a record with an invalid key sets `fault`.
+
+        The names in `records` must be those of the description.
+        """
         demand = Demand()
         self.add(records, demand)
         return demand
 
     def add(self, records: Iterable[Record], demand: Demand) -> None:
-        """Add whom `records` concern; what stops `records` leaves those before it added."""
+        """Add the people that `records` concern; an error of the iterable keeps those before it."""
         for record in records:
-            if isinstance(record, RowChange):
+            if isinstance(record, ChangeRecord):
                 kind = self._add(record, demand)
             elif isinstance(record, LostTrack):
                 kind = self._lose(record, demand)
@@ -139,63 +159,83 @@ class PersonMap:
         demand.lose(record)
         return Kind.LOST_TRACK
 
-    def _add(self, change: RowChange, demand: Demand) -> Kind:
+    def _add(self, change: ChangeRecord, demand: Demand) -> Kind:
         route = self._routes.get(change.table)
         if route is None:
             return Kind.FOREIGN
-        try:
-            rows = set(_row_keys(change, route))
-            owners = set(_owners(change, route))
-            if not owners and not rows:
-                raise UnreadableError("ROW_NOT_IDENTIFIED")
-        except UnreadableError as error:
-            demand.fault = demand.fault or error.reason
-            demand.is_inexact = demand.is_inexact or error.reason == NOT_EXACT
-            return Kind.UNREADABLE
-        if not owners and _is_gone_without_trace(change, route):
+        leads = _leads(change, route)
+        owners, rows = leads.owners, leads.rows
+        if not owners and leads.is_ownerless and leads.owner_fault is None:
+            return Kind.OWNERLESS
+        fault = leads.owner_fault
+        if not owners and not rows:
+            fault = fault or leads.key_fault or "ROW_NOT_IDENTIFIED"
+        if fault is not None:
+            demand.fault = demand.fault or fault
+            demand.is_inexact = demand.is_inexact or fault == NOT_EXACT
+        elif (
+            not owners
+            and change.operation is Operation.DELETE
+            and not any(
+                value is not None and column != route.key
+                for image in change.images
+                for column, value in image.items()
+            )
+        ):
+            # The deletion shows only the key of a row that can no longer be looked up.
             return self._lose(LostTrack(change.table, "delete-of-key-alone"), demand)
         if owners and route.is_parent:
             for row in rows:
                 demand.owners.setdefault(row, set()).update(owners)
-        demand.by_transaction.setdefault(change.transaction, set()).update(owners or rows)
-        return Kind.ROW
+        if owners or fault is None:
+            demand.by_transaction.setdefault(change.transaction, set()).update(owners or rows)
+        return Kind.ROW if fault is None else Kind.UNREADABLE
 
 
-def _route(description: Description, name: str) -> _Route:
-    table = description.tables[name]
-    owner_table = table.user.table or ""
-    parent = description.tables.get(owner_table)
-    return _Route(
-        key=table.key,
-        key_type=table.columns[table.key].type,
-        owner=table.user.column,
-        owner_type=parent.columns[parent.key].type if parent else ColumnType.UINT64,
-        owner_table=owner_table,
-        is_person=not owner_table and table.user.column == table.key,
-        is_parent=any(other.user.table == name for other in description.tables.values()),
-    )
+@dataclass(slots=True)
+class _Leads:
+    """The keys in the images of a row: of the owners, and of the row itself where it is needed.
+
+    `is_ownerless` is true when an image names an owner of 0 or less. The faults are the reasons
+    for which a key was refused.
+    """
+
+    owners: set[Key] = field(default_factory=set)
+    rows: set[RowKey] = field(default_factory=set)
+    is_ownerless: bool = False
+    owner_fault: str | None = None
+    key_fault: str | None = None
 
 
-def _owners(change: RowChange, route: _Route) -> Iterator[Key]:
+def _leads(change: ChangeRecord, route: _Route) -> _Leads:
+    found = _Leads()
     for image in change.images:
-        key = key_text(image, route.owner, route.owner_type, wraps=change.wraps_unsigned)
-        if key is not None and route.owner_table:
-            yield RowKey(route.owner_table, key)
-        elif key is not None and (user_id := int(key)):
-            yield user_id
+        try:
+            owner = key_text(image, route.owner, route.owner_type, wraps=change.wraps_unsigned)
+            if owner is not None:
+                named = RowKey(route.owner_table, owner) if route.owner_table else int(owner)
+                found.owners.add(named)
+        except UnreadableError as error:
+            if error.reason == NOT_POSITIVE:
+                found.is_ownerless = True
+            else:
+                found.owner_fault = found.owner_fault or error.reason
+    if route.is_person or (found.owners and not route.is_parent):
+        return found
+    for image in change.images:
+        try:
+            key = key_text(image, route.key, route.key_type, wraps=change.wraps_unsigned)
+            if key is not None:
+                found.rows.add(RowKey(change.table, key))
+        except UnreadableError as error:
+            found.key_fault = found.key_fault or error.reason
+    return found
 
 
-def _row_keys(change: RowChange, route: _Route) -> Iterator[RowKey]:
-    for image in change.images if not route.is_person else ():
-        key = key_text(image, route.key, route.key_type, wraps=change.wraps_unsigned)
-        if key is not None:
-            yield RowKey(change.table, key)
-
-
-def place(
+def people_of(
     rows: Iterable[RowKey], owners: Mapping[RowKey, Set[Key]]
 ) -> tuple[set[int], set[RowKey]]:
-    """Return the people `owners` leads to from `rows`, and the rows it does not know."""
+    """Return the people that `rows` lead to by `owners`, and the rows without an owner there."""
     users: set[int] = set()
     unknown: set[RowKey] = set()
     seen: set[RowKey] = set()
@@ -215,12 +255,3 @@ def place(
             else:
                 users.add(key)
     return users, unknown
-
-
-def _is_gone_without_trace(change: RowChange, route: _Route) -> bool:
-    """Tell whether a deletion shows nothing of the row but its key: no one can look it up now."""
-    return change.operation is Operation.DELETE and not any(
-        value is not None and column != route.key
-        for image in change.images
-        for column, value in image.items()
-    )

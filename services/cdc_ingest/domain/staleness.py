@@ -1,39 +1,41 @@
-"""Whether what was read of a person is older than what a message told of.
+"""Whether a user's reading is older than the change in a message.
 
-A change can be known before it can be read: the server we read lags behind the one the change came
-from, or has sent the change on before showing it to others, as MySQL and MariaDB do with every
-commit. The row images tell, as far as the facts that come back from a refresh show the same
-columns.
+A change can arrive before it can be read: the MySQL replica that is read lags behind the source of
+the change, and MySQL and MariaDB write every commit to the binlog before other sessions see it.
+The row images in the message are compared with the columns that the facts of a refresh show.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from enum import IntEnum
+from itertools import count
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from mainapp.description import ColumnType, Description, Table
-from services.cdc_ingest.domain.keys import key_text
-from services.cdc_ingest.domain.people import Key, RowKey
-from services.cdc_ingest.domain.records import (
+from services.cdc_ingest.domain.formats.keys import key_text
+from services.cdc_ingest.domain.formats.records import (
+    ChangeRecord,
     Image,
     Operation,
     Record,
-    RowChange,
     UnreadableError,
 )
+from services.cdc_ingest.domain.ordering import Delivery, Order, Precedence, precedence
+from services.cdc_ingest.domain.people import Key, RowKey
 
 Columns: TypeAlias = Mapping[str, object]
 """Columns of a row by the main app's names, in the form of `SHOWN`."""
 
 
-class Verdict(IntEnum):
-    """What a reading says about a change, the worst last.
+class ReadingVerdict(IntEnum):
+    """What a reading shows of a change, the worst last.
 
-    UNTOLD: the facts do not show what changed. DOUBTFUL: they show neither the change nor what was
-    before it, so they are older still or newer already.
+    UNTOLD: the facts have no column that changed. DOUBTFUL: the facts show neither the values after
+    the change nor those before it: the reading is older than both, or newer. STALE: the facts show
+    the values before the change.
     """
 
     SHOWN = 0
@@ -42,50 +44,57 @@ class Verdict(IntEnum):
     STALE = 3
 
 
-class Sighting(NamedTuple):
-    """What a message told of one row.
+class ObservedRow(NamedTuple):
+    """One row as a message shows it.
 
-    `changed` holds the columns known to have changed, with their values before and after; `told`
-    those of which only the value after is known. `at` orders the sightings of a row.
+    `changed` holds the columns that have changed, with their values before and after; `after_only`
+    the columns of which only the value after is known. `order` orders the observations of a row.
     """
 
     row: RowKey
-    at: datetime | None
+    order: Order
     is_there: bool = True
     is_new: bool = False
     changed: tuple[tuple[str, object, object], ...] = ()
-    told: tuple[tuple[str, object], ...] = ()
+    after_only: tuple[tuple[str, object], ...] = ()
 
     @property
-    def tells(self) -> bool:
-        """Whether a reading can contradict it."""
-        return not self.is_there or self.is_new or bool(self.changed) or bool(self.told)
+    def is_checkable(self) -> bool:
+        """Whether a reading can contradict the observed row."""
+        return not self.is_there or self.is_new or bool(self.changed) or bool(self.after_only)
+
+    def may_follow(self, earlier: "ObservedRow") -> bool:
+        """Tell whether this can be the change of the row that follows `earlier`."""
+        if self.is_new or not earlier.is_there:
+            return self.is_new and not earlier.is_there
+        left = {column: new for column, _, new in earlier.changed} | dict(earlier.after_only)
+        return all(column not in left or left[column] == old for column, old, _ in self.changed)
 
 
 @dataclass(slots=True)
-class Seen:
-    """What a message told of one person, or of one row that leads to a person.
+class ObservedRows:
+    """The observed rows of one user, or of one row that leads to a user.
 
-    `is_untold` when something else changed there that facts do not show.
+    `is_untold` is true when a change in the message is in no column that the facts show.
     """
 
-    rows: dict[RowKey, Sighting] = field(default_factory=dict)
+    rows: dict[RowKey, ObservedRow] = field(default_factory=dict)
     is_untold: bool = False
 
 
-Sightings: TypeAlias = Mapping[Key, Seen]
-"""By whom or what the rows lead to; whoever is missing changed in a way that cannot be checked."""
+Observations: TypeAlias = Mapping[Key, ObservedRows]
+"""By the user or row that the rows lead to; a change of a missing one cannot be checked."""
 
 
-class Reading(Protocol):
-    """What a refresh has found."""
+class UserReading(Protocol):
+    """The rows that a refresh has read."""
 
-    def has(self, place: Key) -> bool:
-        """Whether the person, or the row that leads to one, was found."""
+    def has(self, owner: Key) -> bool:
+        """Whether the user, or the row that leads to a user, was found."""
         ...
 
-    def row(self, place: Key, row: RowKey) -> Columns | None:
-        """Return the columns of a row that belongs there; None when it was not found there."""
+    def row(self, owner: Key, row: RowKey) -> Columns | None:
+        """Return the columns of a row that belongs to `owner`; None when it was not found."""
         ...
 
 
@@ -99,17 +108,17 @@ def flag(value: object) -> object:
     try:
         return Decimal(written) != 0
     except InvalidOperation:
-        # Like nothing that is ever read: it can neither be shown nor be stale.
+        # The value equals no value that is read: the verdict is neither SHOWN nor STALE.
         return value
 
 
 def text(value: object) -> object:
-    """Return the text; DMS may leave out what is NULL and what is empty alike."""
+    """Return the text; None for an empty one: DMS may leave out NULL and empty values alike."""
     return value or None
 
 
 def presence(value: object) -> object:
-    """Return whether there is anything at all."""
+    """Return whether the value is not NULL."""
     return value is not None
 
 
@@ -124,62 +133,83 @@ SHOWN: Mapping[str, Mapping[str, Callable[[object], object]]] = {
 """The columns that a person's facts show, each with the form in which it is compared."""
 
 
-class Witness:
-    """Keeps of the changes in a message what a later reading can be checked against."""
+class RowObserver:
+    """Extracts from the changes in a message the rows that a reading is checked against."""
 
     def __init__(self, description: Description) -> None:
         self._tables = description.tables
+        self._arrivals = count(1)
 
-    def sightings(self, records: Iterable[Record]) -> Sightings:
-        """Return what the records tell; of two sightings of a row the later stands."""
-        found: dict[Key, Seen] = {}
+    def delivery(
+        self, message_id: str, came_at: datetime | None, sent_at: datetime | None
+    ) -> Delivery:
+        """Return the order and time of a message; call it once for each message.
+
+        May be called from any thread.
+        """
+        order = Order(sent_at=sent_at, arrival=next(self._arrivals), message=message_id)
+        return Delivery(order, came_at)
+
+    def observe(self, records: Iterable[Record], delivery: Delivery | None = None) -> Observations:
+        """Return the observed rows of the records, the latest of each row."""
+        found: dict[Key, ObservedRows] = {}
+        delivery = delivery or self.delivery("", None, None)
         for record in records:
-            if isinstance(record, RowChange):
-                self.see(record, found)
+            if isinstance(record, ChangeRecord):
+                self.observe_change(record, found, delivery)
         return found
 
-    def see(self, change: RowChange, found: dict[Key, Seen]) -> None:
-        """Add what one more change tells."""
+    def observe_change(
+        self, change: ChangeRecord, found: dict[Key, ObservedRows], delivery: Delivery
+    ) -> None:
+        """Add the rows of one change to `found`."""
         table = self._tables.get(change.table)
         if table is None:
             return
-        for place, sighting in self._sightings(change, table):
-            seen = found.get(place)
-            if seen is None:
-                seen = found[place] = Seen()
-            if sighting.tells:
-                seen.rows[sighting.row] = sighting
-            elif change.operation is not Operation.LOAD:
-                # Rows that a full load copies have long been there.
-                seen.is_untold = True
-
-    def _sightings(self, change: RowChange, table: Table) -> Iterator[tuple[Key, Sighting]]:
-        before, after = _before_and_after(change)
+        order = delivery.order_of(
+            change.captured_at, change.committed_at, change.position, change.sequence
+        )
+        before: Image | None = None
+        after: Image | None = None
+        if change.images and change.operation is Operation.DELETE:
+            before = change.images[0]
+        elif change.images:
+            before = change.images[0] if len(change.images) > 1 else None
+            after = change.images[-1]
         old, new = self._located(change, table, before), self._located(change, table, after)
-        at = change.captured_at
         shown = SHOWN.get(change.table)
+        is_moved = old is not None and old != new
+        rows: list[tuple[Key, ObservedRow]] = []
         if shown is None or change.operation is Operation.LOAD:
-            yield from ((place, Sighting(row, at)) for place, row in filter(None, (old, new)))
-            return
-        if old is not None and old != new:
-            yield old[0], Sighting(old[1], at, is_there=False)
-        if new is None or after is None:
-            return
-        is_new = change.operation is Operation.INSERT or (old is not None and old != new)
-        changed, told = _compared(before, after, shown)
-        yield new[0], Sighting(new[1], at, True, is_new, changed, told)
+            rows = [(owner, ObservedRow(row, order)) for owner, row in filter(None, (old, new))]
+        else:
+            if old is not None and is_moved:
+                rows.append((old[0], ObservedRow(old[1], order, is_there=False)))
+            if new is not None and after is not None:
+                is_new = is_moved or change.operation is Operation.INSERT
+                compared = _compared(before, after, shown)
+                rows.append((new[0], ObservedRow(new[1], order, True, is_new, *compared)))
+        for owner, observed in rows:
+            observed_rows = found.get(owner)
+            if observed_rows is None:
+                observed_rows = found[owner] = ObservedRows()
+            if observed.is_checkable:
+                observed_rows.rows[observed.row] = observed
+            elif change.operation is not Operation.LOAD:
+                # A full load repeats rows that have not changed.
+                observed_rows.is_untold = True
 
     def _located(
-        self, change: RowChange, table: Table, image: Image | None
+        self, change: ChangeRecord, table: Table, image: Image | None
     ) -> tuple[Key, RowKey] | None:
-        """Return where a row leads to and which it is; None where the image does not say.
+        """Return the user or row that a row leads to, and its own key; None if a key is missing.
 
-        Keys are spelt as the demand and the facts spell them, whatever the format wrote.
+        Keys are normalised as in the demand and the facts, whatever the format wrote.
         """
         if image is None:
             return None
-        owner = table.user.table
-        parent = self._tables[owner] if owner is not None else None
+        owner_table = table.user.table
+        parent = self._tables[owner_table] if owner_table is not None else None
         lead_type = parent.columns[parent.key].type if parent else ColumnType.UINT64
         wraps = change.wraps_unsigned
         try:
@@ -189,127 +219,185 @@ class Witness:
             return None
         if key is None or lead is None:
             return None
-        return (int(lead) if owner is None else RowKey(owner, lead)), RowKey(change.table, key)
-
-
-def _before_and_after(change: RowChange) -> tuple[Image | None, Image | None]:
-    images = change.images
-    if not images:
-        return None, None
-    if change.operation is Operation.DELETE:
-        return images[0], None
-    return (images[0] if len(images) > 1 else None), images[-1]
+        owner: Key = int(lead) if owner_table is None else RowKey(owner_table, lead)
+        return owner, RowKey(change.table, key)
 
 
 def _compared(
     before: Image | None, after: Image, shown: Mapping[str, Callable[[object], object]]
 ) -> tuple[tuple[tuple[str, object, object], ...], tuple[tuple[str, object], ...]]:
-    """Return the columns known to have changed, and those told without their value before."""
+    """Return the columns that have changed, and those without a value before."""
     changed: list[tuple[str, object, object]] = []
-    told: list[tuple[str, object]] = []
+    after_only: list[tuple[str, object]] = []
     for column, form in shown.items():
         if before is not None and column in before:
             if form is presence and column not in after:
-                # NULL or empty: DMS leaves out both, and only one of them is no presence.
+                # DMS leaves out NULL and empty values alike, and only NULL counts as absent.
                 continue
-            # What was there before and is missing now has become NULL.
+            # A column that is only in the image before has become NULL.
             old, new = form(before[column]), form(after.get(column))
             if old != new:
                 changed.append((column, old, new))
         elif column in after:
-            told.append((column, form(after[column])))
-    return tuple(changed), tuple(told)
+            after_only.append((column, form(after[column])))
+    return tuple(changed), tuple(after_only)
 
 
-def judge(sighting: Sighting, place: Key, reading: Reading) -> Verdict:
-    """Return whether the reading shows what was told."""
-    found = reading.row(place, sighting.row)
-    if not sighting.is_there:
-        return Verdict.SHOWN if found is None else Verdict.STALE
+def judge(observed: ObservedRow, owner: Key, reading: UserReading) -> ReadingVerdict:
+    """Return whether the reading shows the observed row."""
+    found = reading.row(owner, observed.row)
+    if not observed.is_there:
+        return ReadingVerdict.SHOWN if found is None else ReadingVerdict.STALE
     if found is None:
-        is_expected = reading.has(place) or sighting.row == _parent(place)
-        return Verdict.STALE if sighting.is_new and is_expected else Verdict.DOUBTFUL
-    if sighting.is_new:
-        return Verdict.SHOWN
-    if all(found[c] == new for c, _, new in sighting.changed) and all(
-        found[c] == new for c, new in sighting.told
+        is_expected = reading.has(owner) or observed.row == _parent(owner)
+        return ReadingVerdict.STALE if observed.is_new and is_expected else ReadingVerdict.DOUBTFUL
+    if observed.is_new:
+        return ReadingVerdict.SHOWN
+    if all(found[c] == new for c, _, new in observed.changed) and all(
+        found[c] == new for c, new in observed.after_only
     ):
-        return Verdict.SHOWN if sighting.changed else Verdict.UNTOLD
-    is_as_before = sighting.changed and all(found[c] == old for c, old, _ in sighting.changed)
-    return Verdict.STALE if is_as_before else Verdict.DOUBTFUL
+        return ReadingVerdict.SHOWN if observed.changed else ReadingVerdict.UNTOLD
+    is_as_before = observed.changed and all(found[c] == old for c, old, _ in observed.changed)
+    return ReadingVerdict.STALE if is_as_before else ReadingVerdict.DOUBTFUL
 
 
-def _parent(place: Key) -> RowKey:
-    return place if isinstance(place, RowKey) else RowKey("users", str(place))
+def _parent(owner: Key) -> RowKey:
+    return owner if isinstance(owner, RowKey) else RowKey("users", str(owner))
 
 
-class _Told(NamedTuple):
-    """The latest that was told of a row, and where it leads to."""
+class _OwnedRow(NamedTuple):
+    """An observed row, and the user or row that it leads to."""
 
-    at: datetime
-    is_there: bool
-    place: Key
+    owner: Key
+    observed: ObservedRow
+
+    def stands_to(self, order: Order) -> Precedence:
+        return precedence(self.observed.order, order)
+
+    def is_of(self, order: Order) -> bool:
+        """Whether the row is of the same change, or of a repeat of its message."""
+        own = self.observed.order
+        return own == order or (own.message != "" and own.message == order.message)
 
 
-class LatestSightings:
-    """The latest that has been told of each of many rows.
+class LatestObservations:
+    """The latest observation of each of many rows.
 
-    Whoever tells something later of a row takes over: his reading shows all that came before, and
-    earlier values will never be seen again.
+    A later observation of a row replaces the earlier ones: its reading shows every change before
+    it. Where it is not certain which of two is later, both are kept.
     """
 
     def __init__(self, remembered: int = 100_000) -> None:
         self._remembered = remembered
-        self._rows: OrderedDict[RowKey, _Told] = OrderedDict()
+        self._rows: OrderedDict[RowKey, tuple[_OwnedRow, ...]] = OrderedDict()
+        self._shown_through: datetime | None = None
 
-    def add(self, sightings: Sightings) -> None:
-        """Take note of a message."""
-        for place, seen in sightings.items():
-            for row, sighting in seen.rows.items():
-                if sighting.at is not None:
-                    self._add(row, _Told(sighting.at, sighting.is_there, place))
+    def note_shown(self, observed: ObservedRow) -> None:
+        """Record that a reading shows a change: the reading then shows all changes well before it.
 
-    def _add(self, row: RowKey, told: _Told) -> None:
-        known = self._rows.get(row)
-        if known is None or told[:2] > known[:2]:
-            self._rows[row] = told
-            self._rows.move_to_end(row)
-            if len(self._rows) > self._remembered:
-                self._rows.popitem(last=False)
+        Only a new row proves that: any other column may have had the same value before.
+        """
+        at = observed.order.at
+        if at is not None and observed.is_new:
+            self._shown_through = max(at, self._shown_through or at)
 
-    def weigh(self, sighting: Sighting, place: Key, found: Verdict, reading: Reading) -> Verdict:
-        """Return what is left of a bad verdict, given what else was told."""
-        if sighting.at is None:
-            return found
-        known = self._rows.get(sighting.row)
-        if known is not None and known.at > sighting.at:
-            return Verdict.SHOWN
-        return self._weigh_parents(sighting.at, place, found, reading)
+    def add(self, observations: Observations) -> None:
+        """Record the observations of a message."""
+        for owner, observed_rows in observations.items():
+            for row, observed in observed_rows.rows.items():
+                self._add(row, _OwnedRow(owner, observed))
 
-    def _weigh_parents(self, at: datetime, place: Key, found: Verdict, reading: Reading) -> Verdict:
-        """A row goes with its parents, by a cascade that tells nothing of it."""
-        parent = self._rows.get(_parent(place))
-        if parent is None:
-            # Either gone with a person or so new that its own message has not come to us.
-            is_orphan = isinstance(place, RowKey) and not reading.has(place)
-            return Verdict.UNTOLD if is_orphan else found
-        if not parent.is_there:
-            return Verdict.SHOWN if parent.at >= at else found
-        return (
-            found
-            if parent.place == place
-            else self._weigh_parents(at, parent.place, found, reading)
-        )
+    def _add(self, row: RowKey, owned: _OwnedRow) -> None:
+        order = owned.observed.order
+        kept: list[_OwnedRow] = []
+        for known in self._rows.get(row, ()):
+            if known.is_of(order):
+                if known.observed.is_there and not owned.observed.is_there:
+                    # The row has moved: the new owner counts.
+                    owned = known
+            elif (stands := known.stands_to(order)) is Precedence.LATER:
+                return
+            elif stands is not Precedence.EARLIER:
+                kept.append(known)
+        self._rows[row] = (*kept, owned)[-_RIVALS:]
+        self._rows.move_to_end(row)
+        if len(self._rows) > self._remembered:
+            self._rows.popitem(last=False)
+
+    def weigh(
+        self, observed: ObservedRow, owner: Key, found: ReadingVerdict, reading: UserReading
+    ) -> ReadingVerdict:
+        """Return the verdict that remains of `found` when other messages about the row count.
+
+        A change that is certainly later overwrites this one: the verdict is SHOWN. Where it is
+        later by sequence or arrival only, it is UNTOLD: one more reading decides. Arrival may be
+        the wrong way round: if the reading shows the other change, which may follow this one, the
+        verdict is DOUBTFUL.
+        """
+        order = observed.order
+        best = found
+        for known in self._rows.get(observed.row, ()):
+            if known.is_of(order):
+                continue
+            stands = known.stands_to(order)
+            if stands is Precedence.LATER:
+                return ReadingVerdict.SHOWN
+            if stands is Precedence.LIKELY_LATER:
+                best = min(best, ReadingVerdict.UNTOLD)
+            elif abs(stands) <= Precedence.PERHAPS_LATER and known.observed.may_follow(observed):
+                if stands is Precedence.PERHAPS_LATER:
+                    best = min(best, ReadingVerdict.UNTOLD)
+                elif judge(known.observed, known.owner, reading) <= ReadingVerdict.UNTOLD:
+                    best = min(best, ReadingVerdict.DOUBTFUL)
+        best = min(best, self._weigh_parents(order, owner, found, reading))
+        through = self._shown_through
+        if order.at is not None and through is not None and through - order.at > _PASSED:
+            # Readings are past the change: a later one, sent to another replica, undid it.
+            return min(best, ReadingVerdict.DOUBTFUL)
+        return best
+
+    def _weigh_parents(
+        self, order: Order, owner: Key, found: ReadingVerdict, reading: UserReading
+    ) -> ReadingVerdict:
+        """Weigh deletions of parents: the binlog has no events of rows that a cascade deletes."""
+        parents = self._rows.get(_parent(owner), ())
+        if not parents:
+            # The row is deleted with its user, or new and its own message has not arrived.
+            is_orphan = isinstance(owner, RowKey) and not reading.has(owner)
+            return ReadingVerdict.UNTOLD if is_orphan else found
+        gone = [parent for parent in parents if not parent.observed.is_there]
+        if gone:
+            stands = max(parent.stands_to(order) for parent in gone)
+            if stands is Precedence.LATER or any(parent.is_of(order) for parent in gone):
+                return ReadingVerdict.SHOWN
+            return min(found, _OF_A_GONE_PARENT.get(stands, found))
+        last = parents[-1].owner
+        return found if last == owner else self._weigh_parents(order, last, found, reading)
 
 
-def verdict(seen: Seen | None, place: Key, reading: Reading, latest: LatestSightings) -> Verdict:
-    """Return the worst of what the reading says about what one message told of `place`."""
-    if seen is None:
-        return Verdict.UNTOLD
-    worst = Verdict.UNTOLD if seen.is_untold else Verdict.SHOWN
-    for sighting in seen.rows.values():
-        each = judge(sighting, place, reading)
-        if each >= Verdict.DOUBTFUL:
-            each = latest.weigh(sighting, place, each, reading)
+# Transactions become visible out of order of their commits, but never by this much.
+_PASSED: Final = timedelta(seconds=10)
+# More changes of one row at one moment, in no known order, are not kept.
+_RIVALS: Final = 3
+_OF_A_GONE_PARENT: Final = {
+    Precedence.LIKELY_LATER: ReadingVerdict.UNTOLD,
+    Precedence.PERHAPS_LATER: ReadingVerdict.UNTOLD,
+    Precedence.UNKNOWN: ReadingVerdict.DOUBTFUL,
+}
+
+
+def verdict(
+    observed_rows: ObservedRows | None, owner: Key, reading: UserReading, latest: LatestObservations
+) -> ReadingVerdict:
+    """Return the worst verdict on the rows of `owner` that one message shows."""
+    if observed_rows is None:
+        return ReadingVerdict.UNTOLD
+    worst = ReadingVerdict.UNTOLD if observed_rows.is_untold else ReadingVerdict.SHOWN
+    for observed in observed_rows.rows.values():
+        each = judge(observed, owner, reading)
+        if each is ReadingVerdict.SHOWN:
+            latest.note_shown(observed)
+        elif each >= ReadingVerdict.DOUBTFUL:
+            each = latest.weigh(observed, owner, each, reading)
         worst = max(worst, each)
     return worst

@@ -1,19 +1,22 @@
-"""What the facts of a person come to: where they put the person, and what they do to the score."""
+"""Assesses facts: where they put a person, and what they add to the score."""
 
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-from services.queue.domain.eligibility import Eligibility, Verdict, fold
+from phonenumbers import NumberParseException, parse
+from phonenumbers.timezone import time_zones_for_number
+
+from services.queue.domain.eligibility import Eligibility, EligibilityVerdict, fold
 from services.queue.domain.facts import ClaimFacts, UserFacts
-from services.queue.domain.terms import UserId
-from services.queue.domain.time_zones import time_zone_of
-from services.queue.rules import AgeStep, Rules
+from services.queue.domain.rules import AgeStep, Rules
+from services.queue.types import UserId
 
 
 class Assessment(NamedTuple):
-    """All that the queue keeps of one reading of a person.
+    """What the queue keeps of one reading of a person.
 
     `age_points` hold until `age_points_until`, None for good. `known_since` is the later of the
     person's registration and first claim, None when the main app dates neither. `row_fingerprints`
@@ -23,9 +26,9 @@ class Assessment(NamedTuple):
     user_id: UserId
     facts_version: int
     fingerprint: int
-    phone_e164: str | None
+    phones: tuple[str, ...]
     time_zone: str | None
-    verdict: Verdict
+    verdict: EligibilityVerdict
     lender_points: float
     age_points: float
     age_points_until: datetime | None
@@ -45,59 +48,55 @@ class Assessor:
         self._default_zone = rules.calling_hours.time_zone
 
     def assess(self, facts: UserFacts, now: datetime) -> Assessment:
-        """Return what the facts come to at that moment."""
+        """Return the assessment of the facts at that moment."""
         return self.assess_judged(facts, self.eligibility.judge(facts), now)
 
-    def assess_judged(self, facts: UserFacts, verdict: Verdict, now: datetime) -> Assessment:
+    def assess_judged(
+        self, facts: UserFacts, verdict: EligibilityVerdict, now: datetime
+    ) -> Assessment:
         """Return the same for facts whose verdict is known already."""
-        open_claims = self._open_claims(facts) if verdict.owes is not None else ()
+        claims = facts.claims if verdict.open_case_queue is not None else ()
+        open_claims = [claim for claim in claims if self.eligibility.is_open(claim)]
+        lender_points = 0.0
+        if self._lenders:
+            points = (self._lenders.get(fold(claim.lender or ""), 0.0) for claim in open_claims)
+            lender_points = min(points, default=0.0)
         age_points, until = self._age_points(facts.date_of_birth, now)
+        time_zone = time_zone_of(facts.phones[0]) if facts.phones else None
+        registered_at, first_claim_at = facts.created_at, _earliest(facts.claims)
+        known_since = registered_at or first_claim_at
+        if registered_at is not None and first_claim_at is not None:
+            known_since = max(registered_at, first_claim_at)
         return Assessment(
             user_id=facts.user_id,
             facts_version=facts.version,
             fingerprint=facts.fingerprint,
-            phone_e164=facts.phone_e164,
-            time_zone=self._zone_of(facts.phone_e164),
+            phones=facts.phones,
+            time_zone=None if time_zone == self._default_zone else time_zone,
             verdict=verdict,
-            lender_points=self._lender_points(open_claims),
+            lender_points=lender_points,
             age_points=age_points,
             age_points_until=until,
             claimed_at=_earliest(open_claims),
-            known_since=_known_since(facts),
+            known_since=known_since,
             row_fingerprints=facts.row_fingerprints or (None if facts.exists else b""),
         )
 
-    def _zone_of(self, phone_e164: str | None) -> str | None:
-        """Return the zone of the person's clocks; None for the usual one."""
-        zone = time_zone_of(phone_e164) if phone_e164 is not None else None
-        return None if zone == self._default_zone else zone
-
-    def _open_claims(self, facts: UserFacts) -> tuple[ClaimFacts, ...]:
-        return tuple(claim for claim in facts.claims if self.eligibility.is_open(claim))
-
-    def _lender_points(self, claims: Iterable[ClaimFacts]) -> float:
-        if not self._lenders:
-            return 0.0
-        points = (self._lenders.get(fold(claim.lender or ""), 0.0) for claim in claims)
-        return min(points, default=0.0)
-
     def _age_points(self, born: date | None, now: datetime) -> tuple[float, datetime | None]:
+        """Return the points of the person's age, and the moment at which they change."""
         if born is None or not self._ages:
             return 0.0, None
         today = now.astimezone(self._zone).date()
         points = 0.0
         for step in self._ages:
-            reached = _birthday(born, step)
+            reached = _day_of_age(born, step)
             if reached is None:
                 break
             if reached > today:
-                return points, self._midnight(reached)
+                local = datetime(reached.year, reached.month, reached.day, tzinfo=self._zone)
+                return points, local.astimezone(UTC)
             points = step.add
         return points, None
-
-    def _midnight(self, day: date) -> datetime:
-        local = datetime(day.year, day.month, day.day, tzinfo=self._zone)
-        return local.astimezone(UTC)
 
 
 def cooled_at(assessment: Assessment, cooling: timedelta, now: datetime) -> datetime | None:
@@ -106,7 +105,7 @@ def cooled_at(assessment: Assessment, cooling: timedelta, now: datetime) -> date
     return at if at > now else None
 
 
-def _birthday(born: date, step: AgeStep) -> date | None:
+def _day_of_age(born: date, step: AgeStep) -> date | None:
     """Return when the age is reached; None beyond the calendar. 29 February counts as 1 March."""
     year = born.year + step.from_age
     if year > date.max.year:
@@ -121,8 +120,20 @@ def _earliest(claims: Iterable[ClaimFacts]) -> datetime | None:
     return min((it.created_at for it in claims if it.created_at is not None), default=None)
 
 
-def _known_since(facts: UserFacts) -> datetime | None:
-    first_claim = _earliest(facts.claims)
-    if facts.created_at is None or first_claim is None:
-        return facts.created_at or first_claim
-    return max(facts.created_at, first_claim)
+def time_zone_of(phone_e164: str) -> str | None:
+    """Return the one zone of the number's area; None when there are several or it is not known.
+
+    None for British numbers: mobile ones are Jersey's, Guernsey's and the Isle of Man's too, whose
+    clocks agree.
+    """
+    return None if phone_e164.startswith("+44") else _zone_of_area(phone_e164)
+
+
+# Without the British numbers, which are far too many for a cache.
+@lru_cache(maxsize=4096)
+def _zone_of_area(phone_e164: str) -> str | None:
+    try:
+        zones = time_zones_for_number(parse(phone_e164))
+    except NumberParseException:
+        return None
+    return zones[0] if len(zones) == 1 and zones[0] != "Etc/Unknown" else None

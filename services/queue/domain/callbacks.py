@@ -1,18 +1,23 @@
-"""Callbacks: when one is made, and what becomes of the one that is open."""
+"""Callbacks: when one is made, and what a call changes in the open one."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
 from servicekit.errors import InvalidArgument
-from services.queue.domain.terms import AgentId, CallbackState, Outcome, UserId
-from services.queue.rules import CallbackRule, Rules
+from services.queue.domain.rules import CallbackRule, Rules
+from services.queue.types import AgentId, CallbackState, Outcome, UserId
+
+# Returns the earliest moment from the given one on at which the person may be phoned; None when
+# there is none in the month ahead.
+Opening = Callable[[datetime], datetime | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Callback:
-    """An agreement to call somebody; a person has one open callback at most."""
+    """An agreement to call a person, who has one open callback at most."""
 
     callback_id: UUID
     user_id: UserId
@@ -27,23 +32,32 @@ class Callback:
     closed_reason: str | None = None
 
     def is_due(self, now: datetime) -> bool:
-        """Return whether its time has come."""
+        """Return whether it is due."""
         return self.scheduled_for <= now
 
     def ended(self, state: CallbackState, reason: str, now: datetime) -> "Callback":
-        """Return it with its end."""
+        """Return it ended."""
         return replace(self, state=state, closed_at=now, closed_reason=reason)
 
 
-class Promise(NamedTuple):
-    """A callback that a call leads to."""
+class NewCallback(NamedTuple):
+    """A callback that an outcome makes."""
 
     scheduled_for: datetime
     preferred_agent_id: AgentId | None
 
 
-def require_schedulable(scheduled_for: datetime, rules: Rules, now: datetime) -> None:
-    """Raise InvalidArgument unless a callback may be agreed for that moment."""
+def require_schedulable(
+    scheduled_for: datetime,
+    rules: Rules,
+    opening: Opening,
+    now: datetime,
+) -> None:
+    """Raise InvalidArgument unless a callback may be agreed for that moment.
+
+    The moment must be in the future, not too far ahead, and in the calling hours of the person's
+    zone.
+    """
     if scheduled_for <= now:
         raise InvalidArgument("CALLBACK_NOT_IN_FUTURE", "a callback must lie in the future")
     longest_days = rules.calls.callback_longest_days
@@ -51,54 +65,87 @@ def require_schedulable(scheduled_for: datetime, rules: Rules, now: datetime) ->
         raise InvalidArgument(
             "CALLBACK_TOO_FAR", f"a callback lies {longest_days:g} days ahead at most"
         )
+    open_at = opening(scheduled_for)
+    if open_at != scheduled_for:
+        moments: dict[str, str] = {}
+        if open_at is not None:
+            moments["next_open_at"] = open_at.isoformat()
+        raise InvalidArgument(
+            "CALLBACK_OUTSIDE_HOURS",
+            "people are not phoned at that hour in the person's time zone",
+            retry_after_seconds=None,
+            **moments,
+        )
 
 
-def promised(
+def callback_of(
     outcome: Outcome,
     callback_at: datetime | None,
     agent_id: AgentId,
     before: Callback | None,
     rules: Rules,
+    opening: Opening,
     now: datetime,
-) -> Promise | None:
-    """Return the callback an outcome makes; the agent who was preferred before stays so."""
+) -> NewCallback | None:
+    """Return the callback that an outcome makes; the agent preferred before stays preferred.
+
+    A time that the rules set is moved into the person's calling hours, unless it is now.
+    """
     rule = rules.outcomes[outcome]
     at = callback_at
-    if at is None and rule.callback in (CallbackRule.ALWAYS, CallbackRule.IMMEDIATE):
+    if at is None and rule.callback is CallbackRule.IMMEDIATE:
+        at = now
+    elif at is None and rule.callback is CallbackRule.ALWAYS:
         at = now + timedelta(hours=rule.next_call_hours or 0.0)
+        at = opening(at) or at
     if at is None:
         return None
     preferred = before.preferred_agent_id if before is not None else None
-    return Promise(at, preferred or agent_id)
+    return NewCallback(at, preferred or agent_id)
 
 
 def after_call(
-    before: Callback, outcome: Outcome, is_replaced: bool, rules: Rules, now: datetime
+    before: Callback,
+    outcome: Outcome,
+    is_replaced: bool,
+    rules: Rules,
+    opening: Opening,
+    now: datetime,
 ) -> Callback:
     """Return the person's open callback after a call."""
     block = rules.outcomes[outcome].block
     if block is not None:
-        return before.ended(CallbackState.CLOSED, block.name, now)
+        return before.ended(CallbackState.CLOSED, str(block.name), now)
     if not before.is_due(now):
         if is_replaced:
             return before.ended(CallbackState.REPLACED, "REPLACED", now)
         return before
     if is_replaced or outcome is not Outcome.NO_ANSWER:
         return before.ended(CallbackState.DONE, "CALLED", now)
-    return missed(before, "NO_ANSWER", rules, now)
+    return missed(before, "NO_ANSWER", rules, opening, now)
 
 
-def missed(before: Callback, reason: str, rules: Rules, now: datetime) -> Callback:
-    """Return a due callback that did not come about: tried again, or left to a supervisor."""
+def missed(
+    before: Callback,
+    reason: str,
+    rules: Rules,
+    opening: Opening,
+    now: datetime,
+) -> Callback:
+    """Return a due callback that was missed: due again later, or left to a supervisor.
+
+    The next try is in the person's calling hours.
+    """
     misses = before.misses + 1
     if misses > rules.callbacks.retries:
         return replace(before, misses=misses).ended(CallbackState.MISSED, reason, now)
     retry_at = now + timedelta(minutes=rules.callbacks.retry_minutes)
+    retry_at = opening(retry_at) or retry_at
     return replace(before, misses=misses, scheduled_for=retry_at)
 
 
 def rescheduled(before: Callback, scheduled_for: datetime) -> Callback:
-    """Return it open again for another time, as if it had never been missed."""
+    """Return it open again for another time, without its misses."""
     return replace(
         before,
         state=CallbackState.OPEN,

@@ -1,33 +1,35 @@
 """The hours of the day, days of the week and holidays on which people are phoned."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime, time, timedelta
-from functools import lru_cache
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-import holidays
-
-from services.queue.rules import CallingHoursRules, Day, DayHours
+from services.queue.domain.rules import CallingHoursRules, Day, DayHours
 
 # Longer than any run of days without a call, unless there is no day with one at all.
 _LOOK_AHEAD_DAYS = 30
 
 
 class CallingHours:
-    """The rules of calling hours, ready to be asked.
+    """The rules of calling hours, ready to be applied.
 
     Local times are those of the zone's clocks on that day, so a day of 23 or 25 hours opens and
-    closes when its clocks say so. A zone that is None is the usual one.
+    closes by its clocks. A zone that is None is the usual one, and so is one that cannot
+    be loaded here.
     """
 
-    def __init__(self, rules: CallingHoursRules) -> None:
-        self.usual_zone = rules.time_zone
+    def __init__(
+        self,
+        rules: CallingHoursRules,
+        on_missing_zone: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """`on_missing_zone` is called with the name of a zone whenever the usual one stands in."""
+        self._usual = ZoneInfo(rules.time_zone)
+        self._on_missing_zone = on_missing_zone
+        # None for a zone that cannot be loaded, so that it is looked for once.
+        self._zones: dict[str, ZoneInfo | None] = {rules.time_zone: self._usual}
         self._days: dict[int, DayHours] = {list(Day).index(it): v for it, v in rules.days.items()}
-        self._holidays: holidays.HolidayBase | None = None
-        if rules.holidays is not None:
-            self._holidays = holidays.country_holidays(
-                rules.holidays.country, subdiv=rules.holidays.subdivision
-            )
+        self._holidays = rules.holidays or ()
 
     def are_open(self, at: datetime, time_zone: str | None = None) -> bool:
         """Return whether people of that zone may be phoned at that moment."""
@@ -39,9 +41,14 @@ class CallingHours:
         That is `at` itself within calling hours, and None when there are none in the month ahead.
         """
         zone = self.zone(time_zone)
-        for begins, ends in self._periods(at.astimezone(zone).date(), zone):
-            if at < ends:
-                return max(at, begins)
+        first = at.astimezone(zone).date()
+        for ahead in range(_LOOK_AHEAD_DAYS + 1):
+            day = first + timedelta(days=ahead)
+            hours = self._days.get(day.weekday())
+            if hours is None or day in self._holidays:
+                continue
+            if at < _moment(day, hours.ends_minute, zone):
+                return max(at, _moment(day, hours.begins_minute, zone))
         return None
 
     def open_zones(self, at: datetime, time_zones: Iterable[str]) -> list[str]:
@@ -49,22 +56,19 @@ class CallingHours:
         return [it for it in time_zones if self.are_open(at, it)]
 
     def zone(self, time_zone: str | None) -> ZoneInfo:
-        """Return the clocks of a zone by its name."""
-        return _zone(time_zone or self.usual_zone)
-
-    def _periods(self, first: date, zone: ZoneInfo) -> Iterator[tuple[datetime, datetime]]:
-        """Yield the beginning and end, in UTC, of each day that has hours, from `first` on."""
-        for ahead in range(_LOOK_AHEAD_DAYS + 1):
-            day = first + timedelta(days=ahead)
-            hours = self._days.get(day.weekday())
-            if hours is None or (self._holidays is not None and day in self._holidays):
-                continue
-            yield _moment(day, hours.begins_minute, zone), _moment(day, hours.ends_minute, zone)
-
-
-@lru_cache(maxsize=1024)
-def _zone(name: str) -> ZoneInfo:
-    return ZoneInfo(name)
+        """Return the clocks of a zone by its name, the usual ones if it cannot be loaded."""
+        if time_zone is None:
+            return self._usual
+        if time_zone not in self._zones:
+            try:
+                self._zones[time_zone] = ZoneInfo(time_zone)
+            except (ZoneInfoNotFoundError, ValueError, OSError):
+                # Not known here, no name at all, or a folder of the database such as "Europe".
+                self._zones[time_zone] = None
+        zone = self._zones[time_zone]
+        if zone is None:
+            self._on_missing_zone(time_zone)
+        return zone or self._usual
 
 
 def _moment(day: date, minute: int, zone: ZoneInfo) -> datetime:

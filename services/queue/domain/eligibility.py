@@ -6,34 +6,39 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from services.queue.domain.facts import ClaimFacts, RequirementFacts, UserFacts
-from services.queue.domain.terms import BARRIERS, Conversion, Queue, Reason
-from services.queue.rules import EligibilityRules
+from services.queue.domain.rules import EligibilityRules
+from services.queue.types import NO_CONTACT_REASONS, Conversion, Queue, Reason
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class EligibilityVerdict:
     """Where the facts put a person.
 
-    `owes` is the queue whose matter is still open, whether or not the person may be contacted,
-    and `matter` says why; `queue` is the same while the main app allows contact, else None, and
+    `open_case_queue` is the queue of the open case, whether or not the person may be contacted, and
+    `case_reason` says why; `queue` is the same while the main app allows contact, else None, and
     `reason` says why.
     """
 
     queue: Queue | None
     reason: Reason
-    owes: Queue | None
-    matter: Reason
+    open_case_queue: Queue | None
+    case_reason: Reason
     has_signature: bool
+
+    @property
+    def has_open_claim(self) -> bool:
+        """Whether any claim of the person is open."""
+        return self.case_reason not in (Reason.CLAIMS_ENDED, *_NO_CONVERSION)
 
     @property
     def is_contact_allowed(self) -> bool:
         """Whether the main app lets the person be contacted at all."""
-        return self.reason not in BARRIERS
+        return self.reason not in NO_CONTACT_REASONS
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What was counted of a person to find out what they owe."""
+    """What was counted of a person to find the open case."""
 
     has_signature: bool
     open_claims: int
@@ -52,12 +57,23 @@ class Eligibility:
         self._excluded_types = _folded(rules.excluded_requirement_types)
         self._excluded = {(fold(it.type), fold(it.reason)) for it in rules.excluded_requirements}
 
-    def judge(self, facts: UserFacts) -> Verdict:
+    def judge(self, facts: UserFacts) -> EligibilityVerdict:
         """Return where the facts put the person."""
-        owes, matter = self._owed(facts)
-        barrier = self._barrier(facts)
-        queue = owes if barrier is None else None
-        return Verdict(queue, barrier or matter, owes, matter, facts.has_signature)
+        case_queue, case_reason = self._case(facts)
+        block = None
+        if not facts.exists:
+            block = Reason.USER_NOT_FOUND
+        elif not facts.is_enabled:
+            block = Reason.USER_DISABLED
+        elif facts.status is not None and fold(facts.status) in self._inactive:
+            block = Reason.USER_INACTIVE
+        return EligibilityVerdict(
+            queue=case_queue if block is None else None,
+            reason=block or case_reason,
+            open_case_queue=case_queue,
+            case_reason=case_reason,
+            has_signature=facts.has_signature,
+        )
 
     def tally(self, facts: UserFacts) -> Tally:
         """Return what is counted of the person."""
@@ -73,16 +89,8 @@ class Eligibility:
             pending_excluded=len(pending) - counted,
         )
 
-    def _barrier(self, facts: UserFacts) -> Reason | None:
-        if not facts.exists:
-            return Reason.USER_NOT_FOUND
-        if not facts.is_enabled:
-            return Reason.USER_DISABLED
-        if facts.status is not None and fold(facts.status) in self._inactive:
-            return Reason.USER_INACTIVE
-        return None
-
-    def _owed(self, facts: UserFacts) -> tuple[Queue | None, Reason]:
+    def _case(self, facts: UserFacts) -> tuple[Queue | None, Reason]:
+        """Return the queue of the open case, and why it is open or why there is none."""
         if not facts.exists:
             return None, Reason.USER_NOT_FOUND
         if not facts.claims:
@@ -114,16 +122,16 @@ class Eligibility:
         return requirement.reason is None or (kind, fold(requirement.reason)) not in self._excluded
 
 
-def conversion(owed: Queue | None, now: Verdict) -> Conversion | None:
-    """Return what became of a matter that was open in the queue `owed`; None if not a conversion.
+def conversion(case_queue: Queue | None, now: EligibilityVerdict) -> Conversion | None:
+    """Return how a case of the queue `case_queue` has ended; None if that is no conversion.
 
     A person who has no claims left, or is gone from the main app, has not converted.
     """
-    if owed is None or owed is now.owes or now.matter in _NO_CONVERSION:
+    if case_queue is None or case_queue is now.open_case_queue or now.case_reason in _NO_CONVERSION:
         return None
-    if owed is Queue.UNSIGNED_USERS and now.has_signature:
+    if case_queue is Queue.UNSIGNED_USERS and now.has_signature:
         return Conversion.SIGNATURE_OBTAINED
-    return _CONVERSIONS.get(now.matter)
+    return _CONVERSIONS.get(now.case_reason)
 
 
 _NO_CONVERSION = (Reason.USER_NOT_FOUND, Reason.NO_CLAIMS)

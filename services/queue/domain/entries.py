@@ -1,21 +1,25 @@
-"""A person's place: how facts, calls and the passing of time move it."""
+"""A person's entry, and how facts, calls and the passing of time move it."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
+from operator import attrgetter
 from typing import NamedTuple
 from uuid import UUID
 
 from services.queue.domain.assessment import Assessment, Assessor, cooled_at
-from services.queue.domain.callbacks import Callback
+from services.queue.domain.callbacks import Callback, Opening
 from services.queue.domain.calling_hours import CallingHours
-from services.queue.domain.caps import Cap
-from services.queue.domain.eligibility import Verdict, conversion
+from services.queue.domain.caps import LineCall, PastCall, capped
+from services.queue.domain.eligibility import EligibilityVerdict, conversion
 from services.queue.domain.ranking import ORIGIN, Ranking
-from services.queue.domain.terms import (
-    BARRIERS,
+from services.queue.domain.rules import Rules
+from services.queue.types import (
+    NO_CONTACT_REASONS,
     AgentId,
-    Block,
     CallbackState,
+    ContactBlock,
     Conversion,
     Hold,
     Outcome,
@@ -25,96 +29,105 @@ from services.queue.domain.terms import (
     State,
     UserId,
 )
-from services.queue.rules import Rules
 
 
 class Entry(NamedTuple):
     """Everything the queue knows of one person; a tuple, since thousands are changed at a time.
 
-    `stay` numbers the matters that were open one after the other; `owes` is the queue of the
-    present one, kept while the main app bars contact. `eligible_queue` and `eligible_reason` are
+    `case_number` counts the person's cases, one open at a time; `open_case_queue` is the queue of
+    the open case, kept while the main app bars contact. `eligible_queue` and `eligible_reason` are
     the verdict of the latest facts. `queue`, `state`, `reason`, `hold`, `rank_key` and `due_at`
-    are where the person stands, which during an assignment may lag behind the rest.
-    `phone_e164` is the last valid number. `rest_until` is what cooling or the last outcome says,
-    `capped_until` what `cap` says, `phone_free_at` what calls to the same number say.
+    are the person's place, which during an assignment may lag behind the rest. `phones` are the
+    numbers found in the person's phone field, `lines` those of them that count: without a line the
+    person cannot be called. `rest_until` is set by cooling or by the last outcome, `capped_until`
+    by `cap`, `phone_free_at` by calls to other people on the lines. A due callback is reserved for
+    its preferred agent until `kept_until`. `last_agent_id` is the agent who last spoke with the
+    person, at `last_spoken_at`.
     """
 
     user_id: UserId
     facts_version: int
     fingerprint: int
-    phone_e164: str | None
+    phones: tuple[str, ...]
     time_zone: str | None
     eligible_queue: Queue | None
     eligible_reason: Reason
-    owes: Queue | None
-    stay: int
-    queue: Queue | None
-    state: State
+    open_case_queue: Queue | None
+    case_number: int
     reason: Reason
-    hold: Hold | None
-    rank_key: float
-    due_at: datetime | None
-    ready_since: datetime | None
     entered_at: datetime | None
+    rest_until: datetime | None
     outcome_points: float
-    attempt_points: float
     aged_from: datetime
     lender_points: float
     age_points: float
     age_points_until: datetime | None
     claimed_at: datetime | None
-    rest_until: datetime | None
-    capped_until: datetime | None
-    cap: Hold | None
-    phone_free_at: datetime | None
-    phone_block: PhoneBlock | None
-    callback_id: UUID | None
-    callback_at: datetime | None
-    callback_agent_id: AgentId | None
-    block: Block | None
-    attempts: int
-    attempts_in_stay: int
-    last_outcome: Outcome | None
-    last_contact_at: datetime | None
-    last_agent_id: AgentId | None
-    fence: int
-    agent_id: AgentId | None
-    assignment_id: UUID | None
-    reserved_by: UUID | None
-    reserved_until: datetime | None
+    lines: tuple[str, ...]
+    attempt_points: float = 0.0
+    queue: Queue | None = None
+    state: State = State.OUT
+    hold: Hold | None = None
+    rank_key: float = 0.0
+    due_at: datetime | None = None
+    ready_since: datetime | None = None
+    capped_until: datetime | None = None
+    cap: Hold | None = None
+    phone_free_at: datetime | None = None
+    phone_block: PhoneBlock = PhoneBlock(0)
+    callback_id: UUID | None = None
+    callback_at: datetime | None = None
+    callback_agent_id: AgentId | None = None
+    kept_until: datetime | None = None
+    block: ContactBlock = ContactBlock(0)
+    attempts: int = 0
+    attempts_in_case: int = 0
+    last_outcome: Outcome | None = None
+    last_contact_at: datetime | None = None
+    last_agent_id: AgentId | None = None
+    last_spoken_at: datetime | None = None
+    fence: int = 0
+    agent_id: AgentId | None = None
+    assignment_id: UUID | None = None
+    reserved_by: UUID | None = None
+    reserved_until: datetime | None = None
 
     @property
-    def is_ours_to_place(self) -> bool:
-        """True unless an agent holds the person: then nothing moves until the assignment ends."""
+    def is_unassigned(self) -> bool:
+        """True unless an agent holds the person, who is not placed until the assignment ends."""
         return self.state is not State.ASSIGNED
 
     def with_callback(self, callback: Callback | None) -> "Entry":
-        """Return the entry with this open callback; one that has ended is none."""
+        """Return the entry with this callback if it is open, else with none."""
         if callback is None or callback.state is not CallbackState.OPEN:
-            return self._replace(callback_id=None, callback_at=None, callback_agent_id=None)
+            return self._replace(
+                callback_id=None, callback_at=None, callback_agent_id=None, kept_until=None
+            )
         return self._replace(
             callback_id=callback.callback_id,
             callback_at=callback.scheduled_for,
             callback_agent_id=callback.preferred_agent_id,
         )
 
-    def with_cap(self, cap: Cap | None) -> "Entry":
-        """Return the entry with the cap its calls have reached."""
-        if cap is None:
-            return self._replace(capped_until=None, cap=None)
-        return self._replace(capped_until=cap.until, cap=cap.hold)
 
+class ContactStatus(NamedTuple):
+    """A person's contact status: what other tables hold of the person and of the numbers.
 
-class PhoneStanding(NamedTuple):
-    """What is known of a phone number, apart from the person's own calls to it."""
+    `lines` are the numbers that count, `phone_block` what stops any of them, `has_objection`
+    whether the person has asked not to be contacted; `calls` and `line_calls` are those of the
+    period that caps look at.
+    """
 
-    block: PhoneBlock | None = None
-    last_call_at: datetime | None = None
+    lines: tuple[str, ...] = ()
+    phone_block: PhoneBlock = PhoneBlock(0)
+    has_objection: bool = False
+    calls: Sequence[PastCall] = ()
+    line_calls: Sequence[LineCall] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """What applying facts to a person led to."""
+    """The result of applying facts to a person."""
 
     before: Entry | None
     after: Entry
@@ -136,28 +149,31 @@ class _Place(NamedTuple):
     hold: Hold | None
     rank_key: float
     due_at: datetime | None
+    kept_until: datetime | None
 
 
 def place_of(entry: Entry) -> tuple[Queue | None, State]:
-    """Return where the person stands, as others see it."""
+    """Return the person's queue and state, as other services see them."""
     return entry.queue, entry.state.seen_outside
 
 
-def phone_after(before: Entry | None, assessment: Assessment) -> str | None:
-    """Return the number by which the person is known once the facts are applied."""
-    return assessment.phone_e164 or (before.phone_e164 if before is not None else None)
-
-
 class Placement:
-    """The rules by which people are placed, ready to be applied to many."""
+    """The rules by which people are placed, ready to be applied to many people."""
 
-    def __init__(self, rules: Rules, rank_offset: float = 0.0) -> None:
+    def __init__(
+        self,
+        rules: Rules,
+        rank_offset: float = 0.0,
+        on_missing_zone: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self.rules = rules
         self.assessor = Assessor(rules)
         self.eligibility = self.assessor.eligibility
         self.ranking = Ranking(rules.score, rank_offset)
-        self.calling_hours = CallingHours(rules.calling_hours)
+        self.calling_hours = CallingHours(rules.calling_hours, on_missing_zone)
         self.shared_phone_rest = timedelta(hours=rules.calls.shared_phone_hours)
+        # How far back calls are looked at, for caps and for shared lines.
+        self.calls_kept = max(timedelta(days=rules.calls.period_days), self.shared_phone_rest)
         self._cooling = timedelta(hours=rules.calls.cooling_hours)
 
     def apply_facts(
@@ -165,23 +181,24 @@ class Placement:
         before: Entry | None,
         assessment: Assessment,
         now: datetime,
-        phone: PhoneStanding | None = None,
+        status: ContactStatus | None = None,
     ) -> Application:
         """Return the person with later facts applied; the caller has compared the versions.
 
-        `phone` is the standing of a number that is new to the person.
+        `status` is that of a person who is new or has other numbers; without it every number of
+        a new person counts and nothing blocks it.
         """
         verdict = assessment.verdict
         if before is None:
             found = self._discovered(assessment, now)
-            if phone is not None:
-                found = self._with_phone(found, phone)
+            if status is not None:
+                found = self.with_status(found, status, now)
             return Application(None, self.placed(found, now), None, is_context_changed=True)
         after = before._replace(
             facts_version=assessment.facts_version,
             fingerprint=assessment.fingerprint or before.fingerprint,
-            phone_e164=phone_after(before, assessment),
-            time_zone=assessment.time_zone if assessment.phone_e164 else before.time_zone,
+            phones=assessment.phones,
+            time_zone=assessment.time_zone,
             eligible_queue=verdict.queue,
             eligible_reason=verdict.reason,
             lender_points=assessment.lender_points,
@@ -189,23 +206,25 @@ class Placement:
             age_points_until=assessment.age_points_until,
             claimed_at=assessment.claimed_at,
         )
-        if after.phone_e164 != before.phone_e164:
-            after = self._with_phone(self._with_other_number(after), phone)
-        if after.owes is not verdict.owes:
-            after = self._with_matter(after, verdict, assessment, now)
+        if after.phones != before.phones:
+            status = status or ContactStatus(after.phones)
+            after = self._with_other_number(before, after, status)
+            after = self.with_status(after, status, now)
+        if after.open_case_queue is not verdict.open_case_queue:
+            after = self._with_case(after, verdict, assessment, now)
         return Application(
             before,
             self.placed(after, now),
-            conversion(before.owes, verdict),
+            conversion(before.open_case_queue, verdict),
             is_context_changed=after.fingerprint != before.fingerprint,
         )
 
     def placed(self, entry: Entry, now: datetime) -> Entry:
-        """Return the entry where it belongs at this moment; assigned people stay with the agent.
+        """Return the entry placed for this moment; assigned people stay with the agent.
 
-        A reservation holds as long as the person belongs at the head of the same queue.
+        A reservation holds while the person stays ready in the same queue.
         """
-        if not entry.is_ours_to_place:
+        if not entry.is_unassigned:
             return entry
         place = self._place(entry, now)
         is_reserved = entry.state is State.RESERVED and place.queue is entry.queue
@@ -214,7 +233,7 @@ class Placement:
         return _moved(entry, place, now)
 
     def settled(self, entry: Entry, now: datetime) -> Entry:
-        """Return the entry of a person whom an agent or a claim has let go."""
+        """Return the entry of a person released by an agent or a hand-out, placed."""
         free = entry._replace(
             state=State.OUT,
             agent_id=None,
@@ -224,14 +243,18 @@ class Placement:
         )
         return self.placed(free, now)
 
+    def opening(self, entry: Entry) -> Opening:
+        """Return the function that finds when the person may be phoned, by the person's zone."""
+        return partial(self.calling_hours.open_at, time_zone=entry.time_zone)
+
     def score(self, entry: Entry, at: datetime) -> float:
         """Return the score at a moment."""
         return self.ranking.score(entry, at)
 
     def not_before(self, entry: Entry) -> tuple[datetime | None, Hold | None]:
-        """Return the earliest moment of the next call and what says so; None for now.
+        """Return the earliest moment of the next call and what sets it; None for now.
 
-        A callback replaces what cooling and the last outcome say; caps and a shared number stay.
+        A callback replaces cooling and the wait of the last outcome; caps and shared numbers apply.
         """
         at, hold = entry.rest_until, Hold.COOLING if entry.last_outcome is None else Hold.NEXT_CALL
         if entry.callback_at is not None:
@@ -248,155 +271,157 @@ class Placement:
     def _place(self, entry: Entry, now: datetime) -> _Place:
         key = self.ranking.key(entry)
         due_at, hold = self.not_before(entry)
-        kept_out = self._kept_out(entry, now, key)
-        if kept_out is not None:
-            state, reason = kept_out
-            return _Place(None, state, reason, None, key, due_at)
+        block = self.contact_block(entry)
+        if block is not None:
+            state = State.SUPPRESSED if block in _SUPPRESSING else State.OUT
+            return _Place(None, state, block, None, key, due_at, None)
+        if entry.callback_at is None:
+            reason = None
+            if entry.eligible_queue is None:
+                reason = entry.eligible_reason
+            elif key >= self.ranking.frozen_from(now):
+                reason = Reason.FROZEN
+            if reason is not None:
+                return _Place(None, State.OUT, reason, None, key, due_at, None)
         is_due = due_at is None or due_at <= now
         state = State.READY if is_due else State.WAITING
         queue, reason = entry.eligible_queue, entry.eligible_reason
+        kept_until = None
         if entry.callback_at is not None and entry.callback_at <= now:
             queue, reason = Queue.CALLBACKS, Reason.CALLBACK_DUE
             key = (entry.callback_at - ORIGIN).total_seconds()
+            if entry.callback_agent_id is not None:
+                # The agent's minutes begin when the person can first be called: at the agreed
+                # moment, or later because of a cap, a shared line or calling hours.
+                first_at = due_at or entry.callback_at
+                callable_at = self.opening(entry)(first_at) or first_at
+                minutes = self.rules.callbacks.preferred_minutes
+                kept_until = callable_at + timedelta(minutes=minutes)
         elif queue is None:
             queue, reason = Queue.CALLBACKS, Reason.CALLBACK_AGREED
-        return _Place(queue, state, reason, None if is_due else hold, key, due_at)
+        return _Place(queue, state, reason, None if is_due else hold, key, due_at, kept_until)
 
-    def barrier(self, entry: Entry) -> Reason | None:
-        """Return why nobody may call the person, callback or not; None when somebody may."""
-        if entry.block is Block.DO_NOT_CONTACT:
+    def contact_block(self, entry: Entry) -> Reason | None:
+        """Return why no agent may call the person, callback or not; None when one may.
+
+        The reasons are independent; of several the strictest is returned.
+        """
+        if ContactBlock.DO_NOT_CONTACT in entry.block:
             return Reason.DO_NOT_CONTACT
-        if entry.phone_block is not None:
-            return _PHONE_BLOCKS[entry.phone_block]
-        if entry.eligible_reason in BARRIERS:
+        if PhoneBlock.DO_NOT_CONTACT in entry.phone_block:
+            return Reason.PHONE_SUPPRESSED
+        if PhoneBlock.LISTED in entry.phone_block:
+            return Reason.PHONE_LISTED
+        if entry.eligible_reason in NO_CONTACT_REASONS:
             return entry.eligible_reason
-        return Reason.NO_CLAIM_REPORTED if entry.block is Block.NO_CLAIM else None
+        if ContactBlock.NO_CLAIM in entry.block:
+            return Reason.NO_CLAIM_REPORTED
+        return None if entry.lines else Reason.NO_CALLABLE_NUMBER
 
-    def _kept_out(self, entry: Entry, now: datetime, key: float) -> tuple[State, Reason] | None:
-        """Return where somebody stands who is not to be called, and why; None for others."""
-        barrier = self.barrier(entry)
-        if barrier is not None:
-            return State.SUPPRESSED if barrier in _SUPPRESSING else State.OUT, barrier
-        if entry.callback_at is not None:
-            return None
-        if entry.eligible_queue is None:
-            return State.OUT, entry.eligible_reason
-        if key >= self.ranking.frozen_from(now):
-            return State.OUT, Reason.FROZEN
-        return None
+    def _with_other_number(self, before: Entry, after: Entry, status: ContactStatus) -> Entry:
+        """End the wait after a wrong number if there is one that the last call did not use."""
+        if before.last_outcome is None:
+            return after
+        called = {
+            it.phone
+            for it in status.line_calls
+            if it.user_id == before.user_id and it.ended_at == before.last_contact_at
+        }
+        is_other = bool(set(after.phones) - set(before.phones) - called)
+        rule = self.rules.outcomes[before.last_outcome]
+        return after._replace(rest_until=None) if rule.until_phone_changes and is_other else after
 
-    def _with_other_number(self, entry: Entry) -> Entry:
-        """Lift the wait for a wrong number, since there is another one."""
-        if entry.last_outcome is None:
-            return entry
-        rule = self.rules.outcomes[entry.last_outcome]
-        return entry._replace(rest_until=None) if rule.until_phone_changes else entry
+    def with_status(self, entry: Entry, status: ContactStatus, now: datetime) -> Entry:
+        """Return the entry with this contact status; the caller places it.
 
-    def _with_phone(self, entry: Entry, phone: PhoneStanding | None) -> Entry:
-        standing = phone or PhoneStanding()
+        A wait that has passed stays as it is, so that an entry that time alone has moved is not
+        taken for an altered one.
+        """
+        zone = self.calling_hours.zone(entry.time_zone)
+        cap = capped(status.calls, status.line_calls, now, zone, self.rules.calls)
+        if cap is not None:
+            entry = entry._replace(capped_until=cap.until, cap=cap.hold)
+        elif entry.capped_until is not None and entry.capped_until > now:
+            entry = entry._replace(capped_until=None, cap=None)
+        others = [it.ended_at for it in status.line_calls if it.user_id != entry.user_id]
+        free_at = max(others) + self.shared_phone_rest if others else None
+        is_free = free_at is None or free_at <= now
+        if is_free and entry.phone_free_at is not None and entry.phone_free_at <= now:
+            free_at = entry.phone_free_at
+        objection = ContactBlock.DO_NOT_CONTACT if status.has_objection else ContactBlock(0)
         return entry._replace(
-            phone_block=standing.block,
-            phone_free_at=self.phone_free_at(standing.last_call_at),
+            lines=status.lines,
+            phone_block=status.phone_block,
+            phone_free_at=free_at,
+            # An objection that is missing from its table is not lifted here: supervisors lift it.
+            block=entry.block | objection,
         )
 
-    def phone_free_at(self, last_call_at: datetime | None) -> datetime | None:
-        """Return from when on others with the same number may be called."""
-        return None if last_call_at is None else last_call_at + self.shared_phone_rest
-
-    def _with_matter(
-        self, entry: Entry, verdict: Verdict, assessment: Assessment, now: datetime
+    def _with_case(
+        self, entry: Entry, verdict: EligibilityVerdict, assessment: Assessment, now: datetime
     ) -> Entry:
-        """A matter that newly opens is a fresh start; what an outcome says of when stays."""
-        if verdict.owes is None:
-            return entry._replace(owes=None)
-        is_first = entry.stay == 0
+        """Return the entry with the verdict's case; a new case is a fresh start.
+
+        The wait that an outcome has set stays.
+        """
+        if verdict.open_case_queue is None:
+            return entry._replace(open_case_queue=None)
+        is_first = entry.case_number == 0
         return entry._replace(
-            owes=verdict.owes,
-            stay=entry.stay + 1,
+            open_case_queue=verdict.open_case_queue,
+            case_number=entry.case_number + 1,
             outcome_points=self.rules.score.fresh,
             attempt_points=0.0,
             aged_from=now,
             entered_at=now,
-            attempts_in_stay=0,
+            attempts_in_case=0,
             rest_until=cooled_at(assessment, self._cooling, now) if is_first else entry.rest_until,
         )
 
     def _discovered(self, assessment: Assessment, now: datetime) -> Entry:
-        """Return somebody new; made in one piece, since a rebuild makes hundreds of thousands."""
+        """Return a new person; made in one piece, since a rebuild makes hundreds of thousands."""
         verdict = assessment.verdict
-        owes = verdict.owes
+        has_case = verdict.open_case_queue is not None
         return Entry(
             user_id=assessment.user_id,
             facts_version=assessment.facts_version,
             fingerprint=assessment.fingerprint,
-            phone_e164=assessment.phone_e164,
+            phones=assessment.phones,
             time_zone=assessment.time_zone,
             eligible_queue=verdict.queue,
             eligible_reason=verdict.reason,
-            owes=owes,
-            stay=0 if owes is None else 1,
-            queue=None,
-            state=State.OUT,
+            open_case_queue=verdict.open_case_queue,
+            case_number=1 if has_case else 0,
             reason=verdict.reason,
-            hold=None,
-            rank_key=0.0,
-            due_at=None,
-            ready_since=None,
-            entered_at=None if owes is None else now,
+            entered_at=now if has_case else None,
+            rest_until=cooled_at(assessment, self._cooling, now) if has_case else None,
             outcome_points=self.rules.score.fresh,
-            attempt_points=0.0,
             aged_from=now,
             lender_points=assessment.lender_points,
             age_points=assessment.age_points,
             age_points_until=assessment.age_points_until,
             claimed_at=assessment.claimed_at,
-            rest_until=None if owes is None else cooled_at(assessment, self._cooling, now),
-            capped_until=None,
-            cap=None,
-            phone_free_at=None,
-            phone_block=None,
-            callback_id=None,
-            callback_at=None,
-            callback_agent_id=None,
-            block=None,
-            attempts=0,
-            attempts_in_stay=0,
-            last_outcome=None,
-            last_contact_at=None,
-            last_agent_id=None,
-            fence=0,
-            agent_id=None,
-            assignment_id=None,
-            reserved_by=None,
-            reserved_until=None,
+            lines=assessment.phones,
         )
 
 
 _SUPPRESSING = (Reason.DO_NOT_CONTACT, Reason.PHONE_LISTED, Reason.PHONE_SUPPRESSED)
-_PHONE_BLOCKS = {
-    PhoneBlock.LISTED: Reason.PHONE_LISTED,
-    PhoneBlock.DO_NOT_CONTACT: Reason.PHONE_SUPPRESSED,
-}
+
+
+_place_now = attrgetter(*_Place._fields)
+_OFFERED = (State.READY, State.RESERVED)
 
 
 def _moved(entry: Entry, place: _Place, now: datetime) -> Entry:
-    stood = _Place(entry.queue, entry.state, entry.reason, entry.hold, entry.rank_key, entry.due_at)
-    if place == stood:
+    """Return the entry in that place; one that is there already is returned as it is."""
+    if place == _place_now(entry):
         return entry
     is_reserved = place.state is State.RESERVED
     was_ready = entry.state is State.READY and entry.queue is place.queue
     ready_since = entry.ready_since if was_ready or is_reserved else None
     return entry._replace(
-        queue=place.queue,
-        state=place.state,
-        reason=place.reason,
-        hold=place.hold,
-        rank_key=place.rank_key,
-        due_at=place.due_at,
+        **place._asdict(),
         ready_since=ready_since or now if place.state in _OFFERED else None,
         reserved_by=entry.reserved_by if is_reserved else None,
         reserved_until=entry.reserved_until if is_reserved else None,
     )
-
-
-_OFFERED = (State.READY, State.RESERVED)

@@ -1,18 +1,26 @@
-"""Why a person is called, or not: every rule with its inputs and its result, in words."""
+"""Explains why a person is called, or not: every rule with its inputs and result, in words."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from services.queue.domain.caps import calls_of_day
+from services.queue.domain.caps import (
+    Cap,
+    calls_of_day,
+    daily_cap,
+    histories,
+    period_cap,
+    unreported_rest,
+)
 from services.queue.domain.eligibility import Tally
-from services.queue.domain.entries import Entry, Placement
+from services.queue.domain.entries import ContactStatus, Entry, Placement
 from services.queue.domain.facts import UserFacts
-from services.queue.domain.terms import (
-    BARRIERS,
+from services.queue.types import (
+    NO_CONTACT_REASONS,
     AgentId,
-    Block,
+    ContactBlock,
     Hold,
+    PhoneBlock,
     Presence,
     Queue,
     Reason,
@@ -23,7 +31,7 @@ from services.queue.domain.terms import (
 
 @dataclass(frozen=True, slots=True)
 class RuleResult:
-    """What one rule says: whether it lets the person be called, and what would change that."""
+    """The result of one rule: whether it lets the person be called, and what would change that."""
 
     rule: str
     is_passed: bool
@@ -43,46 +51,46 @@ class AgentView:
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
-    """A person as the rules see them at a moment.
+class Subject:
+    """A person as the rules see the person at a moment.
 
-    `entry` is where the facts put them, `facts` what the main app says, None when it cannot be
-    asked; `calls` are the moments of their calls of the capped period.
+    `entry` is placed by the present facts; `facts` are None when the main app cannot be read;
+    `status` includes the calls of the capped period.
     """
 
     entry: Entry
     facts: UserFacts | None
-    calls: Sequence[datetime]
-    is_phone_in_call: bool
+    status: ContactStatus
+    are_lines_in_call: bool
     is_preferred_agent_present: bool
     now: datetime
     agent: AgentView | None = None
 
 
-def explain(case: Case, placement: Placement) -> list[RuleResult]:
+def explain(subject: Subject, placement: Placement) -> list[RuleResult]:
     """Return every rule's result, in the order in which they decide."""
     return [
-        *_about_contact(case),
-        *_about_queues(case, placement),
-        *_about_time(case, placement),
-        *_about_hand_out(case, placement),
-        *(_about_agent(case, case.agent) if case.agent is not None else ()),
+        *_about_contact(subject),
+        *_about_queues(subject, placement),
+        *_about_time(subject, placement),
+        *_about_hand_out(subject, placement),
+        *(_about_agent(subject, subject.agent) if subject.agent is not None else ()),
     ]
 
 
 def is_callable(results: Sequence[RuleResult]) -> bool:
-    """Return whether the person would be handed out now if they came to the head.
+    """Return whether the person would be handed out now at the head of the queue.
 
-    Of the three queues one is enough; every other rule must let them pass.
+    One of the three rules of queues must pass, and every other rule.
     """
     of_queues = [it.is_passed for it in results if it.rule in _QUEUE_RULES]
     others = [it.is_passed for it in results if it.rule not in _QUEUE_RULES]
     return any(of_queues) and all(others)
 
 
-def summary(case: Case, results: Sequence[RuleResult]) -> str:
-    """Return where the person stands, in one sentence."""
-    entry = case.entry
+def summary(subject: Subject, results: Sequence[RuleResult]) -> str:
+    """Return the person's place in one sentence."""
+    entry = subject.entry
     if entry.state is State.ASSIGNED:
         return f"Agent {entry.agent_id} holds the person."
     if is_callable(results):
@@ -97,58 +105,74 @@ def summary(case: Case, results: Sequence[RuleResult]) -> str:
 _QUEUE_RULES = ("UNSIGNED_USERS", "OUTSTANDING_REQUESTS", "CALLBACKS")
 
 
-def _about_contact(case: Case) -> Iterator[RuleResult]:
-    entry, reason = case.entry, case.entry.eligible_reason
+def _about_contact(subject: Subject) -> Iterator[RuleResult]:
+    entry, reason = subject.entry, subject.entry.eligible_reason
     inputs = {}
-    if case.facts is not None:
+    if subject.facts is not None:
         inputs = {
-            "exists": _yes(case.facts.exists),
-            "is_enabled": _yes(case.facts.is_enabled),
-            "status": "NULL" if case.facts.status is None else case.facts.status,
+            "exists": _yes(subject.facts.exists),
+            "is_enabled": _yes(subject.facts.is_enabled),
+            "status": "NULL" if subject.facts.status is None else subject.facts.status,
         }
     yield _result(
         "CONTACT_ALLOWED",
-        reason not in BARRIERS,
+        reason not in NO_CONTACT_REASONS,
         "the main app lets the person be contacted",
-        _BARRIER_WORDS.get(reason, ""),
+        _NO_CONTACT_WORDS.get(reason, ""),
         "the main app must have the person, enabled and with an active status",
         inputs,
     )
     yield _result(
         "NOT_SUPPRESSED",
-        entry.block is not Block.DO_NOT_CONTACT,
+        ContactBlock.DO_NOT_CONTACT not in entry.block,
         "the person has not asked to be left alone",
         "the person asked never to be contacted",
-        "a supervisor must lift the suppression",
+        "a supervisor must lift the objection",
     )
-    listed = entry.phone_block is not None and entry.phone_block.name.lower()
     yield _result(
         "PHONE_NOT_SUPPRESSED",
-        entry.phone_block is None,
-        "the phone number is on no list and belongs to nobody who asked to be left alone",
-        f"the phone number is suppressed ({listed})",
-        "the number must leave the list, or a supervisor lift the other person's suppression",
-        {"has_phone_number": _yes(entry.phone_e164 is not None)},
+        PhoneBlock.DO_NOT_CONTACT not in entry.phone_block,
+        "no objection of another person, or of a number alone, stops one of the numbers",
+        "an objection of another person, or of a number alone, stops one of the numbers",
+        "a supervisor must lift that objection",
+    )
+    yield _result(
+        "PHONE_NOT_LISTED",
+        PhoneBlock.LISTED not in entry.phone_block,
+        "no number is on a list of numbers that must not be called",
+        "one of the numbers is on a list of numbers that must not be called",
+        "the number must leave the list",
+    )
+    found, count = len(entry.phones), len(entry.lines)
+    yield _result(
+        "CALLABLE_NUMBER",
+        count > 0,
+        "there is a number that can be called",
+        "there is no number that can be called"
+        if not found
+        else "every number is shared by too many people to be the person's own",
+        "the main app must hold a valid number of the person's own",
+        {"numbers_found": str(found), "numbers_that_count": str(count)},
     )
     yield _result(
         "NO_CLAIM_NOT_REPORTED",
-        entry.block is not Block.NO_CLAIM,
-        "nobody has reported that there is no claim",
+        ContactBlock.NO_CLAIM not in entry.block,
+        "no agent has reported that there is no claim",
         "an agent reported that there is no claim",
         "a supervisor must review and lift it",
     )
 
 
-_BARRIER_WORDS = {
+_NO_CONTACT_WORDS = {
     Reason.USER_NOT_FOUND: "the main app has no such person",
     Reason.USER_DISABLED: "the person is disabled in the main app",
     Reason.USER_INACTIVE: "the person's status in the main app ends contact",
 }
 
 
-def _about_queues(case: Case, placement: Placement) -> Iterator[RuleResult]:
-    entry, now = case.entry, case.now
-    tally = placement.eligibility.tally(case.facts) if case.facts is not None else None
+def _about_queues(subject: Subject, placement: Placement) -> Iterator[RuleResult]:
+    entry, now = subject.entry, subject.now
+    tally = placement.eligibility.tally(subject.facts) if subject.facts is not None else None
     yield _result(
         "UNSIGNED_USERS",
         entry.eligible_queue is Queue.UNSIGNED_USERS,
@@ -182,7 +206,7 @@ def _about_queues(case: Case, placement: Placement) -> Iterator[RuleResult]:
         score < frozen or entry.callback_at is not None,
         f"the score of {score:g} is below {frozen:g}, or a callback is agreed",
         f"the score of {score:g} has reached {frozen:g}",
-        "a new matter, or a supervisor's callback",
+        "a new case, or a supervisor's callback",
         {"score": f"{score:g}", "frozen_from": f"{frozen:g}"},
     )
 
@@ -203,7 +227,7 @@ def _outstanding_words(tally: Tally | None) -> str:
     if not tally.has_signature:
         return "the signature comes first"
     if tally.pending_excluded:
-        return "only requirements of types that nobody is phoned for are pending"
+        return "only requirements of types for which no person is phoned are pending"
     return "no requirement is pending"
 
 
@@ -219,8 +243,8 @@ def _tally_inputs(tally: Tally | None) -> dict[str, str]:
     }
 
 
-def _about_time(case: Case, placement: Placement) -> Iterator[RuleResult]:
-    entry, now, calls = case.entry, case.now, placement.rules.calls
+def _about_time(subject: Subject, placement: Placement) -> Iterator[RuleResult]:
+    entry, now, calls = subject.entry, subject.now, placement.rules.calls
     zone = placement.calling_hours.zone(entry.time_zone)
     is_new = entry.last_outcome is None
     # An agreed callback takes the place of both.
@@ -229,24 +253,50 @@ def _about_time(case: Case, placement: Placement) -> Iterator[RuleResult]:
         "COOLED" if is_new else "NEXT_CALL",
         rests,
         now,
-        "the cooling of somebody new is over" if is_new else "the last outcome's wait is over",
+        "the cooling of a new person is over" if is_new else "the last outcome's wait is over",
         "the person is new and cools" if is_new else "the last outcome asks to wait",
     )
     agreed = entry.callback_at
     yield _waits(
         "CALLBACK_TIME", agreed, now, "no callback lies ahead", "the person wants to be called then"
     )
-    today = calls_of_day(case.calls, now, zone)
-    yield _cap(entry, Hold.DAILY_CAP, today, calls.attempts_per_day, "today", now)
-    of_period = len(case.calls)
-    within = f"in {calls.period_days} days"
-    yield _cap(entry, Hold.PERIOD_CAP, of_period, calls.attempts_per_period, within, now)
+    of_person, *of_lines = histories(subject.status.calls, subject.status.line_calls)
+    yield _cap(
+        Hold.DAILY_CAP,
+        [
+            _stored_cap(entry, Hold.DAILY_CAP, now),
+            *(daily_cap(it, now, zone, calls) for it in (of_person, *of_lines)),
+        ],
+        [calls_of_day(it, now, zone) for it in (of_person, *of_lines)],
+        calls.attempts_per_day,
+        "today",
+    )
+    yield _cap(
+        Hold.PERIOD_CAP,
+        [
+            _stored_cap(entry, Hold.PERIOD_CAP, now),
+            *(period_cap(it, now, calls) for it in (of_person, *of_lines)),
+        ],
+        [len(it) for it in (of_person, *of_lines)],
+        calls.attempts_per_period,
+        f"in {calls.period_days} days",
+    )
+    rest = unreported_rest(subject.status.calls, now, calls) or _stored_cap(
+        entry, Hold.UNREPORTED_CALL, now
+    )
+    yield _waits(
+        Hold.UNREPORTED_CALL.name,
+        None if rest is None else rest.until,
+        now,
+        "no call has ended without a report of late",
+        "a call ended without a report, and the person rests",
+    )
     yield _waits(
         "SHARED_PHONE",
         entry.phone_free_at,
         now,
-        "nobody else with this phone number was called lately",
-        "somebody else with this phone number was called",
+        "no other person on one of the lines was called lately",
+        "another person on one of the lines was called",
     )
     opens_at = placement.calling_hours.open_at(now, entry.time_zone)
     yield _result(
@@ -259,8 +309,8 @@ def _about_time(case: Case, placement: Placement) -> Iterator[RuleResult]:
     )
 
 
-def _about_hand_out(case: Case, placement: Placement) -> Iterator[RuleResult]:
-    entry = case.entry
+def _about_hand_out(subject: Subject, placement: Placement) -> Iterator[RuleResult]:
+    entry = subject.entry
     yield _result(
         "NOT_HELD",
         entry.state is not State.ASSIGNED,
@@ -269,18 +319,32 @@ def _about_hand_out(case: Case, placement: Placement) -> Iterator[RuleResult]:
         "the assignment must end",
         {"agent_id": entry.agent_id or ""},
     )
-    is_busy = case.is_phone_in_call and entry.state is not State.ASSIGNED
+    is_quarantined = (
+        entry.state is State.RESERVED
+        and entry.reserved_by is None
+        and entry.reserved_until is not None
+        and entry.reserved_until > subject.now
+    )
+    yield _result(
+        "NOT_QUARANTINED",
+        not is_quarantined,
+        "no check of the person has failed of late",
+        "the person could not be handed out, and is passed over until"
+        f" {_time(entry.reserved_until)}",
+        f"it must be {_time(entry.reserved_until)}",
+    )
+    is_busy = subject.are_lines_in_call and entry.state is not State.ASSIGNED
     yield _result(
         "PHONE_NOT_IN_CALL",
         not is_busy,
-        "nobody else with this phone number is on the phone",
-        "somebody else with this phone number is with an agent",
+        "no other person on one of the lines is with an agent",
+        "another person on one of the lines is with an agent",
         "that assignment must end",
     )
 
 
-def _about_agent(case: Case, agent: AgentView) -> Iterator[RuleResult]:
-    entry = case.entry
+def _about_agent(subject: Subject, agent: AgentView) -> Iterator[RuleResult]:
+    entry = subject.entry
     presence = "unknown" if agent.presence is None else agent.presence.name.lower()
     yield _result(
         "AGENT_TAKES_CALLS",
@@ -292,9 +356,10 @@ def _about_agent(case: Case, agent: AgentView) -> Iterator[RuleResult]:
     )
     allowed = agent.allowed_queues
     names = "all" if allowed is None else ",".join(sorted(it.name.lower() for it in allowed))
+    is_own = entry.queue is Queue.CALLBACKS and entry.callback_agent_id == agent.agent_id
     yield _result(
         "AGENT_QUEUES",
-        allowed is None or entry.queue in allowed,
+        allowed is None or entry.queue in allowed or is_own,
         "the agent may take from this queue",
         "the agent may not take from this queue",
         "a supervisor must allow the queue",
@@ -305,36 +370,50 @@ def _about_agent(case: Case, agent: AgentView) -> Iterator[RuleResult]:
         agent.skipped_user_id != entry.user_id,
         "the agent has not just skipped the person",
         "the agent has just skipped the person, and others come first",
-        "the agent must be handed somebody else",
+        "the agent must be handed another person",
     )
     preferred = entry.callback_agent_id if entry.queue is Queue.CALLBACKS else None
-    is_kept = case.is_preferred_agent_present and preferred not in (None, agent.agent_id)
+    kept_until = entry.kept_until if entry.queue is Queue.CALLBACKS else None
+    is_kept = (
+        subject.is_preferred_agent_present
+        and preferred not in (None, agent.agent_id)
+        and kept_until is not None
+        and kept_until > subject.now
+    )
     yield _result(
         "CALLBACK_OFFERED",
         not is_kept,
         "no callback is kept for another agent",
-        f"the callback is kept for agent {preferred} for its first minutes",
-        "the preferred agent must be away, or the minutes pass",
+        f"the callback is kept for agent {preferred} until {_time(kept_until)}, its first minutes"
+        " since the person can be called",
+        "the preferred agent must take no calls, or the minutes must pass",
+        {"kept_until": _time(kept_until)},
     )
 
 
-def is_kept_since(entry: Entry, placement: Placement, now: datetime) -> bool:
-    """Return whether a due callback is in the minutes that are its preferred agent's."""
-    minutes = timedelta(minutes=placement.rules.callbacks.preferred_minutes)
-    return entry.callback_at is not None and entry.callback_at > now - minutes
+def _stored_cap(entry: Entry, hold: Hold, now: datetime) -> Cap | None:
+    """Return the cap that the entry itself holds, if it is of this kind."""
+    if entry.cap is not hold or entry.capped_until is None or entry.capped_until <= now:
+        return None
+    return Cap(entry.capped_until, hold)
 
 
 def _cap(
-    entry: Entry, hold: Hold, made: int, allowed: int, within: str, now: datetime
+    hold: Hold, caps: Sequence[Cap | None], made: Sequence[int], allowed: int, within: str
 ) -> RuleResult:
-    is_held = entry.cap is hold and entry.capped_until is not None and entry.capped_until > now
+    """Explain a cap; `made` counts the calls to the person first, then those to each line."""
+    until = max((it.until for it in caps if it is not None), default=None)
+    most = max(made[1:], default=0)
+    words = f"{made[0]} of {allowed} calls made {within}"
+    if most > made[0]:
+        words += f", {most} on one of the lines"
     return _result(
         hold.name,
-        not is_held,
-        f"{made} of {allowed} calls made {within}",
-        f"{made} of {allowed} calls made {within}; the next may be at {_time(entry.capped_until)}",
-        f"it must be {_time(entry.capped_until)}",
-        {"calls": str(made), "calls_at_most": str(allowed)},
+        until is None,
+        words,
+        f"{words}; the next may be at {_time(until)}",
+        f"it must be {_time(until)}",
+        {"calls": str(made[0]), "calls_on_a_line": str(most), "calls_at_most": str(allowed)},
     )
 
 

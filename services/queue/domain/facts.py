@@ -1,9 +1,9 @@
-"""What one reading of the main app found of a person."""
+"""A person's facts, as one reading of the main app found them."""
 
 from datetime import date, datetime
 from typing import NamedTuple
 
-from services.queue.domain.terms import UserId
+from services.queue.types import UserId
 
 
 class RequirementFacts(NamedTuple):
@@ -26,8 +26,9 @@ class ClaimFacts(NamedTuple):
 class UserFacts(NamedTuple):
     """A person. Of two readings the one with the higher `version` is the later.
 
-    `fingerprint` is 0 in a reading that has not seen all that the person's context shows,
-    `row_fingerprints` empty in one that has not seen every row.
+    `phones` are the numbers found in the person's phone field, in E.164 and in their order.
+    `fingerprint` is 0 in a reading that did not see the whole context of the person,
+    `row_fingerprints` is empty in a reading that did not see every row.
     """
 
     user_id: UserId
@@ -38,7 +39,7 @@ class UserFacts(NamedTuple):
     status: str | None = None
     has_signature: bool = False
     claims: tuple[ClaimFacts, ...] = ()
-    phone_e164: str | None = None
+    phones: tuple[str, ...] = ()
     created_at: datetime | None = None
     date_of_birth: date | None = None
     row_fingerprints: bytes = b""

@@ -1,26 +1,25 @@
-"""What an agent reports of a call, and what it does to the person's place."""
+"""What an agent reports of a call, and what the report changes in the person's entry."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from servicekit.errors import InvalidArgument
 from services.queue.domain.callbacks import (
     Callback,
-    Promise,
+    NewCallback,
+    Opening,
     after_call,
-    promised,
+    callback_of,
     require_schedulable,
 )
-from services.queue.domain.caps import capped
 from services.queue.domain.entries import Entry, Placement
-from services.queue.domain.terms import AgentId, Outcome
-from services.queue.rules import CallbackRule
+from services.queue.domain.rules import CallbackRule
+from services.queue.types import AgentId, ContactBlock, Outcome
 
 
 @dataclass(frozen=True, slots=True)
 class CallReport:
-    """How a call ended, in the agent's words."""
+    """How a call ended, as the agent reports it."""
 
     outcome: Outcome
     notes: str = ""
@@ -33,11 +32,11 @@ class AfterCall:
 
     entry: Entry
     callback: Callback | None
-    promise: Promise | None
+    new_callback: NewCallback | None
 
 
-def check(report: CallReport, placement: Placement, now: datetime) -> None:
-    """Raise InvalidArgument if nobody may report this; says nothing of the assignment."""
+def check(report: CallReport, placement: Placement, opening: Opening, now: datetime) -> None:
+    """Raise InvalidArgument unless this report is valid; the assignment is checked elsewhere."""
     rules = placement.rules
     outcome_rules = rules.outcomes[report.outcome]
     if len(report.notes) > rules.calls.notes_longest_characters:
@@ -53,7 +52,7 @@ def check(report: CallReport, placement: Placement, now: datetime) -> None:
         return
     if outcome_rules.callback in (CallbackRule.NEVER, CallbackRule.IMMEDIATE):
         raise InvalidArgument("CALLBACK_NOT_ALLOWED", "this outcome takes no time for a callback")
-    require_schedulable(report.callback_at, rules, now)
+    require_schedulable(report.callback_at, rules, opening, now)
 
 
 def applied(
@@ -61,54 +60,58 @@ def applied(
     entry: Entry,
     agent_id: AgentId,
     callback: Callback | None,
-    calls: Sequence[datetime],
     placement: Placement,
     now: datetime,
+    *,
+    is_counted: bool,
 ) -> AfterCall:
-    """Return the person after the call; nobody holds them any more, nor are they placed yet.
+    """Return the person after the call, not placed yet and without the caps that it leads to.
 
-    `callback` is the one that is open, `calls` those of the period that caps look at, this one
-    among them.
+    `callback` is the open one; with `is_counted` the call was counted when it ended without a
+    report.
     """
-    promise = promised(report.outcome, report.callback_at, agent_id, callback, placement.rules, now)
+    rules, opening = placement.rules, placement.opening(entry)
+    new_callback = callback_of(
+        report.outcome, report.callback_at, agent_id, callback, rules, opening, now
+    )
     if callback is not None:
-        is_replaced = promise is not None
-        callback = after_call(callback, report.outcome, is_replaced, placement.rules, now)
-    rules = placement.rules.outcomes[report.outcome]
-    zone = placement.calling_hours.zone(entry.time_zone)
-    cap = capped(calls, now, zone, placement.rules.calls)
-    after = entry._replace(
-        rest_until=_rest_until(rules.next_call_hours, now),
-        block=rules.block or entry.block,
-        attempts=entry.attempts + 1,
-        attempts_in_stay=entry.attempts_in_stay + 1,
+        is_replaced = new_callback is not None
+        callback = after_call(callback, report.outcome, is_replaced, rules, opening, now)
+    rule = rules.outcomes[report.outcome]
+    after = entry if is_counted else called(entry, now)
+    hours, score = rule.next_call_hours, rule.score
+    after = after._replace(
+        rest_until=now + timedelta(hours=hours) if hours else None,
+        block=entry.block | (rule.block or ContactBlock(0)),
         last_outcome=report.outcome,
         last_contact_at=now,
-        last_agent_id=agent_id,
     )
-    after = _scored(after, report.outcome, placement, now).with_cap(cap)
-    return AfterCall(after.with_callback(callback), callback, promise)
+    if rule.is_conversation:
+        after = after._replace(last_agent_id=agent_id, last_spoken_at=now)
+    if score.set is not None:
+        after = after._replace(outcome_points=score.set, attempt_points=0.0, aged_from=now)
+    else:
+        points = placement.ranking.attempt_points(after.attempts_in_case)
+        after = after._replace(
+            outcome_points=after.outcome_points + (score.add or 0.0),
+            attempt_points=after.attempt_points + points,
+        )
+    return AfterCall(after.with_callback(callback), callback, new_callback)
+
+
+def called(entry: Entry, now: datetime) -> Entry:
+    """Return the entry with one more call, reported or not."""
+    return entry._replace(
+        attempts=entry.attempts + 1,
+        attempts_in_case=entry.attempts_in_case + 1,
+        last_contact_at=now,
+    )
 
 
 def skipped(entry: Entry, placement: Placement, now: datetime) -> Entry:
-    """Return the entry at the back of its score; a skip alone never freezes anybody."""
+    """Return the entry behind all others of its score; a skip alone never freezes a person."""
     score = placement.score(entry, now)
     behind = placement.ranking.behind_its_score(score)
     if behind >= placement.rules.score.frozen:
         return entry
     return entry._replace(outcome_points=entry.outcome_points + behind - score)
-
-
-def _scored(entry: Entry, outcome: Outcome, placement: Placement, now: datetime) -> Entry:
-    effect = placement.rules.outcomes[outcome].score
-    if effect.set is not None:
-        return entry._replace(outcome_points=effect.set, attempt_points=0.0, aged_from=now)
-    points = placement.ranking.attempt_points(entry.attempts_in_stay)
-    return entry._replace(
-        outcome_points=entry.outcome_points + (effect.add or 0.0),
-        attempt_points=entry.attempt_points + points,
-    )
-
-
-def _rest_until(next_call_hours: float | None, now: datetime) -> datetime | None:
-    return now + timedelta(hours=next_call_hours) if next_call_hours else None

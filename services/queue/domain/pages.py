@@ -1,4 +1,4 @@
-"""Pages of a queue: how large, and where the next one starts."""
+"""Pages of lists: their size, and the tokens of the next page."""
 
 import base64
 import binascii
@@ -12,25 +12,26 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from servicekit import paging
 from servicekit.errors import InvalidArgument
 from services.queue.domain.entries import Entry
-from services.queue.domain.terms import State, UserId
+from services.queue.types import State, UserId
 
 DEFAULT_SIZE = 50
 LARGEST_SIZE = 200
 
 _VERSION = 2
 
-# What a list was asked for: a token holds a hash of it.
-Listed = Sequence[Any]
+# The filters of a list: a token holds a hash of them.
+Filters = Sequence[Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Position:
-    """The last person of a page: the next one starts after it.
+class PagePosition:
+    """The last person of a page, after which the next page starts.
 
-    `key` is what the state's order goes by before the newest person: the rank key, the moment
-    somebody falls due, or nothing.
+    `key` is what the list is ordered by before the id: the rank key, the moment at which the person
+    falls due, or None.
     """
 
     key: float | datetime | None
@@ -39,66 +40,66 @@ class Position:
 
 def page_size(asked: int) -> int:
     """Return how many entries a page holds: 0 means the default, too many are coerced."""
-    return min(asked, LARGEST_SIZE) if asked else DEFAULT_SIZE
+    return paging.page_size(asked, default=DEFAULT_SIZE, largest=LARGEST_SIZE)
 
 
-def position_of(entry: Entry, state: State) -> Position:
+def position_of(entry: Entry, state: State) -> PagePosition:
     """Return the position after this entry in a list of that state."""
     if state is State.READY:
-        return Position(entry.rank_key, entry.user_id)
-    return Position(entry.due_at if state is State.WAITING else None, entry.user_id)
+        return PagePosition(entry.rank_key, entry.user_id)
+    return PagePosition(entry.due_at if state is State.WAITING else None, entry.user_id)
 
 
-def written(position: Position, listed: Listed) -> str:
+def position_token(position: PagePosition, filters: Filters) -> str:
     """Return the token for a position in a list."""
     key = position.key
     text = key.isoformat() if isinstance(key, datetime) else key
-    return _token([*_head(listed), text, position.user_id])
+    return _token([*_head(filters), text, position.user_id])
 
 
-def read(token: str, listed: Listed, state: State) -> Position | None:
-    """Return the position of a token in a list of people of one state; None for the empty one.
+def position_from(token: str, filters: Filters, state: State) -> PagePosition | None:
+    """Return the position of a token in a list of people of one state; None for the empty token.
 
-    Raises InvalidArgument (PAGE_TOKEN_INVALID) for one that is not of this very list.
+    Raises InvalidArgument (PAGE_TOKEN_INVALID) for a token of another list.
     """
     if not token:
         return None
     with _tokens():
-        key, user_id = _fields(token, listed)
-        return Position(_key(key, state), _number(user_id))
+        key, user_id = _fields(token, filters)
+        return PagePosition(_key(key, state), _number(user_id))
 
 
-def written_moment(moment: datetime, identifier: UUID, listed: Listed) -> str:
+def moment_token(moment: datetime, identifier: UUID, filters: Filters) -> str:
     """Return the token for a position in a list by time."""
-    return _token([*_head(listed), moment.isoformat(), str(identifier)])
+    return _token([*_head(filters), moment.isoformat(), str(identifier)])
 
 
-def read_moment(token: str, listed: Listed) -> tuple[datetime, UUID] | None:
-    """Return the position of a token in a list by time; raises as `read` does."""
+def moment_from(token: str, filters: Filters) -> tuple[datetime, UUID] | None:
+    """Return the position of a token in a list by time; raises as `position_from` does."""
     if not token:
         return None
     with _tokens():
-        moment, identifier = _fields(token, listed)
+        moment, identifier = _fields(token, filters)
         return _moment(moment), UUID(identifier)
 
 
-def written_number(number: int, listed: Listed) -> str:
+def number_token(number: int, filters: Filters) -> str:
     """Return the token for a position in a list by number."""
-    return _token([*_head(listed), number])
+    return _token([*_head(filters), number])
 
 
-def read_number(token: str, listed: Listed) -> int | None:
-    """Return the position of a token in a list by number; raises as `read` does."""
+def number_from(token: str, filters: Filters) -> int | None:
+    """Return the position of a token in a list by number; raises as `position_from` does."""
     if not token:
         return None
     with _tokens():
-        (number,) = _fields(token, listed)
+        (number,) = _fields(token, filters)
         return _number(number)
 
 
-def _head(listed: Listed) -> list[Any]:
-    """What a token begins with, so that it fits one list only."""
-    asked = json.dumps(listed, default=str).encode()
+def _head(filters: Filters) -> list[Any]:
+    """Return what a token begins with, so that it is valid for one list only."""
+    asked = json.dumps(filters, default=str).encode()
     return [_VERSION, hashlib.blake2b(asked, digest_size=6).hexdigest()]
 
 
@@ -106,9 +107,9 @@ def _token(fields: list[Any]) -> str:
     return base64.urlsafe_b64encode(json.dumps(fields).encode()).decode()
 
 
-def _fields(token: str, listed: Listed) -> list[Any]:
+def _fields(token: str, filters: Filters) -> list[Any]:
     fields = json.loads(base64.b64decode(token.encode("ascii"), altchars=b"-_", validate=True))
-    if not isinstance(fields, list) or fields[:2] != _head(listed):
+    if not isinstance(fields, list) or fields[:2] != _head(filters):
         raise ValueError("a token of another list")
     return fields[2:]
 

@@ -1,16 +1,16 @@
-"""Scores, and the key that orders by them without ever being recomputed.
+"""Scores, and the rank key, which orders people by score and is never recomputed.
 
-Every part of a score that grows with time grows at the same rate for everybody in a queue, so the
-difference between two scores never changes. The key is the score less what time has added to it
-since `ORIGIN`: ordering by it is ordering by the score at any moment, and a frozen score is a key
-above one bound that moves with time.
+Every part of a score that grows with time grows at the same rate for all people in a queue, so the
+difference between two scores never changes. The rank key is the score less the points that time has
+added since `ORIGIN`. Ordering by the key is ordering by the score at any moment, and a score is
+frozen if its key is above one bound, which moves with time.
 """
 
 import math
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, Protocol
 
-from services.queue.rules import ScoreRules
+from services.queue.domain.rules import ScoreRules
 
 ORIGIN = datetime(2020, 1, 1, tzinfo=UTC)
 WEEK = timedelta(weeks=1)
@@ -20,7 +20,7 @@ _DAYS_A_WEEK = 7
 
 
 class Scored(Protocol):
-    """What a person's score is made of."""
+    """The parts of a person's score."""
 
     @property
     def outcome_points(self) -> float:
@@ -84,7 +84,7 @@ class Ranking:
         self.points_per_week = rules.ageing_per_week + _DAYS_A_WEEK * per_day
 
     def key(self, scored: Scored) -> float:
-        """Return what orders people for ever; the lowest is called first."""
+        """Return the rank key; the person with the lowest is called first."""
         rules = self.rules
         key = (
             scored.outcome_points
@@ -101,11 +101,11 @@ class Ranking:
         return key
 
     def score(self, scored: Scored, at: datetime) -> float:
-        """Return the score at a moment, rounded to a millionth, the most a key can tell."""
+        """Return the score at a moment, rounded to a millionth, the precision of a key."""
         return self.score_of_key(self.key(scored), at)
 
     def score_of_key(self, key: float, at: datetime) -> float:
-        """Return the score that a key means at a moment."""
+        """Return the score at a moment of the person with this key."""
         return round(key + self._grown(at), 6)
 
     def frozen_from(self, at: datetime) -> float:
@@ -113,7 +113,7 @@ class Ranking:
         return self.rules.frozen - self._grown(at)
 
     def behind_its_score(self, score: float) -> float:
-        """Return the score that comes after everybody's within the same whole point."""
+        """Return the score that comes after all others within the same whole point."""
         return math.floor(score) + 1.0
 
     def attempt_points(self, number: int) -> float:
@@ -156,9 +156,9 @@ class Ranking:
 
 
 def continued(offset: float, rate: float, new_rate: float, at: datetime) -> float:
-    """Return the offset with which keys made at `new_rate` points a week stand among older ones.
+    """Return the offset that makes keys at `new_rate` points a week comparable with older ones.
 
-    At that moment equal scores have equal keys, whichever of the two rates they were made at.
+    At that moment equal scores have equal keys at both rates.
     """
     return offset + (rate - new_rate) * _weeks(at)
 

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from services.queue.domain.terms import AgentId, Presence, Queue, UserId
 from services.queue.store.database import Transaction, statement
+from services.queue.types import AgentId, Presence, Queue, UserId
 
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """An agent as last heard of; `allowed_queues` is None for one without limits."""
+    """An agent as last seen; `allowed_queues` is None for an agent without limits."""
 
     agent_id: AgentId
     presence: Presence
@@ -32,7 +32,7 @@ def _agent_of(row: Sequence[Any]) -> Agent:
 async def set_presence(
     tx: Transaction, agent_id: AgentId, presence: Presence, now: datetime
 ) -> Agent:
-    """Note what an agent says of themselves; the same again is a sign of life only."""
+    """Set an agent's presence; the same presence again only sets when the agent was seen."""
     rows = await tx.execute(_SET_PRESENCE, {"agent_id": agent_id, "presence": presence, "now": now})
     return _agent_of(rows.one())
 
@@ -54,7 +54,7 @@ _SET_PRESENCE = statement(
 async def set_queues(
     tx: Transaction, agent_id: AgentId, queues: frozenset[Queue] | None, now: datetime
 ) -> Agent:
-    """Limit an agent to queues, None for no limit; somebody never heard of counts as offline."""
+    """Limit an agent to queues, None for no limit; an unknown agent counts as offline."""
     rows = await tx.execute(
         _SET_QUEUES,
         {
@@ -80,7 +80,7 @@ _SET_QUEUES = statement(
 async def seen(
     tx: Transaction, agent_ids: Sequence[AgentId], now: datetime, skipped: UserId | None = None
 ) -> None:
-    """Note a sign of life of agents, and whom they have just skipped, if anybody."""
+    """Note that agents were seen, and which person they have just skipped, if any."""
     await tx.execute(
         _SEEN,
         {

@@ -1,35 +1,37 @@
-"""Statements on `queue.applied_facts`, and how what was applied compares with the entries."""
+"""Statements on `queue.applied_facts`, and on entries that differ from what was applied."""
 
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from servicekit.database import asyncpg_connection
+from services.queue.domain.assessment import Assessment
 from services.queue.domain.entries import Entry
-from services.queue.domain.terms import (
-    BARRIERS,
+from services.queue.store.database import Transaction, arrays, statement, unnested
+from services.queue.types import (
+    NO_CONTACT_REASONS,
     AgentId,
-    Block,
     CallbackState,
-    PhoneBlock,
+    ContactBlock,
     Queue,
     Reason,
     State,
     UserId,
 )
-from services.queue.store.database import Transaction, arrays, statement, unnested
 
-# What facts alone make of an entry. A path that changes one of these must note the digest anew.
+# The columns of an entry that derive from facts alone. Code that changes one of them must note the
+# digest anew. Their order is that of the digests that are stored.
 _DIGESTED = (
     "user_id",
     "facts_version",
     "fingerprint",
-    "phone_e164",
+    "phones",
     "time_zone",
     "eligible_queue",
     "eligible_reason",
-    "owes",
-    "stay",
+    "open_case_queue",
+    "case_number",
     "lender_points",
     "age_points",
     "age_points_until",
@@ -41,16 +43,16 @@ _COMPARED = tuple(
 
 
 def digest_of(alias: str, row_fingerprints: str) -> str:
-    """Return the SQL of the hash over what facts alone make of an entry, and the fingerprints.
+    """Return the SQL of the digest of an entry's facts and row fingerprints.
 
-    Two people's records that change places come to the same sum as before: only this tells.
+    It holds the person's id, so it also shows two people whose records were exchanged.
     """
     columns = ", ".join(f"{alias}.{name}" for name in _DIGESTED)
     return f"hash_record_extended(ROW({columns}, {row_fingerprints}), 0)"
 
 
 def absent_since_of(alias: str, known_since: str) -> str:
-    """Return the SQL of since when the main app has not had somebody; NULL for those it has."""
+    """Return the SQL of since when the main app has not had a person; NULL while it has."""
     absent = f"{alias}.eligible_reason = '{Reason.USER_NOT_FOUND}'"
     return f"CASE WHEN {absent} THEN {known_since} END"
 
@@ -61,12 +63,14 @@ class Noted(NamedTuple):
     user_id: UserId
     row_fingerprints: bytes | None
     is_kept: bool
+    has_open_claim: bool
 
 
-def noted(before: Entry | None, after: Entry, row_fingerprints: bytes | None) -> Noted:
-    """Return what to note: a reading without fingerprints that changes nothing leaves them be."""
+def noted(before: Entry | None, after: Entry, assessed: Assessment) -> Noted:
+    """Return what to note; a reading without fingerprints that changes nothing keeps the old."""
     is_same = before is not None and all(before[at] == after[at] for at in _COMPARED)
-    return Noted(after.user_id, row_fingerprints, row_fingerprints is None and is_same)
+    rows = assessed.row_fingerprints
+    return Noted(after.user_id, rows, rows is None and is_same, assessed.verdict.has_open_claim)
 
 
 async def note(tx: Transaction, people: Sequence[Noted], now: datetime) -> None:
@@ -75,14 +79,20 @@ async def note(tx: Transaction, people: Sequence[Noted], now: datetime) -> None:
         await tx.execute(_NOTE, {**arrays(_NOTED_COLUMNS, people), "now": now})
 
 
-_NOTED_COLUMNS = (("user_id", "bigint"), ("row_fingerprints", "bytea"), ("is_kept", "boolean"))
+_NOTED_COLUMNS = (
+    ("user_id", "bigint"),
+    ("row_fingerprints", "bytea"),
+    ("is_kept", "boolean"),
+    ("has_open_claim", "boolean"),
+)
 _NOTE = statement(
     f"""
     INSERT INTO queue.applied_facts AS noted
-        (user_id, row_fingerprints, digest, owes, stay, absent_since)
+        (user_id, row_fingerprints, digest, open_case_queue, case_number, absent_since, ended_since)
     SELECT entry.user_id, told.row_fingerprints,
-        {digest_of("entry", "told.row_fingerprints")}, entry.owes, entry.stay,
-        {absent_since_of("entry", "coalesce(known.absent_since, :now)")}
+        {digest_of("entry", "told.row_fingerprints")}, entry.open_case_queue, entry.case_number,
+        {absent_since_of("entry", "coalesce(known.absent_since, :now)")},
+        CASE WHEN NOT given.has_open_claim THEN coalesce(known.ended_since, :now) END
     FROM {unnested(_NOTED_COLUMNS, "given")}
     JOIN queue.entries AS entry ON entry.user_id = given.user_id
     LEFT JOIN queue.applied_facts AS known ON known.user_id = given.user_id
@@ -93,41 +103,36 @@ _NOTE = statement(
     ORDER BY entry.user_id
     ON CONFLICT (user_id) DO UPDATE
     SET row_fingerprints = EXCLUDED.row_fingerprints, digest = EXCLUDED.digest,
-        owes = EXCLUDED.owes, stay = EXCLUDED.stay, absent_since = EXCLUDED.absent_since
+        open_case_queue = EXCLUDED.open_case_queue, case_number = EXCLUDED.case_number,
+        absent_since = EXCLUDED.absent_since, ended_since = EXCLUDED.ended_since
     """  # noqa: S608 - our own column names
 )
 
 
-def _numbers(*members: int) -> str:
-    return ", ".join(str(int(it)) for it in members)
-
-
-def _texts(*reasons: Reason) -> str:
-    return ", ".join(f"'{it}'" for it in reasons)
-
-
-_KEPT_SUPPRESSED = (
-    f"(entry.block IS NOT DISTINCT FROM {int(Block.DO_NOT_CONTACT)}"
-    " OR entry.phone_block IS NOT NULL)"
+_BLOCKING = tuple(map(str, sorted(NO_CONTACT_REASONS)))
+_IN_QUEUE = tuple(map(int, (State.READY, State.WAITING, State.RESERVED)))
+_IS_SUPPRESSED = (
+    f"(coalesce(entry.block, 0) & {int(ContactBlock.DO_NOT_CONTACT)} <> 0"
+    " OR coalesce(entry.phone_block, 0) <> 0)"
 )
-_BARRED = (
-    "(entry.block IS NOT NULL OR entry.phone_block IS NOT NULL"
-    f" OR entry.eligible_reason IN ({_texts(*sorted(BARRIERS))}))"
+_IS_BLOCKED = (
+    "(coalesce(entry.block, 0) <> 0 OR coalesce(entry.phone_block, 0) <> 0"
+    f" OR entry.eligible_reason IN {_BLOCKING} OR entry.lines = '{{}}')"
 )
-# Where no placing could have put anybody. The moment plays no part, since time passing is noticed
-# a little later than it passes.
+# True for a place to which no placing leads at any moment. The moment plays no part, since entries
+# are moved a little later than it. It restates `Placement`; tests hold the two together.
 _MISPLACED = f"""CASE
         WHEN entry.state = {int(State.ASSIGNED)} THEN live.user_id IS NULL
         WHEN live.user_id IS NOT NULL THEN true
-        WHEN entry.state IN ({_numbers(State.READY, State.WAITING, State.RESERVED)}) THEN
-            {_BARRED} OR entry.queue IS NULL
+        WHEN entry.state IN {_IN_QUEUE} THEN
+            {_IS_BLOCKED} OR entry.queue IS NULL
             OR (entry.queue IS DISTINCT FROM entry.eligible_queue
                 AND NOT (entry.queue = {int(Queue.CALLBACKS)} AND entry.callback_at IS NOT NULL))
             OR (entry.state = {int(State.WAITING)} AND entry.due_at IS NULL)
         ELSE
             entry.queue IS NOT NULL
-            OR (entry.state = {int(State.SUPPRESSED)}) <> {_KEPT_SUPPRESSED}
-            OR (NOT {_BARRED} AND (entry.callback_at IS NOT NULL
+            OR (entry.state = {int(State.SUPPRESSED)}) <> {_IS_SUPPRESSED}
+            OR (NOT {_IS_BLOCKED} AND (entry.callback_at IS NOT NULL
                 OR (entry.eligible_queue IS NOT NULL AND entry.reason <> '{Reason.FROZEN}')))
     END"""
 _IS_REWRITTEN = f"applied.digest <> {digest_of('entry', 'applied.row_fingerprints')}"
@@ -145,7 +150,7 @@ _GIVEN = _SELECT + " WHERE entry.user_id = ANY($1::bigint[]) ORDER BY entry.user
 
 
 class Applied(NamedTuple):
-    """What was last applied of people, column by column, in rising order of id."""
+    """What was last applied to people, column by column, in rising order of id."""
 
     user_ids: Sequence[int]
     versions: Sequence[int]
@@ -156,47 +161,47 @@ class Applied(NamedTuple):
 
 
 async def block(tx: Transaction, after: int, limit: int) -> Applied:
-    """Return what was applied of the first people above `after`."""
+    """Return what was applied to the first people with ids above `after`."""
     return await _fetched(tx, _BLOCK, after, limit)
 
 
 async def given(tx: Transaction, user_ids: Sequence[UserId]) -> Applied:
-    """Return what was applied of those of these people who are known."""
+    """Return what was applied to those of these people who are known."""
     return await _fetched(tx, _GIVEN, list(user_ids))
 
 
 async def _fetched(tx: Transaction, sql: str, *values: Any) -> Applied:
     """Fetch from the driver itself: a row object for each of many people would cost more."""
-    connection = await tx.get_raw_connection()
-    rows = await connection.driver_connection.fetch(sql, *values)  # type: ignore[union-attr]
+    async with asyncpg_connection(tx) as session:
+        rows = await session.fetch(sql, *values)
     columns = zip(*rows, strict=True) if rows else ((),) * len(Applied._fields)
     return Applied(*columns)
 
 
-class Matter(NamedTuple):
-    """The matter of a person as it was applied."""
+class AppliedCase(NamedTuple):
+    """The case of a person as it was applied; `open_case_queue` is None when none was open."""
 
-    owes: Queue | None
-    stay: int
+    open_case_queue: Queue | None
+    case_number: int
 
 
-async def in_doubt(tx: Transaction, user_ids: Sequence[UserId]) -> dict[UserId, Matter | None]:
-    """Return those of these people whose record is no longer what applying their facts left.
+async def in_doubt(tx: Transaction, user_ids: Sequence[UserId]) -> dict[UserId, AppliedCase | None]:
+    """Return those of these people whose record was altered after their facts were applied.
 
-    With each comes their matter as applied; None when that is not known.
+    Each with the case as applied; None when that is not known.
     """
     rows = await tx.execute(_IN_DOUBT, {"user_ids": list(user_ids)})
     return {
         UserId(row[0]): None
         if row[2] is None
-        else Matter(None if row[1] is None else Queue(row[1]), row[2])
+        else AppliedCase(None if row[1] is None else Queue(row[1]), row[2])
         for row in rows.all()
     }
 
 
 _IN_DOUBT = statement(
     f"""
-    SELECT entry.user_id, applied.owes, applied.stay FROM queue.entries AS entry
+    SELECT entry.user_id, applied.open_case_queue, applied.case_number FROM queue.entries AS entry
     JOIN queue.applied_facts AS applied ON applied.user_id = entry.user_id
     WHERE entry.user_id = ANY(CAST(:user_ids AS bigint[])) AND {_IS_REWRITTEN}
     """  # noqa: S608 - our own column names
@@ -204,18 +209,16 @@ _IN_DOUBT = statement(
 
 
 class Owned(NamedTuple):
-    """What other tables say of a person of which the entry keeps a copy."""
+    """What other tables hold of a person and the entry has a copy of."""
 
     callback_id: UUID | None
     callback_at: datetime | None
     callback_agent_id: AgentId | None
-    is_suppressed: bool
     is_free: bool
-    phone_block: PhoneBlock | None = None
 
 
 async def owned(tx: Transaction, user_ids: Sequence[UserId]) -> dict[UserId, Owned]:
-    """Return what other tables say of each of these people, who are locked."""
+    """Return what other tables hold of each of these people, who are locked."""
     rows = await tx.execute(_OWNED, {"user_ids": list(user_ids)})
     return {UserId(row[0]): Owned(*row[1:]) for row in rows.all()}
 
@@ -223,12 +226,10 @@ async def owned(tx: Transaction, user_ids: Sequence[UserId]) -> dict[UserId, Own
 _OWNED = statement(
     f"""
     SELECT given.user_id, callback.callback_id, callback.scheduled_for,
-        callback.preferred_agent_id, suppression.user_id IS NOT NULL, live.user_id IS NULL
+        callback.preferred_agent_id, live.user_id IS NULL
     FROM unnest(CAST(:user_ids AS bigint[])) AS given(user_id)
     LEFT JOIN queue.callbacks AS callback
         ON callback.user_id = given.user_id AND callback.state = {int(CallbackState.OPEN)}
-    LEFT JOIN queue.suppressions AS suppression
-        ON suppression.user_id = given.user_id AND suppression.lifted_at IS NULL
     LEFT JOIN queue.assignments AS live
         ON live.user_id = given.user_id AND live.ended_at IS NULL
     """  # noqa: S608 - our own state numbers

@@ -1,31 +1,34 @@
-"""Statements on assignments, attempts and answers to request ids."""
+"""Statements on assignments and attempts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from operator import attrgetter
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from services.queue.domain.outcomes import CallReport
-from services.queue.domain.terms import (
-    Action,
+from services.queue.store.database import (
+    Transaction,
+    statement,
+)
+from services.queue.store.idempotency_records import IdempotencyRecord, IdempotentRequest
+from services.queue.types import (
     AgentId,
     Ending,
     Outcome,
     Presence,
     Queue,
     Reason,
-    State,
     UserId,
 )
-from services.queue.store.answers import Answered, Request
-from services.queue.store.database import Transaction, arrays, names, statement, unnested
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """A person handed to an agent. Live while `ended_at` is None and the lease lasts."""
+    """A person handed to an agent. Live while `ended_at` is None and the lease lasts.
+
+    `lines` are the person's at that moment; `heartbeat_at` is that of the last sign of a call.
+    """
 
     assignment_id: UUID
     agent_id: AgentId
@@ -36,7 +39,8 @@ class Assignment:
     fence: int
     started_at: datetime
     lease_expires_at: datetime
-    phone_e164: str | None = None
+    lines: tuple[str, ...] = ()
+    heartbeat_at: datetime | None = None
     ended_at: datetime | None = None
     ending: Ending | None = None
 
@@ -44,35 +48,30 @@ class Assignment:
         """Return whether the agent still holds the person."""
         return self.ended_at is None and self.lease_expires_at > now
 
+    @property
+    def call_ended_at(self) -> datetime:
+        """When the call ended: at the latest when the lease ran out, however late it is swept."""
+        return min(self.ended_at or self.lease_expires_at, self.lease_expires_at)
+
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """What an agent who claims has: an answer to this very request, an assignment, or neither.
+class AgentSnapshot:
+    """An agent who asks for the next person: the record of the request, and the assignment.
 
-    `presence` is None for an agent who has never been heard of; `allowed_queues` is None for one
-    without limits; `skipped_user_id` is whom the agent skipped last, until handed somebody else.
+    `presence` is None for an unknown agent; `allowed_queues` is None for an agent without limits;
+    `skipped_user_id` is the person skipped last, until the agent is handed another one.
     """
 
-    answered: Answered | None
+    answered: IdempotencyRecord | None
     held: Assignment | None
     presence: Presence | None
     allowed_queues: frozenset[Queue] | None
     skipped_user_id: UserId | None
 
 
-@dataclass(frozen=True, slots=True)
-class HandOut:
-    """Everything that is written when a person is handed out."""
-
-    assignment: Assignment
-    request: Request
-    response: bytes
-    event: bytes
-
-
 _COLUMNS = (
     "assignment_id, agent_id, user_id, queue, reason, score, fence, started_at,"
-    " lease_expires_at, phone_e164, ended_at, ending"
+    " lease_expires_at, lines, heartbeat_at, ended_at, ending"
 )
 
 
@@ -87,36 +86,35 @@ def _assignment_of(row: Sequence[Any]) -> Assignment:
         fence=row[6],
         started_at=row[7],
         lease_expires_at=row[8],
-        phone_e164=row[9],
-        ended_at=row[10],
-        ending=None if row[11] is None else Ending(row[11]),
+        lines=tuple(row[9]),
+        heartbeat_at=row[10],
+        ended_at=row[11],
+        ending=None if row[12] is None else Ending(row[12]),
     )
 
 
-async def standing(tx: Transaction, requests: Sequence[Request]) -> list[Standing]:
-    """Return what each of the claiming agents has, in the order of the requests."""
+async def snapshots(tx: Transaction, requests: Sequence[IdempotentRequest]) -> list[AgentSnapshot]:
+    """Return a snapshot of each agent, in the order of the requests."""
     rows = await tx.execute(
-        _STANDING,
+        _SNAPSHOTS,
         {
             "agent_ids": [it.agent_id for it in requests],
             "request_ids": [it.request_id for it in requests],
         },
     )
-    return [_standing_of(row) for row in rows.all()]
+    return [
+        AgentSnapshot(
+            answered=None if row[0] is None else IdempotencyRecord(*row[:3]),
+            held=None if row[6] is None else _assignment_of(row[6:]),
+            presence=None if row[3] is None else Presence(row[3]),
+            allowed_queues=None if row[4] is None else frozenset(map(Queue, row[4])),
+            skipped_user_id=None if row[5] is None else UserId(row[5]),
+        )
+        for row in rows.all()
+    ]
 
 
-def _standing_of(row: Sequence[Any]) -> Standing:
-    presence, allowed, skipped = row[3:6]
-    return Standing(
-        answered=None if row[0] is None else Answered(row[0], row[1], row[2]),
-        held=None if row[6] is None else _assignment_of(row[6:]),
-        presence=None if presence is None else Presence(presence),
-        allowed_queues=None if allowed is None else frozenset(map(Queue, allowed)),
-        skipped_user_id=None if skipped is None else UserId(skipped),
-    )
-
-
-_STANDING = statement(
+_SNAPSHOTS = statement(
     f"""
     SELECT request.method, request.payload_hash, request.response,
         agent.presence, agent.allowed_queues, agent.skipped_user_id,
@@ -133,130 +131,14 @@ _STANDING = statement(
 )
 
 
-async def hand_out(
-    tx: Transaction,
-    given: Sequence[HandOut],
-    *,
-    claim: UUID,
-    frozen_from: float,
-    phone_rest_from: datetime,
-    now: datetime,
-) -> set[UserId]:
-    """Assign people whom the claim still reserves; returns those who have been handed out.
-
-    Left out are people whose reservation has ended, agents who have got somebody meanwhile, and
-    people whose number is in a call or was called for somebody else after `phone_rest_from`.
-    One statement, and durable when it returns.
-    """
-    rows = await tx.execute(
-        _HAND_OUT,
-        {
-            **arrays(_HAND_OUT_COLUMNS, map(_hand_out_values, given)),
-            "claim": claim,
-            "frozen_from": frozen_from,
-            "phone_rest_from": phone_rest_from,
-            "now": now,
-            "seen_before": now - _SIGN_OF_LIFE_EVERY,
-        },
-    )
-    return {UserId(row[0]) for row in rows.all()}
-
-
-_HAND_OUT_COLUMNS = (
-    ("assignment_id", "uuid"),
-    ("agent_id", "text"),
-    ("user_id", "bigint"),
-    ("queue", "smallint"),
-    ("reason", "text"),
-    ("score", "double precision"),
-    ("fence", "bigint"),
-    ("started_at", "timestamptz"),
-    ("lease_expires_at", "timestamptz"),
-    ("phone_e164", "text"),
-    ("request_id", "uuid"),
-    ("method", "text"),
-    ("payload_hash", "bytea"),
-    ("response", "bytea"),
-    ("event", "bytea"),
-)
-_ASSIGNMENT_COLUMNS = _HAND_OUT_COLUMNS[:10]
-_hand_out_values = attrgetter(
-    *(f"assignment.{name}" for name, _ in _ASSIGNMENT_COLUMNS),
-    "request.request_id",
-    "request.method",
-    "request.payload_hash",
-    "response",
-    "event",
-)
-_HAND_OUT = statement(
-    f"""
-    WITH given AS MATERIALIZED (
-        SELECT {names(_HAND_OUT_COLUMNS)} FROM {unnested(_HAND_OUT_COLUMNS, "it")}
-    ), held AS MATERIALIZED (
-        SELECT entry.user_id FROM queue.entries AS entry JOIN given USING (user_id)
-        WHERE entry.state = {int(State.RESERVED)} AND entry.reserved_by = :claim
-            AND entry.queue = given.queue AND entry.fence = given.fence - 1
-            AND (entry.queue = {int(Queue.CALLBACKS)} OR entry.rank_key < :frozen_from)
-            AND NOT EXISTS (SELECT FROM queue.attempts AS other
-                WHERE other.phone_e164 = given.phone_e164 AND other.user_id <> given.user_id
-                    AND other.ended_at > :phone_rest_from)
-        ORDER BY entry.user_id FOR UPDATE OF entry
-    ), begun AS (
-        INSERT INTO queue.assignments ({names(_ASSIGNMENT_COLUMNS)})
-        SELECT {names(_ASSIGNMENT_COLUMNS)} FROM given JOIN held USING (user_id)
-        ON CONFLICT DO NOTHING
-        RETURNING assignment_id, user_id
-    ), moved AS (
-        UPDATE queue.entries AS entry
-        SET state = {int(State.ASSIGNED)}, fence = given.fence, agent_id = given.agent_id,
-            assignment_id = given.assignment_id, ready_since = NULL,
-            reserved_by = NULL, reserved_until = NULL,
-            state_version = nextval('queue.state_version')
-        FROM begun JOIN given USING (assignment_id)
-        WHERE entry.user_id = begun.user_id
-        RETURNING entry.user_id, entry.state_version
-    ), told AS (
-        INSERT INTO queue.stale_call_states (user_id, state_version)
-        SELECT user_id, state_version FROM moved
-    ), answered AS (
-        INSERT INTO queue.requests
-            (agent_id, request_id, method, payload_hash, response, made_at)
-        SELECT agent_id, request_id, method, payload_hash, response, started_at
-        FROM given JOIN begun USING (assignment_id)
-        ON CONFLICT DO NOTHING
-    ), posted AS (
-        INSERT INTO queue.outbox (event)
-        SELECT event FROM given JOIN begun USING (assignment_id)
-    ), noted AS (
-        INSERT INTO queue.audit (at, actor_id, action, user_id, details)
-        SELECT given.started_at, given.agent_id, '{Action.HANDED_OUT}', given.user_id,
-            jsonb_build_object('assignment_id', given.assignment_id)
-        FROM given JOIN begun USING (assignment_id)
-    ), seen AS (
-        INSERT INTO queue.agents AS agent
-            (agent_id, presence, presence_since, last_seen_at)
-        SELECT given.agent_id, {int(Presence.AVAILABLE)}, :now, :now
-        FROM given JOIN begun USING (assignment_id) ORDER BY given.agent_id
-        ON CONFLICT (agent_id) DO UPDATE SET last_seen_at = :now, skipped_user_id = NULL
-        WHERE agent.skipped_user_id IS NOT NULL OR agent.last_seen_at < :seen_before
-    )
-    SELECT user_id FROM begun
-    """  # noqa: S608 - our own column names and numbers
-)
-
-
-# Agents are seen again and again; a row that is a few seconds behind serves as well.
-_SIGN_OF_LIFE_EVERY = timedelta(seconds=10)
-
-
 async def live_of_agent(tx: Transaction, agent_id: AgentId) -> Assignment | None:
-    """Return what the agent holds; its lease may have run out unnoticed."""
+    """Return the agent's assignment that has not ended; its lease may have run out."""
     row = (await tx.execute(_LIVE_OF_AGENT, {"agent_id": agent_id})).one_or_none()
     return None if row is None else _assignment_of(row)
 
 
 async def live_of_agents(tx: Transaction) -> dict[AgentId, Assignment]:
-    """Return what every agent holds."""
+    """Return the assignment of every agent who has one."""
     rows = await tx.execute(_LIVE)
     return {it.agent_id: it for it in map(_assignment_of, rows.all())}
 
@@ -282,16 +164,26 @@ _LOCK = statement(
 )
 
 
-async def lock_expired(tx: Transaction, now: datetime, limit: int) -> list[Assignment]:
-    """Lock and return live assignments whose lease has run out; those held elsewhere are left."""
-    rows = await tx.execute(_LOCK_EXPIRED, {"now": now, "limit": limit})
-    return [_assignment_of(row) for row in rows.all()]
+async def expired(tx: Transaction, now: datetime, limit: int) -> list[UUID]:
+    """Return live assignments whose lease has run out; nothing is locked."""
+    rows = await tx.execute(_EXPIRED, {"now": now, "limit": limit})
+    return [row[0] for row in rows.all()]
 
 
-_LOCK_EXPIRED = statement(
-    f"SELECT {_COLUMNS} FROM queue.assignments"  # noqa: S608 - our own column names
-    " WHERE ended_at IS NULL AND lease_expires_at <= :now"
-    " ORDER BY user_id LIMIT :limit FOR UPDATE SKIP LOCKED"
+_EXPIRED = statement(
+    "SELECT assignment_id FROM queue.assignments"
+    " WHERE ended_at IS NULL AND lease_expires_at <= :now ORDER BY user_id LIMIT :limit"
+)
+
+
+async def free_ended_lines(tx: Transaction) -> None:
+    """Free lines whose assignment has ended; code before 0005 does not free them."""
+    await tx.execute(_FREE_ENDED_LINES)
+
+
+_FREE_ENDED_LINES = statement(
+    "DELETE FROM queue.live_lines USING queue.assignments AS ended"
+    " WHERE ended.assignment_id = live_lines.assignment_id AND ended.ended_at IS NOT NULL"
 )
 
 
@@ -327,7 +219,8 @@ _EXTEND = statement(
     UPDATE queue.assignments
     SET lease_expires_at = greatest(lease_expires_at, least(
         CAST(:until AS timestamptz),
-        started_at + make_interval(secs => CAST(:longest_seconds AS double precision))))
+        started_at + make_interval(secs => CAST(:longest_seconds AS double precision)))),
+        heartbeat_at = :now
     WHERE assignment_id = :assignment_id AND agent_id = :agent_id AND ended_at IS NULL
         AND lease_expires_at > :now
     RETURNING {_COLUMNS}
@@ -335,82 +228,112 @@ _EXTEND = statement(
 )
 
 
-async def end(tx: Transaction, assignment_id: UUID, ending: Ending, now: datetime) -> None:
-    """End a locked assignment; one that has ended keeps its time and takes the new ending."""
-    await tx.execute(_END, {"assignment_id": assignment_id, "ending": ending, "now": now})
+async def end(
+    tx: Transaction, assignment_id: UUID, ending: Ending, now: datetime, notes: str | None = None
+) -> None:
+    """End a locked assignment; one that has ended keeps its time and takes the new ending.
+
+    `notes` say why a supervisor ended it.
+    """
+    values = {"assignment_id": assignment_id, "ending": ending, "now": now, "notes": notes}
+    await tx.execute(_END, values)
 
 
 _END = statement(
-    "UPDATE queue.assignments SET ended_at = COALESCE(ended_at, :now), ending = :ending"
-    " WHERE assignment_id = :assignment_id"
+    """
+    WITH freed AS (DELETE FROM queue.live_lines WHERE assignment_id = :assignment_id)
+    UPDATE queue.assignments SET ended_at = COALESCE(ended_at, :now), ending = :ending,
+        end_notes = COALESCE(:notes, end_notes)
+    WHERE assignment_id = :assignment_id
+    """
 )
 
 
-async def insert_attempt(
-    tx: Transaction, assignment: Assignment, report: CallReport, now: datetime
-) -> None:
-    """Keep what the agent reported of the call."""
-    await tx.execute(
-        _INSERT_ATTEMPT,
+async def keep_attempt(
+    tx: Transaction, assignment: Assignment, report: CallReport | None, ended_at: datetime
+) -> bool:
+    """Keep a call, with the agent's report or None for none yet.
+
+    Returns whether the call was kept before without a report: then this one is added.
+    """
+    row = await tx.execute(
+        _KEEP_ATTEMPT,
         {
             "assignment_id": assignment.assignment_id,
             "user_id": assignment.user_id,
             "agent_id": assignment.agent_id,
             "queue": assignment.queue,
-            "outcome": report.outcome,
-            "notes": report.notes,
-            "callback_at": report.callback_at,
-            "now": now,
-            "phone_e164": assignment.phone_e164,
+            "outcome": report and report.outcome,
+            "notes": report.notes if report is not None else "",
+            "callback_at": report and report.callback_at,
+            "ended_at": ended_at,
         },
     )
+    is_new = row.scalar_one_or_none() is False
+    values = {
+        "assignment_id": assignment.assignment_id,
+        "user_id": assignment.user_id,
+        "lines": list(assignment.lines),
+        "ended_at": ended_at,
+    }
+    await tx.execute(_KEEP_LINES, values)
+    return not is_new
 
 
-_INSERT_ATTEMPT = statement(
+_KEEP_ATTEMPT = statement(
     """
-    INSERT INTO queue.attempts (assignment_id, user_id, agent_id, queue, outcome, notes,
-        callback_at, ended_at, phone_e164)
-    VALUES (:assignment_id, :user_id, :agent_id, :queue, :outcome, :notes,
-        :callback_at, :now, :phone_e164)
+    INSERT INTO queue.attempts AS kept (assignment_id, user_id, agent_id, queue, outcome, notes,
+        callback_at, ended_at)
+    VALUES (:assignment_id, :user_id, :agent_id, :queue, :outcome, :notes, :callback_at, :ended_at)
+    ON CONFLICT (assignment_id) DO UPDATE
+    SET outcome = excluded.outcome, notes = excluded.notes, callback_at = excluded.callback_at,
+        ended_at = excluded.ended_at
+    WHERE excluded.outcome IS NOT NULL
+    RETURNING xmax <> 0
+    """
+)
+_KEEP_LINES = statement(
+    """
+    INSERT INTO queue.attempt_lines (assignment_id, phone_e164, user_id, ended_at)
+    SELECT :assignment_id, phone_e164, :user_id, CAST(:ended_at AS timestamptz)
+    FROM unnest(CAST(:lines AS text[])) AS given(phone_e164)
+    ON CONFLICT (assignment_id, phone_e164) DO UPDATE SET ended_at = excluded.ended_at
     """
 )
 
 
-async def attempt_of(tx: Transaction, assignment_id: UUID) -> CallReport | None:
-    """Return what was reported of an assignment, if anything was."""
+@dataclass(frozen=True, slots=True)
+class KeptAttempt:
+    """A call, which is kept longer than its assignment; `report` is None until there is one."""
+
+    agent_id: AgentId
+    user_id: UserId
+    report: CallReport | None
+
+
+async def attempt_of(tx: Transaction, assignment_id: UUID) -> KeptAttempt | None:
+    """Return the call that was made within an assignment, if any."""
     row = (await tx.execute(_ATTEMPT_OF, {"assignment_id": assignment_id})).one_or_none()
-    return None if row is None else CallReport(Outcome(row[0]), row[1], row[2])
+    if row is None:
+        return None
+    report = None if row[2] is None else CallReport(Outcome(row[2]), row[3], row[4])
+    return KeptAttempt(AgentId(row[0]), UserId(row[1]), report)
 
 
 _ATTEMPT_OF = statement(
-    "SELECT outcome, notes, callback_at FROM queue.attempts WHERE assignment_id = :assignment_id"
+    "SELECT agent_id, user_id, outcome, notes, callback_at FROM queue.attempts"
+    " WHERE assignment_id = :assignment_id"
 )
 
 
-async def calls_since(tx: Transaction, user_id: UserId, since: datetime) -> list[datetime]:
-    """Return the moments of a person's calls after `since`, latest first."""
-    rows = await tx.execute(_CALLS_SINCE, {"user_id": user_id, "since": since})
+async def attempt_lines(tx: Transaction, assignment_id: UUID) -> list[str]:
+    """Return the lines that a call counts for."""
+    rows = await tx.execute(_ATTEMPT_LINES, {"assignment_id": assignment_id})
     return [row[0] for row in rows.all()]
 
 
-async def calls_of_all_since(
-    tx: Transaction, user_ids: Sequence[UserId], since: datetime
-) -> dict[UserId, list[datetime]]:
-    """Return the moments of each person's calls after `since`, those with none left out."""
-    rows = await tx.execute(_CALLS_OF_ALL_SINCE, {"user_ids": list(user_ids), "since": since})
-    found: dict[UserId, list[datetime]] = {}
-    for user_id, ended_at in rows.all():
-        found.setdefault(UserId(user_id), []).append(ended_at)
-    return found
-
-
-_CALLS_OF_ALL_SINCE = statement(
-    "SELECT user_id, ended_at FROM queue.attempts"
-    " WHERE user_id = ANY(CAST(:user_ids AS bigint[])) AND ended_at > :since"
-)
-_CALLS_SINCE = statement(
-    "SELECT ended_at FROM queue.attempts WHERE user_id = :user_id AND ended_at > :since"
-    " ORDER BY ended_at DESC"
+_ATTEMPT_LINES = statement(
+    "SELECT phone_e164 FROM queue.attempt_lines WHERE assignment_id = :assignment_id"
 )
 
 

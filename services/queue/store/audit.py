@@ -6,13 +6,16 @@ from datetime import datetime
 
 import orjson
 
-from services.queue.domain.terms import UserId
 from services.queue.store.database import Transaction, statement
+from services.queue.types import UserId
 
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """Somebody saw or changed somebody; `user_id` is None when no single person is concerned."""
+    """An actor saw or changed a person; `user_id` is None when no single person is concerned.
+
+    `notes` are those of a forced release, for as long as its assignment is kept.
+    """
 
     audit_id: int
     at: datetime
@@ -20,6 +23,7 @@ class AuditEntry:
     action: str
     user_id: UserId | None
     details: Mapping[str, str]
+    notes: str | None
 
 
 async def note(
@@ -30,7 +34,7 @@ async def note(
     now: datetime,
     **details: str,
 ) -> None:
-    """Keep what somebody did, once for each person; `details` hold no personal data."""
+    """Keep what an actor did, once for each person; `details` hold no personal data."""
     values = {
         "at": now,
         "actor_id": actor_id,
@@ -78,14 +82,18 @@ async def page(
         },
     )
     return [
-        AuditEntry(row[0], row[1], row[2], row[3], row[4], orjson.loads(row[5]))
+        AuditEntry(row[0], row[1], row[2], row[3], row[4], orjson.loads(row[5]), row[6])
         for row in rows.all()
     ]
 
 
 _PAGE = statement(
     """
-    SELECT audit_id, at, actor_id, action, user_id, CAST(details AS text) FROM queue.audit
+    SELECT audit_id, at, actor_id, action, user_id, CAST(details AS text),
+        CASE WHEN action = 'FORCED_RELEASE' THEN (SELECT ended.end_notes
+            FROM queue.assignments AS ended
+            WHERE ended.assignment_id = CAST(details ->> 'assignment_id' AS uuid)) END
+    FROM queue.audit
     WHERE (CAST(:user_id AS bigint) IS NULL OR user_id = :user_id)
         AND (CAST(:actor_id AS text) IS NULL OR actor_id = :actor_id)
         AND (CAST(:action AS text) IS NULL OR action = :action)

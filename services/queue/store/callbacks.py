@@ -6,8 +6,8 @@ from typing import Any
 from uuid import UUID
 
 from services.queue.domain.callbacks import Callback
-from services.queue.domain.terms import AgentId, CallbackState, State, UserId
 from services.queue.store.database import Transaction, statement
+from services.queue.types import AgentId, CallbackState, Reason, State, UserId
 
 _COLUMNS = (
     "callback_id, user_id, scheduled_for, preferred_agent_id, state, misses, created_by,"
@@ -73,7 +73,10 @@ _OPEN_OF = statement(
 
 
 async def due_and_invalid(tx: Transaction, now: datetime, limit: int) -> list[UserId]:
-    """Return people whose callback is due and who are not to be called; nothing is locked."""
+    """Return people whose callback is due and who are not to be called; nothing is locked.
+
+    A number that is missing may come back: such a callback stays open and due.
+    """
     rows = await tx.execute(_DUE_AND_INVALID, {"now": now, "limit": limit})
     return [UserId(row[0]) for row in rows.all()]
 
@@ -84,7 +87,35 @@ _DUE_AND_INVALID = statement(
     JOIN queue.entries AS entry USING (user_id)
     WHERE callback.state = {int(CallbackState.OPEN)} AND callback.scheduled_for <= :now
         AND entry.state IN ({int(State.SUPPRESSED)}, {int(State.OUT)})
+        AND entry.reason <> '{Reason.NO_CALLABLE_NUMBER}'
     ORDER BY callback.user_id LIMIT :limit
+    """  # noqa: S608 - our own numbers
+)
+
+
+async def overdue(
+    tx: Transaction, due_before: datetime, *, is_usual_zone_open: bool, open_zones: Sequence[str]
+) -> int:
+    """Return how many open callbacks were due by then, of people who could be handed out now.
+
+    Left out are people in a call, people who may not be phoned, and people whom caps or shared
+    numbers held back by then. People of the usual zone count if `is_usual_zone_open`, others
+    if their zone is in `open_zones`. Reads the index of open callbacks up to that moment.
+    """
+    values = {"due_before": due_before, "usual": is_usual_zone_open, "zones": list(open_zones)}
+    return int((await tx.execute(OVERDUE, values)).scalar_one())
+
+
+# WAITING ones that are due too: no replica promotes them then, which is what is to be found out.
+OVERDUE = statement(
+    f"""
+    SELECT count(*) FROM queue.callbacks AS callback
+    JOIN queue.entries AS entry USING (user_id)
+    WHERE callback.state = {int(CallbackState.OPEN)} AND callback.scheduled_for <= :due_before
+        AND entry.state IN ({int(State.READY)}, {int(State.WAITING)}, {int(State.RESERVED)})
+        AND (entry.due_at IS NULL OR entry.due_at <= :due_before)
+        AND CASE WHEN entry.time_zone IS NULL THEN CAST(:usual AS boolean)
+            ELSE entry.time_zone = ANY(CAST(:zones AS text[])) END
     """  # noqa: S608 - our own numbers
 )
 

@@ -1,7 +1,7 @@
 """Transactions on the queue's PostgreSQL."""
 
 import zlib
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NewType
 
@@ -15,44 +15,85 @@ Transaction = NewType("Transaction", AsyncConnection)
 
 Columns = Sequence[tuple[str, str]]
 
-# Held shared by whoever gives people a phone number, alone by whoever suppresses numbers.
+# The kind of a column that holds phone numbers.
+TEXTS = "text[]"
+
+# Held shared while people are given a phone number, exclusively while numbers are suppressed.
 PHONES_GUARD = zlib.crc32(b"queue.suppressed_phones")
 
 
+# Set in a connection's `info` by a transaction that leaves something in an outbox.
+_WAKES_DISPATCH = "queue.wakes_dispatch"
+
+
 class Database:
-    """Hands out transactions; failures of PostgreSQL come out as ServiceError."""
+    """Opens transactions; failures of PostgreSQL are raised as ServiceError."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._after_outbox_commit: Callable[[], None] = lambda: None
+
+    def after_outbox_commit(self, hook: Callable[[], None]) -> None:
+        """Have `hook` called after each commit that leaves something in an outbox."""
+        self._after_outbox_commit = hook
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
-        """Everything within the block is committed at its end, or nothing is."""
+        """Run the block as one transaction, which is committed at its end."""
         with database_errors():
             async with self._engine.begin() as connection:
+                connection.info.pop(_WAKES_DISPATCH, None)
                 yield Transaction(connection)
+                wakes_dispatch = connection.info.pop(_WAKES_DISPATCH, False)
+        if wakes_dispatch:
+            self._after_outbox_commit()
 
     @asynccontextmanager
     async def statements(self) -> AsyncIterator[Transaction]:
-        """Each statement within the block is committed by itself, in one round trip."""
+        """Commit each statement within the block by itself, in one round trip."""
         with database_errors():
             async with self._autocommit.connect() as connection:
+                connection.info.pop(_WAKES_DISPATCH, None)
                 yield Transaction(connection)
+                wakes_dispatch = connection.info.pop(_WAKES_DISPATCH, False)
+        if wakes_dispatch:
+            self._after_outbox_commit()
 
     async def ping(self) -> None:
-        """Raise unless PostgreSQL answers and has our tables."""
+        """Raise unless PostgreSQL has our tables and takes writes."""
         async with self.statements() as tx:
             await tx.execute(_PING)
 
 
-_PING = text("SELECT user_id FROM queue.entries LIMIT 1")
+# Locks no row, but only a server that takes writes would.
+_PING = text("SELECT user_id FROM queue.entries LIMIT 0 FOR UPDATE")
+
+
+def wake_dispatch(tx: Transaction) -> None:
+    """Have the hook of `after_outbox_commit` called once `tx` is committed.
+
+    Stores call it when they have left something in an outbox.
+    """
+    tx.info[_WAKES_DISPATCH] = True
 
 
 def unnested(columns: Columns, alias: str) -> str:
-    """Return a FROM item that makes rows of one array parameter for each column."""
-    arrays = ", ".join(f"CAST(:{name} AS {kind}[])" for name, kind in columns)
-    return f"unnest({arrays}) AS {alias}({', '.join(name for name, _ in columns)})"
+    """Return a FROM item that makes rows of one array parameter for each column.
+
+    PostgreSQL would flatten arrays of arrays, so a `text[]` comes as the text of an array.
+    """
+    given = ", ".join(
+        f"CAST(:{name} AS text[])" if kind == TEXTS else f"CAST(:{name} AS {kind}[])"
+        for name, kind in columns
+    )
+    rows = f"unnest({given}) AS {alias}({names(columns)})"
+    if all(kind != TEXTS for _, kind in columns):
+        return rows
+    cast = ", ".join(
+        f"CAST({name} AS text[]) AS {name}" if kind == TEXTS else name for name, kind in columns
+    )
+    return f"(SELECT {cast} FROM {rows}) AS {alias}"  # noqa: S608 - our own column names
 
 
 def arrays(columns: Columns, rows: Iterable[Sequence[Any]]) -> dict[str, list[Any]]:
@@ -60,7 +101,11 @@ def arrays(columns: Columns, rows: Iterable[Sequence[Any]]) -> dict[str, list[An
     transposed = [list(values) for values in zip(*rows, strict=True)]
     if not transposed:
         return {name: [] for name, _ in columns}
-    return {name: values for (name, _), values in zip(columns, transposed, strict=True)}
+    return {
+        # Numbers in E.164 need no quotes in the text of an array.
+        name: [f"{{{','.join(phones)}}}" for phones in values] if kind == TEXTS else values
+        for (name, kind), values in zip(columns, transposed, strict=True)
+    }
 
 
 def names(columns: Columns) -> str:

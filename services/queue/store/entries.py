@@ -9,11 +9,22 @@ from operator import attrgetter
 from typing import Any, TypeVar
 
 from sqlalchemy import BigInteger, bindparam
+from sqlalchemy.dialects import postgresql
 
 from services.queue.domain.entries import Entry
-from services.queue.domain.terms import (
+from services.queue.store import tables
+from services.queue.store.database import (
+    PHONES_GUARD,
+    Transaction,
+    arrays,
+    names,
+    statement,
+    unnested,
+    wake_dispatch,
+)
+from services.queue.types import (
     AgentId,
-    Block,
+    ContactBlock,
     Conversion,
     Hold,
     Outcome,
@@ -23,81 +34,35 @@ from services.queue.domain.terms import (
     State,
     UserId,
 )
-from services.queue.store.database import (
-    PHONES_GUARD,
-    Transaction,
-    arrays,
-    names,
-    statement,
-    unnested,
-)
 
-COLUMNS = (
-    ("user_id", "bigint"),
-    ("facts_version", "bigint"),
-    ("fingerprint", "bigint"),
-    ("phone_e164", "text"),
-    ("time_zone", "text"),
-    ("eligible_queue", "smallint"),
-    ("eligible_reason", "text"),
-    ("owes", "smallint"),
-    ("stay", "integer"),
-    ("queue", "smallint"),
-    ("state", "smallint"),
-    ("reason", "text"),
-    ("hold", "smallint"),
-    ("rank_key", "double precision"),
-    ("due_at", "timestamptz"),
-    ("ready_since", "timestamptz"),
-    ("entered_at", "timestamptz"),
-    ("outcome_points", "double precision"),
-    ("attempt_points", "double precision"),
-    ("aged_from", "timestamptz"),
-    ("lender_points", "double precision"),
-    ("age_points", "double precision"),
-    ("age_points_until", "timestamptz"),
-    ("claimed_at", "timestamptz"),
-    ("rest_until", "timestamptz"),
-    ("capped_until", "timestamptz"),
-    ("cap", "smallint"),
-    ("phone_free_at", "timestamptz"),
-    ("phone_block", "smallint"),
-    ("callback_id", "uuid"),
-    ("callback_at", "timestamptz"),
-    ("callback_agent_id", "text"),
-    ("block", "smallint"),
-    ("attempts", "integer"),
-    ("attempts_in_stay", "integer"),
-    ("last_outcome", "smallint"),
-    ("last_contact_at", "timestamptz"),
-    ("last_agent_id", "text"),
-    ("fence", "bigint"),
-    ("agent_id", "text"),
-    ("assignment_id", "uuid"),
-    ("reserved_by", "uuid"),
-    ("reserved_until", "timestamptz"),
+# Name and SQL type of the columns that an entry is made of, in the order of its fields.
+COLUMNS = tuple(
+    (name, tables.entries.c[name].type.compile(postgresql.dialect()).lower())  # type: ignore[no-untyped-call]
+    for name in Entry._fields
 )
 COLUMN_NAMES = names(COLUMNS)
 
-# Of somebody new, from `given`. Who was forgotten and comes back goes on counting their matters
-# where they left off, else the next one's end would be taken for one that is recorded.
-_NEW_STAY = (
-    "given.stay + coalesce((SELECT max(ended.stay) FROM queue.conversions AS ended"
+# Of a new person, from `given`. The cases of a person who was deleted and comes back are numbered
+# on from where they ended, else the end of the next one would be taken for one that is recorded.
+_NEW_CASE_NUMBER = (
+    "given.case_number + coalesce((SELECT max(ended.case_number) FROM queue.conversions AS ended"
     " WHERE ended.user_id = given.user_id), 0)"
 )
-NEW_COLUMNS = ", ".join(_NEW_STAY if name == "stay" else f"given.{name}" for name, _ in COLUMNS)
+NEW_COLUMNS = ", ".join(
+    _NEW_CASE_NUMBER if name == "case_number" else f"given.{name}" for name, _ in COLUMNS
+)
 
-# What every later reading changes, whatever it says.
+# What every later reading changes.
 _FACTS_COLUMNS = COLUMNS[:4]
 _FACTS = len(_FACTS_COLUMNS)
 
 
 @dataclass(frozen=True, slots=True)
 class ConversionRow:
-    """One matter that has ended; `agent_id` is who last spoke to the person, if anybody did."""
+    """A case that has ended; `agent_id` is the agent it is credited to, None for no agent."""
 
     user_id: UserId
-    stay: int
+    case_number: int
     queue: Queue
     conversion: Conversion
     agent_id: AgentId | None
@@ -107,9 +72,11 @@ def entry_of(row: Sequence[Any]) -> Entry:
     """Return the entry in a row that begins with `COLUMNS`."""
     entry = Entry._make(row[: len(COLUMNS)])
     return entry._replace(
+        phones=tuple(entry.phones),
+        lines=tuple(entry.lines),
         eligible_queue=_QUEUES[entry.eligible_queue],
         eligible_reason=_REASONS[entry.eligible_reason],
-        owes=_QUEUES[entry.owes],
+        open_case_queue=_QUEUES[entry.open_case_queue],
         queue=_QUEUES[entry.queue],
         state=_STATES[entry.state],
         reason=_REASONS[entry.reason],
@@ -119,6 +86,15 @@ def entry_of(row: Sequence[Any]) -> Entry:
         block=_BLOCKS[entry.block],
         last_outcome=_OUTCOMES[entry.last_outcome],
     )
+
+
+def values_of(entry: Entry) -> Entry:
+    """Return what the driver is given: flags as numbers, NULL for none.
+
+    Flags are iterable, so the driver would take them for arrays.
+    """
+    block, phone_block = int(entry.block) or None, int(entry.phone_block) or None
+    return entry._replace(block=block, phone_block=phone_block)  # type: ignore[arg-type]
 
 
 M = TypeVar("M", bound=IntEnum)
@@ -133,21 +109,20 @@ _QUEUES = _members(Queue)
 _STATES = {int(it): it for it in State}
 _REASONS = {str(it): it for it in Reason}
 _HOLDS = _members(Hold)
-_PHONE_BLOCKS = _members(PhoneBlock)
-_BLOCKS = _members(Block)
+_PHONE_BLOCKS = {number: PhoneBlock(number or 0) for number in (None, 0, 1, 2, 3)}
+_BLOCKS = {number: ContactBlock(number or 0) for number in (None, 0, 1, 2, 3)}
 _OUTCOMES = _members(Outcome)
 
 
 def differ_in_facts_alone(before: Entry, after: Entry) -> bool:
-    """Return whether nothing but the facts' version, fingerprint and number differs."""
+    """Return whether nothing but the facts' version, fingerprint and numbers differs."""
     return before[_FACTS:] == after[_FACTS:]
 
 
 async def lock(tx: Transaction, user_ids: Sequence[UserId]) -> dict[UserId, Entry]:
     """Lock and return the entries of these people, in the order of their ids."""
     rows = await tx.execute(_LOCK, {"user_ids": list(user_ids)})
-    entries = [entry_of(row) for row in rows.all()]
-    return {entry.user_id: entry for entry in entries}
+    return {it.user_id: it for it in map(entry_of, rows.all())}
 
 
 _LOCK = statement(
@@ -159,8 +134,7 @@ _LOCK = statement(
 async def read(tx: Transaction, user_ids: Sequence[UserId]) -> dict[UserId, Entry]:
     """Return the entries of these people, without locking them."""
     rows = await tx.execute(_READ, {"user_ids": list(user_ids)})
-    entries = [entry_of(row) for row in rows.all()]
-    return {entry.user_id: entry for entry in entries}
+    return {it.user_id: it for it in map(entry_of, rows.all())}
 
 
 _READ = statement(
@@ -170,41 +144,50 @@ _READ = statement(
 
 
 async def lock_sharers(
-    tx: Transaction, user_id: UserId, phone_e164: str | None
+    tx: Transaction, user_ids: Sequence[UserId], lines: Sequence[str]
 ) -> dict[UserId, Entry]:
-    """Lock and return a person and everybody who has that phone number, in the order of ids."""
-    rows = await tx.execute(_LOCK_SHARERS, {"user_id": user_id, "phone_e164": phone_e164})
-    entries = [entry_of(row) for row in rows.all()]
-    return {entry.user_id: entry for entry in entries}
+    """Lock and return these people and all people with one of the lines, in the order of ids.
+
+    A line that is a placeholder is passed over: too many people have it.
+    """
+    rows = await tx.execute(_LOCK_SHARERS, {"user_ids": list(user_ids), "lines": list(lines)})
+    return {it.user_id: it for it in map(entry_of, rows.all())}
 
 
 _LOCK_SHARERS = statement(
-    f"SELECT {COLUMN_NAMES} FROM queue.entries"  # noqa: S608 - our own column names
-    " WHERE user_id = :user_id OR phone_e164 = :phone_e164 ORDER BY user_id FOR UPDATE"
+    f"""
+    SELECT {COLUMN_NAMES} FROM queue.entries WHERE user_id = ANY(ARRAY(
+        SELECT unnest(CAST(:user_ids AS bigint[]))
+        UNION
+        SELECT user_id FROM queue.person_phones AS kept
+        WHERE phone_e164 = ANY(CAST(:lines AS text[])) AND NOT EXISTS (
+            SELECT FROM queue.placeholder_phones AS placeholder
+            WHERE placeholder.phone_e164 = kept.phone_e164)
+    )) ORDER BY user_id FOR UPDATE
+    """  # noqa: S608 - our own column names
 )
 
 
-async def phone_of(tx: Transaction, user_id: UserId) -> str | None:
-    """Return the person's number, without locking anybody."""
-    rows = await tx.execute(_PHONE_OF, {"user_id": user_id})
-    found: str | None = rows.scalar_one_or_none()
-    return found
+async def lines_of(tx: Transaction, user_id: UserId) -> list[str]:
+    """Return the person's lines, none for an unknown person; no row is locked."""
+    rows = await tx.execute(_LINES_OF, {"user_id": user_id})
+    return list(rows.scalar_one_or_none() or ())
 
 
-_PHONE_OF = statement("SELECT phone_e164 FROM queue.entries WHERE user_id = :user_id")
+_LINES_OF = statement("SELECT lines FROM queue.entries WHERE user_id = :user_id")
 
 
 async def guard_newcomers(tx: Transaction, user_ids: Sequence[UserId]) -> None:
-    """Wait until no other transaction is about to add any of these people, and keep others waiting.
+    """Keep other transactions from adding any of these people until the end of this one.
 
-    Does nothing for people who are known, but for keeping suppressed phone numbers as they are
-    until the end. To be called before any of them is locked: those who add people hold these
-    guards, taken in one order, before any row, so none can wait in a circle.
+    For known people it only keeps suppressed phone numbers as they are until the end. Called before
+    any person is locked: transactions that add people take these guards in one order, before any
+    row, so there is no deadlock.
     """
     await tx.execute(_GUARD, {"user_ids": list(user_ids)})
 
 
-# People who register together, and pages of a sweep, share a guard; strangers seldom do.
+# People with neighbouring ids share a guard: they registered together.
 _GUARD = statement(
     """
     SELECT pg_advisory_xact_lock_shared(:phones)
@@ -226,7 +209,8 @@ _GUARD = statement(
 async def insert(tx: Transaction, entries: Sequence[Entry]) -> None:
     """Add people who are not known; the caller guards them."""
     if entries:
-        await tx.execute(_INSERT, arrays(COLUMNS, entries))
+        await tx.execute(_INSERT, arrays(COLUMNS, map(values_of, entries)))
+        wake_dispatch(tx)
 
 
 _INSERT = statement(
@@ -245,7 +229,8 @@ _INSERT = statement(
 async def update(tx: Transaction, entries: Sequence[Entry]) -> None:
     """Write locked entries as given, each with a new state version."""
     if entries:
-        await tx.execute(_UPDATE, arrays(COLUMNS, entries))
+        await tx.execute(_UPDATE, arrays(COLUMNS, map(values_of, entries)))
+        wake_dispatch(tx)
 
 
 _UPDATE = statement(
@@ -265,7 +250,7 @@ _UPDATE = statement(
 
 
 async def update_facts(tx: Transaction, entries: Sequence[Entry]) -> None:
-    """Note later facts of locked people that change nothing else; indexes stay untouched."""
+    """Write later facts of locked people that change nothing else; indexes stay untouched."""
     if entries:
         await tx.execute(_UPDATE_FACTS, arrays(_FACTS_COLUMNS, (it[:_FACTS] for it in entries)))
 
@@ -295,7 +280,7 @@ async def insert_conversions(
 
 _CONVERSION_COLUMNS = (
     ("user_id", "bigint"),
-    ("stay", "integer"),
+    ("case_number", "integer"),
     ("queue", "smallint"),
     ("conversion", "smallint"),
     ("agent_id", "text"),
@@ -305,9 +290,24 @@ _INSERT_CONVERSIONS = statement(
     f"""
     INSERT INTO queue.conversions ({names(_CONVERSION_COLUMNS)}, recorded_at)
     SELECT {names(_CONVERSION_COLUMNS)}, :now FROM {unnested(_CONVERSION_COLUMNS, "given")}
-    ON CONFLICT (user_id, stay) DO NOTHING
+    ON CONFLICT (user_id, case_number) DO NOTHING
     RETURNING user_id
     """  # noqa: S608 - our own column names
+)
+
+
+async def credit_conversions(
+    tx: Transaction, user_id: UserId, agent_id: AgentId, since: datetime, until: datetime
+) -> None:
+    """Credit the person's conversions of the time of a call to the agent who spoke."""
+    await tx.execute(
+        _CREDIT, {"user_id": user_id, "agent_id": agent_id, "since": since, "until": until}
+    )
+
+
+_CREDIT = statement(
+    "UPDATE queue.conversions SET agent_id = :agent_id"
+    " WHERE user_id = :user_id AND recorded_at BETWEEN :since AND :until"
 )
 
 
@@ -320,7 +320,7 @@ async def conversion_since(tx: Transaction, user_id: UserId, since: datetime) ->
 
 _CONVERSION_SINCE = statement(
     "SELECT conversion FROM queue.conversions WHERE user_id = :user_id AND recorded_at >= :since"
-    " ORDER BY recorded_at DESC, stay DESC LIMIT 1"
+    " ORDER BY recorded_at DESC, case_number DESC LIMIT 1"
 )
 
 
@@ -347,20 +347,26 @@ _LOCK_DUE = {
 }
 
 
-async def aged(tx: Transaction, now: datetime, limit: int) -> list[UserId]:
-    """Return people who have reached an age at which their points change; nothing is locked."""
-    rows = await tx.execute(_AGED, {"now": now, "limit": limit})
+async def aged(
+    tx: Transaction, now: datetime, put_off: Sequence[UserId], limit: int
+) -> list[UserId]:
+    """Return people who have reached an age at which their points change, without `put_off`.
+
+    Nothing is locked.
+    """
+    rows = await tx.execute(_AGED, {"now": now, "put_off": list(put_off), "limit": limit})
     return [UserId(row[0]) for row in rows.all()]
 
 
 _AGED = statement(
     "SELECT user_id FROM queue.entries WHERE age_points_until <= :now"
+    " AND user_id <> ALL(CAST(:put_off AS bigint[]))"
     " ORDER BY age_points_until LIMIT :limit"
 )
 
 
 async def time_zones(tx: Transaction) -> list[str]:
-    """Return the zones, other than the usual one, in which anybody lives."""
+    """Return the zones of people, other than the usual one."""
     return [str(row[0]) for row in (await tx.execute(_TIME_ZONES)).all()]
 
 

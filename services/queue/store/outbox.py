@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from services.queue.domain.terms import UserId
-from services.queue.store.database import Transaction, statement
+from services.queue.store.database import Transaction, statement, wake_dispatch
+from services.queue.types import UserId
 
 
 @dataclass(frozen=True, slots=True)
-class Posted:
+class OutboxEvent:
     """A serialised event that waits to be published."""
 
     outbox_id: int
@@ -17,7 +17,7 @@ class Posted:
 
 @dataclass(frozen=True, slots=True)
 class StaleCallState:
-    """A person's call state has reached a version that `user_context` has not been told of."""
+    """A person's call state has a version of which `user_context` has not been notified."""
 
     stale_call_state_id: int
     user_id: UserId
@@ -25,9 +25,10 @@ class StaleCallState:
 
 
 async def post(tx: Transaction, events: Sequence[bytes]) -> None:
-    """Add events in order; they become visible to the dispatcher at commit."""
+    """Add events in order; the dispatcher sees them, and is woken, at commit."""
     if events:
         await tx.execute(_POST, {"events": list(events)})
+        wake_dispatch(tx)
 
 
 _POST = statement(
@@ -39,31 +40,31 @@ _POST = statement(
 )
 
 
-async def lock_posted(tx: Transaction, limit: int) -> list[Posted]:
+async def lock_events(tx: Transaction, limit: int) -> list[OutboxEvent]:
     """Lock and return the oldest events.
 
     Another dispatcher waits here for the first one's commit and then finds what is left: so a
     person's events, whose numbers rise under that person's row lock, keep their order.
     """
-    rows = await tx.execute(_LOCK_POSTED, {"limit": limit})
-    return [Posted(row[0], bytes(row[1])) for row in rows.all()]
+    rows = await tx.execute(_LOCK_EVENTS, {"limit": limit})
+    return [OutboxEvent(row[0], bytes(row[1])) for row in rows.all()]
 
 
-_LOCK_POSTED = statement(
+_LOCK_EVENTS = statement(
     "SELECT outbox_id, event FROM queue.outbox ORDER BY outbox_id LIMIT :limit FOR UPDATE"
 )
 
 
-async def delete_posted(tx: Transaction, posted: Sequence[Posted]) -> None:
-    """Forget published events."""
-    await tx.execute(_DELETE_POSTED, {"ids": [it.outbox_id for it in posted]})
+async def delete_events(tx: Transaction, events: Sequence[OutboxEvent]) -> None:
+    """Delete published events."""
+    await tx.execute(_DELETE_EVENTS, {"ids": [it.outbox_id for it in events]})
 
 
-_DELETE_POSTED = statement("DELETE FROM queue.outbox WHERE outbox_id = ANY(CAST(:ids AS bigint[]))")
+_DELETE_EVENTS = statement("DELETE FROM queue.outbox WHERE outbox_id = ANY(CAST(:ids AS bigint[]))")
 
 
 async def stale_call_states(tx: Transaction, limit: int) -> list[StaleCallState]:
-    """Return the oldest notices; nothing is locked, so another copy may return the same."""
+    """Return the oldest stale call states; nothing is locked, so replicas may return the same."""
     rows = await tx.execute(_STALE_CALL_STATES, {"limit": limit})
     return [StaleCallState(row[0], UserId(row[1]), row[2]) for row in rows.all()]
 
@@ -74,9 +75,9 @@ _STALE_CALL_STATES = statement(
 )
 
 
-async def delete_stale_call_states(tx: Transaction, told: Sequence[StaleCallState]) -> None:
-    """Forget notices that have been delivered."""
-    await tx.execute(_DELETE_STALE, {"ids": sorted(it.stale_call_state_id for it in told)})
+async def delete_stale_call_states(tx: Transaction, notified: Sequence[StaleCallState]) -> None:
+    """Delete stale call states that were delivered."""
+    await tx.execute(_DELETE_STALE, {"ids": sorted(it.stale_call_state_id for it in notified)})
 
 
 _DELETE_STALE = statement(
@@ -90,7 +91,7 @@ _DELETE_STALE = statement(
 
 
 async def lengths(tx: Transaction) -> tuple[int, int]:
-    """Return how many events and notices wait."""
+    """Return how many events and stale call states wait."""
     row = (await tx.execute(_LENGTHS)).one()
     return row[0], row[1]
 

@@ -1,15 +1,18 @@
-"""Statements that only read: call states, figures and pages of a queue."""
+"""Statements that only read: call states, calls, figures and pages of a queue."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import TextClause
 
 from services.queue.domain.entries import Entry
-from services.queue.domain.pages import Position
-from services.queue.domain.terms import (
+from services.queue.domain.pages import PagePosition
+from services.queue.store.database import Transaction, statement
+from services.queue.store.entries import COLUMN_NAMES, COLUMNS, entry_of
+from services.queue.types import (
     AgentId,
     CallbackState,
     Hold,
@@ -19,18 +22,16 @@ from services.queue.domain.terms import (
     State,
     UserId,
 )
-from services.queue.store.database import Transaction, statement
-from services.queue.store.entries import COLUMN_NAMES, COLUMNS, entry_of
 
 RECENT_ATTEMPTS = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
-    """A call that ended with an outcome."""
+class RecentAttempt:
+    """A call; `outcome` is None while the agent has not reported it."""
 
     agent_id: AgentId
-    outcome: Outcome
+    outcome: Outcome | None
     ended_at: datetime
     notes: str
 
@@ -47,7 +48,7 @@ class KnownPerson:
 class PlaceFigures:
     """How many people are in one place.
 
-    `queue` is the one they are in, or owe something for when they are in none.
+    `queue` is the one they are in, or that of their open case when they are in none.
     """
 
     queue: Queue
@@ -61,7 +62,7 @@ class PlaceFigures:
 
 @dataclass(frozen=True, slots=True)
 class DayFigures:
-    """What has happened since a moment, and how many agents hold somebody now."""
+    """What has happened since a moment, and how many agents hold a person now."""
 
     agents_on_assignment: int
     prevented_calls: int
@@ -70,14 +71,21 @@ class DayFigures:
 
 @dataclass(frozen=True, slots=True)
 class AgentFigures:
-    """How many calls of an agent ended so, or how many conversions are credited to one.
+    """How many calls of an agent had an outcome, or how many conversions are credited to the agent.
 
-    `outcome` is None for conversions; `agent_id` is None for those credited to nobody.
+    `outcome` is None for conversions and for calls without a report; `agent_id` is None for
+    conversions that are credited to no agent.
     """
 
     agent_id: AgentId | None
     outcome: Outcome | None
     number: int
+    is_conversion: bool = False
+
+    @property
+    def is_unreported(self) -> bool:
+        """Whether these are calls that the agent has not reported."""
+        return self.outcome is None and not self.is_conversion
 
 
 async def people(tx: Transaction, user_ids: Sequence[UserId]) -> list[KnownPerson]:
@@ -94,12 +102,13 @@ _PEOPLE = statement(
 
 async def recent_attempts(
     tx: Transaction, user_ids: Sequence[UserId]
-) -> dict[UserId, list[Attempt]]:
+) -> dict[UserId, list[RecentAttempt]]:
     """Return each person's latest calls, newest first."""
     rows = await tx.execute(_RECENT, {"user_ids": list(user_ids), "limit": RECENT_ATTEMPTS})
-    found: dict[UserId, list[Attempt]] = {}
+    found: dict[UserId, list[RecentAttempt]] = {}
     for user_id, agent_id, outcome, ended_at, notes in rows.all():
-        attempt = Attempt(agent_id, Outcome(outcome), ended_at, notes)
+        reported = None if outcome is None else Outcome(outcome)
+        attempt = RecentAttempt(agent_id, reported, ended_at, notes)
         found.setdefault(UserId(user_id), []).append(attempt)
     return found
 
@@ -118,7 +127,7 @@ _RECENT = statement(
 
 
 async def oldest_snapshot_seconds(tx: Transaction) -> float:
-    """Return how long the oldest snapshot has been held; other roles' are hidden from most."""
+    """Return the age of the oldest snapshot; snapshots of other roles may be hidden."""
     return float((await tx.execute(_OLDEST_SNAPSHOT)).scalar_one())
 
 
@@ -129,7 +138,7 @@ _OLDEST_SNAPSHOT = statement(
 
 
 async def place_figures(tx: Transaction) -> list[PlaceFigures]:
-    """Return the figures of each place in which there is anybody who is owed a call, or was."""
+    """Return the figures of each place that holds people in a queue or with an open case."""
     rows = await tx.execute(_PLACE_FIGURES)
     return [
         PlaceFigures(
@@ -147,9 +156,9 @@ async def place_figures(tx: Transaction) -> list[PlaceFigures]:
 
 _PLACE_FIGURES = statement(
     """
-    SELECT COALESCE(queue, owes), state, hold, CASE WHEN queue IS NULL THEN reason END, count(*),
-        min(ready_since), min(due_at)
-    FROM queue.entries WHERE queue IS NOT NULL OR owes IS NOT NULL GROUP BY 1, 2, 3, 4
+    SELECT COALESCE(queue, open_case_queue), state, hold, CASE WHEN queue IS NULL THEN reason END,
+        count(*), min(ready_since), min(due_at)
+    FROM queue.entries WHERE queue IS NOT NULL OR open_case_queue IS NOT NULL GROUP BY 1, 2, 3, 4
     """
 )
 
@@ -173,16 +182,18 @@ async def agent_figures(tx: Transaction, since: datetime) -> list[AgentFigures]:
     """Return the calls and conversions since then, by agent and outcome."""
     rows = await tx.execute(_AGENT_FIGURES, {"since": since})
     return [
-        AgentFigures(row[0], None if row[1] is None else Outcome(row[1]), row[2])
+        AgentFigures(row[0], None if row[1] is None else Outcome(row[1]), row[2], row[3])
         for row in rows.all()
     ]
 
 
 _AGENT_FIGURES = statement(
     """
-    SELECT agent_id, outcome, count(*) FROM queue.attempts WHERE ended_at >= :since GROUP BY 1, 2
+    SELECT agent_id, outcome, count(*), false FROM queue.attempts WHERE ended_at >= :since
+    GROUP BY 1, 2
     UNION ALL
-    SELECT agent_id, NULL, count(*) FROM queue.conversions WHERE recorded_at >= :since GROUP BY 1
+    SELECT agent_id, NULL, count(*), true FROM queue.conversions WHERE recorded_at >= :since
+    GROUP BY 1
     """
 )
 
@@ -216,12 +227,12 @@ class EntryFilter:
 
 
 async def page(
-    tx: Transaction, asked: EntryFilter, after: Position | None, limit: int
+    tx: Transaction, asked: EntryFilter, after: PagePosition | None, limit: int
 ) -> list[Entry]:
     """Return up to `limit` entries of a queue in one state after a position.
 
     READY people come in the order of handing out, WAITING ones as they fall due, the rest newest
-    first. People in no queue are found by what they owe.
+    first. People in no queue are found by their open case.
     """
     first, following = _PAGES[asked.state]
     values: dict[str, Any] = {
@@ -253,7 +264,7 @@ def _page(where: str, key: str | None, kind: str = "") -> tuple[TextClause, Text
         if key is None
         else f"({key} > CAST(:key AS {kind})"
         f" OR ({key} = CAST(:key AS {kind}) AND user_id < :user_id))"
-        # Says the same once more in the form an index range can be read from.
+        # The same once more, in a form for which PostgreSQL reads an index range.
         f" AND {key} >= CAST(:key AS {kind})"
     )
     select = f"SELECT {COLUMN_NAMES} FROM queue.entries WHERE {where} AND {_FILTERED}"  # noqa: S608
@@ -270,6 +281,47 @@ _PAGES = {
         f"queue = :queue AND state = {int(State.WAITING)}", "due_at", "timestamptz"
     ),
     State.ASSIGNED: _page(f"queue = :queue AND state = {int(State.ASSIGNED)}", None),
-    State.SUPPRESSED: _page(f"owes = :queue AND state = {int(State.SUPPRESSED)}", None),
-    State.OUT: _page(f"owes = :queue AND state = {int(State.OUT)}", None),
+    State.SUPPRESSED: _page(f"open_case_queue = :queue AND state = {int(State.SUPPRESSED)}", None),
+    State.OUT: _page(f"open_case_queue = :queue AND state = {int(State.OUT)}", None),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedCall:
+    """A call; `outcome` is None while the agent has not reported it."""
+
+    assignment_id: UUID
+    agent_id: AgentId
+    queue: Queue
+    outcome: Outcome | None
+    ended_at: datetime
+    callback_at: datetime | None
+    notes: str
+
+
+async def calls(
+    tx: Transaction, user_id: UserId, before: tuple[datetime, UUID] | None, limit: int
+) -> list[RecordedCall]:
+    """Return a person's calls before a position, the latest first."""
+    moment, identifier = before or (None, None)
+    rows = await tx.execute(
+        _CALLS, {"user_id": user_id, "moment": moment, "identifier": identifier, "limit": limit}
+    )
+    return [
+        RecordedCall(
+            row[0], row[1], Queue(row[2]), None if row[3] is None else Outcome(row[3]), *row[4:]
+        )
+        for row in rows.all()
+    ]
+
+
+_CALLS = statement(
+    """
+    SELECT assignment_id, agent_id, queue, outcome, ended_at, callback_at, notes
+    FROM queue.attempts
+    WHERE user_id = :user_id
+        AND (CAST(:moment AS timestamptz) IS NULL
+            OR (ended_at, assignment_id) < (:moment, CAST(:identifier AS uuid)))
+    ORDER BY ended_at DESC, assignment_id DESC LIMIT :limit
+    """
+)

@@ -11,8 +11,8 @@ from services.queue.store.database import Transaction, statement
 
 @dataclass(frozen=True, slots=True)
 class RuleEdition:
-    """One edition of the rules: the points that everybody gains in a week by it, and the offset
-    of the keys made with them. `is_applied` tells that everybody has been placed by it.
+    """One edition of the rules: the points that every person gains in a week, and the offset of the
+    rank keys made with it. `is_applied` tells that all people have been placed by it.
     """
 
     rules_hash: str
@@ -28,7 +28,7 @@ async def latest(tx: Transaction) -> RuleEdition | None:
 
 
 async def guard(tx: Transaction) -> None:
-    """Have others who would put an edition into force wait for the transaction's end."""
+    """Keep other transactions from putting an edition into force until the end of this one."""
     await tx.execute(_GUARD)
 
 
@@ -65,7 +65,7 @@ _BEGIN = statement(
 
 
 async def mark_applied(tx: Transaction, rules_hash: str, now: datetime) -> None:
-    """Note that everybody has been placed by these rules, if they are still in force."""
+    """Note that all people have been placed by these rules, if they are still in force."""
     await tx.execute(_MARK_APPLIED, {"rules_hash": rules_hash, "now": now})
 
 

@@ -1,4 +1,4 @@
-"""Statements on suppressed people and phone numbers."""
+"""Statements on objections."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,24 +8,20 @@ from uuid import UUID
 
 from sqlalchemy import BigInteger, bindparam
 
-from services.queue.domain.entries import PhoneStanding
-from services.queue.domain.terms import PhoneBlock, UserId
-from services.queue.store.database import (
-    PHONES_GUARD,
-    Transaction,
-    arrays,
-    statement,
-    unnested,
-)
+from services.queue.store.database import PHONES_GUARD, Transaction, statement
+from services.queue.types import UserId
 
 
 @dataclass(frozen=True, slots=True)
 class Suppression:
-    """A person whom nobody calls, with the number they had then; standing until it is lifted."""
+    """An objection, active until it is lifted.
+
+    It is a person's, with the numbers that the person had then, or it is against one bare number.
+    """
 
     suppression_id: UUID
-    user_id: UserId
-    phone_e164: str | None
+    user_id: UserId | None
+    lines: Sequence[str]
     created_by: str
     created_at: datetime
     notes: str
@@ -35,92 +31,125 @@ class Suppression:
 
 
 async def guard(tx: Transaction) -> None:
-    """Keep everybody from getting a phone number until the end of the transaction.
+    """Keep other transactions from giving people a phone number until the end of this one.
 
     To be called before any row is locked.
     """
     await tx.execute(_GUARD)
 
 
-_GUARD = statement("SELECT pg_advisory_xact_lock(:phones)").bindparams(
-    bindparam("phones", PHONES_GUARD, BigInteger)
-)
+async def guard_shared(tx: Transaction) -> None:
+    """Keep the phone status of numbers as it is until the end of the transaction.
+
+    For transactions that copy it into entries; to be called before any row is locked.
+    """
+    await tx.execute(_GUARD_SHARED)
 
 
-async def standings(
-    tx: Transaction, people: Sequence[tuple[UserId, str]], called_since: datetime
-) -> dict[UserId, PhoneStanding]:
-    """Return what is known of each person's number, leaving out the person's own calls."""
-    if not people:
-        return {}
-    values = arrays(_STANDING_COLUMNS, people) | {"called_since": called_since}
-    rows = await tx.execute(_STANDINGS, values)
-    return {
-        UserId(row[0]): PhoneStanding(None if row[1] is None else PhoneBlock(row[1]), row[2])
-        for row in rows.all()
+_PHONES = bindparam("phones", PHONES_GUARD, BigInteger)
+_GUARD = statement("SELECT pg_advisory_xact_lock(:phones)").bindparams(_PHONES)
+_GUARD_SHARED = statement("SELECT pg_advisory_xact_lock_shared(:phones)").bindparams(_PHONES)
+
+
+async def insert(tx: Transaction, made: Suppression) -> UUID | None:
+    """Keep an objection; returns the id of the one that is active already, None for none.
+
+    The caller holds the guard.
+    """
+    values = {
+        "suppression_id": made.suppression_id,
+        "user_id": made.user_id,
+        "lines": list(made.lines),
+        "created_by": made.created_by,
+        "created_at": made.created_at,
+        "notes": made.notes,
     }
+    before = (await tx.execute(_FIND_ACTIVE, values)).scalar_one_or_none()
+    if before is None:
+        await tx.execute(_INSERT, values)
+    # The present numbers are added to those of an active objection.
+    await tx.execute(_INSERT_LINES, values | {"suppression_id": before or made.suppression_id})
+    return before
 
 
-_STANDING_COLUMNS = (("user_id", "bigint"), ("phone_e164", "text"))
-_STANDINGS = statement(
-    f"""
-    SELECT given.user_id,
-        CASE WHEN EXISTS (SELECT FROM queue.suppressions AS standing
-                WHERE standing.phone_e164 = given.phone_e164 AND standing.lifted_at IS NULL
-                    AND standing.user_id <> given.user_id) THEN {int(PhoneBlock.DO_NOT_CONTACT)}
-            WHEN EXISTS (SELECT FROM queue.listed_phones AS listed
-                WHERE listed.phone_e164 = given.phone_e164) THEN {int(PhoneBlock.LISTED)} END,
-        (SELECT max(call.ended_at) FROM queue.attempts AS call
-            WHERE call.phone_e164 = given.phone_e164 AND call.user_id <> given.user_id
-                AND call.ended_at > :called_since)
-    FROM {unnested(_STANDING_COLUMNS, "given")}
-    """  # noqa: S608 - our own names and numbers
+_FIND_ACTIVE = statement(
+    """
+    SELECT active.suppression_id FROM queue.suppressions AS active
+    WHERE active.lifted_at IS NULL AND CASE
+        WHEN CAST(:user_id AS bigint) IS NOT NULL THEN active.user_id = :user_id
+        ELSE active.user_id IS NULL AND EXISTS (SELECT FROM queue.suppression_lines AS line
+            WHERE line.suppression_id = active.suppression_id
+                AND line.phone_e164 = ANY(CAST(:lines AS text[])))
+    END LIMIT 1
+    """
 )
-
-
-async def insert(tx: Transaction, suppression: Suppression) -> bool:
-    """Keep a suppression; returns False when one stands for that person already."""
-    rows = await tx.execute(
-        _INSERT,
-        {
-            "suppression_id": suppression.suppression_id,
-            "user_id": suppression.user_id,
-            "phone_e164": suppression.phone_e164,
-            "created_by": suppression.created_by,
-            "created_at": suppression.created_at,
-            "notes": suppression.notes,
-        },
-    )
-    return rows.one_or_none() is not None
-
-
 _INSERT = statement(
     """
-    INSERT INTO queue.suppressions
-        (suppression_id, user_id, phone_e164, created_by, created_at, notes)
-    VALUES (:suppression_id, :user_id, :phone_e164, :created_by, :created_at, :notes)
-    ON CONFLICT (user_id) WHERE lifted_at IS NULL DO NOTHING
-    RETURNING 1
+    INSERT INTO queue.suppressions (suppression_id, user_id, created_by, created_at, notes)
+    VALUES (:suppression_id, :user_id, :created_by, :created_at, :notes)
     """
 )
+_INSERT_LINES = statement(
+    """
+    INSERT INTO queue.suppression_lines (phone_e164, suppression_id)
+    SELECT phone_e164, :suppression_id FROM unnest(CAST(:lines AS text[])) AS given(phone_e164)
+    ON CONFLICT DO NOTHING
+    """
+)
+
+
+async def cover_numbers(tx: Transaction, user_ids: Sequence[UserId]) -> None:
+    """Add their people's numbers to active objections without numbers.
+
+    Such objections were recorded before their people were known. People who share a number are
+    placed later.
+    """
+    await tx.execute(_COVER_NUMBERS, {"user_ids": list(user_ids)})
+
+
+_COVER_NUMBERS = statement(
+    """
+    WITH covered AS (
+        INSERT INTO queue.suppression_lines (phone_e164, suppression_id)
+        SELECT unnest(entry.phones), active.suppression_id FROM queue.entries AS entry
+        JOIN queue.suppressions AS active USING (user_id)
+        WHERE entry.user_id = ANY(CAST(:user_ids AS bigint[])) AND active.lifted_at IS NULL
+            AND NOT EXISTS (SELECT FROM queue.suppression_lines AS line
+                WHERE line.suppression_id = active.suppression_id)
+        ON CONFLICT DO NOTHING RETURNING phone_e164
+    )
+    INSERT INTO queue.unplaced_phones (phone_e164)
+    SELECT DISTINCT phone_e164 FROM covered ORDER BY phone_e164 ON CONFLICT DO NOTHING
+    """
+)
+
+
+async def active_of(tx: Transaction, user_id: UserId) -> Suppression | None:
+    """Return the person's active objection."""
+    row = (await tx.execute(_ACTIVE_OF, {"user_id": user_id})).one_or_none()
+    return None if row is None else _suppression_of(row)
+
+
+async def find(tx: Transaction, suppression_id: UUID) -> Suppression | None:
+    """Return an objection, lifted or not."""
+    row = (await tx.execute(_FIND, {"suppression_id": suppression_id})).one_or_none()
+    return None if row is None else _suppression_of(row)
 
 
 async def lift(
-    tx: Transaction, user_id: UserId, actor_id: str, notes: str, now: datetime
-) -> str | None:
-    """Lift the person's suppression; returns the phone number it stood for, if any."""
-    rows = await tx.execute(
-        _LIFT, {"user_id": user_id, "actor_id": actor_id, "notes": notes, "now": now}
-    )
-    row = rows.one_or_none()
-    return None if row is None else row[0]
+    tx: Transaction, suppression_id: UUID, actor_id: str, notes: str, now: datetime
+) -> None:
+    """Lift an objection; one that is lifted already stays as it is."""
+    values = {
+        "suppression_id": suppression_id, "actor_id": actor_id, "notes": notes, "now": now,
+    }  # fmt: skip
+    await tx.execute(_LIFT, values)
 
 
 _LIFT = statement(
     """
     UPDATE queue.suppressions SET lifted_at = :now, lifted_by = :actor_id, lift_notes = :notes
-    WHERE user_id = :user_id AND lifted_at IS NULL
-    RETURNING phone_e164
+    WHERE suppression_id = :suppression_id AND lifted_at IS NULL
     """
 )
 
@@ -128,16 +157,18 @@ _LIFT = statement(
 async def page(
     tx: Transaction,
     user_id: UserId | None,
+    phone: str | None,
     include_lifted: bool,
     before: tuple[datetime, UUID] | None,
     limit: int,
 ) -> list[Suppression]:
-    """Return up to `limit` suppressions after a position, the latest first."""
+    """Return up to `limit` objections after a position, the latest first."""
     at, suppression_id = before or (None, None)
     rows = await tx.execute(
         _PAGE,
         {
             "user_id": user_id,
+            "phone": phone,
             "include_lifted": include_lifted,
             "at": at,
             "suppression_id": suppression_id,
@@ -148,89 +179,29 @@ async def page(
 
 
 def _suppression_of(row: Sequence[Any]) -> Suppression:
-    return Suppression(row[0], UserId(row[1]), *row[2:9])
+    user_id = None if row[1] is None else UserId(row[1])
+    return Suppression(row[0], user_id, tuple(row[2]), *row[3:9])
 
 
+_SELECT = """
+    SELECT made.suppression_id, made.user_id, ARRAY(SELECT line.phone_e164
+            FROM queue.suppression_lines AS line
+            WHERE line.suppression_id = made.suppression_id ORDER BY line.phone_e164),
+        made.created_by, made.created_at, made.notes, made.lifted_at, made.lifted_by,
+        made.lift_notes
+    FROM queue.suppressions AS made
+"""
+_ACTIVE_OF = statement(f"{_SELECT} WHERE made.user_id = :user_id AND made.lifted_at IS NULL")
+_FIND = statement(f"{_SELECT} WHERE made.suppression_id = :suppression_id")
 _PAGE = statement(
-    """
-    SELECT suppression_id, user_id, phone_e164, created_by, created_at, notes, lifted_at,
-        lifted_by, lift_notes
-    FROM queue.suppressions
-    WHERE (CAST(:user_id AS bigint) IS NULL OR user_id = :user_id)
-        AND (CAST(:include_lifted AS boolean) OR lifted_at IS NULL)
-        AND (CAST(:at AS timestamptz) IS NULL OR created_at < :at
-            OR (created_at = :at AND suppression_id > CAST(:suppression_id AS uuid)))
-    ORDER BY created_at DESC, suppression_id LIMIT :limit
-    """
-)
-
-
-async def begin_list(tx: Transaction) -> None:
-    """Make room for the numbers of a list, for as long as the transaction lasts."""
-    await tx.execute(_BEGIN_LIST)
-
-
-_BEGIN_LIST = statement(
-    "CREATE TEMPORARY TABLE incoming_phones (phone_e164 text PRIMARY KEY) ON COMMIT DROP"
-)
-
-
-async def add_to_list(tx: Transaction, phones: Sequence[str]) -> None:
-    """Take numbers in; repeats count once."""
-    await tx.execute(_ADD_TO_LIST, {"phones": list(phones)})
-
-
-_ADD_TO_LIST = statement(
-    "INSERT INTO incoming_phones SELECT unnest(CAST(:phones AS text[])) ON CONFLICT DO NOTHING"
-)
-
-
-async def take_over_list(tx: Transaction, list_name: str, *, is_complete: bool) -> tuple[int, int]:
-    """Make what has come in part of the list, or all of it; returns how many came and went.
-
-    The numbers concerned are then those of `people_of_list`.
-    """
-    await tx.execute(_BEGIN_CHANGED)
-    values = {"list_name": list_name}
-    added = (await tx.execute(_ADDED, values)).scalar_one()
-    removed = (await tx.execute(_REMOVED, values)).scalar_one() if is_complete else 0
-    return added, removed
-
-
-_BEGIN_CHANGED = statement("CREATE TEMPORARY TABLE changed_phones (phone_e164 text) ON COMMIT DROP")
-_ADDED = statement(
-    """
-    WITH added AS (
-        INSERT INTO queue.listed_phones (phone_e164, list_name)
-        SELECT phone_e164, :list_name FROM incoming_phones
-        ON CONFLICT DO NOTHING RETURNING phone_e164
-    ), noted AS (
-        INSERT INTO changed_phones SELECT phone_e164 FROM added
-    )
-    SELECT count(*) FROM added
-    """
-)
-_REMOVED = statement(
-    """
-    WITH removed AS (
-        DELETE FROM queue.listed_phones AS listed WHERE list_name = :list_name
-            AND NOT EXISTS (SELECT FROM incoming_phones
-                WHERE incoming_phones.phone_e164 = listed.phone_e164)
-        RETURNING phone_e164
-    ), noted AS (
-        INSERT INTO changed_phones SELECT phone_e164 FROM removed
-    )
-    SELECT count(*) FROM removed
-    """
-)
-
-
-async def people_of_list(tx: Transaction) -> list[UserId]:
-    """Return the people whose number came on the list or went from it, by id."""
-    return [UserId(row[0]) for row in (await tx.execute(_PEOPLE_OF_LIST)).all()]
-
-
-_PEOPLE_OF_LIST = statement(
-    "SELECT DISTINCT entry.user_id FROM queue.entries AS entry"
-    " JOIN changed_phones USING (phone_e164) ORDER BY entry.user_id"
+    f"""
+    {_SELECT}
+    WHERE (CAST(:user_id AS bigint) IS NULL OR made.user_id = :user_id)
+        AND (CAST(:phone AS text) IS NULL OR made.suppression_id IN (
+            SELECT suppression_id FROM queue.suppression_lines WHERE phone_e164 = :phone))
+        AND (CAST(:include_lifted AS boolean) OR made.lifted_at IS NULL)
+        AND (CAST(:at AS timestamptz) IS NULL OR made.created_at < :at
+            OR (made.created_at = :at AND made.suppression_id > CAST(:suppression_id AS uuid)))
+    ORDER BY made.created_at DESC, made.suppression_id LIMIT :limit
+    """  # noqa: S608 - our own column names
 )

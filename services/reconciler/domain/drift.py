@@ -1,13 +1,16 @@
-"""What differs about one person, and whether that is drift or only a change under way."""
+"""What differs about a user: drift, or a change still in flight; and when users count as gone."""
 
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from services.reconciler.domain.fingerprints import are_of_one_edition, differing_tables
 
+# This many users may always be gone: a share of few users says little.
+GONE_ALWAYS: Final = 100
+
 
 class DriftKind(StrEnum):
-    """How somebody has drifted."""
+    """How a user has drifted."""
 
     MISSING = "MISSING"
     ORPHANED = "ORPHANED"
@@ -18,14 +21,14 @@ class DriftKind(StrEnum):
 
 
 class Difference(NamedTuple):
-    """One way in which somebody has drifted; `table` is empty unless rows are OUTDATED."""
+    """One way in which a user has drifted; `table` is empty unless rows are OUTDATED."""
 
     kind: DriftKind
     table: str = ""
 
 
-class Applied(NamedTuple):
-    """What the queue applied of somebody; `rows` are empty when nothing is known of them."""
+class AppliedUser(NamedTuple):
+    """What the queue applied of a user; `rows` are empty when it knows no row fingerprints."""
 
     version: int
     context: int
@@ -34,50 +37,43 @@ class Applied(NamedTuple):
     is_altered: bool
 
 
-class Cached(NamedTuple):
-    """The main app's part of a context that the cache would serve as fresh; 0 for nobody."""
+class CachedUser(NamedTuple):
+    """The main app's part of a context that the cache would serve; 0 says there is no such user."""
 
     context: int
     is_intact: bool
 
 
-class Look(NamedTuple):
-    """One person as MySQL, the queue and the cache had them at about one moment.
+class UserSnapshot(NamedTuple):
+    """One user as MySQL, the queue and the cache had them at about one moment.
 
-    `rows` is None for somebody the main app does not have, `applied` for somebody the queue has
-    never heard of, `cached` when nothing is cached.
+    `rows` is None for a user the main app does not have, `applied` for a user the queue has never
+    received facts of, `cached` when nothing is cached.
     """
 
     rows: bytes | None
-    applied: Applied | None
-    cached: Cached | None
+    applied: AppliedUser | None
+    cached: CachedUser | None
 
     @property
     def is_unverified(self) -> bool:
-        """True when the queue has applied facts without knowing what the rows come to now.
+        """True when the queue has applied facts without comparable row fingerprints.
 
-        A rebuild reads only what decides who is called, and under another description of the main
-        app the same rows come to something else.
+        A rebuild reads only what decides who is called, and another description of the main app
+        gives the same rows other fingerprints.
         """
         held = self.applied
         if self.rows is None or held is None or held.is_absent:
             return False
         return not held.rows or not are_of_one_edition(held.rows, self.rows)
 
-    @property
-    def _is_of_another_edition(self) -> bool:
-        return self.is_unverified and self.applied is not None and bool(self.applied.rows)
-
     def differences(self) -> set[Difference]:
-        """Return all that differs; empty for somebody about whom everything agrees."""
-        return self._in_queue() | self._in_cache()
-
-    def _in_queue(self) -> set[Difference]:
-        held = self.applied
+        """Return all that differs; empty for a user on whom all three agree."""
+        held, cached = self.applied, self.cached
         found: set[Difference] = set()
-        is_known = held is not None and not held.is_absent
         if self.rows is None:
-            found |= {Difference(DriftKind.ORPHANED)} if is_known else set()
+            if held is not None and not held.is_absent:
+                found.add(Difference(DriftKind.ORPHANED))
         elif held is None or held.is_absent:
             found.add(Difference(DriftKind.MISSING))
         elif not self.is_unverified:
@@ -85,45 +81,50 @@ class Look(NamedTuple):
             found |= {Difference(DriftKind.OUTDATED, table.value) for table in tables}
         if held is not None and held.is_altered:
             found.add(Difference(DriftKind.ALTERED))
-        return found
-
-    def _in_cache(self) -> set[Difference]:
-        cached, held = self.cached, self.applied
         if cached is None:
-            return set()
+            return found
         if not cached.is_intact:
-            return {Difference(DriftKind.CACHED_ALTERED)}
+            return found | {Difference(DriftKind.CACHED_ALTERED)}
         if held is None:
             is_right = cached.context == 0 or self.rows is not None
         elif held.is_absent:
             is_right = cached.context == 0
-        elif self._is_of_another_edition:
+        elif self.is_unverified and held.rows:
+            # Another description of the main app makes another context of the same rows.
             is_right = True
         else:
             # 0: the queue has applied facts of which no context was made.
             is_right = held.context in {0, cached.context}
-        return set() if is_right else {Difference(DriftKind.CACHED_OUTDATED)}
+        return found if is_right else found | {Difference(DriftKind.CACHED_OUTDATED)}
 
 
-def is_suspect(look: Look) -> bool:
-    """Return whether the person has to be looked at again, or refreshed."""
-    return look.is_unverified or bool(look.differences())
+def needs_recheck(snapshot: UserSnapshot) -> bool:
+    """Return whether the user has to be read again, or refreshed."""
+    return snapshot.is_unverified or bool(snapshot.differences())
 
 
-def lasting(first: Look, second: Look) -> set[Difference]:
-    """Return the differences that a later look found just as they were.
+def lasting_differences(first: UserSnapshot, second: UserSnapshot) -> set[Difference]:
+    """Return the differences of a first snapshot that a later one has unchanged.
 
-    While changes arrive, what MySQL has or what was applied moves on between two looks; where
-    neither has, nothing is on its way.
+    While changes arrive, what MySQL has or what was applied moves on between the two; where neither
+    has, no change is in flight.
     """
-    both = first.differences() & second.differences()
-    if first.rows != second.rows or _version(first) != _version(second):
+    versions = {it.applied.version if it.applied is not None else 0 for it in (first, second)}
+    if first.rows != second.rows or len(versions) > 1:
         return set()
+    both = first.differences() & second.differences()
     return {it for it in both if it.kind not in _OF_CACHE or first.cached == second.cached}
 
 
 _OF_CACHE = {DriftKind.CACHED_OUTDATED, DriftKind.CACHED_ALTERED}
 
 
-def _version(look: Look) -> int:
-    return look.applied.version if look.applied is not None else 0
+def is_gone_plausible(gone: int, known: int, share_at_most: float, *, is_blind: bool) -> bool:
+    """Return whether `gone` of `known` users may count as gone from the main app.
+
+    `is_blind` says that the main app shows no user at all. An emptied table, a running restore or
+    the wrong database look the same, so no user counts as gone then.
+    """
+    if is_blind:
+        return gone == 0
+    return gone <= max(GONE_ALWAYS, known * share_at_most)

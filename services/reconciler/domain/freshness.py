@@ -1,4 +1,4 @@
-"""Whether changes arrive by themselves, or runs have to stand in."""
+"""Whether changes arrive by change capture, or full runs replace it."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,7 +13,7 @@ class FreshnessMode(StrEnum):
 
 
 class CaptureSwitch(StrEnum):
-    """What the operator says of change capture."""
+    """The operator's setting for change capture."""
 
     AUTO = "auto"
     OFF = "off"
@@ -21,7 +21,7 @@ class CaptureSwitch(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Freshness:
-    """The mode, since when, and why when it is not change capture, UPPER_SNAKE."""
+    """The mode and since when it holds; `reason` says in UPPER_SNAKE why it is BATCH."""
 
     mode: FreshnessMode
     since: datetime
@@ -30,10 +30,10 @@ class Freshness:
 
 
 @dataclass(frozen=True, slots=True)
-class Pipeline:
-    """What a copy of the ingest says of itself.
+class IngestStatus:
+    """The status of one replica of the ingest.
 
-    Everything it received of what was committed before `applied_through` has been applied.
+    It has applied everything it received that was committed before `applied_through`.
     """
 
     capture_alive_at: datetime | None
@@ -42,46 +42,47 @@ class Pipeline:
 
 
 @dataclass(frozen=True, slots=True)
-class Signs:
-    """What is known of change capture: how the switch stands, and what the ingest said last.
+class CaptureSigns:
+    """The signs of change capture: the operator's switch, and the ingest's last answer.
 
-    `watched_since` is when the ingest was first asked by whoever judges now; `None` for
-    `pipeline` when it could not be asked.
+    `watched_since` is when this replica first asked the ingest; `status` is None when the ingest
+    could not be asked.
     """
 
     switch: CaptureSwitch
     is_watched: bool
     watched_since: datetime
-    pipeline: Pipeline | None
+    status: IngestStatus | None
     capture_alive_at: datetime | None
 
 
-def judged(before: Freshness, signs: Signs, now: datetime, silence: timedelta) -> Freshness:
+def next_freshness(
+    before: Freshness, signs: CaptureSigns, now: datetime, silence: timedelta
+) -> Freshness:
     """Return the freshness from now on; the same mode and reason keep their beginning.
 
-    Capture that cannot be watched is taken to work. Silence counts from the last sign of life, or
-    from when we began to listen; being paused counts at once, since nothing is applied meanwhile.
+    Capture that is not watched is taken to work. Silence counts from the last sign of life, or from
+    when watching began. A pause counts at once, since nothing is applied meanwhile.
     """
     mode, reason = FreshnessMode.BATCH, ""
-    alive_at = signs.capture_alive_at or before.capture_alive_at
+    # A sign from the far future is ignored: it would hide silence until its time has come.
+    known = (signs.capture_alive_at, before.capture_alive_at)
+    alive_at = next((at for at in known if at is not None and at <= now + silence), None)
     is_silent = now - max(signs.watched_since, alive_at or signs.watched_since) > silence
+    is_batch_since_the_last_sign = before.mode is FreshnessMode.BATCH and (
+        alive_at is None or alive_at <= before.since
+    )
     if signs.switch is CaptureSwitch.OFF:
         reason = "CAPTURE_OFF"
-    elif signs.is_watched and signs.pipeline is not None and signs.pipeline.is_paused:
+    elif signs.is_watched and signs.status is not None and signs.status.is_paused:
         reason = "INGEST_PAUSED"
     elif signs.is_watched and is_silent:
-        reason = "INGEST_UNREACHABLE" if signs.pipeline is None else "CAPTURE_SILENT"
-    elif signs.is_watched and _is_waiting(before, alive_at):
-        # Having just begun to listen is no sign that capture works.
+        reason = "INGEST_UNREACHABLE" if signs.status is None else "CAPTURE_SILENT"
+    elif signs.is_watched and is_batch_since_the_last_sign:
+        # That watching has only begun is no sign that capture works.
         reason = before.reason
     else:
         mode = FreshnessMode.CHANGE_CAPTURE
     if (mode, reason) == (before.mode, before.reason):
         return Freshness(mode, before.since, reason, alive_at)
     return Freshness(mode, now, reason, alive_at)
-
-
-def _is_waiting(before: Freshness, alive_at: datetime | None) -> bool:
-    """Return whether there has been no sign of life since the batch runs began to stand in."""
-    is_batch = before.mode is FreshnessMode.BATCH
-    return is_batch and (alive_at is None or alive_at <= before.since)

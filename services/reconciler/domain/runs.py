@@ -1,10 +1,10 @@
 """What a run is and how it advances."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
-from typing import NewType
+from typing import Final, NewType
 from uuid import UUID
 
 from services.reconciler.domain.drift import Difference
@@ -15,12 +15,17 @@ MAX_FAILED_IDS = 20
 
 
 class RunKind(StrEnum):
-    """What a run looks at."""
+    """What a run compares or does."""
 
     FULL = "FULL"
     CHANGED = "CHANGED"
     WARMING = "WARMING"
     HOUSEKEEPING = "HOUSEKEEPING"
+
+    @property
+    def compares(self) -> bool:
+        """True for the kinds that compare users with the main app."""
+        return self in {RunKind.FULL, RunKind.CHANGED}
 
 
 class RunPhase(StrEnum):
@@ -34,7 +39,7 @@ class RunPhase(StrEnum):
 
 
 class RunState(StrEnum):
-    """How far a run is."""
+    """The state of a run."""
 
     PENDING = "PENDING"
     RUNNING = "RUNNING"
@@ -43,16 +48,17 @@ class RunState(StrEnum):
 
     @property
     def is_ended(self) -> bool:
-        """True for the states that nothing follows."""
+        """True for the final states."""
         return self in {RunState.SUCCEEDED, RunState.FAILED}
 
 
 @dataclass(slots=True)
-class Figures:
-    """What a run has done so far; `phase_done` of `phase_total` is how far its phase is.
+class RunFigures:
+    """What a run has done so far; `phase_done` of `phase_total` is the progress of its phase.
 
-    `failed_user_ids` are the first of those who could not be refreshed, or applied. `done` is what
-    runs that compare nothing did, by name.
+    `failed_user_ids` are the first users who could not be refreshed or applied. `users_withheld`
+    users are gone from the main app and stay as they are, because they are implausibly many. `done`
+    counts what runs without a comparison did, by name.
     """
 
     phase: RunPhase = RunPhase.UNSPECIFIED
@@ -64,6 +70,7 @@ class Figures:
     users_drifted: int = 0
     users_unsettled: int = 0
     users_failed: int = 0
+    users_withheld: int = 0
     failed_user_ids: list[int] = field(default_factory=list)
     rows_read: int = 0
     mysql_statements: int = 0
@@ -72,24 +79,28 @@ class Figures:
     done: Counter[str] = field(default_factory=Counter)
 
     def enter(self, phase: RunPhase, total: int = 0) -> None:
-        """Begin a phase of so many steps."""
+        """Begin a phase of `total` steps."""
         self.phase, self.phase_done, self.phase_total = phase, 0, total
 
     def begin_again(self) -> None:
-        """Forget what an attempt that goes over the same people counts anew."""
-        self.users_checked = self.users_unsettled = self.users_failed = 0
+        """Reset the counts that a new attempt at the same run counts again."""
+        self.users_checked = self.users_unsettled = self.users_failed = self.users_withheld = 0
         self.failed_user_ids = []
 
     def count_failed(self, user_id: int) -> None:
-        """Count somebody who could not be looked at."""
+        """Count a user who could not be refreshed."""
         self.users_failed += 1
         if len(self.failed_user_ids) < MAX_FAILED_IDS:
             self.failed_user_ids.append(user_id)
 
 
+# The names of the figures that are plain numbers.
+COUNTS: Final = tuple(it.name for it in fields(RunFigures) if it.type in {int, float})
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run, as stored."""
+    """One run, as stored; `allow_gone` lets any number of users count as gone."""
 
     run_id: RunId
     kind: RunKind
@@ -98,22 +109,15 @@ class Run:
     requested_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
-    figures: Figures
+    figures: RunFigures
     error: str
+    allow_gone: bool = False
 
 
-def verdict(figures: Figures) -> tuple[RunState, str]:
-    """Return the end of a run that has looked at everybody, and its error text."""
+def verdict(figures: RunFigures) -> tuple[RunState, str]:
+    """Return the final state of a run that has done everything, and its error text."""
     if not figures.users_failed:
         return RunState.SUCCEEDED, ""
     ids = ", ".join(map(str, figures.failed_user_ids))
     more = ", ..." if figures.users_failed > len(figures.failed_user_ids) else ""
     return RunState.FAILED, f"{figures.users_failed} people could not be looked at: {ids}{more}"
-
-
-def retry_seconds(
-    failures: int, first_seconds: float, longest_seconds: float, luck: float
-) -> float:
-    """Return the pause after so many failures in a row; `luck` in [0, 1) spreads it."""
-    full = min(longest_seconds, first_seconds * 2.0 ** min(max(failures - 1, 0), 30))
-    return full * (0.5 + luck / 2.0)

@@ -44,14 +44,14 @@ _REQUIREMENTS = "SELECT id, claim_id, type, status FROM claim_requirements"
 
 @dataclass(frozen=True)
 class Holdings:
-    """What one side says of everybody: the queue each belongs to, and what an agent would see."""
+    """The data of one side for every person: the queue, and what an agent would see."""
 
     queues: dict[int, int | None]
     contexts: dict[int, Any]
 
 
 def in_mysql(stack: Stack) -> Holdings:
-    """What is true."""
+    """The data of MySQL."""
     rows = stack.main_app.rows
     requirements: defaultdict[int, dict[str, Any]] = defaultdict(dict)
     for key, claim_id, *columns in rows(_REQUIREMENTS):
@@ -68,7 +68,7 @@ def in_mysql(stack: Stack) -> Holdings:
 
 
 def in_the_dialler(stack: Stack) -> Holdings:
-    """What the queue's table and the contexts say, from the cache where they are cached."""
+    """The data of the queue's table and of the contexts, from the cache where cached."""
     found = stack.postgres.execute(
         "SELECT user_id, eligible_queue FROM queue.entries", database=DIALLER
     )
@@ -84,13 +84,15 @@ def in_the_dialler(stack: Stack) -> Holdings:
             request = pb.BatchGetUserContextsRequest(
                 user_ids=ids[start : start + _PAGE], view=pb.CONTEXT_VIEW_MESSAGE
             )
-            for each in stub.BatchGetUserContexts(request, timeout=10).contexts:
+            answer = stub.BatchGetUserContexts(request, timeout=10)
+            assert not answer.remaining_user_ids
+            for each in answer.contexts:
                 contexts[each.context.user.user_id] = _shown(each.context)
     return Holdings(queues, contexts)
 
 
 def differences(stack: Stack) -> list[str]:
-    """Everything on which the two sides disagree; somebody in no queue need not be known."""
+    """All differences between the two sides; a person in no queue need not be known."""
     truth, held = in_mysql(stack), in_the_dialler(stack)
     wrong = []
     for user_id in truth.contexts.keys() | held.queues.keys():
@@ -103,9 +105,9 @@ def differences(stack: Stack) -> list[str]:
 
 
 def await_agreement(stack: Stack, *, dead_letters: int = 0, seconds: float = 45) -> None:
-    """Wait until nothing is on its way any more and both sides say the same.
+    """Wait until no change is under way and both sides agree.
 
-    Nobody may have helped: a full reconciliation repairs what the changes themselves did not.
+    No full reconciliation may have helped: it repairs what the changes themselves did not.
     """
     wrong: list[str] = []
 

@@ -1,4 +1,4 @@
-"""One whole stack for the tests of this folder, impatient so that faults are soon felt."""
+"""One whole stack for the tests of this folder, with short times so that faults show soon."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from devstack.desk import Desk
 from devstack.queues import SqsEndpoint
 from devstack.stack import SERVICES, Stack
 from tests.fault.pipeline.comparison import await_agreement, runs
+from tests.fault.pipeline.redis_name import NamedRedisStack, redis_name
 
 USERS = 300
 VISIBILITY_SECONDS = 3
@@ -40,14 +41,21 @@ IMPATIENT = {
 
 
 @pytest.fixture(scope="session")
-def running_stack() -> Iterator[Stack]:
-    """Every service, with everybody in the queues and every context cached."""
+def running_stack() -> Iterator[NamedRedisStack]:
+    """Every service, with every person in the queues and every context cached."""
     folder = Path(tempfile.mkdtemp(prefix="dialler-fault-"))
     folder.chmod(0o711)
-    quiet = Stack(
-        folder, users=USERS, durable=False, extra_environment=IMPATIENT, report=lambda _: None
-    )
-    with quiet as running:
+    with (
+        redis_name() as name,
+        NamedRedisStack(
+            folder,
+            users=USERS,
+            durable=False,
+            extra_environment=IMPATIENT,
+            report=lambda _: None,
+            name=name,
+        ) as running,
+    ):
         with Desk(running.addresses, "supervisor", "supervisor-setup") as desk:
             desk.await_reconciled()
         yield running
@@ -55,7 +63,7 @@ def running_stack() -> Iterator[Stack]:
 
 
 @pytest.fixture
-def stack(running_stack: Stack) -> Iterator[Stack]:
+def stack(running_stack: NamedRedisStack) -> Iterator[NamedRedisStack]:
     """The stack in agreement with MySQL; at the end all of it runs, and no full run has helped."""
     await_agreement(running_stack)
     before = runs(running_stack)
@@ -66,7 +74,7 @@ def stack(running_stack: Stack) -> Iterator[Stack]:
 
 @pytest.fixture
 def ingest(stack: Stack) -> Iterator[CdcIngestServiceStub]:
-    """What an operator uses; a pause that a test leaves is ended."""
+    """The RPCs of an operator; a pause that a test leaves is ended."""
     with grpc.insecure_channel(stack.addresses.grpc["cdc_ingest"]) as channel:
         stub = CdcIngestServiceStub(channel)
         yield stub

@@ -33,6 +33,8 @@ class Storm:
         self._rng = Random(seed)
         self._pause_seconds = pause_seconds
         self._stop = threading.Event()
+        self._may_rage = threading.Event()
+        self._may_rage.set()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Self:
@@ -55,13 +57,23 @@ class Storm:
         enough = self.made + changes
         wait_until(lambda: self.made >= enough, 60, "changes")
 
+    @contextlib.contextmanager
+    def calm(self) -> Iterator[None]:
+        """Make no changes within the block, but for one that is under way."""
+        self._may_rage.clear()
+        try:
+            yield
+        finally:
+            self._may_rage.set()
+
     def _run(self) -> None:
         while not self._stop.wait(self._pause_seconds):
+            self._may_rage.wait()
             try:
                 self._main_app.random_change(self._rng)
                 self.made += 1
             except (pymysql.err.OperationalError, pymysql.err.InterfaceError):
-                # Deadlocks and a server that is away: the main app would try again.
+                # Deadlocks and an unavailable server: the main app would retry.
                 self._stop.wait(0.1)
 
 
@@ -72,13 +84,13 @@ def fail_requests(stack: Stack, action: str, requests: int) -> None:
 
 
 def status(ingest: CdcIngestServiceStub) -> pb.GetStatusResponse:
-    """What the ingest says of itself."""
+    """The status of the ingest."""
     return ingest.GetStatus(pb.GetStatusRequest(), timeout=10)
 
 
 @contextlib.contextmanager
 def halted(process: ChildProcess) -> Iterator[None]:
-    """Stop a process in its tracks; its connections stay open and nobody answers."""
+    """Suspend a process: its connections stay open and it does not answer."""
     os.kill(process.pid, signal.SIGSTOP)
     try:
         yield

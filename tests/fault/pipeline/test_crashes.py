@@ -1,4 +1,4 @@
-"""Whatever is killed or goes away while changes flow, nothing is lost and all ends well."""
+"""No change is lost when any process is killed or unavailable while changes flow."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.fault.pipeline.storm import Storm, fail_requests, halted, status
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(180)]
 
 
-# Whom to stop answering so that the one to be killed is surely in the middle of something.
+# The service to suspend, so that the process to be killed is certainly in the middle of its work.
 @pytest.mark.parametrize(
     ("name", "waits_for"),
     [("cdc_ingest", "queue"), ("user_context", "user_context"), ("queue", "queue")],

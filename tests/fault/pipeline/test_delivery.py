@@ -1,9 +1,10 @@
-"""What SQS may do to messages, and what may be wrong with them or with those who work on them."""
+"""Deliveries that SQS may repeat or delay, faulty messages, and copies that fail."""
 
 from __future__ import annotations
 
 import random
 import uuid
+from collections.abc import Callable
 
 import grpc
 import pytest
@@ -29,7 +30,7 @@ def test_messages_come_twice_and_in_any_order(
     ingest.PauseIngest(pb.PauseIngestRequest(), timeout=5)
     with Storm(stack, "shuffled") as storm:
         storm.rages(200)
-    bodies = _drained(stack, sqs)
+    bodies = drained(stack, sqs)
     assert len(bodies) > 5
     bodies *= 2
     random.Random("shuffled").shuffle(bodies)
@@ -39,8 +40,8 @@ def test_messages_come_twice_and_in_any_order(
     await_agreement(stack)
 
 
-def _drained(stack: Stack, sqs: SQSClient) -> list[str]:
-    """Take everything out of the queue, once the relay has sent it all."""
+def drained(stack: Stack, sqs: SQSClient) -> list[str]:
+    """Empty the queue, once the relay has sent everything."""
     bodies: list[str] = []
     while True:
         answer = sqs.receive_message(
@@ -59,24 +60,36 @@ def _drained(stack: Stack, sqs: SQSClient) -> list[str]:
             )
 
 
+def _at_rest(read: Callable[[], int]) -> int:
+    """Return the figure once it has stayed the same for some seconds."""
+    figures = [read()]
+
+    def has_stayed() -> bool:
+        figures.append(read())
+        return len(figures) > 100 and len(set(figures[-100:])) == 1
+
+    wait_until(has_stayed, 60, "the figure to come to rest")
+    return figures[-1]
+
+
 @pytest.mark.parametrize("name", ["user_context", "queue"])
 def test_downstream_hangs(stack: Stack, ingest: CdcIngestServiceStub, name: str) -> None:
     with Storm(stack, f"slow {name}") as storm:
         with halted(stack.services[name]):
-            wait_until(lambda: status(ingest).downstream_away, 20, "the ingest to notice")
+            wait_until(lambda: status(ingest).downstream_unavailable, 20, "the ingest to notice")
             noticed = status(ingest)
             storm.rages(150)
-            settled = status(ingest).messages_retried
-            # What was under way goes back once ...
+            # What was under way goes back once, on a busy machine some seconds later ...
+            settled = _at_rest(lambda: status(ingest).messages_retried)
             assert settled - noticed.messages_retried <= noticed.messages_held
             storm.rages(150)
             # ... and nothing more is taken.
             assert status(ingest).messages_retried == settled, "receives were burnt"
-        wait_until(lambda: not status(ingest).downstream_away, 30, "the ingest to go on")
+        wait_until(lambda: not status(ingest).downstream_unavailable, 30, "the ingest to go on")
     await_agreement(stack)
 
 
-def test_poison_among_good_ones_is_buried_alone_and_can_be_sent_again(
+def test_poison_among_good_ones_is_dead_lettered_alone_and_can_be_sent_again(
     stack: Stack, ingest: CdcIngestServiceStub, sqs: SQSClient
 ) -> None:
     poison = ["no json", '{"metadata": 3}', "[" + '{"metadata": {"operation": "update"}}]']
@@ -94,7 +107,9 @@ def test_poison_among_good_ones_is_buried_alone_and_can_be_sent_again(
         done = desk.post(f"{path}/redrive", {"reason": "BODY_NOT_JSON"}).json()
         assert done["sent"] == 1
     dead = status(ingest).messages_dead
-    wait_until(lambda: status(ingest).messages_dead >= dead, 20, "it to die again")
+    wait_until(
+        lambda: status(ingest).messages_dead >= dead, 20, "the message to be dead-lettered again"
+    )
     sqs.purge_queue(QueueUrl=stack.addresses.sqs_dlq)
 
 

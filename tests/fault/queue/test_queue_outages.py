@@ -20,14 +20,11 @@ from servicekit.client import connect
 from servicekit.errors import ServiceError, Unavailable
 from servicekit.event_stream import EventStream, StreamPosition
 from servicekit.migrations import upgrade
-from services.queue.testing import (
-    FakeUserContext,
-    RunningQueue,
-    done,
-    running_queue,
-    serving_user_context,
-    unsigned,
-)
+from tests.fakes import waiting
+from tests.fakes.running_queue import RunningQueue, running_queue
+from tests.fakes.upstreams import serving_doubles
+from tests.fakes.user_context import FakeUserContext
+from tests.fakes.user_facts import done, unsigned
 from tests.integration.queue.bench import Desk, Tables, until
 
 pytestmark = pytest.mark.fault
@@ -95,7 +92,7 @@ async def test_a_user_context_that_is_away_holds_up_no_event(
         await desk.fill(unsigned(1))
         start = await stream.position()
         held = (await desk.claim("agent")).assignment
-        fake.is_away = True
+        fake.is_unavailable = True
         await desk.record(held, call_state_pb2.OUTCOME_NO_ANSWER)
         told = 0
         while told < 3:
@@ -104,7 +101,7 @@ async def test_a_user_context_that_is_away_holds_up_no_event(
             start, told = batch[-1][0], told + len(batch)
         stale = "SELECT count(*) FROM queue.stale_call_states WHERE user_id = 1"
         assert await tables.value(stale) > 0
-        fake.is_away = False
+        fake.is_unavailable = False
         await until(lambda: tables.value(stale), lambda it: it == 0)
 
 
@@ -119,7 +116,7 @@ async def _process(**variables: str) -> AsyncIterator[tuple[asyncio.subprocess.P
     )
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(20):
+        async with waiting.limit(20):
             async for line in process.stdout:
                 entry = json.loads(line)
                 if entry["event"] == "listening":
@@ -132,10 +129,10 @@ async def _process(**variables: str) -> AsyncIterator[tuple[asyncio.subprocess.P
         await process.communicate()
 
 
-async def test_a_claim_killed_between_reserving_and_handing_out_loses_nobody(
+async def test_a_hand_out_killed_after_its_reservation_loses_no_user(
     queue_url: str, redis_url: str, tables: Tables, all_hours: Path, tmp_path: Path
 ) -> None:
-    """Nobody is left to give the reservation back; it lapses."""
+    """No process is left to release the reservation; it lapses."""
     rules = write_rules(tmp_path / "rules.yaml", reservation_seconds=1.5)
     fake = FakeUserContext()  # type: ignore[abstract]
     checking, may_answer = asyncio.Event(), asyncio.Event()
@@ -148,7 +145,7 @@ async def test_a_claim_killed_between_reserving_and_handing_out_loses_nobody(
     variables = {"POSTGRES_URL": queue_url, "REDIS_URL": redis_url, "RULES_PATH": str(rules)}
     async with (
         running_queue(queue_url, redis_url, main_app=fake, rules_path=all_hours) as living,
-        serving_user_context(fake) as target,
+        serving_doubles(user_context=fake) as (target,),
         _process(**variables, USER_CONTEXT_TARGET=target) as (process, address),
         connect(address, name="queue", default_timeout_seconds=10, retry_codes=()) as channel,
     ):
@@ -216,7 +213,7 @@ async def _stats_or_none(desk: Desk) -> bool:
     return True
 
 
-async def test_a_main_app_that_dies_while_many_claim_hands_nobody_out(
+async def test_a_main_app_that_dies_during_many_hand_outs_hands_no_user_out(
     queue_url: str, redis_url: str, tables: Tables, all_hours: Path
 ) -> None:
     async with running_queue(
@@ -224,9 +221,9 @@ async def test_a_main_app_that_dies_while_many_claim_hands_nobody_out(
     ) as running:
         desk = Desk(running)
         await desk.fill(*(unsigned(user_id) for user_id in range(1, 21)))
-        # All have signed; MySQL is away, so nobody can know.
+        # All have signed; MySQL is away, so no process can know.
         running.main_app.put(*(done(user_id) for user_id in range(1, 21)))
-        running.main_app.is_away = True
+        running.main_app.is_unavailable = True
         answers = await asyncio.gather(
             *(desk.claim(f"agent-{it}") for it in range(20)), return_exceptions=True
         )

@@ -9,10 +9,11 @@ from dialler.user_context.v1 import user_context_pb2 as pb
 from devstack.mainapp_database import MainAppDatabase
 from devstack.postgres_database import PostgresDatabase
 from devstack.servers import Redis
-from services.user_context.cache import Filling
+from services.user_context.cache.context_cache import Filling
+from services.user_context.cache.rendering import render_main
 from services.user_context.domain import Part, UserId
-from services.user_context.rendering import render_main
-from services.user_context.testing import (
+from tests.fakes import waiting
+from tests.fakes.running_user_context import (
     RunningUserContext,
     TakenApart,
     insertion,
@@ -118,7 +119,7 @@ async def test_a_fill_paused_across_a_refresh_and_a_flush_does_not_land(scene: S
 
 async def test_a_fence_made_anew_by_an_older_version_lets_nothing_old_in(scene: Scene) -> None:
     """After a flush a slow process may make the fence with a version drawn long before."""
-    long_ago = await scene.other.own.draw_version()
+    long_ago = await scene.other.fences.draw_version()
     reading = await scene.start_reading()
     scene.change("After")
     await scene.refresh()
@@ -176,7 +177,7 @@ async def test_a_refresh_that_dies_before_it_has_filled_leaves_nothing_old_as_fr
 async def test_a_fill_paused_across_a_refresh_that_died_does_not_land(scene: Scene) -> None:
     reading = await scene.start_reading()
     scene.change("After")
-    version = await scene.other.own.draw_version()
+    version = await scene.other.fences.draw_version()
     await scene.other.cache.invalidate(Part.MAIN, [PERSON], version)
     await scene.finish(reading)
 
@@ -185,8 +186,8 @@ async def test_a_fill_paused_across_a_refresh_that_died_does_not_land(scene: Sce
 
 
 async def test_of_two_readings_the_later_stays_whichever_fills_first(scene: Scene) -> None:
-    cache, own, store = scene.other.cache, scene.other.own, scene.other.store
-    versions = [await own.draw_version() for _ in range(2)]
+    cache, fences, store = scene.other.cache, scene.other.fences, scene.other.store
+    versions = [await fences.draw_version() for _ in range(2)]
     grants = {version: await cache.begin(Part.MAIN, [PERSON], version) for version in versions}
     for version in reversed(versions):
         scene.change(f"version {version}")
@@ -211,5 +212,6 @@ async def test_a_full_server_that_refuses_fences_serves_nothing_old_as_fresh(sce
 
     assert (await scene.shown())[0] == "After"
     scene.redis.ask("CONFIG", "SET", "maxmemory", "0")
-    await scene.shown()
-    assert await scene.shown() == ("After", True)
+    async with waiting.limit(20):
+        while await scene.shown() != ("After", True):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)

@@ -23,7 +23,7 @@ from servicekit.client import connect
 from servicekit.lifecycle import Parts
 from services.binlog_relay.app import build
 from services.binlog_relay.settings import BinlogRelaySettings
-from services.binlog_relay.testing import FakeReconciler
+from tests.fakes.reconciler import FakeReconciler
 
 PATIENCE_SECONDS = 30.0
 _ROOT = Path(__file__).parents[3]
@@ -42,7 +42,8 @@ class Received:
         return [
             record["data"]["id"]
             for record in self.records
-            if record["metadata"].get("table-name") == table
+            if "data" in record
+            and record["metadata"].get("table-name") == table
             and operation in (None, record["metadata"]["operation"])
         ]
 

@@ -3,40 +3,32 @@
 from collections.abc import AsyncIterator
 
 import pytest
-from dialler.reconciler.v1 import reconciler_pb2_grpc
+from dialler.reconciler.v1 import reconciler_pb2
 
 from devstack.mainapp_database import MainAppDatabase
 from devstack.postgres_database import PostgresDatabase
 from devstack.queues import SqsQueue
 from devstack.servers import MariaDB
 from servicekit.migrations import upgrade
-from servicekit.server import GrpcServer
-from servicekit.settings import ServiceSettings
-from services.binlog_relay.testing import FakeReconciler
+from tests.fakes.reconciler import FakeReconciler
+from tests.fakes.upstreams import serving_doubles
 from tests.integration.binlog_relay.bench import RelayBench
 
 
 @pytest.fixture
 async def reconciler() -> AsyncIterator[tuple[FakeReconciler, str]]:
-    """A reconciler that takes notes, and where it listens."""
-    # Methods the relay never calls answer UNIMPLEMENTED, as generated.
-    fake = FakeReconciler()  # type: ignore[abstract]
-    server = GrpcServer(
-        ServiceSettings(drain_seconds=0.0),
-        "reconciler",
-        lambda made: reconciler_pb2_grpc.add_ReconcilerServiceServicer_to_server(fake, made),
-        [],
-    )
-    await server.start()
-    yield fake, server.address
-    await server.stop()
+    """A reconciler that keeps one run pending, and its address."""
+    pending = reconciler_pb2.Run(run_id="run-1", state=reconciler_pb2.RUN_STATE_PENDING)
+    fake = FakeReconciler(run=pending)  # type: ignore[abstract]
+    async with serving_doubles(reconciler=fake) as (target,):
+        yield fake, target
 
 
 @pytest.fixture
 async def relay_database(
     postgres_database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> PostgresDatabase:
-    """A database with the relay's schema; and credentials, which boto3 wants and nobody checks."""
+    """A database with the relay's schema, and credentials, which boto3 needs and no test checks."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "local")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "local")
     await upgrade(postgres_database.url, package="services.binlog_relay", schema="binlog_relay")

@@ -15,6 +15,10 @@ class Link:
         self._target = (host, port)
         self._writers: set[asyncio.StreamWriter] = set()
 
+    def lead_to(self, host: str, port: int) -> None:
+        """Lead new connections elsewhere, as an address does that fails over; old ones stay."""
+        self._target = (host, port)
+
     def cut(self) -> None:
         """Drop every connection without a word."""
         for writer in self._writers:

@@ -1,6 +1,7 @@
 """What the relay makes of changes in the main app."""
 
 import json
+import re
 import time
 
 from tests.integration.binlog_relay.bench import RelayBench
@@ -26,6 +27,7 @@ async def test_a_lone_change_is_one_dms_record(bench: RelayBench) -> None:
     assert metadata["table-name"] == "users"
     assert metadata["transaction-id"] > 0
     assert metadata["commit-timestamp"].endswith("Z")
+    assert re.fullmatch("[0-9a-f]{16}", metadata["source-server"])
     [attributes] = received.attributes
     assert attributes["source"] == "binlog_relay"
     assert attributes["traceparent"].startswith("00-")
@@ -46,7 +48,7 @@ async def test_an_update_carries_both_images(bench: RelayBench) -> None:
     assert record["before-image"].keys() == record["data"].keys()
 
 
-async def test_a_deleted_row_is_told_in_full(bench: RelayBench) -> None:
+async def test_a_deleted_row_is_sent_in_full(bench: RelayBench) -> None:
     await bench.add_users([5], first_name="Eve")
     async with bench.relay():
         await bench.execute("DELETE FROM users WHERE id = 5")
@@ -57,7 +59,7 @@ async def test_a_deleted_row_is_told_in_full(bench: RelayBench) -> None:
     assert "before-image" not in record
 
 
-async def test_a_row_that_moves_between_people_names_both(bench: RelayBench) -> None:
+async def test_a_row_that_moves_between_users_names_both(bench: RelayBench) -> None:
     await bench.add_users([1, 2])
     await bench.execute("INSERT INTO claims (id, user_id, type) VALUES (9, 1, 'pcp')")
     async with bench.relay():
@@ -98,7 +100,9 @@ async def test_characters_that_sqs_refuses_arrive(bench: RelayBench) -> None:
     assert received.records[0]["data"]["first_name"] == "a\uffffb\ufffec\x01d"
 
 
-async def test_a_row_too_long_for_a_message_keeps_the_way_to_its_person(bench: RelayBench) -> None:
+async def test_a_row_too_long_for_a_message_keeps_the_columns_that_identify_its_user(
+    bench: RelayBench,
+) -> None:
     await bench.add_users([1])
     long_text = "\x02" * 60_000
     async with bench.relay():
@@ -110,7 +114,7 @@ async def test_a_row_too_long_for_a_message_keeps_the_way_to_its_person(bench: R
     assert received.records[0]["data"] == {"id": "home", "user_id": 1}
 
 
-async def test_secret_and_unused_columns_never_leave(bench: RelayBench) -> None:
+async def test_secret_and_unused_columns_are_never_sent(bench: RelayBench) -> None:
     canary = "canary-5e1f"
     json_canary = json.dumps({"answer": canary})
     users = {

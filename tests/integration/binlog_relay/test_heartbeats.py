@@ -1,4 +1,4 @@
-"""Heartbeats: silence can be told from nothing having changed, and promise nothing too much."""
+"""Heartbeats tell silence from a lack of changes, and never say too much."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,7 +14,7 @@ from devstack.servers import MariaDB
 from servicekit.client import connect
 from services.cdc_ingest.app import build
 from services.cdc_ingest.settings import CdcIngestSettings
-from services.cdc_ingest.testing import FakeServices, fake_services
+from tests.fakes.upstreams import IngestUpstreams, ingest_upstreams
 from tests.integration.binlog_relay.bench import Received, RelayBench
 
 pytestmark = pytest.mark.integration
@@ -26,7 +26,7 @@ def _heartbeats(received: Received) -> list[dict[str, Any]]:
     return [r for r in received.records if r["metadata"]["operation"] == "heartbeat"]
 
 
-async def test_an_idle_source_is_heard_of(bench: RelayBench) -> None:
+async def test_an_idle_source_gets_heartbeats(bench: RelayBench) -> None:
     began_at = datetime.now(UTC)
     async with bench.relay(**OFTEN):
         received = await bench.receive(lambda so_far: len(_heartbeats(so_far)) >= 3)
@@ -55,7 +55,7 @@ async def test_a_heartbeat_comes_after_all_that_was_read_before_it(bench: RelayB
             behind = min(behind, captured)
 
 
-async def test_a_source_that_is_gone_is_not_vouched_for(
+async def test_a_source_that_is_gone_gets_no_heartbeats(
     bench_of_own_mariadb: RelayBench, own_mariadb: MariaDB
 ) -> None:
     bench = bench_of_own_mariadb
@@ -78,7 +78,7 @@ async def test_none_are_sent_when_they_are_turned_off(bench: RelayBench) -> None
 
 
 async def test_an_ingest_tells_silence_from_being_behind(bench: RelayBench) -> None:
-    async with fake_services() as fakes, _ingest(bench, fakes) as status, bench.relay(**OFTEN):
+    async with ingest_upstreams() as fakes, _ingest(bench, fakes) as status, bench.relay(**OFTEN):
         await bench.until(lambda: _is_alive(status))
         idle = await status()
         assert (idle.records, idle.records_ignored, idle.messages_dead) == (0, 0, 0)
@@ -99,7 +99,7 @@ Status = Callable[[], Awaitable[cdc_ingest_pb2.GetStatusResponse]]
 
 
 @asynccontextmanager
-async def _ingest(bench: RelayBench, fakes: FakeServices) -> AsyncIterator[Status]:
+async def _ingest(bench: RelayBench, fakes: IngestUpstreams) -> AsyncIterator[Status]:
     settings = CdcIngestSettings(
         sqs_queue_url=bench.queue.url,
         sqs_dlq_url=bench.queue.dlq_url,

@@ -9,10 +9,10 @@ import pytest
 
 from devstack.mainapp_database import MainAppDatabase
 from mainapp.description import Description
-from services.binlog_relay.binlog import BinlogReader, Start, StreamEndedError
-from services.binlog_relay.domain.packing import Change, Item
+from services.binlog_relay.binlog.reader import BinlogReader, StreamEndedError, StreamStart
+from services.binlog_relay.binlog.server import MySqlSource, examine
+from services.binlog_relay.domain.packing import Gap, Item, RowChange
 from services.binlog_relay.domain.positions import Resume
-from services.binlog_relay.mysql_server import Source, examine
 
 # Among its types and names are some that MySQL has not, or reserves.
 pytestmark = [pytest.mark.integration, pytest.mark.mariadb]
@@ -120,16 +120,26 @@ def test_every_kind_of_column_is_decoded(kinds: MainAppDatabase) -> None:
 
 
 def test_a_session_that_logs_less_gives_what_there_is(kinds: MainAppDatabase) -> None:
-    with changes_of(kinds, expected=2) as records:
-        run(
-            kinds,
-            "SET SESSION binlog_row_image = 'MINIMAL'",
-            "INSERT INTO kinds (id, big, short) VALUES (1, 7, 'x')",
-            "UPDATE kinds SET short = 'y'",
-        )
+    gaps: list[str] = []
+    with changes_of(kinds, expected=2, gaps=gaps) as records:
+        run(kinds, MINIMAL, INSERT, "UPDATE kinds SET short = 'y'")
     assert records[0]["data"]["big"] == 7
     assert records[1]["before-image"] == {"id": 1}
     assert records[1]["data"] == {"short": "y"}
+    assert gaps == []
+
+
+@pytest.mark.parametrize("statement", ["UPDATE kinds SET big = 8", "DELETE FROM kinds"])
+def test_a_row_without_its_user_is_a_gap(kinds: MainAppDatabase, statement: str) -> None:
+    gaps: list[str] = []
+    with changes_of(kinds, expected=2, user="big", gaps=gaps) as records:
+        run(kinds, MINIMAL, INSERT, statement)
+    assert len(records) == 2
+    assert gaps == ["partial_image"]
+
+
+MINIMAL = "SET SESSION binlog_row_image = 'MINIMAL'"
+INSERT = "INSERT INTO kinds (id, big, short) VALUES (1, 7, 'x')"
 
 
 def run(database: MainAppDatabase, *statements: str) -> None:
@@ -140,24 +150,36 @@ def run(database: MainAppDatabase, *statements: str) -> None:
 
 
 @contextlib.contextmanager
-def changes_of(database: MainAppDatabase, *, expected: int) -> Iterator[list[dict[str, Any]]]:
-    """Collect that many records of what the block does; they are there once it has ended."""
-    source = Source.parse(database.relay_url)
-    state = examine(source)
+def changes_of(
+    database: MainAppDatabase,
+    *,
+    expected: int,
+    user: str = "id",
+    gaps: list[str] | None = None,
+) -> Iterator[list[dict[str, Any]]]:
+    """Collect that many records of what the block does; they are there once it has ended.
+
+    `user` is the column that leads to the person; the reasons of blind spots go to `gaps`.
+    """
+    found = [] if gaps is None else gaps
+    source = MySqlSource.parse(database.relay_url)
+    state = examine(source, [])
     records: list[dict[str, Any]] = []
 
     def deliver(items: Sequence[Item]) -> None:
-        records.extend(loaded(item.body) for item in items if isinstance(item, Change))
+        records.extend(loaded(item.body) for item in items if isinstance(item, RowChange))
+        found.extend(item.reason for item in items if isinstance(item, Gap))
         if len(records) >= expected:
             reader.stop()
 
     reader = BinlogReader(
         source,
-        Start(state.position, Resume.BY_FILE, state),
-        described(),
+        StreamStart(state.position, Resume.BY_FILE, state),
+        described(user),
         deliver,
         server_id=9_999_001,
         heartbeat_seconds=1.0,
+        max_record_bytes=180_000,
     )
     yield records
     with pytest.raises(StreamEndedError):
@@ -174,7 +196,7 @@ def loaded(body: bytes) -> dict[str, Any]:
     return parsed
 
 
-def described() -> Description:
+def described(user: str) -> Description:
     columns = {"id": "uint64"} | dict.fromkeys(CASES, "text")
-    table = {"key": "id", "user": {"column": "id"}, "columns": columns}
+    table = {"key": "id", "user": {"column": user}, "columns": columns}
     return Description.model_validate({"tables": {"kinds": table}})

@@ -1,4 +1,4 @@
-"""One active copy, a failing SQS, a slow SQS, and a PostgreSQL that goes away."""
+"""One active replica, a failing SQS, a slow SQS, and an unavailable PostgreSQL."""
 
 import asyncio
 from typing import Any
@@ -17,13 +17,13 @@ from servicekit.errors import Conflict
 from servicekit.lifecycle import Parts
 from servicekit.migrations import upgrade
 from services.binlog_relay.app import build
-from services.binlog_relay.domain.positions import Position
+from services.binlog_relay.domain.positions import BinlogPosition
 from services.binlog_relay.store import PositionStore
-from services.binlog_relay.testing import FakeReconciler
+from tests.fakes.reconciler import FakeReconciler
 from tests.integration.binlog_relay.bench import RelayBench
 
 
-async def test_of_two_copies_one_is_active_and_the_other_takes_over(bench: RelayBench) -> None:
+async def test_of_two_replicas_one_is_active_and_the_other_takes_over(bench: RelayBench) -> None:
     async with bench.relay() as first:
         second = build(bench.settings())
         await second.start()
@@ -43,7 +43,7 @@ async def test_of_two_copies_one_is_active_and_the_other_takes_over(bench: Relay
     assert bench.reconciler.reasons == ["binlog_relay: first_start"]
 
 
-async def test_a_copy_whose_lock_connection_dies_stops_and_comes_back(bench: RelayBench) -> None:
+async def test_a_replica_whose_lock_connection_dies_stops_and_comes_back(bench: RelayBench) -> None:
     async with bench.relay() as parts:
         await bench.add_users([1])
         received = await bench.receive_records(1)
@@ -53,7 +53,7 @@ async def test_a_copy_whose_lock_connection_dies_stops_and_comes_back(bench: Rel
         await bench.receive(lambda so_far: 2 in so_far.ids(), received)
 
 
-async def test_a_superseded_copy_cannot_save(bench: RelayBench) -> None:
+async def test_a_superseded_replica_cannot_save(bench: RelayBench) -> None:
     engine = postgres_engine(
         bench.postgres.url, pool_size=1, application_name="test", statement_timeout_seconds=3
     )
@@ -61,12 +61,12 @@ async def test_a_superseded_copy_cannot_save(bench: RelayBench) -> None:
     early, _ = await store.begin_epoch()
     late, saved = await store.begin_epoch()
     assert saved.position is None
-    await store.save(late, Position("s", "binlog.2", 2, "0-1-2"), 5)
+    await store.save(late, BinlogPosition("s", "binlog.2", 2, "0-1-2"), 5)
     with pytest.raises(Conflict, match="RELAY_SUPERSEDED"):
-        await store.save(early, Position("s", "binlog.1", 1), 1)
+        await store.save(early, BinlogPosition("s", "binlog.1", 1), 1)
     found = await store.read()
     await engine.dispose()
-    assert found.position == Position("s", "binlog.2", 2, "0-1-2")
+    assert found.position == BinlogPosition("s", "binlog.2", 2, "0-1-2")
     assert found.records_published == 5
 
 

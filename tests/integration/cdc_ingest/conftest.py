@@ -18,14 +18,14 @@ from servicekit.client import connect
 from servicekit.lifecycle import Parts
 from services.cdc_ingest.app import build
 from services.cdc_ingest.settings import CdcIngestSettings
-from services.cdc_ingest.testing import FakeServices, fake_services
+from tests.fakes.upstreams import IngestUpstreams, ingest_upstreams
 
 PATIENCE_SECONDS = 20.0
 VISIBILITY_SECONDS = 4
 
 
 class Operator:
-    """What an operator asks of an ingest."""
+    """The RPCs that an operator calls."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._channel = channel
@@ -54,16 +54,21 @@ class Operator:
             cdc_ingest_pb2.RedriveDeadLettersRequest(**request)
         )
 
+    async def discard(self, **request: Any) -> cdc_ingest_pb2.DiscardDeadLettersResponse:
+        return await self._stub.DiscardDeadLetters(
+            cdc_ingest_pb2.DiscardDeadLettersRequest(**request)
+        )
+
 
 @dataclass
 class Bench:
     """A queue, the fakes, and as many ingests as the test starts."""
 
     queue: SqsQueue
-    fakes: FakeServices
+    fakes: IngestUpstreams
 
     def settings(self, **overrides: Any) -> CdcIngestSettings:
-        """Settings for an ingest here: impatient, so that tests end soon."""
+        """Settings with short times, so that tests end soon."""
         chosen: dict[str, Any] = {
             "sqs_queue_url": self.queue.url,
             "sqs_dlq_url": self.queue.dlq_url,
@@ -112,7 +117,7 @@ class Bench:
             await parts.stop()
 
     async def send(self, body: object, *, group: str | None = None, **attributes: str) -> None:
-        """Send one message; what is not text is sent as JSON. A FIFO queue wants a `group`."""
+        """Send one message; a value that is not text is sent as JSON. FIFO queues need `group`."""
         text = body if isinstance(body, str) else json.dumps(body)
         fifo: dict[str, Any] = {}
         if group is not None:
@@ -211,7 +216,7 @@ async def fifo_bench(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     client = sqs_endpoint.client()
     queue = SqsQueue.create(sqs_endpoint, client, is_fifo=True)
-    async with fake_services() as fakes:
+    async with ingest_upstreams() as fakes:
         yield Bench(queue, fakes)
     queue.delete()
     client.close()
@@ -222,5 +227,5 @@ async def bench(sqs_queue: SqsQueue, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
     """A fresh queue and fresh fakes."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    async with fake_services() as fakes:
+    async with ingest_upstreams() as fakes:
         yield Bench(sqs_queue, fakes)

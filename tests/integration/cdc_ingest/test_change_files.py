@@ -17,6 +17,7 @@ from aiohttp.test_utils import TestServer
 from moto.server import ThreadedMotoServer
 
 from devstack.processes import free_port
+from servicekit.errors import Unavailable
 from servicekit.lifecycle import Parts
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ BUCKET = "changes"
 
 @dataclass
 class Bucket:
-    """A bucket on a server of its own, which may be away."""
+    """A bucket on a server of its own, which may be unavailable."""
 
     client: "S3Client"
     endpoint_url: str
@@ -66,7 +67,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
 
 
 def _notification(key: str, size: int | None = None, bucket: str = BUCKET) -> dict[str, Any]:
-    """What S3 writes to SQS; `key` is encoded already."""
+    """The notification that S3 writes to SQS; `key` is already encoded."""
     record = {
         "eventSource": "aws:s3",
         "eventTime": "2025-06-02T09:00:01.500Z",
@@ -131,7 +132,7 @@ async def test_keys_that_need_encoding(bench: "Bench", bucket: Bucket) -> None:
 
 
 async def test_what_needs_no_file_asks_for_none(bench: "Bench", bucket: Bucket) -> None:
-    """The objects do not exist: asking for one would be a dead letter."""
+    """The objects do not exist: a fetch of one would dead-letter the message."""
     await bench.send({"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": BUCKET})
     await bench.send(_notification("dms/mainapp/jobs/a.csv"))
     await bench.send(_notification("reports/a.pdf"))
@@ -202,7 +203,7 @@ async def test_only_allowed_buckets_are_read(bench: "Bench", bucket: Bucket) -> 
         await bench.emptied()
         (dead,) = await bench.dead_letters()
     assert dead["dead_reason"] == "S3_BUCKET_NOT_ALLOWED"
-    assert bench.fakes.reconciler.reasons == []
+    assert bench.fakes.reconciler.reasons == ["cdc_ingest: bucket-not-allowed users"]
 
 
 async def test_while_s3_is_away_only_its_messages_wait(bench: "Bench", bucket: Bucket) -> None:
@@ -234,6 +235,36 @@ async def test_a_file_that_s3_never_gives_is_given_up(bench: "Bench", bucket: Bu
         await bench.emptied()
         (dead,) = await bench.dead_letters()
     assert (dead["dead_reason"], dead["receive_count"]) == ("S3_UNAVAILABLE", "2")
+    assert bench.fakes.reconciler.reasons == ["cdc_ingest: file-given-up users"]
+
+
+async def test_a_file_given_up_is_dead_only_once_the_full_run_is_asked_for(
+    bench: "Bench", bucket: Bucket
+) -> None:
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    reconciler = bench.fakes.reconciler
+    reconciler.faults.failure = Unavailable("UNAVAILABLE", "unavailable")
+    await bench.send(_notification("mainapp/users/a.csv"))
+    async with _running(bench, bucket, s3_endpoint_url=nowhere, max_receives=1):
+        await bench.until(lambda: reconciler.faults.entered >= 2)
+        assert await bench.depth() == 1
+        reconciler.faults.failure = None
+        await bench.emptied()
+        (dead,) = await bench.dead_letters()
+    assert dead["dead_reason"] == "S3_UNAVAILABLE"
+    assert reconciler.reasons == ["cdc_ingest: file-given-up users"]
+
+
+async def test_a_file_with_names_in_capitals_is_read(bench: "Bench", bucket: Bucket) -> None:
+    csv = bucket.put("dms/MAINAPP/CLAIMS/a.csv", 'OP,"ID",USER_ID,BI_ID,BI_USER_ID\nU,9,5,9,4\n')
+    target = io.BytesIO()
+    rows = {"Op": ["I"], "ID": arrow.array([7], arrow.uint64())}
+    pyarrow.parquet.write_table(arrow.table(rows), target)
+    for key in (csv, bucket.put("dms/MAINAPP/USERS/a.parquet", target.getvalue())):
+        await bench.send(_notification(key))
+    async with _running(bench, bucket):
+        await bench.emptied()
+    assert sorted(bench.fakes.queue.user_ids()) == [4, 5, 7]
 
 
 async def test_a_file_we_may_not_read_says_so(bench: "Bench", bucket: Bucket) -> None:
@@ -250,6 +281,7 @@ async def test_a_file_we_may_not_read_says_so(bench: "Bench", bucket: Bucket) ->
             await bench.emptied()
             (dead,) = await bench.dead_letters()
     assert (dead["dead_reason"], dead["receive_count"]) == ("S3_ACCESS_DENIED", "2")
+    assert bench.fakes.reconciler.reasons == ["cdc_ingest: file-given-up users"]
 
 
 async def test_a_stop_while_files_are_read_gives_the_message_back(

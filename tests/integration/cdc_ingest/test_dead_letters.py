@@ -1,10 +1,10 @@
-"""Looking at dead letters, sending them again, and what happens when there are too many."""
+"""Dead letters are listed and sent again; too many of them raise an alarm."""
 
 from typing import TYPE_CHECKING
 
 import pytest
 
-from servicekit.errors import InvalidArgument
+from servicekit.errors import InvalidArgument, Unavailable
 
 if TYPE_CHECKING:
     from tests.integration.cdc_ingest.conftest import Bench, Operator
@@ -14,8 +14,8 @@ pytestmark = [pytest.mark.integration, pytest.mark.fault]
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
-async def _bury_poison(bench: "Bench", operator: "Operator", people: range) -> None:
-    """Have each of these people refused until the dead-letter queue holds them all."""
+async def _dead_letter_poison(bench: "Bench", operator: "Operator", people: range) -> None:
+    """Have each of these people refused until all messages are dead-lettered."""
     bench.fakes.queue.faults.poison.update(people)
     for user_id in people:
         await bench.send(bench.change("users", {"id": user_id}), traceparent=TRACEPARENT)
@@ -29,19 +29,19 @@ async def _bury_poison(bench: "Bench", operator: "Operator", people: range) -> N
 
 async def test_what_is_dead_and_why(bench: "Bench") -> None:
     async with bench.running() as parts, bench.operator(parts) as operator:
-        await _bury_poison(bench, operator, range(7, 8))
+        await _dead_letter_poison(bench, operator, range(7, 8))
         await bench.send("no json")
         await bench.emptied()
         assert (await operator.dead_letters()).total == 2
         answer = await operator.dead_letters()
-        assert answer.total == 2, "looking leaves them where they are"
+        assert answer.total == 2, "a search leaves the letters in the queue"
     found = {letter.reason: letter for letter in answer.dead_letters}
     assert set(found) == {"USER_POISONOUS", "BODY_NOT_JSON"}
     poison = found["USER_POISONOUS"]
     assert list(poison.concerns) == ["users/7"]
     assert poison.trace_id == TRACEPARENT.split("-")[1]
     assert poison.receive_count >= 1
-    assert poison.first_seen_at.ToNanoseconds() <= poison.dead_at.ToNanoseconds()
+    assert poison.first_seen_at.ToNanoseconds() <= poison.dead_lettered_at.ToNanoseconds()
     unread = found["BODY_NOT_JSON"]
     assert list(unread.concerns) == []
     assert len(unread.trace_id) == 32, "one that came without a trace gets one"
@@ -50,7 +50,7 @@ async def test_what_is_dead_and_why(bench: "Bench") -> None:
 
 async def test_a_dry_run_sends_nothing(bench: "Bench") -> None:
     async with bench.running() as parts, bench.operator(parts) as operator:
-        await _bury_poison(bench, operator, range(1, 31))
+        await _dead_letter_poison(bench, operator, range(1, 31))
         answer = await operator.redrive(all=True, validate_only=True)
         assert (answer.matched, answer.sent, answer.complete) == (30, 0, True)
         assert len({letter.message_id for letter in answer.dead_letters}) == 30
@@ -60,7 +60,7 @@ async def test_a_dry_run_sends_nothing(bench: "Bench") -> None:
 
 async def test_one_some_or_all_are_sent_again(bench: "Bench") -> None:
     async with bench.running() as parts, bench.operator(parts) as operator:
-        await _bury_poison(bench, operator, range(1, 31))
+        await _dead_letter_poison(bench, operator, range(1, 31))
         await bench.send("no json")
         await bench.emptied()
         bench.fakes.queue.faults.poison.clear()
@@ -74,7 +74,7 @@ async def test_one_some_or_all_are_sent_again(bench: "Bench") -> None:
         by_reason = await operator.redrive(reason="USER_POISONOUS")
         assert (by_reason.sent, by_reason.complete) == (27, True)
         await bench.until(lambda: len(bench.fakes.queue.applied) == 30)
-        # Nobody has repaired the last one, so it dies again.
+        # The cause of the last one is not repaired, so it is dead-lettered again.
         assert (await operator.redrive(all=True)).sent == 1
         await bench.emptied()
         (dead,) = await bench.dead_letters()
@@ -82,9 +82,36 @@ async def test_one_some_or_all_are_sent_again(bench: "Bench") -> None:
     assert dead["body"] == "no json"
 
 
+async def test_discarded_letters_are_gone_and_a_full_run_is_asked_for(bench: "Bench") -> None:
+    async with bench.running() as parts, bench.operator(parts) as operator:
+        await _dead_letter_poison(bench, operator, range(1, 6))
+        dry = await operator.discard(all=True, validate_only=True)
+        assert (dry.matched, dry.discarded, dry.full_run_asked) == (5, 0, False)
+        assert not bench.fakes.reconciler.reasons
+        letters = (await operator.dead_letters()).dead_letters
+        one = await operator.discard(message_ids=[letters[0].message_id])
+        assert (one.matched, one.discarded, one.full_run_asked) == (1, 1, True)
+        assert len(bench.fakes.reconciler.reasons) == 1
+        rest = await operator.discard(reason="USER_POISONOUS")
+        assert (rest.discarded, rest.complete) == (4, True)
+        assert await bench.depth(bench.queue.dlq_url) == 0
+        assert await bench.depth() == 0
+
+
+async def test_nothing_is_discarded_while_no_full_run_can_be_asked_for(bench: "Bench") -> None:
+    async with bench.running() as parts, bench.operator(parts) as operator:
+        await _dead_letter_poison(bench, operator, range(1, 3))
+        bench.fakes.reconciler.faults.failure = Unavailable("GONE", "the reconciler is gone")
+        with pytest.raises(Unavailable):
+            await operator.discard(all=True)
+        assert (await operator.dead_letters()).total == 2
+        with pytest.raises(InvalidArgument, match="SELECTION_UNCLEAR"):
+            await operator.discard()
+
+
 async def test_sent_again_it_keeps_its_trace_and_when_it_was_first_seen(bench: "Bench") -> None:
     async with bench.running() as parts, bench.operator(parts) as operator:
-        await _bury_poison(bench, operator, range(7, 8))
+        await _dead_letter_poison(bench, operator, range(7, 8))
         (before,) = (await operator.dead_letters()).dead_letters
         await operator.redrive(message_ids=[before.message_id])
         await bench.until_async(lambda: _is_back(operator, before.message_id), True)
@@ -108,7 +135,7 @@ async def test_an_unclear_selection_is_refused(bench: "Bench", request_: dict[st
 
 async def test_entries_that_fail_to_be_sent_stay(bench: "Bench") -> None:
     async with bench.running() as parts, bench.operator(parts) as operator:
-        await _bury_poison(bench, operator, range(1, 6))
+        await _dead_letter_poison(bench, operator, range(1, 6))
         await bench.order_faults("SendMessageBatch", entries=2)
         bench.fakes.queue.faults.poison.clear()
         answer = await operator.redrive(all=True)
@@ -119,7 +146,7 @@ async def test_entries_that_fail_to_be_sent_stay(bench: "Bench") -> None:
     assert sorted(bench.fakes.queue.user_ids()) == [1, 2, 3, 4, 5]
 
 
-async def test_too_many_dead_letters_stop_the_intake_until_an_operator_resumes(
+async def test_too_many_dead_letters_close_the_receive_gate_until_an_operator_resumes(
     bench: "Bench",
 ) -> None:
     poison = range(1, 21)
@@ -140,8 +167,8 @@ async def test_too_many_dead_letters_stop_the_intake_until_an_operator_resumes(
             return (await operator.status()).paused
 
         await bench.until_async(is_paused, True)
-        async with bench.running() as other, bench.operator(other) as witness:
-            assert (await witness.status()).paused, "one copy's alarm stops them all"
+        async with bench.running() as other, bench.operator(other) as second:
+            assert (await second.status()).paused, "one replica's alarm stops them all"
         await bench.send(bench.change("users", {"id": 99}))
         await bench.seen_by_others()
         assert await bench.depth(bench.queue.dlq_url) <= 5
@@ -171,7 +198,7 @@ async def test_fifo_queues_too(fifo_bench: "Bench") -> None:
         await bench.emptied()
 
 
-async def test_a_failure_in_a_fifo_group_holds_back_nobody_for_good(fifo_bench: "Bench") -> None:
+async def test_a_failure_in_a_fifo_group_holds_back_no_person_for_good(fifo_bench: "Bench") -> None:
     bench = fifo_bench
     bench.fakes.user_context.faults.broken.add(2)
     for user_id in range(1, 6):

@@ -1,4 +1,4 @@
-"""What goes wrong around the ingest, and that nothing is lost by it."""
+"""Failures around the ingest lose no message."""
 
 import asyncio
 import os
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.integration, pytest.mark.fault]
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-DOWN = Unavailable("DATABASE_UNAVAILABLE", "away")
+DOWN = Unavailable("DATABASE_UNAVAILABLE", "unavailable")
 
 
 async def _received(operator: "Operator", count: int) -> bool:
@@ -120,7 +120,7 @@ async def test_a_stop_does_not_wait_for_ever(bench: "Bench") -> None:
     faults.gate.set()
 
 
-async def test_what_cannot_be_read_is_buried_alone_and_at_once(bench: "Bench") -> None:
+async def test_what_cannot_be_read_is_dead_lettered_alone_and_at_once(bench: "Bench") -> None:
     await bench.send("no json", traceparent=TRACEPARENT, source="elsewhere")
     for user_id in range(1, 10):
         await bench.send(bench.change("users", {"id": user_id}))
@@ -148,7 +148,7 @@ async def test_the_good_records_of_a_bad_message_count(bench: "Bench") -> None:
 
 
 @pytest.mark.parametrize("who", ["user_context", "queue"])
-async def test_a_poisonous_person_is_buried_alone(bench: "Bench", who: str) -> None:
+async def test_a_poisonous_person_is_dead_lettered_alone(bench: "Bench", who: str) -> None:
     faults = bench.fakes.queue.faults if who == "queue" else bench.fakes.user_context.faults
     faults.poison.add(7)
     for user_id in range(1, 10):
@@ -161,7 +161,7 @@ async def test_a_poisonous_person_is_buried_alone(bench: "Bench", who: str) -> N
     assert set(bench.fakes.queue.user_ids()) == {*range(1, 10), 30} - {7}
 
 
-async def test_a_person_nobody_can_read_is_tried_again_then_buried(bench: "Bench") -> None:
+async def test_a_person_that_cannot_be_read_is_retried_then_dead_lettered(bench: "Bench") -> None:
     bench.fakes.user_context.faults.broken.add(7)
     for user_id in range(1, 10):
         await bench.send(bench.change("users", {"id": user_id}))
@@ -193,7 +193,7 @@ async def test_deletions_that_fail_inside_a_good_answer(bench: "Bench") -> None:
         await bench.emptied()
 
 
-async def test_a_full_run_nobody_takes_is_asked_for_again(bench: "Bench") -> None:
+async def test_a_refused_full_run_request_is_sent_again(bench: "Bench") -> None:
     bench.fakes.reconciler.faults.failure = DOWN
     await bench.send({"metadata": {"record-type": "control", "operation": "gap"}})
     await bench.send(bench.change("users", {"id": 1}))
@@ -217,7 +217,7 @@ async def test_work_longer_than_the_visibility_is_not_done_twice(bench: "Bench")
         assert "Messages" not in answer
         faults.gate.set()
         await bench.emptied()
-    assert bench.fakes.queue.calls == 1
+    assert bench.fakes.queue.applications == 1
 
 
 async def test_sqs_away_for_a_while(bench: "Bench") -> None:
@@ -228,7 +228,9 @@ async def test_sqs_away_for_a_while(bench: "Bench") -> None:
     assert bench.fakes.queue.user_ids() == [1]
 
 
-async def test_refusing_everybody_is_not_mistaken_for_being_away(bench: "Bench") -> None:
+async def test_a_service_that_refuses_every_person_is_not_taken_for_unavailable(
+    bench: "Bench",
+) -> None:
     bench.fakes.queue.faults.poison.update(range(1, 9))
     for user_id in range(1, 10):
         await bench.send(bench.change("users", {"id": user_id}))

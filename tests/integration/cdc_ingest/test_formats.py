@@ -1,4 +1,4 @@
-"""Every format through the queue, and whatever else may lie in it beside them."""
+"""Messages of every format, and other messages beside them, through a real queue."""
 
 import base64
 import json
@@ -92,6 +92,7 @@ async def test_nothing_that_lies_in_the_queue_stops_the_rest(bench: "Bench") -> 
         await bench.emptied()
         status = await operator.status()
     assert set(users) <= set(bench.fakes.queue.user_ids())
-    assert status.messages_received == 90
-    assert status.messages_done + status.messages_dead == 90
+    # SQS may deliver a message twice, as it does when the machine is busy.
+    assert status.messages_received >= 90
+    assert status.messages_done + status.messages_dead == status.messages_received
     assert status.messages_dead > 0

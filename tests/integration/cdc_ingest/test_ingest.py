@@ -69,7 +69,7 @@ async def test_a_requirement_is_found_through_its_claim(bench: "Bench") -> None:
         await bench.emptied()
     (asked,) = bench.fakes.user_context.resolves
     assert sorted(asked) == [("claims", "10"), ("claims", "9")]
-    assert bench.fakes.queue.user_ids() == [5], "a parent that is gone leads to nobody"
+    assert bench.fakes.queue.user_ids() == [5], "a deleted parent leads to no person"
 
 
 async def test_a_claim_in_the_same_batch_serves_its_requirements(bench: "Bench") -> None:
@@ -82,7 +82,7 @@ async def test_a_claim_in_the_same_batch_serves_its_requirements(bench: "Bench")
 
 
 async def test_a_claim_deleted_with_its_children_refreshes_its_person(bench: "Bench") -> None:
-    # InnoDB tells nothing of the children.
+    # InnoDB writes no events of the children.
     await bench.send(
         bench.change("claims", {"id": 9, "user_id": 5}, {"id": 9, "user_id": 5}, "delete")
     )
@@ -91,7 +91,7 @@ async def test_a_claim_deleted_with_its_children_refreshes_its_person(bench: "Be
     assert bench.fakes.queue.user_ids() == [5]
 
 
-async def test_an_array_refreshes_everybody_in_it_once(bench: "Bench") -> None:
+async def test_an_array_refreshes_every_person_in_it_once(bench: "Bench") -> None:
     await bench.send([bench.change("users", {"id": n % 40 + 1}) for n in range(200)])
     async with bench.running():
         await bench.emptied()
@@ -152,7 +152,7 @@ async def test_a_change_packed_behind_bulk_overtakes_it(bench: "Bench") -> None:
     assert len(bench.fakes.queue.applied) == 3_001
 
 
-async def test_what_concerns_nobody_is_counted_and_deleted(bench: "Bench") -> None:
+async def test_a_message_that_concerns_no_person_is_counted_and_deleted(bench: "Bench") -> None:
     await bench.send(bench.change("jobs", {"id": 5}))
     await bench.send({"metadata": {"record-type": "control", "operation": "create-table"}})
     async with bench.running() as parts, bench.operator(parts) as operator:
@@ -213,11 +213,11 @@ async def test_a_pause_is_for_every_copy_and_outlives_a_restart(bench: "Bench") 
         bench.running() as one,
         bench.running() as another,
         bench.operator(one) as operator,
-        bench.operator(another) as witness,
+        bench.operator(another) as second,
     ):
 
         async def is_paused() -> bool:
-            return (await witness.status()).paused
+            return (await second.status()).paused
 
         await operator.pause()
         await bench.until_async(is_paused, True)

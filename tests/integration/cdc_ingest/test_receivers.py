@@ -1,4 +1,4 @@
-"""A bulk that is being read keeps no lone change waiting, and nothing unread is lost at the end."""
+"""A small change does not wait while a bulk is read, and no unread message is lost at the end."""
 
 import asyncio
 import threading
@@ -9,13 +9,13 @@ import pytest
 
 from mainapp import description
 from servicekit.clock import SystemClock
+from services.cdc_ingest.domain.formats.records import Record
 from services.cdc_ingest.domain.messages import Arrival
 from services.cdc_ingest.domain.people import Demand, PersonMap
-from services.cdc_ingest.domain.records import Record
-from services.cdc_ingest.domain.staleness import Witness
-from services.cdc_ingest.intake import Intake
-from services.cdc_ingest.receivers import SMALL_BYTES, Receivers
-from services.cdc_ingest.store import SqsStore
+from services.cdc_ingest.domain.staleness import RowObserver
+from services.cdc_ingest.sqs.queue import SqsStore
+from services.cdc_ingest.sqs.receive_gate import ReceiveGate
+from services.cdc_ingest.sqs.receivers import SMALL_BYTES, Receivers
 
 if TYPE_CHECKING:
     from tests.integration.cdc_ingest.conftest import Bench
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.integration
 
 
 class SlowMap(PersonMap):
-    """Takes its time over bulks: until it is told to go on."""
+    """Reads bulks only once the test lets it."""
 
     def __init__(self) -> None:
         super().__init__(description.load())
@@ -32,7 +32,7 @@ class SlowMap(PersonMap):
         self.may_go_on = threading.Event()
 
     def demand(self, records: Iterable[Record]) -> Demand:
-        """Return whom the records concern."""
+        """Return the demand of the records."""
         records = list(records)
         if len(records) > 1:
             self.is_reading.set()
@@ -79,9 +79,9 @@ def _receivers(bench: "Bench", slow: SlowMap) -> Receivers:
     store = SqsStore(queue.client, queue.url, queue.dlq_url, SystemClock(), visibility_seconds)
     return Receivers(
         store,
-        Intake(1_000, 1 << 24),
+        ReceiveGate(1_000, 1 << 24),
         slow,
-        Witness(description.load()),
+        RowObserver(description.load()),
         threads=1,
         wait_seconds=1,
         visibility_seconds=visibility_seconds,

@@ -1,4 +1,4 @@
-"""A reading older than the message is not what the message is deleted for."""
+"""A message is not deleted for a reading that is older than its change."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.fault]
 
 OPEN = {"id": 9, "user_id": 5, "status": "open", "lender": None}
 ENDED = OPEN | {"status": "ended"}
-GUARDED: dict[str, Any] = {"stale_patience_seconds": 60.0, "settle_seconds": 0.3}
+CHECKED: dict[str, Any] = {"stale_patience_seconds": 60.0, "settle_seconds": 0.3}
 
 
 def facts(status: str) -> UserFacts:
@@ -23,7 +23,7 @@ async def test_a_reading_that_is_older_than_its_message_is_repeated_soon(bench: 
     readings = bench.fakes.user_context.refreshes
     bench.fakes.user_context.people[5] = facts("open")
     await bench.send(bench.change("claims", ENDED, OPEN))
-    async with bench.running(**GUARDED):
+    async with bench.running(**CHECKED):
         await bench.until(lambda: len(readings) >= 3)
         assert await bench.depth() == 1, "not acknowledged"
         bench.fakes.user_context.people[5] = facts("ended")
@@ -36,7 +36,7 @@ async def test_a_reading_that_is_older_than_its_message_is_repeated_soon(bench: 
 async def test_a_replica_that_lags_sends_the_message_back_for_a_later_try(bench: "Bench") -> None:
     bench.fakes.user_context.people[5] = facts("open")
     await bench.send(bench.change("claims", ENDED, OPEN))
-    async with bench.running(**GUARDED) as parts, bench.operator(parts) as operator:
+    async with bench.running(**CHECKED) as parts, bench.operator(parts) as operator:
 
         async def was_put_back() -> bool:
             return (await operator.status()).messages_retried > 0
@@ -47,11 +47,11 @@ async def test_a_replica_that_lags_sends_the_message_back_for_a_later_try(bench:
         assert (await operator.status()).messages_dead == 0
 
 
-async def test_a_reading_that_stays_older_is_buried_with_its_reason(bench: "Bench") -> None:
+async def test_a_reading_that_stays_older_is_dead_lettered_with_its_reason(bench: "Bench") -> None:
     bench.fakes.user_context.people[5] = facts("open")
     await bench.send(bench.change("claims", ENDED, OPEN))
     await bench.send(bench.change("users", {"id": 6}))
-    async with bench.running(**GUARDED | {"stale_patience_seconds": 0.5}):
+    async with bench.running(**CHECKED | {"stale_patience_seconds": 0.5}):
         (dead,) = await bench.dead_letters()
         await bench.emptied()
     assert dead["dead_reason"] == "READING_STALE"
@@ -64,7 +64,7 @@ async def test_what_facts_do_not_show_is_read_twice_and_what_they_show_once(
     bench.fakes.user_context.people[5] = facts("ended")
     await bench.send(bench.change("users", {"id": 6, "last_login": "x"}, {"id": 6}))
     await bench.send(bench.change("claims", ENDED, OPEN))
-    async with bench.running(**GUARDED) as parts, bench.operator(parts) as operator:
+    async with bench.running(**CHECKED) as parts, bench.operator(parts) as operator:
         await bench.emptied()
         status = await operator.status()
     readings = [each for batch in bench.fakes.user_context.refreshes for each in batch]
@@ -82,13 +82,13 @@ async def test_bulk_that_facts_show_is_read_once(bench: "Bench") -> None:
         )
         records.append(bench.change("claims", row | {"status": "ended"}, row | {"status": "open"}))
     await bench.send(records)
-    async with bench.running(**GUARDED):
+    async with bench.running(**CHECKED):
         await bench.emptied()
     assert sorted(bench.fakes.queue.user_ids()) == list(people)
 
 
 async def test_a_stop_gives_back_who_was_to_be_read_again(bench: "Bench") -> None:
     await bench.send(bench.change("users", {"id": 6}))
-    async with bench.running(**GUARDED | {"settle_seconds": 60.0}, visibility_seconds=600):
+    async with bench.running(**CHECKED | {"settle_seconds": 60.0}, visibility_seconds=600):
         await bench.until(lambda: bench.fakes.queue.user_ids() == [6])
     await bench.seen_by_others()

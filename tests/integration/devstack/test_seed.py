@@ -66,7 +66,7 @@ def test_a_person_does_not_depend_on_the_portion_it_is_made_in() -> None:
     assert whole == {table: first[table] + rest[table] for table in whole}
 
 
-def test_progress_counts_up_to_everybody(mainapp_database: MainAppDatabase) -> None:
+def test_progress_counts_up_to_every_user(mainapp_database: MainAppDatabase) -> None:
     seen: list[tuple[int, int]] = []
     seed(mainapp_database.writer_url, 1100, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(500, 1100), (1000, 1100), (1100, 1100)]

@@ -137,7 +137,7 @@ def test_folder_with_spaces_and_a_long_path_serves(
 
 def test_second_owner_of_a_folder_is_refused(own_redis: Redis) -> None:
     second = Redis(own_redis.folder)
-    second.patience_seconds = 0.1
+    second.lock_wait_seconds = 0.1
     with pytest.raises(ServerError, match="another process to leave"):
         second.start()
     assert own_redis.ask("PING") == "+PONG\r\n"

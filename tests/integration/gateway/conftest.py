@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.testing import RunningGateway, running_gateway
+from tests.fakes.running_gateway import RunningGateway, running_gateway
 
 Start = Callable[..., Awaitable[RunningGateway]]
 

@@ -9,9 +9,10 @@ import pytest
 from dialler.user_context.v1 import user_context_pb2
 
 from devstack.servers import Redis
-from gateway import access_trail
-from gateway.testing import RunningGateway, running_gateway
+from gateway.access import audit
 from servicekit.errors import Unavailable
+from tests.fakes import waiting
+from tests.fakes.running_gateway import RunningGateway, running_gateway
 
 pytestmark = pytest.mark.integration
 
@@ -26,21 +27,21 @@ def reason(response: httpx.Response, status: int) -> str:
 def know(gateway: RunningGateway, *user_ids: int) -> None:
     for user_id in user_ids:
         gateway.services.user_context.contexts[user_id] = b"{}"
-    gateway.services.user_context.people = [
+    gateway.services.user_context.found_people = [
         user_context_pb2.FoundUser(user_id=it, first_name="Jo") for it in user_ids
     ]
 
 
 async def noted(gateway: RunningGateway, number: int) -> list[tuple[str, str, int]]:
     """Wait until so many views are written."""
-    async with asyncio.timeout(5):
+    async with waiting.limit(5):
         while len(gateway.services.queue.accesses) < number:  # noqa: ASYNC110 - another's loop
             await asyncio.sleep(0.02)
     return sorted(gateway.services.queue.accesses)
 
 
 @pytest.mark.parametrize("what", ONES)
-async def test_agents_read_whom_they_hold_and_nobody_else(
+async def test_agents_read_only_the_assigned_person(
     gateway: RunningGateway, agent: httpx.AsyncClient, what: str
 ) -> None:
     know(gateway, 7, 8)
@@ -69,6 +70,38 @@ async def test_a_claim_opens_the_person_and_an_outcome_closes_them(
     assert reason(await agent.get("/v1/people/7/context"), 403) == "PERSON_NOT_YOURS"
 
 
+async def test_a_repeated_claim_whose_assignment_has_ended_opens_no_person(
+    gateway: RunningGateway, agent: httpx.AsyncClient
+) -> None:
+    know(gateway, 7, 8)
+    gateway.services.queue.ready = [7, 8]
+    headers = {"Idempotency-Key": str(uuid.uuid4())}
+    held = (await agent.post("/v1/assignments", headers=headers)).json()["assignment"]
+    path = f"/v1/assignments/{held['assignment_id']}/release"
+    release = {"Idempotency-Key": str(uuid.uuid4())}
+    assert (await agent.post(path, headers=release)).status_code == 200
+    assert reason(await agent.post("/v1/assignments", headers=headers), 409) == "CLAIM_ENDED"
+    assert reason(await agent.get("/v1/people/7/context"), 403) == "PERSON_NOT_YOURS"
+    # Nor does the repeat of what ended it, be it after the agent was handed the next one.
+    await agent.post("/v1/assignments", headers={"Idempotency-Key": str(uuid.uuid4())})
+    assert (await agent.post(path, headers=release)).status_code == 200
+    assert reason(await agent.get("/v1/people/7/context"), 403) == "PERSON_NOT_YOURS"
+    assert (await agent.get("/v1/people/8/context")).status_code == 200
+
+
+async def test_a_claims_answer_that_names_a_lease_of_the_past_opens_no_person(
+    gateway: RunningGateway, agent: httpx.AsyncClient
+) -> None:
+    """As a queue of the version before would repeat it; the fake's leases ended in 2025."""
+    know(gateway, 7)
+    queue = gateway.services.queue
+    queue.hold("agent-1", 7)
+    headers = {"Idempotency-Key": str(uuid.uuid4())}
+    assert (await agent.post("/v1/assignments", headers=headers)).json()["already_held"] is True
+    del queue.live["agent-1"]
+    assert reason(await agent.get("/v1/people/7/context"), 403) == "PERSON_NOT_YOURS"
+
+
 async def test_agents_read_whom_they_have_found_at_any_copy_for_a_while(start: Any) -> None:
     first = await start(search_access_seconds=10)
     other = await start(search_access_seconds=10)
@@ -87,15 +120,15 @@ async def test_agents_read_whom_they_have_found_at_any_copy_for_a_while(start: A
 
 
 @pytest.mark.parametrize("role", ["supervisor", "service"])
-async def test_others_read_everybody_and_it_is_noted(
+async def test_other_roles_read_every_person_and_it_is_noted(
     gateway: RunningGateway, http: httpx.AsyncClient, role: str
 ) -> None:
     know(gateway, 7)
-    headers = gateway.headers(role, "somebody")
+    headers = gateway.headers(role, "reader-1")
     for _ in range(3):
         assert (await http.get("/v1/people/7/context", headers=headers)).status_code == 200
     # Again and again within a minute is one view.
-    assert await noted(gateway, 1) == [("somebody", "VIEWED_CONTEXT", 7)]
+    assert await noted(gateway, 1) == [("reader-1", "VIEWED_CONTEXT", 7)]
 
 
 async def test_nothing_is_noted_of_what_was_not_seen(
@@ -124,7 +157,7 @@ async def test_without_the_queue_whom_an_agent_holds_is_readable_until_the_lease
     gateway: RunningGateway, agent: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     know(gateway, 7, 8)
-    monkeypatch.setattr("gateway.access.GRANTED_SECONDS", 0.0)
+    monkeypatch.setattr("gateway.access.person_access.GRANTED_SECONDS", 0.0)
     queue = gateway.services.queue
     queue.hold("agent-1", 7).lease_expires_at.GetCurrentTime()
     queue.live["agent-1"].lease_expires_at.seconds += 60
@@ -143,12 +176,12 @@ async def test_views_wait_while_the_queue_is_away_and_too_many_are_refused(
     gateway: RunningGateway, supervisor: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     know(gateway, 1, 2, 3)
-    monkeypatch.setattr(access_trail, "MOST_WAITING", 2)
+    monkeypatch.setattr(audit, "MOST_WAITING", 2)
     queue = gateway.services.queue
     queue.failures["RecordAccess"] = Unavailable("AWAY", "as the test wants it")
     for user_id in (1, 2):
         assert (await supervisor.get(f"/v1/people/{user_id}/context")).status_code == 200
-    async with asyncio.timeout(5):
+    async with waiting.limit(5):
         while not queue.requests("RecordAccess"):  # noqa: ASYNC110 - another's loop
             await asyncio.sleep(0.02)
     refused = await supervisor.get("/v1/people/3/context")
@@ -159,7 +192,7 @@ async def test_views_wait_while_the_queue_is_away_and_too_many_are_refused(
 
 
 async def test_what_waits_at_the_end_is_written(start: Any, redis_url: str) -> None:
-    from gateway.testing import running_gateway
+    from tests.fakes.running_gateway import running_gateway
 
     async with running_gateway(redis_url) as gateway:
         know(gateway, 7)
@@ -170,7 +203,7 @@ async def test_what_waits_at_the_end_is_written(start: Any, redis_url: str) -> N
 
 
 @pytest.mark.fault
-async def test_connections_that_a_restarted_redis_has_closed_cost_nobody_an_answer(
+async def test_connections_that_a_restarted_redis_has_closed_fail_no_request(
     own_redis: Redis,
 ) -> None:
     async with running_gateway(own_redis.url()) as gateway:

@@ -1,4 +1,4 @@
-"""People, agents, callbacks, suppressions, rebuilds, audit and reference data over HTTP."""
+"""People, agents, callbacks, lists of numbers, rebuilds, audit and reference data over HTTP."""
 
 import asyncio
 import uuid
@@ -11,8 +11,9 @@ from dialler.model.v1 import call_state_pb2
 from dialler.queue.v1 import queue_pb2
 from dialler.user_context.v1 import user_context_pb2
 
-from gateway.testing import RunningGateway
-from servicekit.errors import Conflict, InvalidArgument
+from servicekit.errors import Conflict, FailedPrecondition, InvalidArgument
+from tests.fakes import waiting
+from tests.fakes.running_gateway import RunningGateway
 
 pytestmark = pytest.mark.integration
 
@@ -30,7 +31,7 @@ def reason(response: httpx.Response, status: int) -> str:
 
 
 async def test_search(gateway: RunningGateway, supervisor: httpx.AsyncClient) -> None:
-    gateway.services.user_context.people = [
+    gateway.services.user_context.found_people = [
         user_context_pb2.FoundUser(user_id=2**60, first_name="Zoë", is_enabled=True),
         user_context_pb2.FoundUser(user_id=7, last_name="Smith"),
     ]
@@ -48,8 +49,48 @@ async def test_search(gateway: RunningGateway, supervisor: httpx.AsyncClient) ->
 
 
 @pytest.mark.parametrize(
+    "phone",
+    [
+        "\u202a07700 900801\u202c",
+        "07700\u00a0900801",
+        "\ufeff07700900801",
+        "07700900801\u200b",
+        "07700900801\r\n",
+        "\t07700900801",
+        "\x0207700900801\x03",
+    ],
+)
+async def test_a_number_as_it_is_pasted_is_searched_for(
+    gateway: RunningGateway, supervisor: httpx.AsyncClient, phone: str
+) -> None:
+    gateway.services.user_context.found_people = [
+        user_context_pb2.FoundUser(
+            user_id=7,
+            phone_number="+447700900801",
+            phone_numbers=["+447700900801", "+442079460018"],
+            phone_number_as_written="07700900801 / 020 7946 0018 wife",
+        )
+    ]
+    response = await supervisor.post("/v1/people/search", json={"phone": phone})
+    assert response.status_code == 200
+    (person,) = response.json()["people"]
+    assert person["phone_number"] == "+447700900801"
+    assert person["phone_numbers"] == ["+447700900801", "+442079460018"]
+    assert person["phone_number_as_written"] == "07700900801 / 020 7946 0018 wife"
+    (request,) = gateway.services.user_context.requests("SearchUsers")
+    assert request.phone == phone
+
+
+@pytest.mark.parametrize(
     "body",
-    [{}, {"limit": 3}, {"name": ""}, {"name": "jo", "phone": "1"}, {"name": "jo", "limit": 51}],
+    [
+        {},
+        {"name": "jo\x00"},
+        {"limit": 3},
+        {"name": ""},
+        {"name": "jo", "phone": "1"},
+        {"name": "jo", "limit": 51},
+    ],
 )
 async def test_search_by_exactly_one(supervisor: httpx.AsyncClient, body: dict[str, Any]) -> None:
     response = await supervisor.post("/v1/people/search", json=body)
@@ -85,8 +126,10 @@ async def test_calls(gateway: RunningGateway, supervisor: httpx.AsyncClient) -> 
         assignment_id="a", agent_id="agent-1", outcome=call_state_pb2.OUTCOME_HUNG_UP, notes="n"
     )
     gateway.services.queue.calls_made[7] = [made]
+    unreported = queue_pb2.Call(assignment_id="b", agent_id="agent-2")
+    gateway.services.queue.calls_made[7].append(unreported)
     body = (await supervisor.get("/v1/people/7/calls")).json()
-    assert body["calls"][0]["outcome"] == "hung_up"
+    assert [it["outcome"] for it in body["calls"]] == ["hung_up", None]
     assert body["next_page_token"] is None
     response = await supervisor.get("/v1/people/7/calls", params={"page_token": "mine"})
     assert reason(response, 400) == "PAGE_TOKEN_INVALID"
@@ -101,15 +144,17 @@ async def test_agents(
     gateway.services.queue.agent("agent-1").today.outcomes.add(
         outcome=call_state_pb2.OUTCOME_NO_ANSWER, calls=3
     )
+    gateway.services.queue.agent("agent-1").today.unreported_calls = 2
     path = "/v1/agents/agent-1/queues"
     body = (await supervisor.put(path, json={"allowed_queues": ["callbacks"]})).json()
     assert body["allowed_queues"] == ["callbacks"]
     (request,) = gateway.services.queue.requests("SetAgentQueues")
     assert request.actor_id == "supervisor-1"
     gateway.services.queue.agent("agent-2").presence = queue_pb2.PRESENCE_AVAILABLE
-    everybody = (await supervisor.get("/v1/agents")).json()["agents"]
-    assert [it["agent_id"] for it in everybody] == ["agent-1", "agent-2"]
-    assert everybody[0]["today"]["calls"] == 3
+    agents = (await supervisor.get("/v1/agents")).json()["agents"]
+    assert [it["agent_id"] for it in agents] == ["agent-1", "agent-2"]
+    assert agents[0]["today"]["calls"] == 3
+    assert [it["today"]["unreported_calls"] for it in agents] == [2, 0]
     away = (await supervisor.get("/v1/agents", params={"presence": "break"})).json()["agents"]
     assert [it["agent_id"] for it in away] == ["agent-1"]
 
@@ -128,6 +173,28 @@ async def test_who_holds_whom_and_taking_them_away(
     assert (await supervisor.post(path, json=body, headers=key())).status_code == 200
     response = await supervisor.post(path, json=body, headers=key())
     assert reason(response, 409) == "ASSIGNMENT_NOT_LIVE"
+
+
+async def test_complaints(gateway: RunningGateway, supervisor: httpx.AsyncClient) -> None:
+    path, once = "/v1/people/7/complaint", key()
+    opened = (await supervisor.post(path, json={"is_open": True}, headers=once)).json()
+    assert opened == {
+        "is_open": True,
+        "opened_at": "2023-11-14T22:13:20.000000Z",
+        "closed_at": None,
+    }
+    closed = (await supervisor.post(path, json={"is_open": False}, headers=key())).json()
+    assert (closed["is_open"], closed["closed_at"]) == (False, "2023-11-14T22:14:20.000000Z")
+    first, second = gateway.services.queue.requests("NoteComplaint")
+    assert (first.user_id, first.is_open, second.is_open) == (7, True, False)
+    assert first.actor_id == "supervisor-1"
+    assert first.request_id == once["Idempotency-Key"]
+    for body in ({}, {"is_open": "no"}, {"is_open": None}, {"is_open": True, "notes": "n"}):
+        response = await supervisor.post(path, json=body, headers=key())
+        assert reason(response, 422) == "INVALID_REQUEST"
+    unknown = "/v1/people/404/complaint"
+    response = await supervisor.post(unknown, json={"is_open": True}, headers=key())
+    assert reason(response, 404) == "USER_UNKNOWN"
 
 
 async def test_callbacks_of_a_supervisor(
@@ -156,6 +223,31 @@ async def test_callbacks_of_a_supervisor(
     assert reason(await supervisor.post(missing, headers=key()), 404) == "CALLBACK_NOT_FOUND"
 
 
+async def test_a_callback_outside_calling_hours_is_told_when_they_begin(
+    gateway: RunningGateway, supervisor: httpx.AsyncClient
+) -> None:
+    queue, opens = gateway.services.queue, "2030-06-03T07:00:00.000000Z"
+    refusal = InvalidArgument(
+        "CALLBACK_OUTSIDE_HOURS", "the person may not be called then", next_open_at=opens
+    )
+    for method in ("ScheduleCallback", "RescheduleCallback", "RecordOutcome"):
+        queue.failures[method] = refusal
+    held = queue.hold("agent-1", 7)
+    agent = gateway.headers("agent", "agent-1")
+    for path, body, headers in (
+        ("/v1/callbacks", {"user_id": "7", "scheduled_for": WHEN}, {}),
+        (f"/v1/callbacks/{uuid.uuid4()}/reschedule", {"scheduled_for": WHEN}, {}),
+        (
+            f"/v1/assignments/{held.assignment_id}/outcome",
+            {"outcome": "call_back", "callback_at": WHEN},
+            agent,
+        ),
+    ):
+        response = await supervisor.post(path, json=body, headers=key() | headers)
+        assert reason(response, 400) == "CALLBACK_OUTSIDE_HOURS"
+        assert response.json()["metadata"] == {"next_open_at": opens}
+
+
 async def test_callbacks_of_an_agent(gateway: RunningGateway, agent: httpx.AsyncClient) -> None:
     queue = gateway.services.queue
     own, other = queue.agree(7, "agent-1"), queue.agree(8, "agent-2")
@@ -168,7 +260,7 @@ async def test_callbacks_of_an_agent(gateway: RunningGateway, agent: httpx.Async
     assert reason(response, 403) == "PERSON_NOT_YOURS"
     theirs = f"/v1/callbacks/{other.callback_id}/cancel"
     assert reason(await agent.post(theirs, headers=key()), 403) == "NOT_YOURS"
-    # Of the person on the line it is theirs to move, whoever it was agreed with.
+    # The callback of the person on the line is theirs to move, even if another agent agreed it.
     queue.hold("agent-1", 8)
     assert (await agent.get("/v1/callbacks", params={"user_id": "8"})).status_code == 200
     assert (await agent.post(theirs, headers=key())).status_code == 200
@@ -194,21 +286,6 @@ async def test_an_agent_whose_answer_was_lost_gets_it_again(
         assert (await agent.post(path, json=sent, headers=key())).status_code in (403, 409)
 
 
-async def test_suppressions(gateway: RunningGateway, supervisor: httpx.AsyncClient) -> None:
-    body = {"user_id": "7", "notes": "by letter"}
-    response = await supervisor.post("/v1/suppressions", json=body, headers=key())
-    assert (response.status_code, response.json()["call_state"]["user_id"]) == (201, "7")
-    (one,) = (await supervisor.get("/v1/suppressions")).json()["suppressions"]
-    assert (one["created_by"], one["lifted_at"]) == ("supervisor-1", None)
-    lift = "/v1/suppressions/lift"
-    assert (await supervisor.post(lift, json=body, headers=key())).status_code == 200
-    response = await supervisor.post(lift, json=body, headers=key())
-    assert reason(response, 409) == "NOT_SUPPRESSED"
-    for wrong in ({"user_id": 7, "notes": "x"}, {"user_id": "07", "notes": "x"}, {"user_id": "7"}):
-        response = await supervisor.post("/v1/suppressions", json=wrong, headers=key())
-        assert reason(response, 422) == "INVALID_REQUEST"
-
-
 CSV = {"Content-Type": "text/csv; charset=utf-8"}
 
 
@@ -228,8 +305,8 @@ async def test_a_list_of_numbers_is_streamed(
     assert response.json()["lines"] == 100_000
     assert gateway.services.queue.imported == [lines * 100]
     (first,) = gateway.services.queue.requests("ImportSuppressedPhones")
-    told = (first.list_name, first.actor_id, first.is_complete)
-    assert told == ("tps", "supervisor-1", True)
+    told = (first.list_name, first.actor_id, first.is_complete, first.allow_shrink)
+    assert told == ("tps", "supervisor-1", True, False)
 
 
 async def test_a_list_that_is_too_long_is_not_taken_over(start: Any) -> None:
@@ -259,6 +336,25 @@ async def test_a_list_is_csv(gateway: RunningGateway, supervisor: httpx.AsyncCli
     assert reason(response, 400) == "CSV_NOT_UTF8"
 
 
+async def test_a_list_that_shrinks_says_by_how_much_and_may_be_meant_to(
+    gateway: RunningGateway, supervisor: httpx.AsyncClient
+) -> None:
+    refusal = FailedPrecondition("LIST_SHRINKS", "too short", numbers="150", removed="149")
+    gateway.services.queue.failures["ImportSuppressedPhones"] = refusal
+    response = await supervisor.put(
+        "/v1/phone-lists/tps", params={"is_complete": True}, content=b"1\n", headers=CSV
+    )
+    assert reason(response, 409) == "LIST_SHRINKS"
+    assert response.json()["metadata"] == {"numbers": "150", "removed": "149"}
+    del gateway.services.queue.failures["ImportSuppressedPhones"]
+    meant = {"is_complete": True, "allow_shrink": True}
+    response = await supervisor.put(
+        "/v1/phone-lists/tps", params=meant, content=b"1\n", headers=CSV
+    )
+    assert response.status_code == 200
+    assert gateway.services.queue.requests("ImportSuppressedPhones")[-1].allow_shrink
+
+
 async def test_a_rebuild_is_followed_and_seen_by_other_copies(start: Any) -> None:
     gateway, other = await start(), await start()
     gate = gateway.services.queue.gates["RebuildStep"] = asyncio.Event()
@@ -274,7 +370,7 @@ async def test_a_rebuild_is_followed_and_seen_by_other_copies(start: Any) -> Non
         assert again.json()["rebuild_id"] == begun.json()["rebuild_id"]
         assert other.services.queue.requests("Rebuild") == []
         gate.set()
-        async with asyncio.timeout(10):
+        async with waiting.limit(10):
             while True:
                 seen = (await client.get(other.url + path, headers=headers)).json()
                 if seen["state"] != "running":
@@ -309,6 +405,15 @@ async def test_a_second_rebuild_is_refused_and_may_be_asked_for_again(
     assert (await supervisor.post("/v1/rebuilds", headers=once)).status_code == 202
 
 
+async def test_a_rebuild_is_told_that_many_people_are_gone_only_when_asked_to(
+    gateway: RunningGateway, supervisor: httpx.AsyncClient
+) -> None:
+    for path in ("/v1/rebuilds", "/v1/rebuilds?allow_gone=true"):
+        assert (await supervisor.post(path, headers=key())).status_code == 202
+    told = [it.allow_gone for it in gateway.services.queue.requests("Rebuild")]
+    assert told == [False, True]
+
+
 async def test_audit_entries(gateway: RunningGateway, supervisor: httpx.AsyncClient) -> None:
     gateway.services.queue.accesses = [("a", "VIEWED_CONTEXT", 7), ("b", "VIEWED_CALLS", 2**60)]
     parameters = {
@@ -322,6 +427,11 @@ async def test_audit_entries(gateway: RunningGateway, supervisor: httpx.AsyncCli
     assert (entry["actor_id"], entry["user_id"]) == ("b", str(2**60))
     (request,) = gateway.services.queue.requests("ListAuditEntries")
     assert request.since.ToJsonString() == "2025-06-02T08:00:00Z"
+    assert entry["notes"] is None
+    release = queue_pb2.AuditEntry(action="FORCE_RELEASED", notes="went home")
+    gateway.services.queue.audited = [release]
+    body = (await supervisor.get("/v1/audit-entries")).json()
+    assert body["entries"][0]["notes"] == "went home"
     for wrong in ({"since": "yesterday"}, {"since": "2025-06-02T09:00:00"}, {"action": "seen"}):
         response = await supervisor.get("/v1/audit-entries", params=wrong)
         assert reason(response, 422) == "INVALID_REQUEST"
@@ -348,6 +458,10 @@ async def test_reference_is_kept_for_an_hour(
     assert rules["call_back"]["callback"] == "always"
     assert (rules["call_back"]["sets_score"], rules["call_back"]["adds_points"]) == (0, None)
     assert rules["do_not_contact"]["next_call_hours"] is None
+    assert [rules[it]["is_conversation"] for it in ("call_back", "do_not_contact")] == [True, False]
+    assert body["limits"]["unreported_rest_minutes"] == 30
+    assert "unreported_call" in body["holds"]
+    assert "objection_recorded" in body["event_types"]
     assert set(body["audit_actions"]) >= {"SUPPRESSED", "VIEWED_CONTEXT"}
     assert response.headers["cache-control"] == "private, max-age=3600"
     sent = {"If-None-Match": response.headers["etag"]}

@@ -15,8 +15,9 @@ import pytest
 from prometheus_client import REGISTRY
 
 from devstack.servers import Redis
-from gateway.testing import RunningGateway
 from servicekit.logs import JsonFormatter
+from tests.fakes import waiting
+from tests.fakes.running_gateway import RunningGateway
 
 pytestmark = pytest.mark.integration
 
@@ -27,6 +28,7 @@ ROUTES = [
     ("POST", "/v1/people/search", {"agent", "supervisor", "service"}),
     ("GET", "/v1/people/7/explanation", {"agent", "supervisor", "service"}),
     ("GET", "/v1/people/7/calls", {"agent", "supervisor", "service"}),
+    ("POST", "/v1/people/7/complaint", {"supervisor", "service"}),
     ("GET", "/v1/reference", {"agent", "supervisor", "service"}),
     ("PUT", "/v1/agents/me/presence", {"agent"}),
     ("GET", "/v1/agents", {"supervisor"}),
@@ -36,7 +38,8 @@ ROUTES = [
     ("GET", "/v1/callbacks", {"agent", "supervisor"}),
     ("POST", "/v1/callbacks", {"agent", "supervisor"}),
     ("GET", "/v1/suppressions", {"supervisor"}),
-    ("POST", "/v1/suppressions", {"supervisor"}),
+    ("POST", "/v1/suppressions", {"agent", "supervisor"}),
+    ("POST", "/v1/suppressions/search", {"supervisor"}),
     ("POST", "/v1/suppressions/lift", {"supervisor"}),
     ("PUT", "/v1/phone-lists/tps", {"supervisor"}),
     ("POST", "/v1/rebuilds", {"supervisor"}),
@@ -52,6 +55,7 @@ ROUTES = [
     ("GET", "/v1/pipeline", {"supervisor", "service"}),
     ("GET", "/v1/pipeline/dead-letters", {"supervisor", "service"}),
     ("POST", "/v1/pipeline/dead-letters/redrive", {"supervisor"}),
+    ("POST", "/v1/pipeline/dead-letters/discard", {"supervisor"}),
     ("POST", "/v1/pipeline/ingest/pause", {"supervisor"}),
     ("POST", "/v1/pipeline/ingest/resume", {"supervisor"}),
     ("GET", "/v1/reconciliations", {"supervisor", "service"}),
@@ -94,9 +98,9 @@ async def test_who_may_do_what(
     response = await http.request(method, path)
     assert problem(response, 401)["reason"] == "TOKEN_MISSING"
     assert response.headers["www-authenticate"] == 'Bearer realm="dialler"'
-    gateway.services.queue.hold("somebody", 7)
+    gateway.services.queue.hold("reader-1", 7)
     for role in ("agent", "supervisor", "service"):
-        response = await http.request(method, path, headers=gateway.headers(role, "somebody"))
+        response = await http.request(method, path, headers=gateway.headers(role, "reader-1"))
         if role not in roles:
             assert problem(response, 403)["reason"] == "ROLE_NOT_ALLOWED"
         else:
@@ -107,6 +111,20 @@ async def test_stream_needs_a_token(http: httpx.AsyncClient) -> None:
     assert problem(await http.get("/v1/events"), 401)["reason"] == "TOKEN_MISSING"
     response = await http.get("/v1/events", params={"access_token": "x"})
     assert problem(response, 401)["reason"] == "TOKEN_MISSING"
+
+
+async def test_a_token_that_is_good_for_too_long_is_a_problem_that_says_so(
+    gateway: RunningGateway, http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    milliseconds = 1000 * time.time()
+    headers = gateway.headers("agent", "agent-1", ttl_seconds=milliseconds)
+    response = await http.get("/v1/queues", headers=headers)
+    body = problem(response, 401)
+    assert body["reason"] == "TOKEN_INVALID"
+    assert "seconds since 1970" in body["detail"]
+    assert body["metadata"] == {"longest_seconds": "86400"}
+    assert "invalid_token" in response.headers["www-authenticate"]
+    assert not [it for it in caplog.records if it.levelno >= logging.ERROR]
 
 
 async def test_expired_token(gateway: RunningGateway, http: httpx.AsyncClient) -> None:
@@ -280,7 +298,7 @@ async def answer_to(gateway: RunningGateway, *pieces: bytes) -> tuple[int, dict[
         await asyncio.wait((answer,), timeout=0.05)
         if answer.done():
             break
-    async with asyncio.timeout(5):
+    async with waiting.limit(5):
         head, _, body = (await answer).partition(b"\r\n\r\n")
     writer.close()
     assert b"application/problem+json" in head
@@ -310,7 +328,7 @@ async def test_heads_of_requests_on_one_connection_are_counted_each_for_itself(s
     gateway = await start(max_head_bytes=20_000, head_seconds=0.5)
     host, port = gateway.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    async with asyncio.timeout(10):
+    async with waiting.limit(10):
         for _ in range(4):
             writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
             await asyncio.sleep(0.2)
@@ -406,7 +424,7 @@ async def test_rate_limit_is_one_callers_at_all_copies(start: Any) -> None:
     assert other.status_code == 200
 
 
-async def test_one_address_is_limited_whoever_it_says_it_is(start: Any) -> None:
+async def test_one_address_is_limited_under_any_claimed_identity(start: Any) -> None:
     """Guesses of tokens count; behind a proxy that is believed, its clients are told apart."""
     gateway = await start(address_rate_limit_per_second=5, trusted_proxies=1)
 
@@ -420,7 +438,7 @@ async def test_one_address_is_limited_whoever_it_says_it_is(start: Any) -> None:
     # What a client says of itself comes before what the proxy adds, and is not believed.
     assert 429 in await statuses("198.51.100.9, 192.0.2.1", 40)
     assert await statuses("192.0.2.2", 1) == {401}
-    # Whoever has one IPv6 address has 2^64 of them to send from.
+    # A client with one IPv6 address has 2^64 of them to send from.
     found = [await statuses(f"2001:db8::{number:x}", 1) for number in range(40)]
     assert {429} in found
     assert await statuses("2001:db8:0:1::1", 1) == {401}
@@ -502,10 +520,10 @@ async def test_requests_in_progress_are_counted_without_streams(
     gate = gateway.services.queue.gates["GetQueueStats"] = asyncio.Event()
     async with supervisor.stream("GET", "/v1/events") as stream:
         assert stream.status_code == 200
-        waiting = [asyncio.create_task(supervisor.get("/v1/queues")) for _ in range(3)]
-        async with asyncio.timeout(5):
-            while in_progress() != 3:  # noqa: ASYNC110 - a gauge tells nobody
+        asked = [asyncio.create_task(supervisor.get("/v1/queues")) for _ in range(3)]
+        async with waiting.limit(5):
+            while in_progress() != 3:  # noqa: ASYNC110 - a gauge notifies no waiter
                 await asyncio.sleep(0.01)
         gate.set()
-        assert [it.status_code for it in await asyncio.gather(*waiting)] == [200] * 3
+        assert [it.status_code for it in await asyncio.gather(*asked)] == [200] * 3
         assert in_progress() == 0

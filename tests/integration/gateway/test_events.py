@@ -16,14 +16,16 @@ from prometheus_client import REGISTRY
 from redis.asyncio import Redis as RedisClient
 
 from devstack.servers import Redis
-from gateway.events import EventHub
-from gateway.testing import MOMENT_SECONDS, RunningGateway, running_gateway
+from gateway.live.hub import EventHub
 from servicekit.errors import Unavailable
 from servicekit.event_stream import EventStream
+from tests.fakes.recorded_calls import MOMENT_SECONDS
+from tests.fakes.running_gateway import RunningGateway, running_gateway
 
 pytestmark = pytest.mark.integration
 
 CHANGED = event_pb2.EVENT_TYPE_CONTEXT_CHANGED
+OBJECTION = event_pb2.EVENT_TYPE_OBJECTION_RECORDED
 MOVED = event_pb2.EVENT_TYPE_ENTRY_MOVED
 STARTED = event_pb2.EVENT_TYPE_ASSIGNMENT_STARTED
 SECONDS = 10.0
@@ -118,6 +120,25 @@ def event(
     user_id: int, kind: event_pb2.EventType.ValueType = CHANGED, **fields: Any
 ) -> event_pb2.Event:
     return event_pb2.Event(event_id=f"event-{user_id}", type=kind, user_id=user_id, **fields)
+
+
+async def test_an_objection_reaches_the_holder_and_supervisors_and_no_other_agent(
+    gateway: RunningGateway, stream: EventStream
+) -> None:
+    gateway.services.queue.hold("agent-1", 7)
+    gateway.services.queue.hold("agent-2", 8)
+    async with (
+        opened(gateway, "agent", "agent-1", topic="assignment") as holder,
+        opened(gateway, "agent", "agent-2") as other,
+        opened(gateway) as boss,
+    ):
+        await holder.until(lambda block: "retry" in block.fields)
+        await other.until(lambda block: "retry" in block.fields)
+        await stream.publish([event(7, OBJECTION, agent_id="agent-1"), event(8)])
+        for reader in (holder, boss):
+            told = (await reader.event("objection_recorded")).data
+            assert (told["user_id"], told["agent_id"]) == ("7", "agent-1")
+        assert (await other.event()).data["user_id"] == "8"
 
 
 async def test_event_reaches_a_supervisor_whole(
@@ -283,7 +304,7 @@ async def test_what_cannot_be_resumed_is_reset(
         assert (await reader.event("context_changed")).data["user_id"] == "9"
 
 
-async def test_replaced_stream_resets_everybody(
+async def test_replaced_stream_resets_every_client(
     gateway: RunningGateway, stream: EventStream, redis_server: Redis
 ) -> None:
     async with opened(gateway) as first, opened(gateway) as second:
@@ -389,9 +410,13 @@ async def test_too_many_streams(start: Any) -> None:
     gateway = await start(events_clients=1)
     async with opened(gateway), httpx.AsyncClient(base_url=gateway.url) as client:
         headers = gateway.headers("supervisor", "boss")
-        response = await client.get("/v1/events", headers=headers)
-        assert response.status_code == 429
-        assert response.json()["reason"] == "TOO_MANY_STREAMS"
+        refusals = [await client.get("/v1/events", headers=headers) for _ in range(20)]
+        assert {each.status_code for each in refusals} == {429}
+        assert {each.json()["reason"] for each in refusals} == {"TOO_MANY_STREAMS"}
+        # Those refused together are not told to come back together.
+        asked = [int(each.headers["Retry-After"]) for each in refusals]
+        assert min(asked) >= 5
+        assert len(set(asked)) > 2
     # The place is free once the first has gone.
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import jwt
@@ -13,11 +14,11 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gateway.auth import TokenVerifier, verifier_of
-from gateway.server import HttpServer
+from gateway.access.auth import TokenVerifier, verifier_of
+from gateway.http.server import HttpServer
 from gateway.settings import TokenSettings
 from servicekit.errors import Unauthenticated, Unavailable
-from servicekit.testing.clock import FakeClock
+from tests.fakes.clock import FakeClock
 
 pytestmark = pytest.mark.integration
 
@@ -80,7 +81,7 @@ async def verifying(
     made: list[TokenVerifier] = []
 
     def make(**changes: Any) -> tuple[TokenVerifier, FakeClock]:
-        clock = FakeClock()
+        clock = FakeClock(datetime.now(UTC))
         settings = TokenSettings(jwt_algorithm="RS256", jwt_jwks_url=issuer[1], **changes)
         made.append(verifier_of(settings, clock))
         return made[-1], clock

@@ -9,8 +9,8 @@ from dialler.model.v1 import call_state_pb2
 from dialler.queue.v1 import queue_pb2
 from dialler.reconciler.v1 import reconciler_pb2
 
-from gateway.testing import RunningGateway
 from servicekit.errors import Unavailable
+from tests.fakes.running_gateway import RunningGateway
 
 pytestmark = pytest.mark.integration
 
@@ -50,8 +50,8 @@ async def test_every_role_reads_a_context(
     gateway: RunningGateway, http: httpx.AsyncClient, role: str
 ) -> None:
     gateway.services.user_context.contexts[7] = CONTEXT
-    gateway.services.queue.hold("somebody", 7)
-    response = await http.get("/v1/people/7/context", headers=gateway.headers(role, "somebody"))
+    gateway.services.queue.hold("reader-1", 7)
+    response = await http.get("/v1/people/7/context", headers=gateway.headers(role, "reader-1"))
     assert response.content == CONTEXT
 
 
@@ -111,7 +111,7 @@ async def test_queue_stats(gateway: RunningGateway, agent: httpx.AsyncClient) ->
         "blocked": {"DO_NOT_CONTACT": 1},
     }
     assert body["outcomes_today"] == {"no_answer": 7}
-    assert body["callbacks_missed"] == 4
+    assert (body["callbacks_missed"], body["unreported_calls_today"]) == (4, 2)
 
 
 async def test_entries_page_by_page(gateway: RunningGateway, supervisor: httpx.AsyncClient) -> None:
@@ -154,7 +154,7 @@ async def test_entries_refuse_what_they_do_not_know(supervisor: httpx.AsyncClien
     path = "/v1/queues/callbacks/entries"
     response = await supervisor.get(path, params={"page_token": "mine"})
     assert reason(response, 400) == "PAGE_TOKEN_INVALID"
-    assert reason(await supervisor.get("/v1/queues/everybody/entries"), 422) == "INVALID_REQUEST"
+    assert reason(await supervisor.get("/v1/queues/all/entries"), 422) == "INVALID_REQUEST"
     response = await supervisor.get(path, params={"state": "asleep"})
     assert reason(response, 422) == "INVALID_REQUEST"
 
@@ -207,11 +207,25 @@ async def test_token_limits_the_queues(gateway: RunningGateway, http: httpx.Asyn
     assert response.status_code == 200
     (request,) = gateway.services.queue.requests("ClaimNext")
     assert list(request.queues) == [call_state_pb2.QUEUE_CALLBACKS]
+    assert not request.own_callbacks_only
     body = {"queues": ["unsigned_users"]}
     response = await http.post("/v1/assignments", json=body, headers=headers | key())
     assert reason(response, 403) == "QUEUE_NOT_ALLOWED"
     response = await http.get("/v1/queues/unsigned_users/entries", headers=headers)
     assert reason(response, 403) == "QUEUE_NOT_ALLOWED"
+
+
+@pytest.mark.parametrize(
+    ("queues", "is_limited"), [(["unsigned_users"], True), (["callbacks"], False), (None, False)]
+)
+async def test_a_token_without_the_callbacks_claims_the_agents_own_only(
+    gateway: RunningGateway, http: httpx.AsyncClient, queues: list[str] | None, is_limited: bool
+) -> None:
+    headers = gateway.headers("agent", "agent-2", queues=queues)
+    response = await http.post("/v1/assignments", json={}, headers=headers | key())
+    assert response.status_code == 200
+    (request,) = gateway.services.queue.requests("ClaimNext")
+    assert request.own_callbacks_only is is_limited
 
 
 async def test_agent_comes_from_the_token_only(
@@ -282,7 +296,7 @@ async def test_outcome_is_recorded_once(gateway: RunningGateway, agent: httpx.As
     ("action", "body"),
     [("outcome", {"outcome": "no_answer"}), ("release", {}), ("heartbeat", None)],
 )
-async def test_somebody_elses_or_ended_assignment(
+async def test_another_agents_or_ended_assignment(
     gateway: RunningGateway, agent: httpx.AsyncClient, action: str, body: dict[str, str] | None
 ) -> None:
     theirs = gateway.services.queue.hold("agent-2", 7).assignment_id
@@ -363,6 +377,10 @@ async def test_dead_letters(gateway: RunningGateway, supervisor: httpx.AsyncClie
     assert (requests[1].reason, requests[1].all) == ("BODY_NOT_JSON", False)
     bad = await supervisor.post(f"{path}/redrive", json={"reason": "'; --"})
     assert bad.status_code == 422
+    discarded = (await supervisor.post(f"{path}/discard", json={"message_ids": ["m-1"]})).json()
+    assert (discarded["discarded"], discarded["full_run_asked"]) == (1, True)
+    dry = {"all": True, "dry_run": True}
+    assert (await supervisor.post(f"{path}/discard", json=dry)).json()["discarded"] == 0
 
 
 async def test_pause_and_resume(gateway: RunningGateway, supervisor: httpx.AsyncClient) -> None:
@@ -408,6 +426,26 @@ async def test_a_repeat_of_asking_for_a_reconciliation_returns_the_first(
     again = await supervisor.post("/v1/reconciliations", headers=once)
     assert (again.json()["run_id"], again.json()["state"]) == (first.json()["run_id"], "succeeded")
     assert (await supervisor.post("/v1/reconciliations")).json()["run_id"] != first.json()["run_id"]
+
+
+async def test_a_supervisor_alone_lets_a_reconciliation_take_any_number_for_gone(
+    gateway: RunningGateway, supervisor: httpx.AsyncClient
+) -> None:
+    asked = {"kind": "full", "allow_gone": True}
+    service = gateway.headers("service", "nightly-job")
+    refused = await supervisor.post("/v1/reconciliations", json=asked, headers=service)
+    assert reason(refused, 403) == "ROLE_NOT_ALLOWED"
+    assert not gateway.services.reconciler.requests("StartRun")
+    usual = await supervisor.post("/v1/reconciliations", json={"kind": "full"}, headers=service)
+    allowed = await supervisor.post("/v1/reconciliations", json=asked)
+    assert (usual.json()["allow_gone"], allowed.json()["allow_gone"]) == (False, True)
+    assert [it.allow_gone for it in gateway.services.reconciler.requests("StartRun")] == [
+        False,
+        True,
+    ]
+    gateway.services.reconciler.runs[1].users_withheld = 7
+    path = f"/v1/reconciliations/{allowed.json()['run_id']}"
+    assert (await supervisor.get(path)).json()["users_withheld"] == 7
 
 
 @pytest.mark.parametrize("kind", ["changed", "warming", "housekeeping"])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.testing import RunningGateway
+from tests.fakes.running_gateway import RunningGateway
 from tests.integration.gateway.conftest import Start
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
@@ -25,7 +25,7 @@ CONTEXT = b'{"user": null, "claims": [], "call_state": null}'
 
 
 async def run(gateway: RunningGateway, role: str, *arguments: str) -> tuple[int, str]:
-    """Run schemathesis as somebody of this role; returns its exit code and what it found."""
+    """Run schemathesis as a caller of this role; returns its exit code and what it found."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "schemathesis.cli", "--config-file", str(CONFIGURATION)),

@@ -29,9 +29,10 @@ from sqlalchemy.pool import NullPool
 from devstack.postgres_database import PostgresDatabase
 from servicekit.event_stream import EventStream
 from servicekit.migrations import upgrade
-from servicekit.testing.clock import FakeClock
-from services.queue.messages import timestamp
-from services.queue.testing import RunningQueue, running_queue
+from services.queue.wire.messages import timestamp
+from tests.fakes import waiting
+from tests.fakes.clock import FakeClock
+from tests.fakes.running_queue import RunningQueue, running_queue
 
 
 @pytest.fixture
@@ -261,16 +262,39 @@ class Desk:
         )
         return (await self._running.stub.LiftSuppression(request)).call_state
 
+    async def complain(
+        self, user_id: int, *, is_open: bool = True, request_id: str = ""
+    ) -> queue_pb2.NoteComplaintResponse:
+        """Note that a complaint of a person is open, or closed."""
+        request = queue_pb2.NoteComplaintRequest(
+            user_id=user_id,
+            is_open=is_open,
+            actor_id="boss",
+            request_id=request_id or str(uuid4()),
+        )
+        return await self._running.stub.NoteComplaint(request)
+
     async def import_phones(
-        self, csv: bytes, *, list_name: str = "tps", is_complete: bool = False, cut: int = 7
+        self,
+        csv: bytes,
+        *,
+        list_name: str = "tps",
+        is_complete: bool = False,
+        allow_shrink: bool = False,
+        cut: int = 7,
     ) -> queue_pb2.ImportSuppressedPhonesResponse:
         """Take over a list of phone numbers, sent in small parts."""
         request = queue_pb2.ImportSuppressedPhonesRequest
-        head = request(list_name=list_name, actor_id="boss", is_complete=is_complete)
+        head = request(
+            list_name=list_name,
+            actor_id="boss",
+            is_complete=is_complete,
+            allow_shrink=allow_shrink,
+        )
         parts = [request(csv=csv[at : at + cut]) for at in range(0, len(csv), cut)]
 
         async def sent() -> AsyncIterator[queue_pb2.ImportSuppressedPhonesRequest]:
-            for message in (head, *parts):
+            for message in (head, *parts, request(is_last=True)):
                 yield message
 
         return await self._running.stub.ImportSuppressedPhones(sent())
@@ -281,7 +305,7 @@ class Desk:
         return await self._running.stub.ExplainUser(request)
 
     async def rebuild(self) -> list[queue_pb2.RebuildResponse]:
-        """Bring everybody in line; returns all that it told."""
+        """Rebuild; returns all its progress."""
         told = self._running.stub.Rebuild(queue_pb2.RebuildRequest(actor_id="boss"))
         return [it async for it in told]
 
@@ -300,7 +324,7 @@ T = TypeVar("T")
 
 async def until(ask: Callable[[], Awaitable[T]], is_right: Callable[[T], bool]) -> T:
     """Ask again and again until the answer is right; fails after some seconds."""
-    async with asyncio.timeout(10):
+    async with waiting.limit(30):
         while True:
             answer = await ask()
             if is_right(answer):

@@ -8,8 +8,9 @@ from dialler.model.v1 import call_state_pb2
 from dialler.queue.v1 import queue_pb2
 
 from servicekit.errors import Conflict, FailedPrecondition, PermissionDenied
-from servicekit.testing.clock import FakeClock
-from services.queue.testing import RunningQueue, outstanding, unsigned
+from tests.fakes.clock import FakeClock
+from tests.fakes.running_queue import RunningQueue
+from tests.fakes.user_facts import outstanding, unsigned
 from tests.integration.queue.bench import Desk, Tables
 
 pytestmark = pytest.mark.integration
@@ -26,7 +27,7 @@ BREAK = queue_pb2.PRESENCE_BREAK
 OFFLINE = queue_pb2.PRESENCE_OFFLINE
 
 
-async def test_an_agent_is_what_they_say_on_call_while_they_hold_somebody_and_offline_when_silent(
+async def test_an_agent_has_its_own_presence_on_call_while_holding_a_user_and_offline_when_silent(
     desk: Desk, clock: FakeClock
 ) -> None:
     await desk.fill(unsigned(1))
@@ -48,7 +49,7 @@ async def test_an_agent_is_what_they_say_on_call_while_they_hold_somebody_and_of
 
 
 @pytest.mark.parametrize("presence", [BREAK, OFFLINE])
-async def test_nobody_is_handed_to_an_agent_who_takes_no_calls(
+async def test_no_user_is_handed_to_an_agent_that_takes_no_calls(
     desk: Desk, presence: queue_pb2.Presence.ValueType
 ) -> None:
     await desk.fill(unsigned(1))
@@ -95,7 +96,7 @@ async def test_an_agent_takes_from_the_queues_they_are_limited_to(
     assert (await desk.claim("novice")).assignment.user_id == 3
 
 
-async def test_nobody_skipped_comes_back_at_once_while_others_wait(desk: Desk) -> None:
+async def test_a_skipped_user_does_not_come_back_at_once_while_others_wait(desk: Desk) -> None:
     """The skipped one stays at the head: the others have waited a year and are far behind."""
     await desk.fill(unsigned(1))
     first = (await desk.claim("agent")).assignment
@@ -104,23 +105,23 @@ async def test_nobody_skipped_comes_back_at_once_while_others_wait(desk: Desk) -
     second = (await desk.claim("agent")).assignment
     assert (first.user_id, second.user_id) == (1, 2)
     await desk.release(second)
-    # Handed somebody else in between, the agent may have the first one again.
+    # Handed another user in between, the agent may have the first one again.
     assert (await desk.claim("agent")).assignment.user_id == 1
 
 
-async def test_somebody_skipped_comes_back_when_nobody_else_waits(desk: Desk) -> None:
+async def test_a_skipped_user_comes_back_when_no_other_user_waits(desk: Desk) -> None:
     await desk.fill(unsigned(1))
     await desk.release((await desk.claim("agent")).assignment, SKIPPED)
     assert (await desk.claim("agent")).assignment.user_id == 1
 
 
-async def test_somebody_skipped_is_anybody_elses(desk: Desk) -> None:
+async def test_a_skipped_user_is_handed_to_another_agent(desk: Desk) -> None:
     await desk.fill(unsigned(1))
     await desk.release((await desk.claim("agent")).assignment, SKIPPED)
     assert (await desk.claim("other")).assignment.user_id == 1
 
 
-async def test_a_supervisor_takes_somebody_from_an_agent_whose_report_is_still_taken(
+async def test_a_supervisor_ends_an_assignment_whose_report_is_still_taken(
     desk: Desk, queue: RunningQueue, tables: Tables
 ) -> None:
     await desk.fill(unsigned(1))
@@ -152,7 +153,7 @@ async def test_what_agents_have_done_today_is_told_by_agent_and_outcome(
     for agent_id, outcome in (
         ("ann", call_state_pb2.OUTCOME_NO_ANSWER),
         ("ann", call_state_pb2.OUTCOME_HUNG_UP),
-        ("ben", call_state_pb2.OUTCOME_NO_ANSWER),
+        ("ben", call_state_pb2.OUTCOME_MIGHT_COMPLETE),
     ):
         held = (await desk.claim(agent_id)).assignment
         await desk.record(held, outcome)
@@ -167,10 +168,11 @@ async def test_what_agents_have_done_today_is_told_by_agent_and_outcome(
     }
     assert told == {
         "ann": ({call_state_pb2.OUTCOME_NO_ANSWER: 1, call_state_pb2.OUTCOME_HUNG_UP: 1}, 0),
-        "ben": ({call_state_pb2.OUTCOME_NO_ANSWER: 1}, 1),
+        "ben": ({call_state_pb2.OUTCOME_MIGHT_COMPLETE: 1}, 1),
     }
     assert (await desk.agents())["ben"].today.conversions == 1
     assert {it.outcome: it.calls for it in stats.outcomes_today} == {
-        call_state_pb2.OUTCOME_NO_ANSWER: 2,
+        call_state_pb2.OUTCOME_NO_ANSWER: 1,
         call_state_pb2.OUTCOME_HUNG_UP: 1,
+        call_state_pb2.OUTCOME_MIGHT_COMPLETE: 1,
     }

@@ -1,10 +1,19 @@
-"""What was applied is told as it was; damage done by hand is seen, and nobody is accused."""
+"""What was applied is read as it was; damage by hand is found, sound entries are not reported."""
+
+import asyncio
+import contextlib
 
 import pytest
 from dialler.model.v1 import call_state_pb2
 from dialler.queue.v1 import queue_pb2
 
-from services.queue.testing import RunningQueue, done, outstanding, unsigned
+from servicekit.database import postgres_engine
+from servicekit.errors import Unavailable
+from services.queue.maintenance.applied_facts import AppliedFacts
+from services.queue.store.database import Database
+from services.queue.types import UserId
+from tests.fakes.running_queue import RunningQueue
+from tests.fakes.user_facts import done, outstanding, unsigned
 from tests.integration.queue.bench import Desk, Tables
 
 pytestmark = pytest.mark.integration
@@ -38,6 +47,31 @@ async def test_what_was_applied_comes_back_in_blocks(queue: RunningQueue, desk: 
     assert list(read.applied.user_ids) == [1, 3]
 
 
+@pytest.mark.fault
+@pytest.mark.parametrize("seconds", [0.0, 0.5], ids=["before_the_news", "after_the_news"])
+async def test_a_session_that_postgresql_ends_fails_one_reading_at_most(
+    queue_url: str, tables: Tables, seconds: float
+) -> None:
+    engine = postgres_engine(
+        queue_url, pool_size=1, application_name="dialler-queue", statement_timeout_seconds=5.0
+    )
+    applied = AppliedFacts(Database(engine))
+    try:
+        await applied.of([UserId(1)])
+        await tables.rows(_END_SESSIONS)
+        await asyncio.sleep(seconds)
+        with contextlib.suppress(Unavailable):
+            await applied.of([UserId(1)])
+        assert not (await applied.of([UserId(1)])).user_ids
+    finally:
+        await engine.dispose()
+
+
+_END_SESSIONS = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE application_name = 'dialler-queue' AND datname = current_database()
+"""
+
 _DAMAGES = (
     "queue = 2",
     "state = 3, queue = NULL",
@@ -46,17 +80,17 @@ _DAMAGES = (
     "state = 5",
     "state = 2, due_at = NULL",
     "eligible_queue = 2",
-    "phone_e164 = '+447700900999'",
-    "owes = NULL",
-    "owes = 2",
-    "owes = NULL, stay = 7",
-    "stay = 9",
+    "phones = '{+447700900999}'",
+    "open_case_queue = NULL",
+    "open_case_queue = 2",
+    "open_case_queue = NULL, case_number = 7",
+    "case_number = 9",
     "claimed_at = now()",
     "fingerprint = fingerprint + 1",
 )
 _COLUMNS = (
-    "user_id, queue, state, reason, due_at, eligible_queue, phone_e164, owes, stay, claimed_at,"
-    " rank_key, outcome_points, entered_at, agent_id, fingerprint"
+    "user_id, queue, state, reason, due_at, eligible_queue, phones, open_case_queue,"
+    " case_number, claimed_at, rank_key, outcome_points, entered_at, agent_id, fingerprint"
 )
 _ENTRIES = f"SELECT {_COLUMNS} FROM queue.entries ORDER BY user_id"
 
@@ -79,21 +113,30 @@ async def test_a_matter_changed_by_hand_records_nothing_and_is_logged_once(
     queue: RunningQueue, desk: Desk, tables: Tables, caplog: pytest.LogCaptureFixture
 ) -> None:
     await desk.fill(unsigned(1), outstanding(2), done(3), unsigned(4))
-    await tables.rows("UPDATE queue.entries SET owes = 2, eligible_queue = 2 WHERE user_id = 1")
-    await tables.rows("UPDATE queue.entries SET owes = 1, eligible_queue = 1 WHERE user_id = 2")
-    await tables.rows("UPDATE queue.entries SET owes = 2 WHERE user_id = 3")
+    await tables.rows(
+        "UPDATE queue.entries SET open_case_queue = 2, eligible_queue = 2 WHERE user_id = 1"
+    )
+    await tables.rows(
+        "UPDATE queue.entries SET open_case_queue = 1, eligible_queue = 1 WHERE user_id = 2"
+    )
+    await tables.rows("UPDATE queue.entries SET open_case_queue = 2 WHERE user_id = 3")
     # What an earlier release noted does not say what was owed.
-    await tables.rows("UPDATE queue.entries SET owes = 2 WHERE user_id = 4")
-    await tables.rows("UPDATE queue.applied_facts SET owes = NULL, stay = NULL WHERE user_id = 4")
+    await tables.rows("UPDATE queue.entries SET open_case_queue = 2 WHERE user_id = 4")
+    await tables.rows(
+        "UPDATE queue.applied_facts SET open_case_queue = NULL, case_number = NULL"
+        " WHERE user_id = 4"
+    )
     for _ in range(2):
         assert (await desk.apply(1, 2, 3, 4)).conversions == 0
     assert await tables.value("SELECT count(*) FROM queue.conversions") == 0
-    found = await tables.rows("SELECT owes, stay FROM queue.entries ORDER BY user_id")
+    found = await tables.rows(
+        "SELECT open_case_queue, case_number FROM queue.entries ORDER BY user_id"
+    )
     assert [tuple(it) for it in found] == [(1, 1), (2, 1), (None, 0), (1, 1)]
     warned = [it for it in caplog.records if it.message == "entry_altered"]
     assert [getattr(it, "user_id", None) for it in warned] == [1, 2, 3, 4]
     # A matter that has really ended is recorded, damaged or not.
-    await tables.rows("UPDATE queue.entries SET owes = NULL WHERE user_id = 2")
+    await tables.rows("UPDATE queue.entries SET open_case_queue = NULL WHERE user_id = 2")
     queue.main_app.put(done(2))
     assert (await desk.apply(2)).conversions == 1
 
@@ -169,7 +212,9 @@ async def test_what_was_never_noted_is_unknown_and_not_altered(
     assert list((await _applied(queue))[0].row_fingerprint_bytes) == [16]
 
 
-async def test_nobody_is_accused_while_calls_are_made(queue: RunningQueue, desk: Desk) -> None:
+async def test_sound_entries_are_not_reported_while_calls_are_made(
+    queue: RunningQueue, desk: Desk
+) -> None:
     await desk.fill(*(unsigned(n) for n in range(1, 12)), outstanding(20), done(30))
     outcomes = [it for it in call_state_pb2.Outcome.values() if it]
     for outcome in outcomes:
@@ -197,7 +242,7 @@ async def test_wrong_places_are_corrected_page_by_page(
             "callback_at = now()",
             "due_at = now() + interval '1 day', state = 2, hold = 2",
             "state = 3, agent_id = 'ghost'",
-            "phone_e164 = '+447700900999'",
+            "phones = '{+447700900999}'",
             "block = NULL, state = 1, queue = 1",
             "phone_block = 1",
         ),
@@ -213,7 +258,7 @@ async def test_wrong_places_are_corrected_page_by_page(
             break
         corrected += checked.corrected_user_ids
         pages, after = pages + 1, checked.through_user_id
-    # Whose facts are in doubt is left to those who can read them.
+    # People whose facts are in doubt are left to reconciliation.
     assert (pages, corrected) == (3, [1, 2, 3, 4, 6, 7])
     assert await _altered(queue) == [5]
     await desk.apply(5)

@@ -1,4 +1,4 @@
-"""Holding somebody: leases, releases, outcomes, and everything said twice or too late."""
+"""Leases, releases, outcomes, and reports that are repeated or late."""
 
 import asyncio
 from datetime import timedelta
@@ -9,8 +9,9 @@ from dialler.model.v1 import call_state_pb2, event_pb2
 from dialler.queue.v1 import queue_pb2
 
 from servicekit.errors import Conflict, InvalidArgument, NotFound, ServiceError
-from servicekit.testing.clock import FakeClock
-from services.queue.testing import RunningQueue, done, outstanding, running_queue, unsigned
+from tests.fakes.clock import FakeClock
+from tests.fakes.running_queue import RunningQueue, running_queue
+from tests.fakes.user_facts import done, outstanding, unsigned
 from tests.integration.queue.bench import Desk, Tables, until
 
 pytestmark = pytest.mark.integration
@@ -37,17 +38,21 @@ async def test_a_heartbeat_keeps_the_person_and_its_absence_gives_them_back(
         extended = await desk.heartbeat(held)
         assert extended.lease_expires_at.ToSeconds() == clock.now().timestamp() + 120
     clock.advance(120)
-    returned = await desk.becomes(1, READY)
-    assert (returned.assigned_agent_id, returned.attempts) == ("", 0)
+    returned = await desk.becomes(1, WAITING)
+    # The agent may have been on the phone, so it counts as a call.
+    assert (returned.assigned_agent_id, returned.attempts) == ("", 1)
+    assert returned.hold == call_state_pb2.HOLD_UNREPORTED_CALL
     assert returned.score == pytest.approx(0, abs=0.01)
     with pytest.raises(NotFound) as raised:
         await desk.current("agent")
     assert raised.value.reason == "NO_LIVE_ASSIGNMENT"
+    clock.advance(timedelta(minutes=30))
+    await desk.becomes(1, READY)
     again = (await desk.claim("other")).assignment
     assert (again.user_id, again.fence) == (1, held.fence + 1)
 
 
-async def test_no_heartbeat_keeps_somebody_for_ever(desk: Desk, clock: FakeClock) -> None:
+async def test_no_heartbeat_keeps_a_user_for_ever(desk: Desk, clock: FakeClock) -> None:
     held = await _held(desk)
     extended = held
     for _ in range(71):
@@ -61,7 +66,7 @@ async def test_no_heartbeat_keeps_somebody_for_ever(desk: Desk, clock: FakeClock
 
 
 @pytest.mark.parametrize("sweeps", [True, False])
-async def test_an_outcome_just_after_the_lease_is_taken_if_nobody_else_was_handed_the_person(
+async def test_an_outcome_just_after_the_lease_is_taken_if_no_other_agent_was_handed_the_user(
     queue_url: str, redis_url: str, clock: FakeClock, tables: Tables, sweeps: bool
 ) -> None:
     interval = 0.02 if sweeps else 3600.0
@@ -139,7 +144,7 @@ async def _record(desk: Desk, held: queue_pb2.Assignment) -> None:
     await desk.record(held, call_state_pb2.OUTCOME_NO_ANSWER)
 
 
-async def test_somebody_elses_and_unknown_assignments(desk: Desk) -> None:
+async def test_assignments_of_other_agents_and_unknown_ones(desk: Desk) -> None:
     held = await _held(desk)
     for ask in (
         desk.heartbeat(held, "thief"),
@@ -324,7 +329,7 @@ async def test_an_outcome_is_kept_although_the_main_app_is_away(
     desk: Desk, queue: RunningQueue
 ) -> None:
     held = await _held(desk)
-    queue.main_app.is_away = True
+    queue.main_app.is_unavailable = True
     answer = await desk.record(held, call_state_pb2.OUTCOME_COMPLETED_FORM)
     assert answer.call_state.attempts == 1
 
@@ -363,9 +368,7 @@ async def test_a_lease_that_runs_out_settles_by_the_facts(
         (call_state_pb2.OUTCOME_NO_ANSWER, "\0", "NOTES_INVALID"),
     ],
 )
-async def test_outcomes_nobody_can_record(
-    desk: Desk, outcome: int, notes: str, reason: str
-) -> None:
+async def test_outcomes_that_are_refused(desk: Desk, outcome: int, notes: str, reason: str) -> None:
     held = await _held(desk)
     with pytest.raises(InvalidArgument) as raised:
         await desk.record(held, call_state_pb2.Outcome.ValueType(outcome), notes=notes)

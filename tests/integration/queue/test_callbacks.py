@@ -1,6 +1,9 @@
 """Callbacks: agreed, due before any score, kept for whom they prefer, tried again, closed."""
 
-from datetime import timedelta
+import asyncio
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -14,8 +17,10 @@ from servicekit.errors import (
     NotFound,
     PermissionDenied,
 )
-from servicekit.testing.clock import FakeClock
-from services.queue.testing import RunningQueue, done, unsigned
+from services.queue.rules import DEFAULT_PATH
+from tests.fakes.clock import FakeClock
+from tests.fakes.running_queue import RunningQueue, running_queue
+from tests.fakes.user_facts import done, give_phones, outstanding, unsigned
 from tests.integration.queue.bench import Desk, Tables, until
 
 pytestmark = pytest.mark.integration
@@ -73,7 +78,7 @@ async def test_due_callbacks_come_in_the_order_of_their_time(desk: Desk, clock: 
     assert taken == [1, 2, 3]
 
 
-async def test_somebody_who_owes_nothing_is_called_back_as_agreed(
+async def test_a_user_with_nothing_outstanding_is_called_back_as_scheduled(
     desk: Desk, clock: FakeClock
 ) -> None:
     await desk.fill(done(1))
@@ -101,7 +106,7 @@ async def test_a_due_callback_is_kept_ten_minutes_for_its_agent_if_they_are_ther
     assert (await desk.claim("friend")).assignment.user_id == 1
 
 
-async def test_a_due_callback_is_anybodys_after_ten_minutes(desk: Desk, clock: FakeClock) -> None:
+async def test_a_due_callback_is_any_agents_after_ten_minutes(desk: Desk, clock: FakeClock) -> None:
     await desk.fill(unsigned(1))
     await desk.schedule(1, clock.now() + HOUR, preferred="friend")
     clock.advance(HOUR)
@@ -112,16 +117,84 @@ async def test_a_due_callback_is_anybodys_after_ten_minutes(desk: Desk, clock: F
 
 
 @pytest.mark.parametrize("absence", [queue_pb2.PRESENCE_BREAK, queue_pb2.PRESENCE_OFFLINE, None])
-async def test_a_due_callback_is_anybodys_while_its_agent_is_away(
+async def test_a_due_callback_is_any_agents_while_its_agent_is_away(
     desk: Desk, clock: FakeClock, absence: queue_pb2.Presence.ValueType | None
 ) -> None:
     await desk.fill(unsigned(1))
     await desk.presence("friend", AVAILABLE if absence is None else absence)
     await desk.schedule(1, clock.now() + HOUR, preferred="friend")
-    # Long enough for somebody who says nothing to count as offline.
+    # Long enough for a silent agent to count as offline.
     clock.advance(HOUR)
     await desk.becomes(1, READY)
     assert (await desk.claim("other")).assignment.user_id == 1
+
+
+@pytest.mark.parametrize("limit", ["token", "supervisor"])
+async def test_an_agent_without_the_callbacks_gets_no_callback_but_the_agents_own(
+    desk: Desk, queue: RunningQueue, clock: FakeClock, limit: str
+) -> None:
+    await desk.fill(*(unsigned(it) for it in range(1, 6)))
+    for user_id, preferred in ((1, ""), (2, "other"), (3, "limited")):
+        await desk.schedule(user_id, clock.now() + HOUR, preferred=preferred)
+    # Long enough ago that none is kept any more: an unlimited agent may have each of them.
+    clock.advance(2 * HOUR)
+    for user_id in (1, 2, 3):
+        await desk.becomes(user_id, READY)
+    if limit == "supervisor":
+        allowed = queue_pb2.SetAgentQueuesRequest(
+            agent_id="limited", allowed_queues=[UNSIGNED], actor_id="boss"
+        )
+        await queue.stub.SetAgentQueues(allowed)
+        await desk.presence("limited", AVAILABLE)
+    taken = []
+    for _ in range(4):
+        request = queue_pb2.ClaimNextRequest(
+            agent_id="limited",
+            queues=[UNSIGNED] if limit == "token" else [],
+            request_id=str(uuid4()),
+            own_callbacks_only=limit == "token",
+        )
+        answer = await queue.stub.ClaimNext(request)
+        held = answer.assignment
+        taken.append((held.user_id, held.queue))
+        if answer.HasField("assignment"):
+            await desk.record(held, call_state_pb2.OUTCOME_NO_ANSWER)
+    assert taken == [(3, CALLBACKS), (5, UNSIGNED), (4, UNSIGNED), (0, 0)]
+    assert {(await desk.claim(f"any-{it}")).assignment.user_id for it in range(2)} == {1, 2}
+
+
+async def test_agents_who_claim_together_get_their_own_callbacks_only(
+    desk: Desk, queue: RunningQueue, clock: FakeClock
+) -> None:
+    """They wait for a live check under way, and are served in one batch after it."""
+    await desk.fill(*(unsigned(it) for it in range(1, 5)), outstanding(9))
+    for user_id, preferred in ((1, "a"), (2, "a"), (3, "b"), (4, "c")):
+        await desk.schedule(user_id, clock.now() + HOUR, preferred=preferred)
+    clock.advance(HOUR)
+    for user_id in range(1, 5):
+        await desk.becomes(user_id, READY)
+    checking, may_answer = asyncio.Event(), asyncio.Event()
+
+    async def hold(_: object) -> None:
+        queue.main_app.before_read = None
+        checking.set()
+        await may_answer.wait()
+
+    async def claim(agent_id: str) -> int:
+        request = queue_pb2.ClaimNextRequest(
+            agent_id=agent_id, request_id=str(uuid4()), own_callbacks_only=True
+        )
+        return (await queue.stub.ClaimNext(request)).assignment.user_id
+
+    queue.main_app.before_read = hold
+    occupied = asyncio.create_task(claim("occupied"))
+    await checking.wait()
+    first, second, stranger = await asyncio.gather(*map(claim, ("a", "b", "stranger")))
+    may_answer.set()
+    assert await occupied == 9
+    assert first in (1, 2)
+    assert (second, stranger) == (3, 0)
+    assert (await desk.claim("c")).assignment.user_id == 4
 
 
 async def test_the_outcome_call_back_makes_one_and_keeps_the_preferred_agent(
@@ -202,7 +275,7 @@ async def test_a_missed_callback_can_be_moved_by_a_supervisor(desk: Desk, clock:
     assert due.state == READY
 
 
-async def test_whoever_vanishes_with_a_callback_leaves_it_at_the_head(
+async def test_an_agent_that_vanishes_with_a_callback_leaves_it_at_the_head(
     desk: Desk, clock: FakeClock
 ) -> None:
     await desk.fill(unsigned(1), unsigned(2))
@@ -299,7 +372,7 @@ async def test_do_not_contact_ends_the_callback_too(desk: Desk, clock: FakeClock
     assert (await desk.claim("other")).HasField("empty")
 
 
-async def test_a_callback_is_refused_for_somebody_nobody_may_call(
+async def test_a_callback_is_refused_for_a_user_whom_no_agent_may_call(
     desk: Desk, clock: FakeClock
 ) -> None:
     disabled = unsigned(1)
@@ -369,3 +442,95 @@ async def test_callbacks_are_listed_by_agent_page_by_page(
     with pytest.raises(InvalidArgument) as raised:
         await queue.stub.ListCallbacks(queue_pb2.ListCallbacksRequest(page_token="eA=="))
     assert raised.value.reason == "PAGE_TOKEN_INVALID"
+
+
+def _london(day: int, hour: int, minute: int = 0) -> datetime:
+    """Return a moment of June 2025 by the clocks of London; the 2nd is a Monday."""
+    return datetime(2025, 6, day, hour - 1, minute, tzinfo=UTC)
+
+
+async def test_no_callback_is_agreed_outside_the_persons_calling_hours(
+    desk: Desk, tables: Tables
+) -> None:
+    await desk.fill(unsigned(1), give_phones(unsigned(2), "+12125550123"))
+    for moment, next_open_at in (
+        (_london(2, 20, 0), _london(3, 8)),
+        (_london(7, 17, 30), _london(9, 8)),
+        (_london(8, 12), _london(9, 8)),
+    ):
+        with pytest.raises(InvalidArgument) as refusal:
+            await desk.schedule(1, moment)
+        assert refusal.value.reason == "CALLBACK_OUTSIDE_HOURS"
+        assert datetime.fromisoformat(refusal.value.metadata["next_open_at"]) == next_open_at
+    # Nine in London is four in New York.
+    with pytest.raises(InvalidArgument):
+        await desk.schedule(2, _london(3, 9))
+    assert await desk.callbacks() == []
+    made = await desk.schedule(1, _london(2, 19, 59))
+    with pytest.raises(InvalidArgument):
+        await desk.reschedule(made.callback_id, _london(2, 20, 1))
+    assert [it.scheduled_for.ToDatetime(UTC) for it in await desk.callbacks()] == [
+        _london(2, 19, 59)
+    ]
+
+
+async def test_an_outcome_with_such_a_time_is_refused_whole(desk: Desk, tables: Tables) -> None:
+    await desk.fill(unsigned(1))
+    held = (await desk.claim("ann")).assignment
+    with pytest.raises(InvalidArgument) as refusal:
+        await desk.record(held, call_state_pb2.OUTCOME_CALL_BACK, callback_at=_london(2, 21))
+    assert refusal.value.reason == "CALLBACK_OUTSIDE_HOURS"
+    assert (await desk.current("ann")).assignment_id == held.assignment_id
+    assert await tables.value("SELECT count(*) FROM queue.attempts") == 0
+    await desk.record(held, call_state_pb2.OUTCOME_CALL_BACK, callback_at=_london(2, 19))
+
+
+async def test_the_preferred_agents_minutes_begin_when_the_person_can_first_be_called(
+    queue_url: str, redis_url: str, clock: FakeClock, tables: Tables, tmp_path: Path
+) -> None:
+    """Hours that are shortened later close over the agreed time."""
+    path = tmp_path / "rules.yaml"
+    text = DEFAULT_PATH.read_text()
+    path.write_text(text)
+    intervals: dict[str, Any] = {"promotion_interval_seconds": 0.02, "rules_interval_seconds": 0.05}
+    async with running_queue(
+        queue_url, redis_url, clock=clock, rules_path=path, **intervals
+    ) as running:
+        desk = Desk(running)
+        await desk.fill(unsigned(1), unsigned(2))
+        await desk.schedule(1, _london(2, 19), preferred="friend")
+        path.write_text(text.replace('until: "20:00"', 'until: "18:00"'))
+        # Both editions are applied: all people have been placed by the shorter hours.
+        applied = "SELECT count(*) FROM queue.rule_editions WHERE applied_at IS NOT NULL"
+        await until(lambda: tables.value(applied), lambda it: it == 2)
+        clock.move_wall_to(_london(3, 8))
+        await until(lambda: desk.state(1), lambda it: it.queue == CALLBACKS and it.state == READY)
+        await desk.presence("friend", queue_pb2.PRESENCE_AVAILABLE)
+        rules = {it.rule: it for it in (await desk.explain(1, "other")).rules}
+        assert not rules["CALLBACK_OFFERED"].is_passed
+        assert rules["CALLBACK_OFFERED"].inputs["kept_until"].startswith("2025-06-03T07:10")
+        assert (await desk.claim("other")).assignment.user_id == 2
+        assert (await desk.claim("friend")).assignment.user_id == 1
+
+
+async def test_they_begin_when_a_shared_line_is_free_again(desk: Desk, clock: FakeClock) -> None:
+    line = "+442079460018"
+    await desk.fill(give_phones(unsigned(1), line), give_phones(unsigned(2), line), unsigned(3))
+    await desk.schedule(1, clock.now() + timedelta(minutes=30), preferred="friend")
+    assert (await desk.claim("x")).assignment.user_id == 3
+    held = (await desk.claim("y")).assignment
+    assert held.user_id == 2
+    await desk.record(held, call_state_pb2.OUTCOME_NO_ANSWER)
+    clock.advance(timedelta(hours=2))
+    await desk.becomes(1, READY)
+    await desk.presence("friend", queue_pb2.PRESENCE_AVAILABLE)
+    await desk.becomes(3, READY)
+    other = (await desk.claim("other")).assignment
+    assert other.user_id == 3
+    await desk.record(other, call_state_pb2.OUTCOME_NO_ANSWER)
+    clock.advance(timedelta(minutes=9))
+    await desk.presence("friend", queue_pb2.PRESENCE_AVAILABLE)
+    assert (await desk.claim("another")).HasField("empty")
+    clock.advance(timedelta(minutes=1))
+    await desk.presence("friend", queue_pb2.PRESENCE_AVAILABLE)
+    assert (await desk.claim("another")).assignment.user_id == 1

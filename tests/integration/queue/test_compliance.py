@@ -6,10 +6,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from dialler.model.v1 import call_state_pb2
 from dialler.model.v1.facts_pb2 import UserFacts
+from prometheus_client import REGISTRY
 
 from servicekit.errors import FailedPrecondition, InvalidArgument
-from servicekit.testing.clock import FakeClock
-from services.queue.testing import RunningQueue, outstanding, unsigned
+from tests.fakes.clock import FakeClock
+from tests.fakes.running_queue import RunningQueue
+from tests.fakes.user_facts import give_phones, outstanding, unsigned
 from tests.integration.queue.bench import Desk, Tables, until
 
 pytestmark = pytest.mark.integration
@@ -28,7 +30,7 @@ SHARED = "+447700900999"
 
 
 def _with_phone(facts: UserFacts, phone: str) -> UserFacts:
-    facts.phone_e164 = phone
+    give_phones(facts, phone)
     return facts
 
 
@@ -113,7 +115,7 @@ async def test_a_skip_is_no_call_to_the_number(desk: Desk) -> None:
     assert (await desk.state(2)).state == READY
 
 
-async def test_somebody_who_takes_over_a_number_just_called_waits_as_well(desk: Desk) -> None:
+async def test_a_user_who_takes_over_a_number_just_called_waits_as_well(desk: Desk) -> None:
     await desk.fill(_with_phone(unsigned(1), SHARED), outstanding(2))
     await desk.record((await desk.claim("agent")).assignment, NO_ANSWER)
     await desk.fill(_with_phone(outstanding(2), SHARED))
@@ -162,6 +164,28 @@ async def test_people_abroad_are_called_by_their_own_clocks(desk: Desk, clock: F
     assert (await desk.claim("late")).HasField("empty")
 
 
+async def test_a_zone_that_is_missing_here_falls_back_to_the_companys_and_is_counted(
+    desk: Desk, clock: FakeClock, tables: Tables, caplog: pytest.LogCaptureFixture
+) -> None:
+    def count() -> float:
+        labels = {"time_zone": "Atlantis/Poseidonis"}
+        return REGISTRY.get_sample_value("dialler_queue_missing_time_zones_total", labels) or 0.0
+
+    before = count()
+    await desk.fill(unsigned(1), unsigned(2))
+    await tables.rows("UPDATE queue.entries SET time_zone = 'Atlantis/Poseidonis'")
+    assert (await desk.claim("agent")).assignment.user_id == 2
+    # An outcome counts the calls of the person's day, an explanation tells of the person's hours.
+    held = (await desk.claim("other")).assignment
+    assert (await desk.record(held, NO_ANSWER)).call_state.attempts == 1
+    told = {it.rule: it for it in (await desk.explain(1)).rules}
+    assert told["CALLING_HOURS"].inputs["time_zone"] == "Europe/London"
+    assert count() > before
+    assert [it.message for it in caplog.records].count("time_zone_missing") == 1
+    clock.move_wall_to(datetime(2025, 6, 3, 3, tzinfo=UTC))
+    assert (await desk.claim("early")).empty.HasField("calling_hours_begin_at")
+
+
 async def test_do_not_contact_stops_every_way_to_the_person_and_to_the_number(
     desk: Desk, clock: FakeClock
 ) -> None:
@@ -192,7 +216,7 @@ async def test_lifting_ends_no_other_wait(desk: Desk, clock: FakeClock) -> None:
     assert (await desk.claim("agent")).HasField("empty")
 
 
-async def test_a_supervisor_suppresses_somebody_whom_a_claim_has_in_hand(
+async def test_a_supervisor_suppresses_a_user_during_the_hand_out(
     desk: Desk, queue: RunningQueue
 ) -> None:
     await desk.fill(unsigned(1))
@@ -220,75 +244,6 @@ async def test_suppressing_needs_a_reason_in_words(desk: Desk) -> None:
     assert raised.value.reason == "NOTES_REQUIRED"
 
 
-async def test_a_list_of_numbers_in_any_spelling_takes_effect_at_once(desk: Desk) -> None:
-    await desk.fill(*(unsigned(it) for it in range(1, 6)))
-    csv = (
-        "name,phone\r\n"
-        "x,07700 900001\r\n"
-        'y,"+44 (0)7700 900002"\r\n'
-        "z,7700900003\r\n"
-        "q,not a number\r\n"
-        "\r\n"
-        "p,00447700900777\r\n"
-    ).encode("utf-8-sig")
-    answer = await desk.import_phones(csv)
-    assert (answer.lines, answer.added, answer.invalid) == (5, 4, 1)
-    assert list(answer.invalid_lines) == [5]
-    assert answer.people_suppressed == 3
-    states = [(await desk.state(it)).state for it in range(1, 6)]
-    assert states == [SUPPRESSED] * 3 + [READY] * 2
-    assert (await desk.state(1)).reason == "PHONE_LISTED"
-    again = await desk.import_phones(csv)
-    assert (again.added, again.people_suppressed) == (0, 0)
-    await desk.fill(unsigned(777))
-    assert (await desk.state(777)).state == SUPPRESSED
-
-
-async def test_a_complete_list_frees_those_who_have_left_it(desk: Desk) -> None:
-    await desk.fill(unsigned(1), unsigned(2))
-    await desk.import_phones(b"07700900001\n07700900002\n")
-    answer = await desk.import_phones(b"07700900002\n", is_complete=True)
-    assert (answer.added, answer.removed, answer.people_released) == (0, 1, 1)
-    assert (await desk.state(1)).state == READY
-    assert (await desk.state(2)).state == SUPPRESSED
-    with pytest.raises(InvalidArgument) as raised:
-        await desk.import_phones(b"name\nnobody\n", is_complete=True)
-    assert raised.value.reason == "LIST_EMPTY"
-    assert (await desk.state(2)).state == SUPPRESSED
-
-
-@pytest.mark.parametrize(
-    ("csv", "list_name", "reason"),
-    [
-        (b"\xff\xfe0\x007\x00", "tps", "CSV_NOT_UTF8"),
-        (b"0" * 20_000, "tps", "CSV_LINE_TOO_LONG"),
-        (b"07700900001\n", "", "LIST_NAME_INVALID"),
-    ],
-)
-async def test_a_list_that_is_none_changes_nothing(
-    desk: Desk, tables: Tables, csv: bytes, list_name: str, reason: str
-) -> None:
-    await desk.fill(unsigned(1))
-    with pytest.raises(InvalidArgument) as raised:
-        await desk.import_phones(b"07700900001\n" + csv, list_name=list_name, cut=5_000)
-    assert raised.value.reason == reason
-    assert (await desk.state(1)).state == READY
-    assert await tables.value("SELECT count(*) FROM queue.listed_phones") == 0
-
-
-async def test_a_number_listed_while_somebody_new_comes_in_is_never_missed(
-    desk: Desk, queue: RunningQueue
-) -> None:
-    for user_id in range(1, 41):
-        queue.main_app.put(unsigned(user_id))
-    csv = "".join(f"07700900{it:03d}\n" for it in range(1, 41)).encode()
-    await asyncio.gather(
-        *(desk.apply(user_id) for user_id in range(1, 41)), desk.import_phones(csv, cut=200)
-    )
-    states = [await desk.state(it) for it in range(1, 41)]
-    assert {it.state for it in states} == {SUPPRESSED}
-
-
 async def test_every_block_is_counted(desk: Desk) -> None:
     await desk.fill(*(unsigned(it) for it in range(1, 5)))
     await desk.import_phones(b"07700900001\n")
@@ -304,7 +259,7 @@ async def test_every_block_is_counted(desk: Desk) -> None:
     assert figures.ready == 1
 
 
-async def test_a_number_in_a_call_blocks_nobody_behind(desk: Desk) -> None:
+async def test_a_number_in_a_call_blocks_no_user_behind(desk: Desk) -> None:
     await desk.fill(_with_phone(unsigned(9), SHARED), _with_phone(unsigned(8), SHARED), unsigned(1))
     taken = await asyncio.gather(*(desk.claim(f"agent-{it}") for it in range(3)))
     assert {it.assignment.user_id for it in taken} == {9, 1, 0}

@@ -5,7 +5,8 @@ from dialler.model.v1 import call_state_pb2, change_pb2, event_pb2
 from dialler.queue.v1 import queue_pb2
 
 from servicekit.event_stream import EventStream, StreamPosition
-from services.queue.testing import RunningQueue, done, unsigned
+from tests.fakes.running_queue import RunningQueue
+from tests.fakes.user_facts import done, unsigned
 from tests.integration.queue.bench import Desk, Tables, until
 
 pytestmark = pytest.mark.integration
@@ -58,6 +59,19 @@ async def test_the_story_of_a_call(
     assert ended.state == call_state_pb2.ENTRY_STATE_OUT
     count = "SELECT count(*) FROM queue.outbox"
     assert await until(lambda: tables.value(count), lambda it: it == 0) == 0
+
+
+async def test_an_event_that_cannot_be_decoded_holds_up_no_other(
+    desk: Desk, stream: EventStream, tables: Tables
+) -> None:
+    await desk.fill(unsigned(1))
+    start = await stream.position()
+    await tables.rows("INSERT INTO queue.outbox (event) VALUES ('\\xff')")
+    await desk.claim("agent")
+    ((_, told),) = await stream.read(start, block_seconds=4, count=10)
+    assert told.type == event_pb2.EVENT_TYPE_ASSIGNMENT_STARTED
+    count = "SELECT count(*) FROM queue.outbox"
+    await until(lambda: tables.value(count), lambda it: it == 0)
 
 
 async def test_user_context_hears_the_latest_version_of_each_state(

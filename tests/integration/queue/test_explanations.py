@@ -1,4 +1,4 @@
-"""Why somebody is called, or not, in words a supervisor reads; and who saw and changed whom."""
+"""Why a user is called or not, in words for supervisors; and the audit trail."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -6,9 +6,10 @@ import pytest
 from dialler.model.v1 import call_state_pb2
 from dialler.queue.v1 import queue_pb2
 
-from servicekit.errors import InvalidArgument, Unavailable
-from servicekit.testing.clock import FakeClock
-from services.queue.testing import RunningQueue, done, outstanding, unsigned
+from servicekit.errors import FailedPrecondition, InvalidArgument, Unavailable
+from tests.fakes.clock import FakeClock
+from tests.fakes.running_queue import RunningQueue
+from tests.fakes.user_facts import done, give_phones, outstanding, unsigned
 from tests.integration.queue.bench import Desk
 
 pytestmark = pytest.mark.integration
@@ -23,7 +24,7 @@ def _failing(told: queue_pb2.ExplainUserResponse) -> set[str]:
     return {it.rule for it in told.rules if not it.is_passed} - QUEUE_RULES
 
 
-async def test_somebody_at_the_head_passes_every_rule(desk: Desk) -> None:
+async def test_a_user_at_the_head_passes_every_rule(desk: Desk) -> None:
     await desk.fill(unsigned(1), unsigned(2))
     told = await desk.explain(2)
     assert (told.is_callable_now, told.is_live, told.people_ahead) == (True, True, 0)
@@ -35,14 +36,14 @@ async def test_somebody_at_the_head_passes_every_rule(desk: Desk) -> None:
     assert (await desk.claim("agent")).assignment.user_id == 2
 
 
-async def test_who_is_ready_by_the_explanation_is_handed_out_and_nobody_else(
+async def test_only_users_ready_by_the_explanation_are_handed_out(
     desk: Desk, clock: FakeClock
 ) -> None:
     disabled = unsigned(3)
     disabled.is_enabled = False
     fresh = unsigned(4, created_at=clock.now())
     abroad = unsigned(5)
-    abroad.phone_e164 = "+12125550123"
+    give_phones(abroad, "+12125550123")
     await desk.fill(unsigned(1), outstanding(2), disabled, fresh, abroad, done(6), unsigned(7))
     await desk.suppress(7)
     callable_ones = {it for it in range(1, 8) if (await desk.explain(it)).is_callable_now}
@@ -60,7 +61,7 @@ async def test_each_block_is_named_with_what_would_have_to_change(
     await desk.schedule(3, clock.now() + timedelta(hours=3))
     sharers = [unsigned(11), unsigned(12)]
     for facts in sharers:
-        facts.phone_e164 = "+447700900888"
+        give_phones(facts, "+447700900888")
     await desk.fill(*sharers)
     held = (await desk.claim("agent")).assignment
     assert held.user_id == 12
@@ -68,7 +69,7 @@ async def test_each_block_is_named_with_what_would_have_to_change(
     assert _failing(await desk.explain(11)) == {"PHONE_NOT_IN_CALL"}
     await desk.record(held, call_state_pb2.OUTCOME_NO_ANSWER)
     expected = {
-        1: {"PHONE_NOT_SUPPRESSED"},
+        1: {"PHONE_NOT_LISTED"},
         2: {"NOT_SUPPRESSED"},
         3: {"CALLBACK_TIME"},
         11: {"SHARED_PHONE"},
@@ -90,7 +91,7 @@ async def test_caps_and_hours_are_told_with_their_figures(desk: Desk, clock: Fak
         await desk.record(held, call_state_pb2.OUTCOME_MISSED_CALL)
     told = await desk.explain(1)
     (cap,) = [it for it in told.rules if it.rule == "DAILY_CAP"]
-    assert dict(cap.inputs) == {"calls": "3", "calls_at_most": "3"}
+    assert dict(cap.inputs) == {"calls": "3", "calls_on_a_line": "3", "calls_at_most": "3"}
     assert cap.words.startswith("3 of 3 calls made today")
     clock.move_wall_to(datetime(2025, 6, 3, 22, 0, tzinfo=UTC))
     (hours,) = [it for it in (await desk.explain(1)).rules if it.rule == "CALLING_HOURS"]
@@ -121,8 +122,11 @@ async def test_people_in_no_queue_and_people_never_heard_of_are_explained_too(
     queue.main_app.put(unsigned(5))
     unheard_of = await desk.explain(5)
     assert (unheard_of.is_callable_now, unheard_of.queue) == (True, UNSIGNED)
-    nobody = await desk.explain(404)
-    assert (nobody.state, _failing(nobody)) == (OUT, {"CONTACT_ALLOWED"})
+    unknown = await desk.explain(404)
+    assert (unknown.state, _failing(unknown)) == (
+        OUT,
+        {"CONTACT_ALLOWED", "CALLABLE_NUMBER"},
+    )
     await desk.fill(done(6))
     nothing_owed = await desk.explain(6)
     assert nothing_owed.summary == "Not called: nothing is owed and no callback is agreed."
@@ -133,11 +137,25 @@ async def test_without_the_main_app_what_is_known_is_explained(
     desk: Desk, queue: RunningQueue
 ) -> None:
     await desk.fill(unsigned(1))
-    queue.main_app.is_away = True
+    queue.main_app.is_unavailable = True
     told = await desk.explain(1)
     assert (told.is_live, told.queue) == (False, UNSIGNED)
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable) as raised:
         await desk.explain(2)
+    assert raised.value.reason == "MAIN_APP_UNAVAILABLE"
+
+
+async def test_a_person_who_cannot_be_read_is_explained_by_what_is_known(
+    desk: Desk, queue: RunningQueue
+) -> None:
+    await desk.fill(unsigned(1))
+    queue.main_app.faulty = {1, 2}
+    told = await desk.explain(1)
+    assert (told.is_live, told.queue, told.state) == (False, UNSIGNED, READY)
+    with pytest.raises(FailedPrecondition) as raised:
+        await desk.explain(2)
+    assert raised.value.reason == "USER_UNREADABLE"
+    assert raised.value.metadata == {"cause": "DATABASE_ERROR"}
 
 
 async def test_an_agents_own_limits_are_explained(
@@ -160,6 +178,14 @@ async def test_an_agents_own_limits_are_explained(
     await desk.presence("agent", queue_pb2.PRESENCE_AVAILABLE)
     assert "CALLBACK_OFFERED" in _failing(await desk.explain(1, "third"))
     assert "CALLBACK_OFFERED" not in _failing(await desk.explain(1, "agent"))
+    # An agent's own callbacks are the agent's whatever queues a supervisor allows.
+    for agent_id in ("agent", "third"):
+        request = queue_pb2.SetAgentQueuesRequest(
+            agent_id=agent_id, allowed_queues=[UNSIGNED], actor_id="boss"
+        )
+        await queue.stub.SetAgentQueues(request)
+    assert "AGENT_QUEUES" not in _failing(await desk.explain(1, "agent"))
+    assert "AGENT_QUEUES" in _failing(await desk.explain(1, "third"))
 
 
 async def test_the_audit_says_who_saw_and_changed_whom(
@@ -212,11 +238,13 @@ async def test_the_audit_says_who_saw_and_changed_whom(
 async def test_lists_are_narrowed_by_hold_reason_outcome_agent_and_attempts(
     desk: Desk, queue: RunningQueue, clock: FakeClock
 ) -> None:
-    await desk.fill(*(unsigned(it) for it in range(1, 7)))
+    await desk.fill(*(unsigned(it) for it in range(1, 8)))
     for agent_id, outcome in (
-        ("ann", call_state_pb2.OUTCOME_NO_ANSWER),
+        ("ann", call_state_pb2.OUTCOME_MIGHT_COMPLETE),
         ("ann", call_state_pb2.OUTCOME_HUNG_UP),
-        ("ben", call_state_pb2.OUTCOME_NO_ANSWER),
+        ("ben", call_state_pb2.OUTCOME_MIGHT_COMPLETE),
+        # Who rings in vain has not spoken with the person.
+        ("cat", call_state_pb2.OUTCOME_NO_ANSWER),
     ):
         await desk.record((await desk.claim(agent_id)).assignment, outcome)
     await desk.schedule(1, clock.now() + timedelta(hours=1))
@@ -226,12 +254,13 @@ async def test_lists_are_narrowed_by_hold_reason_outcome_agent_and_attempts(
         request = queue_pb2.ListEntriesRequest(**(waiting | asked))  # type: ignore[arg-type]
         return {it.user_id for it in (await queue.stub.ListEntries(request)).entries}
 
-    assert await listed() == {6, 5, 4, 1}
+    assert await listed() == {7, 6, 5, 4, 1}
     assert await listed(hold=call_state_pb2.HOLD_CALLBACK) == {1}
-    assert await listed(last_outcome=call_state_pb2.OUTCOME_NO_ANSWER) == {6, 4}
-    assert await listed(agent_id="ann") == {6, 5}
-    assert await listed(attempts_at_least=1) == {6, 5, 4}
-    assert await listed(reason="NO_SIGNATURE", agent_id="ben") == {4}
+    assert await listed(last_outcome=call_state_pb2.OUTCOME_MIGHT_COMPLETE) == {7, 5}
+    assert await listed(agent_id="ann") == {7, 6}
+    assert await listed(agent_id="cat") == set()
+    assert await listed(attempts_at_least=1) == {7, 6, 5, 4}
+    assert await listed(reason="NO_SIGNATURE", agent_id="ben") == {5}
     with pytest.raises(InvalidArgument):
         await listed(reason="BECAUSE")
     request = queue_pb2.ListEntriesRequest(queue=UNSIGNED, page_size=1)

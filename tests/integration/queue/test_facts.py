@@ -15,8 +15,9 @@ from sqlalchemy.engine import Engine
 
 from servicekit.errors import InvalidArgument
 from servicekit.event_stream import EventStream
-from servicekit.testing.clock import FakeClock
-from services.queue.testing import RunningQueue, done, outstanding, running_queue, unsigned
+from tests.fakes.clock import FakeClock
+from tests.fakes.running_queue import RunningQueue, running_queue
+from tests.fakes.user_facts import done, outstanding, unsigned
 from tests.integration.queue.bench import Desk, Tables, until
 
 pytestmark = pytest.mark.integration
@@ -28,7 +29,7 @@ WAITING = call_state_pb2.ENTRY_STATE_WAITING
 OUT = call_state_pb2.ENTRY_STATE_OUT
 
 
-async def test_everybody_comes_to_where_the_facts_put_them(queue: RunningQueue, desk: Desk) -> None:
+async def test_all_people_are_placed_by_their_facts(queue: RunningQueue, desk: Desk) -> None:
     queue.main_app.put(unsigned(1), outstanding(2), done(3))
     answer = await desk.apply(1, 2, 3, 4)
     assert (answer.applied, answer.outdated, answer.moved, answer.conversions) == (4, 0, 2, 0)
@@ -85,15 +86,17 @@ async def test_readings_in_any_order_from_many_at_once_end_at_the_latest(
     late = [*requests, latest, *chance.sample(requests, 4)]
     chance.shuffle(late)
     await asyncio.gather(*(queue.stub.ApplyUserFacts(request) for request in late))
-    rows = await tables.rows("SELECT user_id, facts_version, queue, owes FROM queue.entries")
+    rows = await tables.rows(
+        "SELECT user_id, facts_version, queue, open_case_queue FROM queue.entries"
+    )
     expected = {facts.user_id: facts for facts in latest.facts}
     assert len(rows) == 30
-    for user_id, version, at_queue, owes in rows:
+    for user_id, version, at_queue, case_queue in rows:
         facts = expected[user_id]
         pending = facts.claims[0].requirements[0].status == "PENDING"
         right = OUTSTANDING if facts.has_signature and pending else None
         right = right if facts.has_signature else UNSIGNED
-        assert (version, at_queue, owes) == (facts.version, right, right)
+        assert (version, at_queue, case_queue) == (facts.version, right, right)
 
 
 async def test_a_conversion_that_two_notice_at_once_is_recorded_once(
@@ -109,7 +112,9 @@ async def test_a_conversion_that_two_notice_at_once_is_recorded_once(
     )
     applied = [it for it in answers if isinstance(it, queue_pb2.ApplyUserFactsResponse)]
     assert sum(it.conversions for it in applied) <= 20
-    rows = await tables.rows("SELECT user_id, stay, conversion FROM queue.conversions ORDER BY 1")
+    rows = await tables.rows(
+        "SELECT user_id, case_number, conversion FROM queue.conversions ORDER BY 1"
+    )
     assert [tuple(row) for row in rows] == [(user_id, 1, 1) for user_id in people]
     assert not any(it.HasField("assignment") for it in answers[3:])
 
@@ -119,15 +124,17 @@ async def test_the_last_who_spoke_to_a_person_is_credited(
 ) -> None:
     await desk.fill(unsigned(1))
     claimed = await desk.claim("first")
-    await desk.record(claimed.assignment, call_state_pb2.OUTCOME_NO_ANSWER)
+    await desk.record(claimed.assignment, call_state_pb2.OUTCOME_HUNG_UP)
     clock.advance(timedelta(hours=4))
     await desk.becomes(1, READY)
+    claimed = await desk.claim("second")
+    await desk.record(claimed.assignment, call_state_pb2.OUTCOME_NO_ANSWER)
     queue.main_app.put(done(1))
     await desk.apply(1)
     assert await tables.value("SELECT agent_id FROM queue.conversions") == "first"
 
 
-async def test_somebody_who_just_registered_cools_and_is_promoted(
+async def test_a_person_who_just_registered_cools_and_is_promoted(
     desk: Desk, clock: FakeClock, stream: EventStream
 ) -> None:
     start = await stream.position()
@@ -148,7 +155,7 @@ async def test_somebody_who_just_registered_cools_and_is_promoted(
     assert (await desk.claim("agent")).assignment.user_id == 1
 
 
-async def test_the_frozen_are_handed_to_nobody_and_leave(
+async def test_frozen_people_are_handed_to_no_agent_and_leave(
     desk: Desk, queue: RunningQueue, clock: FakeClock
 ) -> None:
     await desk.fill(unsigned(1))
@@ -246,7 +253,7 @@ async def test_the_number_of_statements_does_not_depend_on_the_number_of_people(
 @pytest.mark.parametrize(
     ("user_id", "reason"), [(0, "USER_ID_MISSING"), (2**63, "USER_ID_TOO_LARGE")]
 )
-async def test_people_nobody_can_be(desk: Desk, user_id: int, reason: str) -> None:
+async def test_ids_that_no_person_has(desk: Desk, user_id: int, reason: str) -> None:
     with pytest.raises(InvalidArgument) as raised:
         await desk.apply(user_id)
     assert raised.value.reason == reason

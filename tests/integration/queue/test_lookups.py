@@ -7,8 +7,9 @@ from dialler.model.v1 import call_state_pb2
 from dialler.queue.v1 import queue_pb2
 
 from servicekit.errors import InvalidArgument
-from servicekit.testing.clock import FakeClock
-from services.queue.testing import RunningQueue, unsigned
+from tests.fakes.clock import FakeClock
+from tests.fakes.running_queue import RunningQueue
+from tests.fakes.user_facts import give_phones, unsigned
 from tests.integration.queue.bench import Desk
 
 pytestmark = pytest.mark.integration
@@ -16,10 +17,11 @@ pytestmark = pytest.mark.integration
 PHONE = "+447700900123"
 
 
-async def test_everybody_with_a_number_is_found(desk: Desk, queue: RunningQueue) -> None:
+async def test_all_users_with_a_number_are_found(desk: Desk, queue: RunningQueue) -> None:
     people = [unsigned(user_id) for user_id in (1, 2, 3)]
-    people[0].phone_e164 = people[2].phone_e164 = PHONE
-    people[1].phone_e164 = "+447700900124"
+    give_phones(people[0], PHONE)
+    give_phones(people[2], PHONE)
+    give_phones(people[1], "+447700900124")
     await desk.fill(*people)
     request = queue_pb2.FindUsersByPhoneRequest(phone_e164=PHONE)
     assert list((await queue.stub.FindUsersByPhone(request)).user_ids) == [3, 1]

@@ -13,8 +13,9 @@ import pytest
 from dialler.model.v1 import call_state_pb2
 
 from servicekit.errors import Conflict, Unavailable
-from servicekit.testing.clock import FakeClock
-from services.queue.testing import RunningQueue, done, outstanding, unsigned
+from tests.fakes.clock import FakeClock
+from tests.fakes.running_queue import RunningQueue
+from tests.fakes.user_facts import done, outstanding, unsigned
 from tests.integration.queue.bench import Desk, Tables, until
 
 pytestmark = pytest.mark.integration
@@ -52,9 +53,9 @@ async def test_a_conversion_is_recorded_once_whichever_path_sees_it_first(
     await desk.fill(unsigned(1))
     held = (await desk.claim("ann")).assignment
     if path != "outcome":
-        await desk.record(held, call_state_pb2.OUTCOME_MISSED_CALL)
-        (callback,) = await desk.callbacks()
-        await desk.cancel(callback.callback_id)
+        await desk.record(held, call_state_pb2.OUTCOME_HUNG_UP)
+        clock.advance(timedelta(hours=4))
+        await desk.becomes(1, READY)
     queue.main_app.put(done(1))
     if path == "event":
         await desk.apply(1)

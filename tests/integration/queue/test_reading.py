@@ -7,8 +7,9 @@ from dialler.model.v1 import call_state_pb2
 from dialler.queue.v1 import queue_pb2
 
 from servicekit.errors import InvalidArgument
-from servicekit.testing.clock import FakeClock
-from services.queue.testing import RunningQueue, done, outstanding, unsigned
+from tests.fakes.clock import FakeClock
+from tests.fakes.running_queue import RunningQueue
+from tests.fakes.user_facts import done, outstanding, unsigned
 from tests.integration.queue.bench import Desk
 
 pytestmark = pytest.mark.integration
@@ -37,7 +38,7 @@ async def _list(
     return await queue.stub.ListEntries(request)
 
 
-async def test_the_figures_say_where_everybody_is(
+async def test_the_figures_count_every_user(
     desk: Desk, queue: RunningQueue, clock: FakeClock
 ) -> None:
     started = clock.now()
@@ -120,7 +121,7 @@ async def test_every_state_can_be_listed(desk: Desk, queue: RunningQueue, clock:
     assert (await _list(queue, state=ASSIGNED)).entries[0].assigned_agent_id == "agent-2"
 
 
-async def test_lists_nobody_can_ask_for(desk: Desk, queue: RunningQueue) -> None:
+async def test_lists_that_are_refused(desk: Desk, queue: RunningQueue) -> None:
     await desk.fill(*(unsigned(it) for it in range(1, 5)))
     token = (await _list(queue, page_size=1)).next_page_token
     for ask in (

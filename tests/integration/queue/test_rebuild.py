@@ -1,4 +1,4 @@
-"""Rebuilding: everybody in line with the main app and the rules, and the queue whole meanwhile."""
+"""A rebuild applies the main app and the rules to all people, and the queue is whole meanwhile."""
 
 import asyncio
 import random
@@ -13,16 +13,11 @@ from dialler.model.v1.facts_pb2 import UserFacts
 from dialler.queue.v1 import queue_pb2
 
 from servicekit.errors import Conflict, Unavailable
-from servicekit.testing.clock import FakeClock
 from services.queue.rules import DEFAULT_PATH
-from services.queue.testing import (
-    FakeUserContext,
-    RunningQueue,
-    done,
-    outstanding,
-    running_queue,
-    unsigned,
-)
+from tests.fakes.clock import FakeClock
+from tests.fakes.running_queue import RunningQueue, running_queue
+from tests.fakes.user_context import FakeUserContext
+from tests.fakes.user_facts import done, give_phones, outstanding, unsigned
 from tests.integration.queue.bench import Desk, Tables, until
 
 pytestmark = pytest.mark.integration
@@ -36,29 +31,30 @@ PHASE_DONE = queue_pb2.REBUILD_PHASE_DONE
 # All that applying facts one by one and rebuilding must agree on; not versions, nor moments of
 # the machine that differ between two runs.
 _PLACES = (
-    "SELECT user_id, phone_e164, time_zone, eligible_queue, eligible_reason, owes, stay, queue,"
-    " state, reason, hold, rank_key, due_at, entered_at, outcome_points, attempt_points,"
-    " lender_points, age_points, age_points_until, claimed_at, rest_until, phone_block, block"
+    "SELECT user_id, phones, lines, time_zone, eligible_queue, eligible_reason, open_case_queue,"
+    " case_number, queue, state, reason, hold, rank_key, due_at, entered_at, outcome_points,"
+    " attempt_points, lender_points, age_points, age_points_until, claimed_at, rest_until,"
+    " phone_block, block"
     " FROM queue.entries ORDER BY user_id"
 )
 
 
-# 0 once the rules of that rate are in force and everybody is placed by them.
+# 0 once the rules of that rate are in force and all people are placed by them.
 _UNAPPLIED = (
     "SELECT 1 - count(*) FROM queue.rule_editions"
     " WHERE points_per_week = :rate AND applied_at IS NOT NULL"
 )
 
 
-def _anybody(user_id: int, dice: random.Random) -> UserFacts:
+def _any_person(user_id: int, dice: random.Random) -> UserFacts:
     facts: UserFacts = dice.choice((unsigned, outstanding, done))(user_id)
     facts.is_enabled = dice.random() < 0.9
     if dice.random() < 0.2:
         facts.status = dice.choice(("inactive", "active", "Inactive "))
     if dice.random() < 0.2:
-        facts.ClearField("phone_e164")
+        give_phones(facts)
     if dice.random() < 0.2:
-        facts.phone_e164 = f"+3021012345{user_id % 100:02d}"
+        give_phones(facts, f"+3021012345{user_id % 100:02d}")
     if dice.random() < 0.3:
         facts.date_of_birth = f"{dice.randint(1930, 2005)}-0{dice.randint(1, 9)}-15"
     if dice.random() < 0.2:
@@ -85,7 +81,7 @@ async def test_a_rebuild_from_nothing_ends_where_facts_one_by_one_end(
     desk: Desk, queue: RunningQueue, tables: Tables
 ) -> None:
     dice = random.Random(7)
-    people = [_anybody(user_id, dice) for user_id in range(1, 60)]
+    people = [_any_person(user_id, dice) for user_id in range(1, 60)]
     queue.main_app.put(*people)
     await desk.import_phones(b"07700900003\n07700900005\n")
     told = await desk.rebuild()
@@ -101,7 +97,7 @@ async def test_a_rebuild_puts_right_what_no_event_told_of(
     desk: Desk, queue: RunningQueue, clock: FakeClock, tables: Tables
 ) -> None:
     await desk.fill(*(unsigned(it) for it in range(1, 9)))
-    await desk.record((await desk.claim("ann")).assignment, call_state_pb2.OUTCOME_NO_ANSWER)
+    await desk.record((await desk.claim("ann")).assignment, call_state_pb2.OUTCOME_HUNG_UP)
     held = (await desk.claim("ben")).assignment
     disabled = unsigned(5)
     disabled.is_enabled = False
@@ -116,7 +112,7 @@ async def test_a_rebuild_puts_right_what_no_event_told_of(
     reasons = [found[it].reason for it in (6, 5, 4)]
     assert reasons == ["NOTHING_OUTSTANDING", "USER_DISABLED", "USER_NOT_FOUND"]
     assert found[20].state == READY
-    # Those who do not differ were not written.
+    # People who do not differ were not written.
     after = await tables.rows("SELECT user_id, state_version FROM queue.entries")
     same = {tuple(row) for row in before} & {tuple(row) for row in after}
     assert {row[0] for row in same} == {1, 2, 3, 7}
@@ -144,7 +140,7 @@ async def test_live_assignments_are_left_alone(
 async def test_the_queue_is_never_empty_or_half_built_meanwhile(
     desk: Desk, queue: RunningQueue
 ) -> None:
-    """After every block somebody looks: nobody new is there until all of them are."""
+    """After every block the test looks: no new person is there until all of them are."""
     await desk.fill(*(unsigned(it) for it in range(1, 5)))
     queue.main_app.put(*(unsigned(it) for it in range(5, 31)))
     seen: list[int] = []
@@ -198,20 +194,20 @@ async def test_a_main_app_that_goes_away_leaves_the_queue_as_it_was(
 ) -> None:
     await desk.fill(unsigned(1))
     queue.main_app.put(unsigned(2), unsigned(3), unsigned(4))
-    queue.main_app.is_away = True
+    queue.main_app.is_unavailable = True
     with pytest.raises(Unavailable):
         await desk.rebuild()
     assert (await desk.stats()).queues[0].ready == 1
-    queue.main_app.is_away = False
+    queue.main_app.is_unavailable = False
     assert (await desk.rebuild())[-1].people_new == 3
 
 
-_READ = """SELECT phone_e164 FROM queue.rebuilt_people
-    UNION ALL SELECT phone_e164 FROM queue.rebuilt_entries"""
+_READ = """SELECT phones FROM queue.rebuilt_people
+    UNION ALL SELECT phones FROM queue.rebuilt_entries"""
 
 
 async def _forgotten(queue: RunningQueue) -> int:
-    done = (await queue.stub.KeepHouse(queue_pb2.KeepHouseRequest())).done
+    done = (await queue.stub.PurgeExpired(queue_pb2.PurgeExpiredRequest())).done
     return done["rebuild_leftovers_deleted"]
 
 
@@ -241,10 +237,10 @@ async def test_what_a_rebuild_under_way_has_read_is_left_alone(
     queue.main_app.put(*(unsigned(it) for it in range(1, 31)))
     forgotten: list[int] = []
 
-    async def keep_house(_: object) -> None:
+    async def purge_expired(_: object) -> None:
         forgotten.append(await _forgotten(queue))
 
-    queue.main_app.after_block = keep_house
+    queue.main_app.after_block = purge_expired
     assert (await desk.rebuild())[-1].people_new == 30
     assert len(forgotten) > 1
     assert not any(forgotten)
@@ -267,7 +263,7 @@ async def ruled(
         yield running, path
 
 
-async def test_other_rules_take_effect_without_a_restart_and_for_everybody(
+async def test_other_rules_take_effect_without_a_restart_and_for_all_people(
     ruled: tuple[RunningQueue, Path],
 ) -> None:
     running, path = ruled
@@ -283,7 +279,7 @@ async def test_other_rules_take_effect_without_a_restart_and_for_everybody(
     assert (await desk.claim("agent")).assignment.user_id == 1
 
 
-async def test_another_rate_of_ageing_freezes_nobody_and_keeps_the_order(
+async def test_another_rate_of_ageing_freezes_no_person_and_keeps_the_order(
     ruled: tuple[RunningQueue, Path], clock: FakeClock, tables: Tables
 ) -> None:
     running, path = ruled
@@ -324,7 +320,7 @@ async def test_rules_that_are_not_valid_change_nothing(
     assert await until(fresh, lambda it: it > 1) == pytest.approx(7, abs=0.01)
 
 
-async def test_rules_changed_while_the_queue_was_down_reach_everybody_at_the_next_start(
+async def test_rules_changed_while_the_queue_was_down_reach_all_people_at_the_next_start(
     queue_url: str, redis_url: str, clock: FakeClock, tmp_path: Path
 ) -> None:
     fake = FakeUserContext()  # type: ignore[abstract]

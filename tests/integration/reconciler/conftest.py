@@ -21,24 +21,25 @@ from servicekit.lifecycle import Parts
 from servicekit.migrations import upgrade
 from services.reconciler.app import build
 from services.reconciler.settings import ReconcilerSettings
-from services.reconciler.testing import FakeServices, fake_services, packed, person_rows
+from tests.fakes.upstreams import ReconcilerUpstreams, reconciler_upstreams
+from tests.fakes.user_context_rows import packed, person_rows
 
 if TYPE_CHECKING:
     from dialler.reconciler.v1.reconciler_pb2_grpc import ReconcilerServiceAsyncStub
 
-PATIENCE_SECONDS = 20.0
+TIMEOUT_SECONDS = 20.0
 
 
 @dataclass
-class Bench:
+class ReconcilerBench:
     """A database, the fakes, and as many reconcilers as the test starts."""
 
     postgres_url: str
-    fakes: FakeServices
+    fakes: ReconcilerUpstreams
     channel: grpc.aio.Channel | None = None
 
     def settings(self, **overrides: Any) -> ReconcilerSettings:
-        """Settings for a reconciler here: impatient, so that tests end soon."""
+        """Settings for a reconciler with short delays, so that tests end soon."""
         chosen: dict[str, Any] = {
             "postgres_url": SecretStr(self.postgres_url),
             "user_context_target": self.fakes.user_context_target,
@@ -95,15 +96,19 @@ class Bench:
         reason: str = "test",
         kind: reconciler_pb2.RunKind.ValueType = reconciler_pb2.RUN_KIND_FULL,
         request_id: str = "",
+        *,
+        allow_gone: bool = False,
     ) -> reconciler_pb2.Run:
-        request = reconciler_pb2.StartRunRequest(kind=kind, reason=reason, request_id=request_id)
+        request = reconciler_pb2.StartRunRequest(
+            kind=kind, reason=reason, request_id=request_id, allow_gone=allow_gone
+        )
         return (await stub.StartRun(request)).run
 
     @staticmethod
     async def ended(stub: "ReconcilerServiceAsyncStub", run_id: str) -> reconciler_pb2.Run:
         """Wait until the run has ended and return it."""
         run = reconciler_pb2.Run()
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             async for answer in stub.WatchRun(reconciler_pb2.WatchRunRequest(run_id=run_id)):
                 run = answer.run
         return run
@@ -112,9 +117,12 @@ class Bench:
         self,
         stub: "ReconcilerServiceAsyncStub",
         kind: reconciler_pb2.RunKind.ValueType = reconciler_pb2.RUN_KIND_FULL,
+        *,
+        allow_gone: bool = False,
     ) -> reconciler_pb2.Run:
         """Have a run done and return it ended."""
-        return await self.ended(stub, (await self.start_run(stub, kind=kind)).run_id)
+        run = await self.start_run(stub, kind=kind, allow_gone=allow_gone)
+        return await self.ended(stub, run.run_id)
 
     async def until(self, is_true: Callable[[], bool]) -> None:
         """Wait until it is true; fails after a while."""
@@ -126,7 +134,7 @@ class Bench:
 
     async def until_async(self, ask: Callable[[], Awaitable[bool]]) -> None:
         """Wait until the answer is yes; fails after a while."""
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             while True:
                 if await ask():
                     return
@@ -134,13 +142,13 @@ class Bench:
 
 
 @pytest.fixture
-async def bench(postgres_database: PostgresDatabase) -> AsyncIterator[Bench]:
+async def bench(postgres_database: PostgresDatabase) -> AsyncIterator[ReconcilerBench]:
     """A migrated database and fresh fakes who know 100 people with gaps between their ids."""
     await upgrade(postgres_database.url, package="services.reconciler", schema="reconciler")
-    async with fake_services() as fakes:
+    async with reconciler_upstreams() as fakes:
         for user_id in (n * 3 for n in range(1, 101)):
             fakes.user_context.people[user_id] = packed(person_rows(user_id))
-        bench = Bench(postgres_database.url, fakes)
+        bench = ReconcilerBench(postgres_database.url, fakes)
         yield bench
         if bench.channel is not None:
             await bench.channel.close(None)

@@ -1,4 +1,4 @@
-"""Runs: from being asked for to their end, whatever happens on the way."""
+"""Runs from request to end, through every failure."""
 
 import asyncio
 import signal
@@ -18,32 +18,32 @@ from dialler.reconciler.v1.reconciler_pb2 import (
 
 from servicekit.errors import InvalidArgument, NotFound, Unavailable
 from services.reconciler.app import build
-from services.reconciler.testing import packed, person_rows
+from tests.fakes.user_context_rows import packed, person_rows
 
 if TYPE_CHECKING:
-    from tests.integration.reconciler.conftest import Bench
+    from tests.integration.reconciler.conftest import ReconcilerBench
 
 pytestmark = pytest.mark.integration
 
 DOWN = Unavailable("DATABASE_UNAVAILABLE", "away")
 
 
-async def test_an_empty_queue_is_filled(bench: "Bench") -> None:
+async def test_an_empty_queue_is_filled(bench: "ReconcilerBench") -> None:
     async with bench.running() as stub:
         run = await bench.start_run(stub, "a reason")
         assert run.reason == "a reason"
         ended = await bench.ended(stub, run.run_id)
     assert ended.state == RUN_STATE_SUCCEEDED
     assert (ended.users_checked, ended.users_refreshed, ended.users_moved) == (100, 100, 100)
-    assert ended.users_drifted == 0, "nobody was known yet"
+    assert ended.users_drifted == 0, "the queue had no user yet"
     assert ended.error == ""
     assert ended.requested_at.ToMicroseconds() <= ended.started_at.ToMicroseconds()
     assert ended.started_at.ToMicroseconds() <= ended.ended_at.ToMicroseconds()
     assert bench.fakes.queue.applied == dict.fromkeys(bench.fakes.user_context.people, 1)
 
 
-async def test_where_nothing_differs_nobody_is_refreshed(bench: "Bench") -> None:
-    bench.fakes.apply_everybody()
+async def test_where_nothing_differs_no_user_is_refreshed(bench: "ReconcilerBench") -> None:
+    bench.fakes.apply_all_users()
     async with bench.running() as stub:
         ended = await bench.run(stub)
     assert (ended.state, ended.users_checked) == (RUN_STATE_SUCCEEDED, 100)
@@ -54,7 +54,7 @@ async def test_where_nothing_differs_nobody_is_refreshed(bench: "Bench") -> None
     assert not calls["RefreshUsers"] + calls["ReadOwnerFingerprints"] + calls["ReadRowFingerprints"]
 
 
-async def test_some_pages_are_under_way_together(bench: "Bench") -> None:
+async def test_some_pages_are_under_way_together(bench: "ReconcilerBench") -> None:
     queue = bench.fakes.queue
     queue.free_calls = 0
     async with bench.running(pages_in_flight=3) as stub:
@@ -65,14 +65,14 @@ async def test_some_pages_are_under_way_together(bench: "Bench") -> None:
     assert queue.most_at_once == 3
 
 
-async def test_no_people_no_work(bench: "Bench") -> None:
+async def test_no_people_no_work(bench: "ReconcilerBench") -> None:
     bench.fakes.user_context.people = {}
     async with bench.running() as stub:
         ended = await bench.run(stub)
     assert (ended.state, ended.users_checked) == (RUN_STATE_SUCCEEDED, 0)
 
 
-async def test_ids_beyond_a_signed_bigint(bench: "Bench") -> None:
+async def test_ids_beyond_a_signed_bigint(bench: "ReconcilerBench") -> None:
     people = bench.fakes.user_context.people
     people.clear()
     for user_id in (1, 2**64 - 1):
@@ -84,8 +84,8 @@ async def test_ids_beyond_a_signed_bigint(bench: "Bench") -> None:
     assert bench.fakes.queue.applied == {1: 1}
 
 
-async def test_a_run_asked_for_meanwhile_waits_behind(bench: "Bench") -> None:
-    """The one under way may have passed those whom the request is about."""
+async def test_a_run_requested_meanwhile_waits_behind(bench: "ReconcilerBench") -> None:
+    """The running one may have passed the users whom the request is about."""
     queue = bench.fakes.queue
     queue.free_calls = 2
     async with bench.running() as stub:
@@ -103,7 +103,7 @@ async def test_a_run_asked_for_meanwhile_waits_behind(bench: "Bench") -> None:
         assert [run.run_id for run in one.runs] == [second]
 
 
-async def test_progress_is_streamed_while_it_works(bench: "Bench") -> None:
+async def test_progress_is_streamed_while_it_works(bench: "ReconcilerBench") -> None:
     queue = bench.fakes.queue
     queue.free_calls = 3
     async with bench.running(pages_in_flight=1) as stub:
@@ -121,8 +121,8 @@ async def test_progress_is_streamed_while_it_works(bench: "Bench") -> None:
 
 @pytest.mark.fault
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-async def test_an_interrupted_process_is_gone_on_from(
-    bench: "Bench", tmp_path: Path, how: signal.Signals
+async def test_an_interrupted_run_is_continued(
+    bench: "ReconcilerBench", tmp_path: Path, how: signal.Signals
 ) -> None:
     queue = bench.fakes.queue
     queue.free_calls = 4
@@ -141,7 +141,7 @@ async def test_an_interrupted_process_is_gone_on_from(
 
 
 @pytest.mark.fault
-async def test_of_two_copies_one_works(bench: "Bench") -> None:
+async def test_of_two_replicas_one_works(bench: "ReconcilerBench") -> None:
     async with bench.running() as first, bench.running() as second:
         runs = await asyncio.gather(bench.start_run(first), bench.start_run(second))
         for run in runs:
@@ -151,7 +151,7 @@ async def test_of_two_copies_one_works(bench: "Bench") -> None:
 
 @pytest.mark.fault
 @pytest.mark.parametrize("who", ["user_context", "queue"])
-async def test_upstream_down_then_up(bench: "Bench", who: str) -> None:
+async def test_upstream_down_then_up(bench: "ReconcilerBench", who: str) -> None:
     fake = bench.fakes.queue if who == "queue" else bench.fakes.user_context
     fake.failure = DOWN
     async with bench.running() as stub:
@@ -167,7 +167,7 @@ async def test_upstream_down_then_up(bench: "Bench", who: str) -> None:
 
 
 @pytest.mark.fault
-async def test_only_long_failure_ends_a_run(bench: "Bench") -> None:
+async def test_only_long_failure_ends_a_run(bench: "ReconcilerBench") -> None:
     bench.fakes.queue.failure = DOWN
     async with bench.running(give_up_seconds=0.5) as stub:
         ended = await bench.run(stub)
@@ -178,7 +178,7 @@ async def test_only_long_failure_ends_a_run(bench: "Bench") -> None:
 
 
 @pytest.mark.fault
-async def test_a_poisonous_person_spares_the_rest(bench: "Bench") -> None:
+async def test_a_poisonous_person_spares_the_rest(bench: "ReconcilerBench") -> None:
     bench.fakes.user_context.poison = {33, 300}
     async with bench.running() as stub:
         ended = await bench.run(stub)
@@ -189,7 +189,7 @@ async def test_a_poisonous_person_spares_the_rest(bench: "Bench") -> None:
 
 
 async def test_a_repeated_request_is_the_first_ones_run_even_once_that_has_ended(
-    bench: "Bench",
+    bench: "ReconcilerBench",
 ) -> None:
     once = str(uuid4())
     async with bench.running() as stub:
@@ -203,7 +203,7 @@ async def test_a_repeated_request_is_the_first_ones_run_even_once_that_has_ended
             await bench.start_run(stub, kind=reconciler_pb2.RUN_KIND_CHANGED, request_id=once)
 
 
-async def test_bad_requests(bench: "Bench") -> None:
+async def test_bad_requests(bench: "ReconcilerBench") -> None:
     async with bench.running() as stub:
         with pytest.raises(InvalidArgument, match="REQUEST_ID_INVALID"):
             await bench.start_run(stub, request_id="once")
@@ -227,7 +227,9 @@ async def test_bad_requests(bench: "Bench") -> None:
 
 
 @pytest.mark.parametrize(("poison", "code"), [(set(), 0), ({33}, 1)])
-async def test_the_command_follows_a_run(bench: "Bench", poison: set[int], code: int) -> None:
+async def test_the_command_follows_a_run(
+    bench: "ReconcilerBench", poison: set[int], code: int
+) -> None:
     bench.fakes.user_context.poison = poison
     parts = build(bench.settings())
     await parts.start()

@@ -27,7 +27,8 @@ from servicekit.errors import (
 )
 from servicekit.server import GrpcServer
 from servicekit.settings import ServiceSettings
-from servicekit.testing.server import serving
+from tests.fakes import waiting
+from tests.fakes.server import serving
 
 Handler = Callable[[bytes, Any], Any]
 
@@ -144,7 +145,7 @@ async def test_unimplemented_method_is_internal_and_names_the_upstream() -> None
     assert caught.value.metadata == {"upstream": "queue", "upstream_code": "UNIMPLEMENTED"}
 
 
-async def test_nobody_listening_is_unavailable() -> None:
+async def test_a_port_without_a_listener_is_unavailable() -> None:
     server = GrpcServer(ServiceSettings(drain_seconds=0.0), "gone", registering(), ())
     await server.start()
     address = server.address
@@ -206,7 +207,7 @@ async def test_late_answer_is_deadline_exceeded_and_stops_the_work() -> None:
     async with serving(registering(Hang=hang)) as channel:
         with pytest.raises(DeadlineExceeded):
             await call(channel, "Hang", timeout=0.1)
-        async with asyncio.timeout(5):
+        async with waiting.limit(5):
             await cancelled.wait()
 
 
@@ -258,7 +259,7 @@ async def test_unavailable_is_tried_again() -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [NotFound("GONE", "gone"), Unavailable("AWAY", "away", retry_after_seconds=60.0)],
+    [NotFound("GONE", "gone"), Unavailable("UNAVAILABLE", "unavailable", retry_after_seconds=60.0)],
 )
 async def test_not_tried_again(error: ServiceError) -> None:
     attempts = []
@@ -279,7 +280,7 @@ async def test_retries_end_when_the_budget_is_spent() -> None:
 
     async def fail(request: bytes, context: Any) -> bytes:
         attempts.append(request)
-        raise Unavailable("AWAY", "away")
+        raise Unavailable("UNAVAILABLE", "unavailable")
 
     calls = 40
     async with serving(registering(Fail=fail)) as channel:
@@ -296,7 +297,7 @@ async def test_successful_calls_earn_retries_again() -> None:
     async def fail_if_told(request: bytes, context: Any) -> bytes:
         attempts.append(request)
         if request:
-            raise Unavailable("AWAY", "away")
+            raise Unavailable("UNAVAILABLE", "unavailable")
         return b""
 
     async with serving(registering(Fail=fail_if_told)) as channel:
@@ -347,7 +348,7 @@ async def test_cancelled_caller_cancels_the_work() -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        async with asyncio.timeout(5):
+        async with waiting.limit(5):
             await cancelled.wait()
 
 

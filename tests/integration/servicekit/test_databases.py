@@ -15,8 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from devstack.mainapp_database import MainAppDatabase
 from devstack.postgres_database import PostgresDatabase
 from servicekit.database import database_errors, lock_session, mysql_engine, postgres_engine
-from servicekit.errors import Conflict, DeadlineExceeded, Internal, ServiceError, Unavailable
-from servicekit.testing.proxy import FaultProxy
+from servicekit.errors import DeadlineExceeded, Internal, ServiceError, Unavailable
+from tests.fakes.proxy import FaultProxy
 
 pytestmark = pytest.mark.integration
 
@@ -131,16 +131,17 @@ async def test_postgres_statement_over_its_time(postgres_database: PostgresDatab
     assert caught.value.metadata == {"database_code": "57014"}
 
 
-async def test_postgres_lock_wait_is_a_conflict(postgres_database: PostgresDatabase) -> None:
+async def test_postgres_lock_wait_asks_for_another_try(postgres_database: PostgresDatabase) -> None:
     async with (
         postgres(postgres_database.url) as engine,
         postgres(postgres_database.url, lock_seconds=0.05) as impatient,
         engine.begin() as holder,
     ):
         await holder.execute(text("SELECT pg_advisory_xact_lock(1)"))
-        with pytest.raises(Conflict) as caught:
+        with pytest.raises(Unavailable) as caught:
             await ask(impatient, "SELECT pg_advisory_xact_lock(1)")
     assert caught.value.reason == "DATABASE_CONTENTION"
+    assert caught.value.retry_after_seconds is not None
 
 
 async def test_postgres_pool_without_a_free_connection(
@@ -153,7 +154,7 @@ async def test_postgres_pool_without_a_free_connection(
     assert caught.value.retry_after_seconds is not None
 
 
-async def test_postgres_wrong_credentials_and_absent_database_do_not_pass_as_away(
+async def test_postgres_wrong_credentials_and_absent_database_do_not_pass_as_unavailable(
     postgres_database: PostgresDatabase,
 ) -> None:
     absent = make_url(postgres_database.url).set(database="no_such_database")
@@ -236,7 +237,7 @@ async def test_mysql_session_has_its_limits(mainapp_database: MainAppDatabase) -
 async def test_mysql_read_only_session_cannot_write(mainapp_database: MainAppDatabase) -> None:
     insert = "INSERT INTO users (id, introducer) VALUES (1, 'mcc')"
     async with mysql(mainapp_database.writer_url) as engine:
-        with pytest.raises(Internal) as caught:
+        with pytest.raises(Unavailable) as caught:
             await ask(engine, insert)
         assert await ask(engine, "SELECT COUNT(*) FROM users") == 0
     assert caught.value.metadata["database_code"] in {"1792", "1290"}

@@ -12,6 +12,8 @@ from pathlib import Path
 import grpc.aio
 import httpx
 
+from tests.fakes import waiting
+
 PROGRAM = """
 import asyncio
 import sys
@@ -95,14 +97,14 @@ async def process(folder: Path, **environment: str) -> AsyncIterator[asyncio.sub
 
 async def next_event(running: asyncio.subprocess.Process) -> dict[str, object]:
     assert running.stdout is not None
-    async with asyncio.timeout(30):
+    async with waiting.limit(30):
         line = await running.stdout.readline()
     event: dict[str, object] = json.loads(line)
     return event
 
 
 async def ended(running: asyncio.subprocess.Process) -> tuple[list[dict[str, object]], str]:
-    async with asyncio.timeout(30):
+    async with waiting.limit(30):
         out, err = await running.communicate()
     return [json.loads(line) for line in out.splitlines()], err.decode()
 

@@ -16,6 +16,7 @@ from servicekit.client import connect
 from servicekit.errors import Unavailable
 from servicekit.server import GrpcServer
 from servicekit.settings import ServiceSettings
+from tests.fakes import waiting
 
 NAME = queue_pb2.DESCRIPTOR.services_by_name["QueueService"].full_name
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -66,7 +67,7 @@ def watching(channel: grpc.aio.Channel, service: str) -> Any:
 
 async def health_becomes(channel: grpc.aio.Channel, service: str, status: int) -> None:
     watch = watching(channel, service)
-    async with asyncio.timeout(10):
+    async with waiting.limit(10):
         while (await watch.read()).status != status:
             pass
     watch.cancel()
@@ -153,7 +154,7 @@ async def test_stopping_says_so_finishes_calls_and_takes_no_new_ones() -> None:
                 await late.unary_unary("/test.Bytes/Hold", None, None)(b"", timeout=5)
         release.set()
         assert await held == b"done"
-        async with asyncio.timeout(5):
+        async with waiting.limit(5):
             await stopping
     # CANCELLED where the connection was made just before the server said goodbye to it.
     assert caught.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
@@ -180,7 +181,7 @@ async def test_stopping_ends_streams_without_deadline_and_lets_others_finish() -
             await endless.read()
         release.set()
         assert await finite.read() == b"second"
-        async with asyncio.timeout(5):
+        async with waiting.limit(5):
             await stopping
 
 
@@ -197,7 +198,7 @@ async def test_calls_are_spread_over_every_address_of_a_name() -> None:
     async with started() as (well, _), started(readiness={"it": flag.check}) as (unwell, _):
         target = f"ipv4:{well.address},{unwell.address}"
         async with connect(target, name="test", default_timeout_seconds=5.0) as channel:
-            async with asyncio.timeout(10):
+            async with waiting.limit(10):
                 seen: set[int] = set()
                 while seen != {SERVING, NOT_SERVING}:
                     seen.add(await health(channel, ""))

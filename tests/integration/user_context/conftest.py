@@ -8,7 +8,7 @@ from sqlalchemy import Engine, event
 
 from devstack.mainapp_database import MainAppDatabase
 from devstack.postgres_database import PostgresDatabase
-from services.user_context.testing import RunningUserContext, running_user_context
+from tests.fakes.running_user_context import RunningUserContext, running_user_context
 
 _READS_NAMES = (
     "SELECT users.id, users.first_name, users.last_name, users.previous_name \nFROM users"

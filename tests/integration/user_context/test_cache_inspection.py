@@ -9,13 +9,13 @@ from devstack.mainapp_database import MainAppDatabase
 from devstack.postgres_database import PostgresDatabase
 from devstack.servers import Redis
 from servicekit.errors import Unavailable
-from services.user_context.fragments import HEADER_BYTES
-from services.user_context.pipelined_redis import PipelinedLink
-from services.user_context.testing import RunningUserContext, running_user_context
+from services.user_context.cache.fragments import HEADER_BYTES
+from services.user_context.cache.redis import PipelinedLink
+from tests.fakes.running_user_context import RunningUserContext, running_user_context
 
 pytestmark = pytest.mark.integration
 
-_EVERYBODY = range(1, 301)
+_ALL_PEOPLE = range(1, 301)
 
 
 @pytest.fixture
@@ -42,12 +42,12 @@ async def test_everything_fresh_is_listed_with_the_fingerprint_of_its_reading(
     seeded_user_context: RunningUserContext,
 ) -> None:
     service = seeded_user_context
-    assert await _inspect(service, *_EVERYBODY) == {}
+    assert await _inspect(service, *_ALL_PEOPLE) == {}
     refreshed = await _refresh(service, *range(1, 200), 10**9)
     # A copy that a miss has filled says the same as one that a refresh has.
     await service.stub.GetUserContext(pb.GetUserContextRequest(user_id=250))
 
-    found = await _inspect(service, *_EVERYBODY, 10**9)
+    found = await _inspect(service, *_ALL_PEOPLE, 10**9)
 
     assert refreshed[10**9] == 0
     refreshed |= await _refresh(service, 250)
@@ -63,7 +63,7 @@ async def _inspect_all(service: RunningUserContext) -> dict[int, tuple[int, bool
     return found
 
 
-async def test_everybody_cached_is_streamed_whatever_else_is_stored(
+async def test_every_cached_person_is_streamed_whatever_else_is_stored(
     seeded_user_context: RunningUserContext, redis: PipelinedLink
 ) -> None:
     service = seeded_user_context
@@ -101,7 +101,7 @@ async def test_an_altered_copy_is_found(
     (raw,) = await redis.execute([("HGET", b"ctx:{6}", field)])
     await redis.execute([("HSET", b"ctx:{6}", field, _ALTERATIONS[alteration](raw))])
 
-    found = await _inspect(seeded_user_context, *_EVERYBODY)
+    found = await _inspect(seeded_user_context, *_ALL_PEOPLE)
 
     assert {user_id: is_intact for user_id, (_, is_intact) in found.items()} == {
         5: True,
@@ -141,7 +141,7 @@ async def test_what_would_not_be_served_as_fresh_is_not_listed(
         ]
     )
 
-    assert (await _inspect(seeded_user_context, *_EVERYBODY)).keys() == {7}
+    assert (await _inspect(seeded_user_context, *_ALL_PEOPLE)).keys() == {7}
 
 
 async def test_a_copy_past_its_time_is_not_listed(

@@ -8,8 +8,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from devstack.mainapp_database import MainAppDatabase
 from servicekit.errors import InvalidArgument
-from services.user_context import chunk_walk
-from services.user_context.testing import RunningUserContext, insertion
+from services.user_context.mysql import chunk_reader
+from tests.fakes.running_user_context import RunningUserContext, insertion
 
 pytestmark = pytest.mark.integration
 
@@ -52,7 +52,7 @@ async def test_a_changed_row_of_every_table_leads_to_its_person(
     monkeypatch: pytest.MonkeyPatch,
     rows: int,
 ) -> None:
-    monkeypatch.setattr(chunk_walk, "MOST_ROWS", rows)
+    monkeypatch.setattr(chunk_reader, "MOST_ROWS", rows)
     first = await _changed(seeded_user_context)
     assert _people(first) == set()
     expected = {11, 12}
@@ -82,7 +82,7 @@ async def test_a_changed_row_of_every_table_leads_to_its_person(
     assert sum(chunk.statements for chunk in chunks) == 2 * len(chunks) + last + 2 - full
 
 
-async def test_rows_without_their_claim_lead_to_nobody(
+async def test_rows_without_their_claim_lead_to_no_person(
     user_context: RunningUserContext, mainapp_database: MainAppDatabase
 ) -> None:
     with mainapp_database.connect() as connection, connection.cursor() as cursor:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import grpc
+import grpc.aio
 import orjson
 import pytest
 from dialler.model.v1 import call_state_pb2
 from dialler.user_context.v1 import user_context_pb2 as pb
+from dialler.user_context.v1 import user_context_pb2_grpc
 from google.protobuf import json_format
 
 from devstack.mainapp_database import MainAppDatabase
 from devstack.servers import Redis
-from servicekit.errors import InvalidArgument, NotFound
-from services.user_context.testing import RunningUserContext, insertion
+from servicekit.errors import FailedPrecondition, InvalidArgument, NotFound
+from services.user_context.domain import PEOPLE_PER_READING
+from tests.fakes.running_user_context import RunningUserContext, insertion
 
 pytestmark = pytest.mark.integration
 
@@ -35,7 +39,7 @@ def _without_nulls(value: Any) -> Any:
     return [_without_nulls(part) for part in value] if isinstance(value, list) else value
 
 
-async def test_both_views_show_the_same_of_everybody(
+async def test_both_views_show_the_same_of_every_person(
     seeded_user_context: RunningUserContext,
 ) -> None:
     service = seeded_user_context
@@ -181,7 +185,7 @@ async def test_times_are_utc_whatever_the_servers_zone(
     assert text["user"]["last_login"] == "2025-06-02T09:00:00Z"
 
 
-async def test_nobody_is_remembered_briefly_and_found_once_created(
+async def test_an_absence_is_cached_briefly_and_a_new_person_found(
     user_context: RunningUserContext,
     mainapp_database: MainAppDatabase,
     mysql_statements: list[str],
@@ -230,6 +234,89 @@ async def test_a_batch_keeps_the_order_and_lists_who_is_missing(
 
 
 @pytest.mark.parametrize("view", [pb.CONTEXT_VIEW_MESSAGE, pb.CONTEXT_VIEW_JSON])
+async def test_a_batch_of_large_contexts_is_answered_in_parts_that_a_message_holds(
+    seeded_user_context: RunningUserContext,
+    seeded_mainapp: MainAppDatabase,
+    view: pb.ContextView.ValueType,
+) -> None:
+    text = orjson.dumps({"sms": "x" * 60_000}).decode()
+    seeded_mainapp.execute("UPDATE users SET notification_channels = %s", [text])
+    wanted = list(range(300, 0, -1))
+    # A client without a configured limit of message sizes takes 4 MiB.
+    async with grpc.aio.insecure_channel(seeded_user_context.address) as channel:
+        stub = user_context_pb2_grpc.UserContextServiceStub(channel)
+        answers = []
+        rest = wanted
+        while rest:
+            request = pb.BatchGetUserContextsRequest(user_ids=[*rest, 99_999], view=view)
+            answer = await stub.BatchGetUserContexts(request, timeout=60)
+            answers.append(answer)
+            rest = [user_id for user_id in answer.remaining_user_ids if user_id != 99_999]
+
+    contexts = [one for answer in answers for one in answer.contexts]
+    if view == pb.CONTEXT_VIEW_JSON:
+        shown = [orjson.loads(one.context_json)["user"] for one in contexts]
+        assert [int(user["user_id"]) for user in shown] == wanted
+        assert all(user["notification_channels"] == text for user in shown)
+    else:
+        assert [one.context.user.user_id for one in contexts] == wanted
+        assert all(one.context.user.notification_channels == text for one in contexts)
+    assert len(answers) == -(-len(wanted) // len(answers[0].contexts))
+    assert list(answers[-1].missing_user_ids) == [99_999]
+    assert not any(answer.missing_user_ids for answer in answers[:-1])
+
+
+async def test_a_batch_reads_and_counts_hardly_more_than_it_answers(
+    seeded_user_context: RunningUserContext, seeded_mainapp: MainAppDatabase
+) -> None:
+    text = orjson.dumps({"sms": "x" * 60_000}).decode()
+    seeded_mainapp.execute("UPDATE users SET notification_channels = %s", [text])
+    wanted = range(1, 301)
+    stub = seeded_user_context.stub
+    answer = await stub.BatchGetUserContexts(pb.BatchGetUserContextsRequest(user_ids=wanted))
+    found = len(answer.contexts)
+    assert found < 100
+    stats = await stub.GetCacheStats(pb.GetCacheStatsRequest())
+    assert (stats.hits, stats.misses, stats.stale_serves) == (0, found, 0)
+    # In two readings; what is beyond has not been looked at.
+    inspected = await stub.InspectCachedContexts(pb.InspectCachedContextsRequest(user_ids=wanted))
+    assert len(inspected.contexts) == 2 * PEOPLE_PER_READING
+
+
+async def test_a_small_batch_is_one_reading(
+    seeded_user_context: RunningUserContext, mysql_statements: list[str]
+) -> None:
+    before = len(mysql_statements)
+    request = pb.BatchGetUserContextsRequest(user_ids=range(1, PEOPLE_PER_READING + 1))
+    answer = await seeded_user_context.stub.BatchGetUserContexts(request)
+    assert len(answer.contexts) == PEOPLE_PER_READING
+    assert sum("START TRANSACTION" in sent for sent in mysql_statements[before:]) == 1
+
+
+@pytest.mark.parametrize("view", [pb.CONTEXT_VIEW_MESSAGE, pb.CONTEXT_VIEW_JSON])
+async def test_a_person_whose_context_no_message_can_hold_is_named_and_passed(
+    seeded_user_context: RunningUserContext,
+    seeded_mainapp: MainAppDatabase,
+    view: pb.ContextView.ValueType,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = orjson.dumps({"sms": "x" * 60_000}).decode()
+    seeded_mainapp.execute("UPDATE users SET notification_channels = %s WHERE id = 4", [text])
+    monkeypatch.setattr("services.user_context.domain.CONTEXT_BYTES", 50_000)
+    stub = seeded_user_context.stub
+    for _ in range(2):
+        request = pb.BatchGetUserContextsRequest(user_ids=[4, 3, 99_999, 5], view=view)
+        answer = await stub.BatchGetUserContexts(request)
+        assert len(answer.contexts) == 2
+        assert list(answer.too_large_user_ids) == [4]
+        assert list(answer.missing_user_ids) == [99_999]
+        assert not answer.remaining_user_ids
+        with pytest.raises(FailedPrecondition) as refused:
+            await stub.GetUserContext(pb.GetUserContextRequest(user_id=4, view=view))
+        assert refused.value.reason == "CONTEXT_TOO_LARGE"
+
+
+@pytest.mark.parametrize("view", [pb.CONTEXT_VIEW_MESSAGE, pb.CONTEXT_VIEW_JSON])
 async def test_a_batch_from_the_cache_alone_reads_no_database(
     seeded_user_context: RunningUserContext,
     mysql_statements: list[str],
@@ -250,7 +337,7 @@ async def test_a_batch_from_the_cache_alone_reads_no_database(
     answer = await stub.BatchGetUserContexts(cached_only)
 
     assert len(mysql_statements) == sent
-    # Somebody known to be absent is left to a reading, which says so.
+    # A person known to be absent is left to a reading, which says so.
     assert list(answer.uncached_user_ids) == [99_999, 6, 4]
     assert not answer.missing_user_ids
     assert all(one.freshness.cached and not one.freshness.stale for one in answer.contexts)
@@ -260,7 +347,7 @@ async def test_a_batch_from_the_cache_alone_reads_no_database(
     ]
 
 
-async def test_a_batch_of_nobody_is_empty(user_context: RunningUserContext) -> None:
+async def test_a_batch_of_no_people_is_empty(user_context: RunningUserContext) -> None:
     answer = await user_context.stub.BatchGetUserContexts(pb.BatchGetUserContextsRequest())
 
     assert answer == pb.BatchGetUserContextsResponse()

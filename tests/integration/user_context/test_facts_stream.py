@@ -1,4 +1,4 @@
-"""Everybody's facts in blocks are what a live check says of each, as of one moment."""
+"""The facts of all people in blocks equal those of live checks, as of one moment."""
 
 import asyncio
 import time
@@ -14,11 +14,12 @@ from devstack.postgres_database import PostgresDatabase
 from mainapp import description
 from servicekit.database import mysql_engine, postgres_engine
 from servicekit.errors import DeadlineExceeded, Unavailable
-from services.user_context import facts_stream
-from services.user_context.facts_stream import FactsStreams
-from services.user_context.scan import TableScans
-from services.user_context.store import OwnStore
-from services.user_context.testing import (
+from services.user_context.batch import facts_stream
+from services.user_context.batch.facts_stream import FactsStreams
+from services.user_context.mysql.scan import TableScans
+from services.user_context.store import FenceStore
+from tests.fakes import waiting
+from tests.fakes.running_user_context import (
     FactsDecoder,
     RunningUserContext,
     insertion,
@@ -104,6 +105,10 @@ def _odd_people(main_app: MainAppDatabase) -> None:
     claim(9_000_021, 1_006, status="Cancelled ", lender="", created_at="2024-05-01 10:00:00")
     claim(9_000_022, 1_006, status="", lender="Ünïversal 🏦", created_at="2024-05-01 10:00:00")
     requirement(5, 9_000_022, type="", status=None, claim_requirement_reason="é" * 20_000)
+    user(1_007, phone_number="07700900557 (mobile)")
+    user(1_008, phone_number="07700900560 / 02079460018, 07700900561 wife")
+    user(1_009, phone_number="447700900558.0")
+    user(1_010, phone_number="02079460018 07700900560")
     user(2**63 + 5)
     claim(2**64 - 2, 2**63 + 5, lender="Bank", created_at="2024-05-01 10:00:00")
     requirement(6, 2**64 - 2, status="PENDING", claim_requirement_reason="base requirement")
@@ -111,7 +116,7 @@ def _odd_people(main_app: MainAppDatabase) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 7, 0])
-async def test_the_stream_says_of_everybody_what_a_live_check_says(
+async def test_the_stream_has_the_facts_of_a_live_check_for_every_person(
     seeded_user_context: RunningUserContext, seeded_mainapp: MainAppDatabase, size: int
 ) -> None:
     _odd_people(seeded_mainapp)
@@ -120,9 +125,17 @@ async def test_the_stream_says_of_everybody_what_a_live_check_says(
     streamed = await _assert_same(seeded_user_context, size)
 
     ids = [facts.user_id for facts in streamed]
-    assert ids == [*range(1, 301), *range(1_001, 1_007), 2**63 + 5, LAST]
-    phones = {facts.user_id: facts.phone_e164 for facts in streamed}
-    assert (phones[1_003], phones[1_004], phones[LAST]) == ("+447700900123", "+12025550123", "")
+    assert ids == [*range(1, 301), *range(1_001, 1_011), 2**63 + 5, LAST]
+    firsts = {facts.user_id: facts.phone_e164 for facts in streamed}
+    assert (firsts[1_003], firsts[1_004], firsts[LAST]) == ("+447700900123", "+12025550123", "")
+    phones = {facts.user_id: list(facts.phones.e164) for facts in streamed}
+    assert [phones[it] for it in range(1_007, 1_011)] == [
+        ["+447700900557"],
+        ["+447700900560", "+442079460018", "+447700900561"],
+        ["+447700900558"],
+        ["+442079460018", "+447700900560"],
+    ]
+    assert (firsts[1_008], firsts[1_010]) == ("+447700900560", "+442079460018")
 
 
 async def test_pages_of_few_rows_and_turns_of_few_people_make_no_difference(
@@ -135,17 +148,17 @@ async def test_pages_of_few_rows_and_turns_of_few_people_make_no_difference(
     monkeypatch.setattr(facts_stream, "ROWS_PER_PAGE", 3)
     monkeypatch.setattr(facts_stream, "PEOPLE_PER_TURN", 2)
     monkeypatch.setattr(facts_stream, "BLOCK_BYTES", 400)
-    monkeypatch.setattr(facts_stream, "MATTERS_REMEMBERED", 5)
+    monkeypatch.setattr(facts_stream, "SHARED_FACTS_REMEMBERED", 5)
     blocks = await _blocks(seeded_user_context, size=50)
 
     decoder = FactsDecoder()
     found = [facts for block in blocks for facts in decoder.people(block)]
-    # Matters may list claims in an order of their own, as long as it is the columns'.
+    # Shared facts may list claims in any order that the columns follow.
     assert list(map(_comparable, found)) == list(map(_comparable, expected))
     assert len(blocks) > 7, "no block has ended early"
 
 
-async def test_blocks_cover_everybody_up_to_their_end_and_the_last_everybody_at_all(
+async def test_blocks_cover_every_person_up_to_their_end_and_the_last_all_people(
     user_context: RunningUserContext, mainapp_database: MainAppDatabase
 ) -> None:
     for user_id in (3, 4, 10, 11, 90):
@@ -180,20 +193,20 @@ async def test_a_main_app_without_people_is_one_block_without_people(
 async def test_a_stream_that_begins_further_on_has_the_same_people(
     seeded_user_context: RunningUserContext,
 ) -> None:
-    everybody = await _streamed(seeded_user_context)
+    all_people = await _streamed(seeded_user_context)
     rest = await _streamed(seeded_user_context, after=120, size=50)
 
-    assert [_comparable(it) for it in rest] == [_comparable(it) for it in everybody[120:]]
+    assert [_comparable(it) for it in rest] == [_comparable(it) for it in all_people[120:]]
 
 
-async def test_the_same_matter_and_lender_are_sent_once(
+async def test_equal_shared_facts_and_lenders_are_sent_once(
     seeded_user_context: RunningUserContext,
 ) -> None:
     blocks = await _blocks(seeded_user_context, size=20)
 
-    matters = [it.SerializeToString() for block in blocks for it in block.new_matters]
+    shared_facts = [it.SerializeToString() for block in blocks for it in block.new_shared_facts]
     lenders = [lender for block in blocks for lender in block.new_lenders]
-    assert len(matters) == len(set(matters)) < 300
+    assert len(shared_facts) == len(set(shared_facts)) < 300
     assert len(lenders) == len(set(lenders)) > 5
 
 
@@ -211,8 +224,8 @@ async def test_versions_are_of_the_same_sequence_as_those_of_refreshes(
     assert all(before < version < after for version in versions)
 
 
-class _ChangedAfterTheVersion(OwnStore):
-    """Gives a version, and then the main app changes before whoever asked can go on."""
+class _ChangedAfterTheVersion(FenceStore):
+    """Gives a version, and then the main app changes before the caller can go on."""
 
     change: Callable[[], object]
 
@@ -236,9 +249,9 @@ async def test_what_changed_after_the_version_was_drawn_is_in_the_blocks(
         application_name="test",
         statement_timeout_seconds=5.0,
     )
-    own = _ChangedAfterTheVersion(postgres)
-    own.change = lambda: seeded_mainapp.execute("UPDATE users SET status = 'after' WHERE id = 7")
-    streams = FactsStreams(TableScans(mysql, description.load()), own, most_seconds=30.0)
+    fences = _ChangedAfterTheVersion(postgres)
+    fences.change = lambda: seeded_mainapp.execute("UPDATE users SET status = 'after' WHERE id = 7")
+    streams = FactsStreams(TableScans(mysql, description.load()), fences, most_seconds=30.0)
     decoder = FactsDecoder()
     people = [
         facts
@@ -285,14 +298,14 @@ async def test_a_stream_is_of_one_moment(
     )
     writer = asyncio.create_task(asyncio.to_thread(write))
     seen: list[int] = []
-    until = time.monotonic() + 10
+    until = waiting.deadline(10)
     try:
         while (len(seen) < 30 or len(set(seen)) < 2) and time.monotonic() < until:
             people = await _streamed(seeded_user_context, size=20)
             (holder,) = [it for it in (people[0], people[-1]) if it.claims]
             (requirement,) = holder.claims[0].requirements
-            said = {people[0].status, people[-1].status, requirement.reason, str(holder.user_id)}
-            assert len(said) == 1
+            shown = {people[0].status, people[-1].status, requirement.reason, str(holder.user_id)}
+            assert len(shown) == 1
             seen.append(holder.user_id)
     finally:
         done.set()
@@ -333,7 +346,7 @@ def _widen(main_app: MainAppDatabase) -> None:
 
 
 async def _eventually(holds: Callable[[], bool], what: str) -> None:
-    until = time.monotonic() + 10
+    until = waiting.deadline(10)
     while not holds():
         assert time.monotonic() < until, f"waited for {what}"
         # InnoDB shows the same answer again to who asks more often than ten times a second.
@@ -368,7 +381,7 @@ async def test_a_client_that_does_not_read_holds_up_the_reading_and_its_going_en
     await call.read()
     await asyncio.sleep(0.5)
     held = len(mysql_statements)
-    assert held - before < 250, "everybody has been read ahead"
+    assert held - before < 250, "all people have been read ahead"
     assert _snapshots(seeded_mainapp) == 1
 
     call.cancel()
@@ -378,7 +391,7 @@ async def test_a_client_that_does_not_read_holds_up_the_reading_and_its_going_en
     assert len(await _streamed(seeded_user_context, size=20)) == 300
 
 
-async def test_a_client_that_is_too_slow_is_told_and_holds_no_snapshot(
+async def test_a_client_that_is_too_slow_gets_an_error_and_holds_no_snapshot(
     slow_reader: RunningUserContext, seeded_mainapp: MainAppDatabase
 ) -> None:
     _widen(seeded_mainapp)
@@ -387,9 +400,9 @@ async def test_a_client_that_is_too_slow_is_told_and_holds_no_snapshot(
     await anext(blocks)
 
     await _eventually(lambda: _snapshots(seeded_mainapp) == 0, "the snapshot to be let go")
-    with pytest.raises(DeadlineExceeded) as told:
+    with pytest.raises(DeadlineExceeded) as refused:
         await _read_to_the_end(blocks)
-    assert told.value.reason == "STREAM_TOO_SLOW"
+    assert refused.value.reason == "STREAM_TOO_SLOW"
 
 
 async def test_one_stream_at_a_time(

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.user_context import cache_scripts, fence
-from services.user_context.fence import Slot
-from services.user_context.fragments import version_text
-from services.user_context.pipelined_redis import PipelinedLink
-from services.user_context.redis_link import Command, Reply
+from services.user_context.cache import scripts
+from services.user_context.cache.fragments import version_text
+from services.user_context.cache.links import Command, Reply
+from services.user_context.cache.redis import PipelinedLink
+from tests.fakes import fence
+from tests.fakes.fence import Slot
 
 pytestmark = pytest.mark.integration
 
@@ -47,10 +48,10 @@ def _command(key: bytes, operation: Operation) -> Command:
     if operation.kind == "lose":
         return ("DEL", key)
     script = {
-        "begin": cache_scripts.BEGIN,
-        "invalidate": cache_scripts.INVALIDATE,
-        "raise": cache_scripts.RAISE_FENCE,
-        "fill": cache_scripts.FILL,
+        "begin": scripts.BEGIN,
+        "invalidate": scripts.INVALIDATE,
+        "raise": scripts.RAISE_FENCE,
+        "fill": scripts.FILL,
     }[operation.kind]
     words: Command = ("EVAL", script, 1, key, "m", version_text(operation.version))
     if operation.kind in ("begin", "invalidate"):
@@ -137,11 +138,11 @@ async def test_long_sequences_and_huge_versions_end_the_same(
     await link.stop()
 
 
-async def test_every_write_extends_the_keys_life(redis_url: str) -> None:
+async def test_every_write_extends_the_keys_time_to_live(redis_url: str) -> None:
     link = PipelinedLink(redis_url, timeout_seconds=5.0)
     for kind in ("begin", "invalidate", "fill"):
-        setup = [_command(b"life", Operation("begin", 1, "a")), ("PEXPIRE", b"life", 100)]
-        command = _command(b"life", Operation(kind, 1, "a"))
-        replies = await link.execute([*setup, command, ("PTTL", b"life")])
+        setup = [_command(b"kept", Operation("begin", 1, "a")), ("PEXPIRE", b"kept", 100)]
+        command = _command(b"kept", Operation(kind, 1, "a"))
+        replies = await link.execute([*setup, command, ("PTTL", b"kept")])
         assert replies[-1] > 50_000, kind
     await link.stop()

@@ -1,4 +1,4 @@
-"""Ranges, owners and people come to the same, however a table is walked."""
+"""Checksums of ranges, owners and people agree, whatever the chunks are."""
 
 import asyncio
 import time
@@ -16,12 +16,13 @@ from mainapp import description
 from servicekit.clock import SystemClock
 from servicekit.database import mysql_engine
 from servicekit.errors import InvalidArgument, ServiceError, Unavailable
-from services.user_context import chunk_walk, fingerprint_readings
-from services.user_context.chunk_walk import ChunkWalks
-from services.user_context.fingerprint_readings import FingerprintReadings, RangeChunk
-from services.user_context.fingerprints import edition_of
-from services.user_context.replica_lag import ReplicaLag
-from services.user_context.testing import RunningUserContext, insertion
+from services.user_context.mysql import chunk_reader, fingerprint_readings
+from services.user_context.mysql.chunk_reader import ChunkReader
+from services.user_context.mysql.fingerprint_readings import FingerprintReadings, RangeFingerprints
+from services.user_context.mysql.fingerprints import edition_of
+from services.user_context.mysql.replica_lag import ReplicaLag
+from tests.fakes import waiting
+from tests.fakes.running_user_context import RunningUserContext, insertion
 
 pytestmark = pytest.mark.integration
 
@@ -38,7 +39,7 @@ async def _people(service: RunningUserContext, *user_ids: int) -> dict[int, byte
 
 
 def _lanes(people: dict[int, bytes]) -> dict[str, dict[int, int]]:
-    """What each owner comes to, table by table, from the records of people; without zeros."""
+    """The checksum of each owner, table by table, from the records of people; without zeros."""
     lanes: dict[str, dict[int, int]] = {table: {} for table in TABLES}
     for user_id, record in people.items():
         users, claims, addresses, made_by = unpack_from("<IIII", record)
@@ -84,7 +85,7 @@ async def test_ranges_and_owners_are_the_sums_of_people(
     lanes = _lanes(await _people(service, *range(1, 301)))
     rows = {it: seeded_mainapp.rows(f"SELECT COUNT(*) FROM {it}")[0][0] for it in TABLES}
     whole = {table: await _chunks(service, table) for table in TABLES}
-    monkeypatch.setattr(chunk_walk, "MOST_ROWS", 37)
+    monkeypatch.setattr(chunk_reader, "MOST_ROWS", 37)
     monkeypatch.setattr(fingerprint_readings, "OWNERS_PER_STATEMENT", 40)
 
     for table, (chunk,) in whole.items():
@@ -116,13 +117,13 @@ async def test_a_refresh_says_what_rows_come_to_and_no_other_reading_does(
     refreshed = await service.stub.RefreshUsers(pb.RefreshUsersRequest(user_ids=ids))
     live = await service.stub.ReadUserFacts(pb.ReadUserFactsRequest(user_ids=ids))
 
-    said = {facts.user_id: facts.row_fingerprints for facts in refreshed.facts}
-    assert said.pop(10**6) == b""
-    assert said == await _people(service, *ids)
+    refreshed_fingerprints = {facts.user_id: facts.row_fingerprints for facts in refreshed.facts}
+    assert refreshed_fingerprints.pop(10**6) == b""
+    assert refreshed_fingerprints == await _people(service, *ids)
     assert not any(facts.row_fingerprints for facts in live.facts)
 
 
-async def test_rows_of_nobody_do_not_count(
+async def test_rows_without_an_owner_do_not_count(
     user_context: RunningUserContext, mainapp_database: MainAppDatabase
 ) -> None:
     for number, user_id in enumerate((0, -5, -16, 3)):
@@ -217,28 +218,28 @@ class _Ticking(SystemClock):
 
 
 @pytest.fixture
-async def walked(
+async def chunk_reads(
     seeded_mainapp: MainAppDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[FingerprintReadings, _Rests]]:
     """Readings in small chunks whose statements may take 0.3 seconds."""
-    monkeypatch.setattr(chunk_walk, "MOST_ROWS", 200)
+    monkeypatch.setattr(chunk_reader, "MOST_ROWS", 200)
     engine = mysql_engine(seeded_mainapp.url, pool_size=1, statement_timeout_seconds=0.3)
     rests, clock = _Rests(), _Ticking()
-    walks = ChunkWalks(engine, _DESCRIBED, clock, ReplicaLag(engine, clock, 0.0), sleep=rests)
-    yield FingerprintReadings(engine, _DESCRIBED, walks, clock), rests
+    reader = ChunkReader(engine, _DESCRIBED, clock, ReplicaLag(engine, clock, 0.0), sleep=rests)
+    yield FingerprintReadings(engine, _DESCRIBED, reader, clock), rests
     await engine.dispose()
 
 
-async def _walk(readings: FingerprintReadings, share: float = 1.0) -> list[RangeChunk]:
+async def _read_all(readings: FingerprintReadings, share: float = 1.0) -> list[RangeFingerprints]:
     ranges = readings.ranges("claim_requirements", 16, after_key="", load_share=share)
     return [found async for found in ranges]
 
 
 async def test_mysql_works_at_most_its_share_of_the_time(
-    walked: tuple[FingerprintReadings, _Rests],
+    chunk_reads: tuple[FingerprintReadings, _Rests],
 ) -> None:
-    readings, rests = walked
-    found = await _walk(readings, 0.1)
+    readings, rests = chunk_reads
+    found = await _read_all(readings, 0.1)
 
     assert len(found) > 3
     assert {it.chunk.mysql_seconds for it in found[:-1]} == {1.0}
@@ -246,10 +247,10 @@ async def test_mysql_works_at_most_its_share_of_the_time(
     assert rests.seconds == pytest.approx([8.5] * (len(found) - 1))
 
 
-async def test_a_walk_that_is_closed_asks_no_more(
-    walked: tuple[FingerprintReadings, _Rests], mysql_statements: list[str]
+async def test_a_closed_reading_asks_no_more(
+    chunk_reads: tuple[FingerprintReadings, _Rests], mysql_statements: list[str]
 ) -> None:
-    readings, _ = walked
+    readings, _ = chunk_reads
     ranges = readings.ranges("claim_requirements", 16, after_key="", load_share=1.0)
     async with aclosing(ranges):
         await anext(ranges)
@@ -262,47 +263,47 @@ async def test_a_walk_that_is_closed_asks_no_more(
 
 
 async def test_a_chunk_that_takes_too_long_is_tried_again_with_fewer_rows(
-    walked: tuple[FingerprintReadings, _Rests], seeded_mainapp: MainAppDatabase
+    chunk_reads: tuple[FingerprintReadings, _Rests], seeded_mainapp: MainAppDatabase
 ) -> None:
-    readings, rests = walked
-    usual = await _walk(readings)
+    readings, rests = chunk_reads
+    usual = await _read_all(readings)
     with seeded_mainapp.connect() as connection, connection.cursor() as cursor:
         cursor.execute("LOCK TABLES claim_requirements WRITE")
         rests.then = lambda: cursor.execute("UNLOCK TABLES")
-        found = await _walk(readings)
+        found = await _read_all(readings)
     assert sum(found[0].row_counts) == sum(usual[0].row_counts) // 2
     assert sum(sum(it.row_counts) for it in found) == sum(sum(it.row_counts) for it in usual)
 
 
 async def test_without_mysql_it_is_unavailable() -> None:
     engine = mysql_engine(
-        "mysql://nobody:x@127.0.0.1:1/nothing", pool_size=1, statement_timeout_seconds=1.0
+        "mysql://reader:x@127.0.0.1:1/nothing", pool_size=1, statement_timeout_seconds=1.0
     )
     clock = SystemClock()
-    walks = ChunkWalks(engine, _DESCRIBED, clock, ReplicaLag(engine, clock, 0.0))
-    readings = FingerprintReadings(engine, _DESCRIBED, walks, clock)
+    reader = ChunkReader(engine, _DESCRIBED, clock, ReplicaLag(engine, clock, 0.0))
+    readings = FingerprintReadings(engine, _DESCRIBED, reader, clock)
     with pytest.raises(Unavailable, match="MAIN_APP_UNAVAILABLE"):
-        await _walk(readings)
+        await _read_all(readings)
     with pytest.raises(ServiceError, match="MAIN_APP_UNAVAILABLE"):
         await readings.owners("users", 1, [1])
     await engine.dispose()
 
 
-async def test_a_client_that_goes_away_ends_the_walk(
+async def test_a_client_that_disconnects_ends_the_reading(
     seeded_user_context: RunningUserContext,
     mysql_statements: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(chunk_walk, "MOST_ROWS", 20)
+    monkeypatch.setattr(chunk_reader, "MOST_ROWS", 20)
     request = pb.StreamRangeFingerprintsRequest(table="users", range_size=16, load_share=1e-6)
     call = seeded_user_context.stub.StreamRangeFingerprints(request)
     async for chunk in call:
         assert not chunk.last
         break
     call.cancel()
-    end = time.monotonic() + 20
+    end = waiting.deadline(20)
     while REGISTRY.get_sample_value("dialler_grpc_server_in_progress") != 0:
-        assert time.monotonic() < end, "waited for the walk to end"
+        assert time.monotonic() < end, "waited for the reading to end"
         await asyncio.sleep(0.005)
 
     assert sum("CRC32" in statement for statement in mysql_statements) == 1

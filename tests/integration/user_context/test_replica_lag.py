@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pymysql
 import pytest
+from prometheus_client import REGISTRY
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from devstack.accounts import PASSWORDS
@@ -18,10 +19,11 @@ from mainapp.description import load
 from servicekit.clock import SystemClock
 from servicekit.database import mysql_engine
 from servicekit.errors import Unavailable
-from servicekit.testing.clock import FakeClock
-from services.user_context.chunk_walk import LONGEST_LAG_SECONDS, ChunkWalks
-from services.user_context.fingerprint_readings import FingerprintReadings
-from services.user_context.replica_lag import ReplicaLag
+from services.user_context.mysql.chunk_reader import LONGEST_LAG_SECONDS, ChunkReader
+from services.user_context.mysql.fingerprint_readings import FingerprintReadings
+from services.user_context.mysql.replica_lag import ReplicaLag
+from tests.fakes import waiting
+from tests.fakes.clock import FakeClock
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
 
@@ -83,8 +85,8 @@ async def test_a_comparison_waits_for_the_replica(
         clock.advance(10)
 
     system = SystemClock()
-    walks = ChunkWalks(engine, load(), system, asks, sleep=sleep)
-    readings = FingerprintReadings(engine, load(), walks, system)
+    chunk_reader = ChunkReader(engine, load(), system, asks, sleep=sleep)
+    readings = FingerprintReadings(engine, load(), chunk_reader, system)
 
     async def rows() -> int:
         chunks = readings.ranges("users", 256, after_key="", load_share=1.0)
@@ -94,12 +96,35 @@ async def test_a_comparison_waits_for_the_replica(
     await resting.wait()
     assert not comparing.done()
     _tell(replica, "STOP SLAVE", "CHANGE MASTER TO MASTER_DELAY = 0", "START SLAVE")
-    # While the replica is told to hurry it follows nobody, and tells no lag.
+    # While the replica is reconfigured it follows no source, and reports no lag.
     assert await asyncio.wait_for(comparing, 20) in {1, 2}
 
 
 @pytest.mark.mariadb
-async def test_a_replica_that_does_not_catch_up_is_told_of(
+async def test_a_replica_that_has_stopped_is_reported(
+    replica: MariaDB, main_app: MainAppDatabase, engine: AsyncEngine
+) -> None:
+    """It reports no lag, although its rows become out of date."""
+    asks = ReplicaLag(engine, clock := FakeClock(), most_seconds=0.5)
+
+    async def has_stopped() -> bool:
+        clock.advance(10)
+        await asks.run_once(clock.now())
+        return bool(REGISTRY.get_sample_value("dialler_user_context_replica_stopped"))
+
+    assert not await has_stopped()
+    _tell(replica, "STOP SLAVE SQL_THREAD")
+    assert await has_stopped()
+    _tell(replica, "START SLAVE SQL_THREAD")
+    await _until_async(lambda: _not(has_stopped))
+
+
+async def _not(holds: Callable[[], Awaitable[bool]]) -> bool:
+    return not await holds()
+
+
+@pytest.mark.mariadb
+async def test_a_replica_that_does_not_catch_up_is_reported(
     replica: MariaDB, main_app: MainAppDatabase, engine: AsyncEngine
 ) -> None:
     """A run that only waited for it would keep all others waiting, housekeeping too."""
@@ -120,15 +145,15 @@ async def test_a_replica_that_does_not_catch_up_is_told_of(
         waited += seconds
         clock.advance(seconds)
 
-    walks = ChunkWalks(engine, load(), clock, asks, sleep=sleep)
-    readings = FingerprintReadings(engine, load(), walks, clock)
+    chunk_reader = ChunkReader(engine, load(), clock, asks, sleep=sleep)
+    readings = FingerprintReadings(engine, load(), chunk_reader, clock)
     async with aclosing(readings.ranges("users", 256, after_key="", load_share=1.0)) as chunks:
         with pytest.raises(Unavailable, match="MAIN_APP_LAGGING"):
             await anext(chunks)
     assert waited >= LONGEST_LAG_SECONDS
 
 
-async def test_a_server_that_copies_nobody_does_not_lag(
+async def test_a_server_that_is_no_replica_does_not_lag(
     seeded_mainapp: MainAppDatabase,
 ) -> None:
     """Nor one that may not be asked."""
@@ -139,6 +164,24 @@ async def test_a_server_that_copies_nobody_does_not_lag(
         for _ in range(3):
             clock.advance(10)
             assert not await lag.is_too_long()
+    finally:
+        await engine.dispose()
+
+
+async def test_callers_that_are_refused_together_learn_it_together(
+    seeded_mainapp: MainAppDatabase,
+) -> None:
+    """On a busy machine a question takes longer than the time between two."""
+    engine = mysql_engine(seeded_mainapp.url, pool_size=2, statement_timeout_seconds=3.0)
+    clock = FakeClock()
+    try:
+        lag = ReplicaLag(engine, clock, most_seconds=1.0)
+        asked = []
+        for _ in range(4):
+            asked.append(asyncio.create_task(lag.is_too_long()))
+            await asyncio.sleep(0)
+            clock.advance(10)
+        assert not any(await asyncio.gather(*asked))
     finally:
         await engine.dispose()
 
@@ -166,7 +209,7 @@ async def _until(is_true: Callable[[], bool]) -> None:
 
 
 async def _until_async(ask: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(20):
+    async with waiting.limit(20):
         while True:
             if await ask():
                 return

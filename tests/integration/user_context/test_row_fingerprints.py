@@ -15,11 +15,11 @@ from mainapp import description
 from mainapp.description import ColumnType
 from servicekit.clock import SystemClock
 from servicekit.database import mysql_engine
-from services.user_context.chunk_walk import ChunkWalks
 from services.user_context.domain import UserId
-from services.user_context.fingerprint_readings import FingerprintReadings
-from services.user_context.replica_lag import ReplicaLag
-from services.user_context.testing import insertion
+from services.user_context.mysql.chunk_reader import ChunkReader
+from services.user_context.mysql.fingerprint_readings import FingerprintReadings
+from services.user_context.mysql.replica_lag import ReplicaLag
+from tests.fakes.running_user_context import insertion
 
 pytestmark = pytest.mark.integration
 
@@ -39,8 +39,8 @@ def _reference(table: str, values: Mapping[str, str | None]) -> int:
 async def readings(mainapp_database: MainAppDatabase) -> AsyncIterator[FingerprintReadings]:
     engine = mysql_engine(mainapp_database.url, pool_size=1, statement_timeout_seconds=5.0)
     clock = SystemClock()
-    walks = ChunkWalks(engine, _DESCRIBED, clock, ReplicaLag(engine, clock, 0.0))
-    yield FingerprintReadings(engine, _DESCRIBED, walks, clock)
+    chunk_reader = ChunkReader(engine, _DESCRIBED, clock, ReplicaLag(engine, clock, 0.0))
+    yield FingerprintReadings(engine, _DESCRIBED, chunk_reader, clock)
     await engine.dispose()
 
 

@@ -11,30 +11,30 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from devstack.mainapp_database import MainAppDatabase
 from devstack.people import CANARY
 from mainapp import description
+from services.user_context.cache.redis import PipelinedLink
 from services.user_context.domain import OF_CLAIMS, OF_PEOPLE
-from services.user_context.pipelined_redis import PipelinedLink
-from services.user_context.testing import RunningUserContext
+from tests.fakes.running_user_context import RunningUserContext
 
 pytestmark = pytest.mark.integration
 
-EVERYBODY = range(1, 301)
+ALL_PEOPLE = range(1, 301)
 FINGERPRINTED = (*OF_PEOPLE, *OF_CLAIMS)
 _EVER = pb.StreamChangedUsersRequest(since=Timestamp())
 
 
-async def _everything_said(service: RunningUserContext) -> bytes:
-    """The bytes of every kind of answer about everybody."""
+async def _all_answers(service: RunningUserContext) -> bytes:
+    """The bytes of every kind of answer about all people."""
     stub = service.stub
-    batch = pb.BatchGetUserContextsRequest(user_ids=EVERYBODY)
+    batch = pb.BatchGetUserContextsRequest(user_ids=ALL_PEOPLE)
     answers: list[Message] = [
-        await stub.RefreshUsers(pb.RefreshUsersRequest(user_ids=EVERYBODY)),
-        await stub.ReadUserFacts(pb.ReadUserFactsRequest(user_ids=EVERYBODY)),
+        await stub.RefreshUsers(pb.RefreshUsersRequest(user_ids=ALL_PEOPLE)),
+        await stub.ReadUserFacts(pb.ReadUserFactsRequest(user_ids=ALL_PEOPLE)),
         await stub.BatchGetUserContexts(batch),
         await stub.GetUserContext(pb.GetUserContextRequest(user_id=1)),
         await stub.ListUserIds(pb.ListUserIdsRequest()),
         *[block async for block in stub.StreamUserFacts(pb.StreamUserFactsRequest())],
-        await stub.ReadRowFingerprints(pb.ReadRowFingerprintsRequest(user_ids=EVERYBODY)),
-        await stub.InspectCachedContexts(pb.InspectCachedContextsRequest(user_ids=EVERYBODY)),
+        await stub.ReadRowFingerprints(pb.ReadRowFingerprintsRequest(user_ids=ALL_PEOPLE)),
+        await stub.InspectCachedContexts(pb.InspectCachedContextsRequest(user_ids=ALL_PEOPLE)),
         *[it async for it in stub.StreamCachedContexts(pb.StreamCachedContextsRequest())],
         *[block async for block in stub.StreamChangedUsers(_EVER)],
     ]
@@ -53,11 +53,11 @@ async def _everything_cached(redis_url: str) -> bytes:
     (keys,) = await link.execute([("KEYS", "*")])
     hashes = await link.execute([("HGETALL", key) for key in keys])
     await link.stop()
-    assert len(keys) == len(EVERYBODY)
+    assert len(keys) == len(ALL_PEOPLE)
     return b"\n".join(b"\n".join(one) for one in hashes)
 
 
-async def test_no_canary_is_said_cached_or_logged(
+async def test_no_canary_is_answered_cached_or_logged(
     seeded_user_context: RunningUserContext,
     seeded_mainapp: MainAppDatabase,
     redis_url: str,
@@ -70,12 +70,12 @@ async def test_no_canary_is_said_cached_or_logged(
     )
     assert planted[0][0] > 0
 
-    said = await _everything_said(seeded_user_context)
+    answered = await _all_answers(seeded_user_context)
     cached = await _everything_cached(redis_url)
     logged = "\n".join(str(vars(record)) for record in caplog.records)
 
-    assert len(said) > 100_000
-    for where in (said, cached, logged.encode(), "\n".join(mysql_statements).encode()):
+    assert len(answered) > 100_000
+    for where in (answered, cached, logged.encode(), "\n".join(mysql_statements).encode()):
         assert CANARY.encode() not in where
         for column in description.load().secret_columns - {"password"}:
             assert column.encode() not in where
@@ -87,7 +87,7 @@ async def test_nothing_personal_is_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    await _everything_said(seeded_user_context)
+    await _all_answers(seeded_user_context)
     logged = orjson.dumps([str(vars(record)) for record in caplog.records]).decode()
 
     people = seeded_mainapp.rows("SELECT email_address, last_name, phone_number FROM users")

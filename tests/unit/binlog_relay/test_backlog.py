@@ -1,20 +1,20 @@
-"""However long a transaction is, no more of it is held than the backlog may."""
+"""Of a long transaction no more is in memory than the backlog's limit."""
 
 import asyncio
 import threading
 
 import pytest
 
-from services.binlog_relay.backlog import Backlog, BacklogClosedError
-from services.binlog_relay.domain.packing import Change, Limits
+from services.binlog_relay.domain.packing import PackingLimits, RowChange
+from services.binlog_relay.publish.backlog import BacklogClosedError, SendBacklog
 
-LIMITS = Limits(max_records_per_message=10, max_message_bytes=4_000, max_request_bytes=8_000)
-CHANGE = Change(b"x" * 1_000, 1, 1)
+LIMITS = PackingLimits(max_records_per_message=10, max_message_bytes=4_000, max_request_bytes=8_000)
+CHANGE = RowChange(b"x" * 1_000, 1, 1)
 MOST = 20_000
 
 
 async def test_reading_waits_while_the_backlog_is_full_and_goes_on_as_it_empties() -> None:
-    backlog = Backlog(MOST, LIMITS)
+    backlog = SendBacklog(MOST, LIMITS)
     highest = 0
 
     def read() -> None:
@@ -33,8 +33,8 @@ async def test_reading_waits_while_the_backlog_is_full_and_goes_on_as_it_empties
     assert highest <= MOST + len(CHANGE.body)
 
 
-async def test_a_reader_that_waits_is_freed_when_nobody_takes_any_more() -> None:
-    backlog = Backlog(MOST, LIMITS)
+async def test_a_waiting_reader_is_freed_when_the_backlog_is_closed() -> None:
+    backlog = SendBacklog(MOST, LIMITS)
     backlog.put([CHANGE] * 20)
     waiting = asyncio.get_running_loop().run_in_executor(None, backlog.put, [CHANGE])
     backlog.close()

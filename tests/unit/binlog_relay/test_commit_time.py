@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.binlog_relay.binlog import commit_microseconds
+from services.binlog_relay.binlog.translator import commit_microseconds
 
 BEFORE_THE_TIME = b"\x01" + bytes(16) + bytes(8) + b"\x02" + bytes(8) + bytes(8)
 COMMITTED = 1_700_000_000_123_456

@@ -9,15 +9,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from services.binlog_relay.dms import (
-    MAX_RECORD_BYTES,
+from services.binlog_relay.publish.dms import (
     Origin,
     RecordWriter,
     control_record,
     iso_moment,
+    server_name,
 )
 
-ORIGIN = Origin("app", "users", 1_700_000_000_000_000, 42, "binlog.1:10:0:10:42:binlog.1:10")
+MAX_RECORD_BYTES = 180_000
+ORIGIN = Origin("app", "users", 1_700_000_000_000_000, 42, "binlog.1:10:0:10:42:binlog.1:10", "a1")
 values = st.one_of(
     st.none(),
     st.integers(-(2**63), 2**64 - 1),
@@ -27,7 +28,9 @@ images = st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), valu
 
 
 def written(data: Any, before: Any = None, operation: str = "update") -> Any:
-    return json.loads(RecordWriter(ORIGIN, operation, 1).write(data, before, {"id"}))
+    return json.loads(
+        RecordWriter(ORIGIN, operation, 1, MAX_RECORD_BYTES).write(data, before, {"id"})
+    )
 
 
 @given(images, st.one_of(st.none(), images))
@@ -42,7 +45,7 @@ def test_values_survive(data: Any, before: Any) -> None:
 @given(images)
 @example({"name": "\ufffe\uffff"})
 def test_sqs_accepts_every_character(data: Any) -> None:
-    body = RecordWriter(ORIGIN, "insert", 1).write(data, None, set()).decode()
+    body = RecordWriter(ORIGIN, "insert", 1, MAX_RECORD_BYTES).write(data, None, set()).decode()
     refused = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
     assert refused.search(body) is None
 
@@ -58,7 +61,15 @@ def test_metadata_are_those_of_dms() -> None:
         "transaction-id": 42,
         "commit-timestamp": "2023-11-14T22:13:20.000000Z",
         "stream-position": "binlog.1:10:0:10:42:binlog.1:10",
+        "source-server": "a1",
     }
+
+
+def test_a_server_is_named_without_its_host() -> None:
+    name = server_name("db.example.test:3306:1:0")
+    assert re.fullmatch("[0-9a-f]{16}", name)
+    assert name == server_name("db.example.test:3306:1:0")
+    assert name != server_name("db.example.test:3306:2:0")
 
 
 def test_a_control_record_has_no_data() -> None:
@@ -69,7 +80,7 @@ def test_a_control_record_has_no_data() -> None:
     assert "data" not in record
 
 
-def test_a_very_long_record_keeps_what_leads_to_the_person() -> None:
+def test_a_very_long_record_keeps_what_identifies_the_user() -> None:
     long_text = "x" * MAX_RECORD_BYTES
     record = written({"id": 1, "note": long_text}, {"id": 2, "note": "short"})
     assert record["data"] == {"id": 1}
@@ -77,7 +88,9 @@ def test_a_very_long_record_keeps_what_leads_to_the_person() -> None:
 
 
 def test_decimals_keep_their_digits() -> None:
-    body = RecordWriter(ORIGIN, "insert", 1).write({"d": orjson.Fragment("10.50")}, None, set())
+    body = RecordWriter(ORIGIN, "insert", 1, MAX_RECORD_BYTES).write(
+        {"d": orjson.Fragment("10.50")}, None, set()
+    )
     assert b'"d":10.50' in body
 
 

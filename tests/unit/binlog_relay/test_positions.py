@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.binlog_relay.domain.positions import (
+    BinlogPosition,
     MariadbGtids,
     MysqlGtids,
     NoGtids,
-    Position,
     Resume,
     way_to_resume,
 )
@@ -63,5 +63,5 @@ def test_a_server_without_gtids_has_an_empty_set() -> None:
 def test_file_names_count_on_their_own_server_only(
     server: str, gtid: str, has_gtids: bool, expected: Resume
 ) -> None:
-    saved = Position("a", "binlog.3", 4, gtid)
+    saved = BinlogPosition("a", "binlog.3", 4, gtid)
     assert way_to_resume(saved, server, has_gtids=has_gtids) is expected

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pymysqlreplication.constants import FIELD_TYPE
 
-from services.binlog_relay.rows import UnreadableColumnError, plan
+from services.binlog_relay.binlog.rows import decoding_plan
+from services.binlog_relay.binlog.values import UnreadableColumnError
 
 
 @dataclass
@@ -41,7 +42,7 @@ def test_binary_json_becomes_text() -> None:
     body = document(("a", 1), ("b", -7))
     data = b"\x00" + struct.pack("<I", len(body)) + body + struct.pack("<i", 5)
     columns = [Column("doc", FIELD_TYPE.JSON), Column("id")]
-    [image] = plan(columns, {"doc", "id"}).images(data, [b"\x03"])
+    [image] = decoding_plan(columns, {"doc", "id"}).images(data, [b"\x03"])
     assert json.loads(str(image["doc"])) == {"a": 1, "b": -7}
     assert image["id"] == 5
 
@@ -49,17 +50,33 @@ def test_binary_json_becomes_text() -> None:
 def test_unwanted_json_is_not_even_parsed() -> None:
     data = b"\x00" + struct.pack("<I", 3) + b"\xff\xff\xff" + struct.pack("<i", 5)
     columns = [Column("doc", FIELD_TYPE.JSON), Column("id")]
-    assert plan(columns, {"id"}).images(data, [b"\x03"]) == [{"id": 5}]
+    assert decoding_plan(columns, {"id"}).images(data, [b"\x03"]) == [{"id": 5}]
 
 
 def test_a_column_without_a_name_is_refused() -> None:
     with pytest.raises(UnreadableColumnError):
-        plan([Column(None)], {"id"})
+        decoding_plan([Column(None)], {"id"})
 
 
-def test_an_unknown_type_is_refused_even_unwanted() -> None:
-    with pytest.raises(UnreadableColumnError):
-        plan([Column("id"), Column("vector", 242)], {"id"})
+def test_an_unknown_type_is_refused_by_name_even_unwanted() -> None:
+    # Then the layout of the others is not known either, and their type is NULL.
+    columns = [Column("id", FIELD_TYPE.NULL), Column("novel", 243)]
+    with pytest.raises(UnreadableColumnError, match="column novel: column type 243"):
+        decoding_plan(columns, {"id"})
+
+
+def test_a_wanted_column_that_cannot_be_read_is_skipped() -> None:
+    data = b"\x00" + struct.pack("<I", 3) + b"\xff\xff\xff" + struct.pack("<i", 5)
+    columns = [Column("place", FIELD_TYPE.GEOMETRY), Column("id")]
+    made = decoding_plan(columns, {"id", "place"}, {"id"})
+    assert made.unread == ["place"]
+    assert made.images(data, [b"\x03"]) == [{"id": 5}]
+
+
+def test_a_needed_column_that_cannot_be_read_is_named() -> None:
+    columns = [Column("place", FIELD_TYPE.GEOMETRY), Column("id")]
+    with pytest.raises(UnreadableColumnError, match="column place"):
+        decoding_plan(columns, {"id", "place"}, {"place"})
 
 
 @given(st.lists(st.lists(st.one_of(st.none(), st.integers(-(2**31), 2**31 - 1)), min_size=11,
@@ -71,7 +88,7 @@ def test_nulls_are_found_whatever_their_pattern(rows: list[list[int | None]]) ->
     expected: list[dict[str, Any]] = [
         {f"c{n}": value for n, value in enumerate(row) if f"c{n}" in wanted} for row in rows
     ]
-    assert plan(columns, wanted).images(data, [b"\xff\x07"]) == expected
+    assert decoding_plan(columns, wanted).images(data, [b"\xff\x07"]) == expected
 
 
 def encoded(row: list[int | None]) -> bytes:

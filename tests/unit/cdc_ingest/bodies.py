@@ -1,4 +1,4 @@
-"""Message bodies, and what the ingest reads in them."""
+"""Message bodies, and what the ingest decodes from them."""
 
 import base64
 import json
@@ -8,7 +8,7 @@ from mainapp import description
 from servicekit.clock import SystemClock
 from services.cdc_ingest.domain.messages import Arrival, Message
 from services.cdc_ingest.domain.people import Demand, PersonMap
-from services.cdc_ingest.reading import read
+from services.cdc_ingest.sqs.message_reader import read_message
 
 PEOPLE = PersonMap(description.load())
 
@@ -19,12 +19,12 @@ def message(body: str) -> Message:
 
 
 def arrival(body: object) -> Arrival:
-    """What is read in a body; what is not text is written as JSON."""
-    return read(message(body if isinstance(body, str) else json.dumps(body)), PEOPLE)
+    """The content of a body; a value that is not text is written as JSON."""
+    return read_message(message(body if isinstance(body, str) else json.dumps(body)), PEOPLE)
 
 
 def demand(body: object) -> Demand:
-    """Whom a body concerns."""
+    """The demand of a body."""
     return arrival(body).demand
 
 
@@ -80,7 +80,7 @@ def debezium(
 def maxwell(
     table: str = "users", kind: str = "update", data: object = None, old: object = None
 ) -> dict[str, Any]:
-    """A message of Maxwell's."""
+    """A message of Maxwell."""
     made: dict[str, Any] = {
         "database": "mainapp",
         "table": table,
@@ -110,7 +110,7 @@ def kinesis(inner: object) -> dict[str, Any]:
 
 
 def sns(inner: object) -> dict[str, Any]:
-    """A notification of SNS's."""
+    """A notification of SNS."""
     return {
         "Type": "Notification",
         "MessageId": "22b80b92-fdea-4c2c-8f9d-bdfb0c7bf324",
@@ -137,7 +137,7 @@ def s3_record(key: str, event: str = "ObjectCreated:Put", **of_object: object) -
 
 
 def s3_eventbridge(key: str, kind: str = "Object Created") -> dict[str, Any]:
-    """The same by way of EventBridge; `key` as it is."""
+    """The same by EventBridge; `key` is not encoded."""
     return {
         "version": "0",
         "detail-type": kind,

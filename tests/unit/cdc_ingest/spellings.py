@@ -1,4 +1,4 @@
-"""One change of a row of MariaDB's, as each format spells it; for tests of what must not matter."""
+"""One change of a row in MariaDB, as each format writes it."""
 
 import base64
 import csv
@@ -15,11 +15,11 @@ import pyarrow as arrow
 import pyarrow.parquet
 
 from mainapp import description
-from services.cdc_ingest.domain.records import ChangeFile
-from services.cdc_ingest.domain.staleness import Sightings, Witness
-from services.cdc_ingest.file_reader import FileReader
-from services.cdc_ingest.object_store import ObjectStore
-from services.cdc_ingest.reading import read
+from services.cdc_ingest.domain.formats.records import ChangeFile
+from services.cdc_ingest.domain.staleness import Observations, RowObserver
+from services.cdc_ingest.files.file_reader import FileReader
+from services.cdc_ingest.files.object_store import ObjectStore
+from services.cdc_ingest.sqs.message_reader import read_message
 from tests.unit.cdc_ingest.bodies import (
     PEOPLE,
     arrival,
@@ -32,13 +32,13 @@ from tests.unit.cdc_ingest.bodies import (
 )
 
 Row = Mapping[str, Any]
-WITNESS: Final = Witness(description.load())
+OBSERVER: Final = RowObserver(description.load())
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _DECIMAL: Final = "org.apache.kafka.connect.data.Decimal"
 
 
 class Zero(Enum):
-    """What MySQL has where there is no date."""
+    """The zero date of MySQL."""
 
     DATE = "0000-00-00"
     DATETIME = "0000-00-00 00:00:00"
@@ -60,14 +60,14 @@ class Change:
         return "delete" if self.after is None else "update"
 
 
-Tell = Callable[[Change], Sightings]
+Tell = Callable[[Change], Observations]
 
 
-def _read(body: object) -> Sightings:
+def _read(body: object) -> Observations:
     text = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)
-    found = read(message(text), PEOPLE, WITNESS)
+    found = read_message(message(text), PEOPLE, OBSERVER)
     assert found.demand.fault is None
-    return found.sightings
+    return found.observations
 
 
 def _spelt(row: Row | None, spell: Callable[[Any], object]) -> dict[str, object] | None:
@@ -103,11 +103,11 @@ def _dms_record(change: Change, spell: Callable[[Any], object] = _dms) -> dict[s
     return dms(change.table, change.operation, data=after, before=before)
 
 
-def _dms_formatted(change: Change) -> Sightings:
+def _dms_formatted(change: Change) -> Observations:
     return _read(json.dumps(_dms_record(change), indent=4))
 
 
-def _dms_without_nulls(change: Change) -> Sightings:
+def _dms_without_nulls(change: Change) -> Observations:
     record = _dms_record(change)
     for side in ("data", "before-image"):
         if side in record:
@@ -115,8 +115,8 @@ def _dms_without_nulls(change: Change) -> Sightings:
     return _read(record)
 
 
-def _dms_texts(change: Change) -> Sightings:
-    """As those who send DMS's records on spell them: every scalar a text."""
+def _dms_texts(change: Change) -> Observations:
+    """As services that forward DMS's records write them: every scalar a text."""
 
     def spell(value: Any) -> object:
         plain = _dms(value)
@@ -125,7 +125,7 @@ def _dms_texts(change: Change) -> Sightings:
     return _read(_dms_record(change, spell))
 
 
-def _dms_scientific(change: Change) -> Sightings:
+def _dms_scientific(change: Change) -> Observations:
     def spell(value: Any) -> object:
         is_large = isinstance(value, int) and value >= 10**16
         return f"{Decimal(value):.20E}" if is_large else _dms(value)
@@ -133,7 +133,7 @@ def _dms_scientific(change: Change) -> Sightings:
     return _read(_dms_record(change, spell))
 
 
-def _dms_spread(change: Change) -> Sightings:
+def _dms_spread(change: Change) -> Observations:
     """By the rule that puts before-images among the columns."""
     record = _dms_record(change)
     if change.operation == "update":
@@ -141,7 +141,9 @@ def _dms_spread(change: Change) -> Sightings:
     return _read(record)
 
 
-def _debezium(change: Change, spell: Callable[[Any], object], schema: object = None) -> Sightings:
+def _debezium(
+    change: Change, spell: Callable[[Any], object], schema: object = None
+) -> Observations:
     op = {"insert": "c", "update": "u", "delete": "d"}[change.operation]
     event = debezium(change.table, op, _spelt(change.after, spell), _spelt(change.before, spell))
     return _read(event if schema is None else {"schema": schema, "payload": event})
@@ -179,8 +181,8 @@ def _debezium_milliseconds(value: Any) -> object:
     return plain // 1_000 if isinstance(value, datetime) and isinstance(plain, int) else plain
 
 
-def _debezium_precise(change: Change) -> Sightings:
-    """Unsigned bigints and decimals as the bytes of a number, which only the schema tells."""
+def _debezium_precise(change: Change) -> Observations:
+    """Unsigned bigints and decimals as the bytes of a number, which only the schema shows."""
 
     def spell(value: Any) -> object:
         if isinstance(value, Decimal):
@@ -200,7 +202,7 @@ def _bytes(number: int) -> str:
     return base64.b64encode(number.to_bytes(size, "big", signed=True)).decode()
 
 
-def _debezium_converted(change: Change) -> Sightings:
+def _debezium_converted(change: Change) -> Observations:
     """By the converter that makes booleans of tinyint(1)."""
 
     def converted(row: Row | None) -> Row | None:
@@ -212,7 +214,7 @@ def _debezium_converted(change: Change) -> Sightings:
     return _debezium(told, _debezium_plain)
 
 
-def _maxwell(change: Change, *, is_null_left_out: bool = False) -> Sightings:
+def _maxwell(change: Change, *, is_null_left_out: bool = False) -> Observations:
     before, after = _spelt(change.before, _maxwell_value), _spelt(change.after, _maxwell_value)
     old = None
     if before is not None and after is not None:
@@ -239,13 +241,13 @@ class _OneFile:
         return self._content
 
 
-def _read_file(key: str, content: bytes) -> Sightings:
+def _read_file(key: str, content: bytes) -> Observations:
     reader = FileReader(
-        cast(ObjectStore, _OneFile(content)), PEOPLE, WITNESS, buckets={"changes"}, max_bytes=10**9
+        cast(ObjectStore, _OneFile(content)), PEOPLE, OBSERVER, buckets={"changes"}, max_bytes=10**9
     )
     found = reader.read(arrival({"Records": [s3_record(key)]}))
     assert found.demand.fault is None
-    return found.sightings
+    return found.observations
 
 
 def _file_row(change: Change, spell: Callable[[Any], object]) -> dict[str, object]:
@@ -255,7 +257,7 @@ def _file_row(change: Change, spell: Callable[[Any], object]) -> dict[str, objec
     return told | {f"BI_{name}": None if before is None else before[name] for name in after}
 
 
-def _csv(change: Change, null: str) -> Sightings:
+def _csv(change: Change, null: str) -> Observations:
     row = _file_row(change, _dms)
     stream = io.StringIO(newline="")
     writer = csv.writer(stream)
@@ -264,7 +266,7 @@ def _csv(change: Change, null: str) -> Sightings:
     return _read_file(f"mainapp/{change.table}/1.csv", stream.getvalue().encode())
 
 
-def _parquet(change: Change, *, is_signed: bool) -> Sightings:
+def _parquet(change: Change, *, is_signed: bool) -> Observations:
     def spell(value: Any) -> object:
         if isinstance(value, int) and value >= 2**63 and is_signed:
             return value - 2**64
@@ -299,7 +301,7 @@ WITH_NULLS: Final[Mapping[str, Tell]] = {
     "parquet signed": lambda change: _parquet(change, is_signed=True),
     r"csv with \N": lambda change: _csv(change, r"\N"),
 }
-"""Formats that tell NULL from what is not told, and here from what is empty, except CSV."""
+"""Formats that distinguish NULL from an absent and from an empty value, except CSV."""
 
 WITHOUT_NULLS: Final[Mapping[str, Tell]] = {
     "dms without nulls": _dms_without_nulls,

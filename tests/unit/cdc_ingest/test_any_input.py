@@ -1,4 +1,4 @@
-"""Whatever arrives, a message is read or refused, and its neighbours are none the worse."""
+"""Any message is read or refused, without effect on its neighbours."""
 
 import json
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mainapp import description
+from services.cdc_ingest.domain.formats.records import UnreadableError
 from services.cdc_ingest.domain.people import RowKey
-from services.cdc_ingest.domain.records import UnreadableError
-from services.cdc_ingest.file_rows import rows_of_csv, rows_of_parquet
+from services.cdc_ingest.files.file_rows import rows_of_csv, rows_of_parquet
 from tests.unit.cdc_ingest.bodies import (
     arrival,
     debezium,

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from services.cdc_ingest.domain.decoding import decode_body
+from services.cdc_ingest.domain.formats.decoding import decode_body
+from services.cdc_ingest.domain.formats.records import ChangeRecord, Kind, LostTrack, Operation
 from services.cdc_ingest.domain.people import RowKey
-from services.cdc_ingest.domain.records import Kind, LostTrack, Operation, RowChange
 from tests.unit.cdc_ingest.bodies import debezium, demand
 
 
@@ -19,7 +19,7 @@ def _wrapped(payload: object, schema: object = None) -> dict[str, Any]:
 def test_an_event_in_full() -> None:
     event = debezium("claims", "u", {"id": 7, "user_id": 5}, {"id": 7, "user_id": 4})
     (change,) = decode_body(json.dumps(event)).records
-    assert isinstance(change, RowChange)
+    assert isinstance(change, ChangeRecord)
     assert (change.table, change.operation) == ("claims", Operation.UPDATE)
     assert change.images == ({"id": 7, "user_id": 4}, {"id": 7, "user_id": 5})
     assert change.committed_at == datetime(2025, 6, 2, 9, 0, tzinfo=UTC)
@@ -37,7 +37,7 @@ def test_every_operation_concerns_the_person(op: str) -> None:
 
 def test_a_snapshot_row_was_committed_some_time_before() -> None:
     (change,) = decode_body(json.dumps(debezium(op="r", after={"id": 5}))).records
-    assert isinstance(change, RowChange)
+    assert isinstance(change, ChangeRecord)
     assert (change.operation, change.committed_at) == (Operation.LOAD, None)
 
 
@@ -49,7 +49,7 @@ def test_another_key_is_a_deletion_a_tombstone_and_a_creation() -> None:
 
 
 @pytest.mark.parametrize("body", ["null", '{"schema": null, "payload": null}'])
-def test_tombstones_concern_nobody(body: str) -> None:
+def test_tombstones_concern_no_person(body: str) -> None:
     found = demand(body)
     assert found.counts == {("debezium", Kind.TOMBSTONE): 1}
     assert found.fault is None
@@ -176,7 +176,7 @@ def test_schema_changes(event: object, lost: str) -> None:
         (debezium(op="m"), Kind.CONTROL),
     ],
 )
-def test_what_is_no_row_concerns_nobody(body: object, kind: Kind) -> None:
+def test_an_event_without_a_row_concerns_no_person(body: object, kind: Kind) -> None:
     for each in (body, _wrapped(body)):
         found = demand(each)
         assert found.counts == {("debezium", kind): 1}

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from services.cdc_ingest.domain.decoding import decode_body
+from services.cdc_ingest.domain.formats.decoding import decode_body
 from services.cdc_ingest.domain.formats.dms import DmsDecoder
+from services.cdc_ingest.domain.formats.records import Record
 from services.cdc_ingest.domain.messages import times_of
-from services.cdc_ingest.domain.records import Record
 from tests.unit.cdc_ingest.bodies import demand, dms, kinesis, message
 
 
@@ -25,17 +25,18 @@ def test_a_bad_record_does_not_hide_a_good_one() -> None:
 @pytest.mark.parametrize(
     ("body", "fault"),
     [
-        ("", "BODY_NOT_JSON"),
         ("hello", "BODY_NOT_JSON"),
         ("{", "BODY_NOT_JSON"),
-        ("{\n}\n}", "BODY_NOT_JSON"),
+        ("{\n}\n}", "FORMAT_UNKNOWN"),
+        ("}\n{\n}", "BODY_NOT_JSON"),
         ("3", "FORMAT_UNKNOWN"),
         ("{}", "FORMAT_UNKNOWN"),
         ("[[[[[[[[[[[[[[3]]]]]]]]]]]]]]", "NESTED_TOO_DEEPLY"),
         ("[" * 100_000, "BODY_NOT_JSON"),
         (dms(data={"id": "x"}), "KEY_NOT_A_NUMBER"),
         (dms(data={"id": True}), "KEY_NOT_A_NUMBER"),
-        (dms(data={"id": -1}), "KEY_NOT_A_NUMBER"),
+        (dms(data={"id": -(2**63) - 1}), "KEY_NOT_A_NUMBER"),
+        (dms("claims", data={"id": -1}), "KEY_NOT_POSITIVE"),
         (dms(data={"id": 2**64}), "KEY_NOT_A_NUMBER"),
         (dms(data={"id": 10**200}), "KEY_NOT_A_NUMBER"),
         (dms(data={"id": 1.5}), "KEY_NOT_A_NUMBER"),

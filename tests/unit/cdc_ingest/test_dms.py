@@ -1,12 +1,18 @@
-"""AWS DMS records, and those of our relay."""
+"""AWS DMS records, and those of binlog_relay."""
 
 import json
 
 import pytest
 
-from services.cdc_ingest.domain.decoding import decode_body
+from services.cdc_ingest.domain.formats.decoding import decode_body
+from services.cdc_ingest.domain.formats.records import (
+    ChangeRecord,
+    Ignored,
+    Kind,
+    LostTrack,
+    Operation,
+)
 from services.cdc_ingest.domain.people import RowKey
-from services.cdc_ingest.domain.records import Ignored, Kind, LostTrack, Operation, RowChange
 from tests.unit.cdc_ingest.bodies import demand, dms
 
 
@@ -26,7 +32,7 @@ def test_a_record_in_full() -> None:
         )
     )
     (change,) = decode_body(body).records
-    assert isinstance(change, RowChange)
+    assert isinstance(change, ChangeRecord)
     assert (change.table, change.operation) == ("claims", Operation.UPDATE)
     assert change.images == ({"user_id": "4"}, {"id": 7, "user_id": "5"})
     assert change.transaction == "9324410911751"
@@ -68,7 +74,7 @@ def test_columns_a_mapping_puts_one_level_down() -> None:
 
 
 def test_a_column_that_is_absent_is_null() -> None:
-    """DMS leaves NULL out unless told otherwise."""
+    """DMS leaves NULL out by default."""
     assert demand(dms("user_addresses", data={"id": "a", "county": "Kent"})).keys == {
         RowKey("user_addresses", "a")
     }
@@ -136,5 +142,5 @@ def test_a_time_that_is_none_counts_as_not_told() -> None:
     (change,) = decode_body(
         json.dumps(dms(data={"id": 1}, timestamp="0001-01-01T00:00:00+23:59"))
     ).records
-    assert isinstance(change, RowChange)
+    assert isinstance(change, ChangeRecord)
     assert change.captured_at is None

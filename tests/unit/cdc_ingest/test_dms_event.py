@@ -1,10 +1,10 @@
-"""What DMS tells of its tasks by way of EventBridge."""
+"""The events of DMS tasks in EventBridge."""
 
 from typing import Any
 
 import pytest
 
-from services.cdc_ingest.domain.records import Kind
+from services.cdc_ingest.domain.formats.records import Kind
 from tests.unit.cdc_ingest.bodies import demand, sns
 
 TASK = "DMS Replication Task State Change"

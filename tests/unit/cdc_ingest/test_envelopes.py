@@ -1,4 +1,4 @@
-"""What other records come in: Kinesis by a pipe, SNS, S3 notifications, lists of them."""
+"""Envelopes: Kinesis by a pipe, SNS, S3 notifications, lists of them."""
 
 import base64
 import json
@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from services.cdc_ingest.domain.decoding import MAX_DEPTH
-from services.cdc_ingest.domain.records import ChangeFile, Kind
+from services.cdc_ingest.domain.formats.decoding import MAX_DEPTH
+from services.cdc_ingest.domain.formats.records import ChangeFile, Kind, LostTrack
 from tests.unit.cdc_ingest.bodies import (
     arrival,
     debezium,
@@ -53,12 +53,12 @@ def test_a_batch_of_a_pipe() -> None:
 
 def test_one_bad_record_of_a_batch_is_bad_alone() -> None:
     broken = {**kinesis(""), "data": "%%%"}
-    binary = {**kinesis(""), "data": base64.b64encode(b"\xff\xfe").decode()}
-    nothing = {**kinesis(""), "data": None}
-    found = demand([broken, binary, nothing, kinesis("x"), kinesis(dms(data={"id": 5}))])
-    assert (found.keys, found.fault) == ({5}, "KINESIS_DATA_NOT_TEXT")
-    assert found.counts["kinesis", Kind.UNREADABLE] == 3
-    assert found.counts["unknown", Kind.UNREADABLE] == 1
+    binary = {**kinesis(""), "data": base64.b64encode(b"\x81\xff\x07").decode()}
+    number = {**kinesis(""), "data": 3}
+    found = demand([broken, binary, number, kinesis("x"), kinesis(dms(data={"id": 5}))])
+    assert (found.keys, found.fault) == ({5}, "CONTENT_NOT_JSON")
+    assert found.counts["kinesis", Kind.UNREADABLE] == 1
+    assert found.counts["unknown", Kind.UNREADABLE] == 3
 
 
 def test_many_records_in_one_text_each_on_its_line() -> None:
@@ -68,7 +68,7 @@ def test_many_records_in_one_text_each_on_its_line() -> None:
     assert (broken.keys, broken.fault) == ({1, 3}, "BODY_NOT_JSON")
 
 
-def test_what_sns_says_of_subscriptions_concerns_nobody() -> None:
+def test_messages_of_sns_about_subscriptions_concern_no_person() -> None:
     for kind in ("SubscriptionConfirmation", "UnsubscribeConfirmation"):
         found = demand({**sns("You have chosen ..."), "Type": kind})
         assert found.counts == {("sns", Kind.CONTROL): 1}
@@ -165,4 +165,13 @@ def test_objects_without_changes_of_ours_are_counted(
     ],
 )
 def test_notifications_that_cannot_be_followed_say_why(body: object, fault: str) -> None:
-    assert demand(body).fault == fault
+    found = demand(body)
+    assert found.fault == fault
+    assert found.lost_track == LostTrack("", "file-not-followed", "s3"), "rows of ours, perhaps"
+    assert found.counts == {("s3", Kind.UNREADABLE): 1, ("s3", Kind.LOST_TRACK): 1}
+
+
+def test_a_file_that_cannot_be_followed_costs_its_neighbours_nothing() -> None:
+    found = arrival({"Records": [s3_record("a/CDC_TXN_1.csv"), s3_record(FILE.key)]})
+    assert found.files == (FILE,)
+    assert found.demand.lost_track == LostTrack("", "file-not-followed", "s3")

@@ -10,9 +10,9 @@ import pyarrow.parquet
 import pytest
 
 from services.cdc_ingest.domain.formats.dms_file import CSV, PARQUET, row_change, wanted_columns
+from services.cdc_ingest.domain.formats.records import ChangeFile, Image, Operation, UnreadableError
 from services.cdc_ingest.domain.people import Demand
-from services.cdc_ingest.domain.records import ChangeFile, Image, Operation, UnreadableError
-from services.cdc_ingest.file_rows import rows_of_csv, rows_of_parquet
+from services.cdc_ingest.files.file_rows import rows_of_csv, rows_of_parquet
 from tests.unit.cdc_ingest.bodies import PEOPLE
 
 CLAIMS = ChangeFile("changes", "mainapp/claims/a.csv", "claims")

@@ -1,19 +1,19 @@
-"""What Maxwell writes."""
+"""The messages of Maxwell."""
 
 import json
 from datetime import UTC, datetime
 
 import pytest
 
-from services.cdc_ingest.domain.decoding import decode_body
-from services.cdc_ingest.domain.records import Kind, LostTrack, Operation, RowChange
+from services.cdc_ingest.domain.formats.decoding import decode_body
+from services.cdc_ingest.domain.formats.records import ChangeRecord, Kind, LostTrack, Operation
 from tests.unit.cdc_ingest.bodies import demand, maxwell
 
 
 def test_a_row_in_full() -> None:
     body = maxwell("claims", "update", {"id": 7, "user_id": 5}, {"user_id": 4})
     (change,) = decode_body(json.dumps(body)).records
-    assert isinstance(change, RowChange)
+    assert isinstance(change, ChangeRecord)
     assert (change.table, change.operation) == ("claims", Operation.UPDATE)
     assert change.images == ({"user_id": 4}, {"id": 7, "user_id": 5})
     assert change.committed_at == datetime(2025, 6, 2, 9, 0, tzinfo=UTC)

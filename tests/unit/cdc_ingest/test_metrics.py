@@ -1,9 +1,9 @@
-"""What is counted of what arrives."""
+"""The counts of received messages and records."""
 
 import pytest
 from prometheus_client import REGISTRY
 
-from services.cdc_ingest.metrics import Ledger
+from services.cdc_ingest.metrics import PipelineMetrics
 from tests.unit.cdc_ingest.bodies import arrival, debezium, dms, kinesis, maxwell, s3_record
 
 
@@ -20,6 +20,7 @@ def _count(form: str, kind: str) -> float:
         (kinesis(debezium("claims", "t")), [("debezium", "lost_track")], 1, 0),
         (kinesis(None), [("kinesis", "envelope"), ("debezium", "tombstone")], 1, 1),
         (maxwell(kind="table-create"), [("maxwell", "schema")], 1, 1),
+        (dms("claims", data={"id": 9, "user_id": 0}), [("dms", "ownerless")], 1, 1),
         (s3_record("mainapp/jobs/a.csv"), [("s3", "foreign")], 1, 1),
         (dms("", "heartbeat", **{"record-type": "control"}), [("dms", "heartbeat")], 0, 0),
         ("hello", [("unknown", "unreadable")], 0, 0),
@@ -30,7 +31,7 @@ def test_records_are_counted_by_format_and_kind(
     body: object, counted: list[tuple[str, str]], records: int, ignored: int
 ) -> None:
     before = [_count(*each) for each in counted]
-    ledger = Ledger()
-    ledger.arrived([arrival(body)])
+    pipeline_metrics = PipelineMetrics()
+    pipeline_metrics.arrived([arrival(body)])
     assert [_count(*each) for each in counted] == [count + 1 for count in before]
-    assert (ledger.records, ledger.records_ignored) == (records, ignored)
+    assert (pipeline_metrics.records, pipeline_metrics.records_ignored) == (records, ignored)

@@ -1,4 +1,4 @@
-"""A pause ends when somebody ends it."""
+"""A pause ends only when an operator ends it."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -8,18 +8,17 @@ from typing import cast
 import pytest
 
 from servicekit.errors import Unavailable
-from servicekit.testing.clock import FakeClock
-from services.cdc_ingest.intake import Intake, Stop
-from services.cdc_ingest.pause import Pause
-from services.cdc_ingest.store import SqsStore
-from services.cdc_ingest.worker import Pipeline
+from services.cdc_ingest.sqs.pause import Pause
+from services.cdc_ingest.sqs.queue import SqsStore
+from services.cdc_ingest.sqs.receive_gate import CloseReason, ReceiveGate
+from tests.fakes.clock import FakeClock
 
 NOW = datetime(2025, 6, 2, 12, tzinfo=UTC)
 
 
 @dataclass
 class FakeTags:
-    """A queue whose tag cannot always be set."""
+    """A queue that may refuse its tag."""
 
     is_marked: bool = False
     is_refusing: bool = False
@@ -40,11 +39,11 @@ class FakeTags:
 class FakePipeline:
     """Resumes as the real one does."""
 
-    intake: Intake
+    gate: ReceiveGate
 
     def resume(self) -> None:
-        for why in (Stop.OPERATOR, Stop.DEAD_LETTERS):
-            self.intake.go(why)
+        for reason in (CloseReason.OPERATOR, CloseReason.DEAD_LETTERS):
+            self.gate.open(reason)
 
 
 @dataclass
@@ -52,12 +51,12 @@ class Bench:
     """A pause, its queue, and the time."""
 
     tags: FakeTags = field(default_factory=FakeTags)
-    intake: Intake = field(default_factory=lambda: Intake(100, 1_000_000))
+    gate: ReceiveGate = field(default_factory=lambda: ReceiveGate(100, 1_000_000))
     clock: FakeClock = field(default_factory=lambda: FakeClock(NOW))
 
     def __post_init__(self) -> None:
-        pipeline = cast(Pipeline, FakePipeline(self.intake))
-        self.pause = Pause(cast(SqsStore, self.tags), self.intake, pipeline, self.clock)
+        resume = FakePipeline(self.gate).resume
+        self.pause = Pause(cast(SqsStore, self.tags), self.gate, resume, self.clock)
 
     async def pass_minutes(self, minutes: int) -> None:
         for _ in range(minutes * 4):
@@ -68,15 +67,15 @@ class Bench:
 async def test_an_alarm_whose_tag_was_refused_is_not_forgotten() -> None:
     bench = Bench()
     bench.tags.is_refusing = True
-    bench.intake.stop(Stop.DEAD_LETTERS)
+    bench.gate.close(CloseReason.DEAD_LETTERS)
     await bench.pass_minutes(5)
-    assert bench.intake.is_stopped(Stop.DEAD_LETTERS)
+    assert bench.gate.is_closed_for(CloseReason.DEAD_LETTERS)
     bench.tags.is_refusing = False
     await bench.pass_minutes(5)
-    assert bench.intake.is_stopped(Stop.DEAD_LETTERS)
-    assert bench.tags.is_marked, "the other copies are paused too"
+    assert bench.gate.is_closed_for(CloseReason.DEAD_LETTERS)
+    assert bench.tags.is_marked, "the other replicas are paused too"
     await bench.pause.end()
-    assert not bench.intake.is_stopped(Stop.DEAD_LETTERS)
+    assert not bench.gate.is_closed_for(CloseReason.DEAD_LETTERS)
 
 
 async def test_a_pause_whose_tag_was_refused_holds_and_is_tagged_later() -> None:
@@ -85,15 +84,15 @@ async def test_a_pause_whose_tag_was_refused_holds_and_is_tagged_later() -> None
     with pytest.raises(Unavailable):
         await bench.pause.begin()
     await bench.pass_minutes(5)
-    assert bench.intake.is_stopped(Stop.OPERATOR)
+    assert bench.gate.is_closed_for(CloseReason.OPERATOR)
     bench.tags.is_refusing = False
     await bench.pass_minutes(1)
     assert bench.tags.is_marked
 
 
-async def test_a_pause_that_somebody_else_ended_is_ended_here() -> None:
+async def test_a_pause_that_another_copy_ended_ends() -> None:
     bench = Bench()
     await bench.pause.begin()
     await asyncio.to_thread(bench.tags.unmark_paused)
     await bench.pass_minutes(2)
-    assert not bench.intake.is_stopped(Stop.OPERATOR)
+    assert not bench.gate.is_closed_for(CloseReason.OPERATOR)

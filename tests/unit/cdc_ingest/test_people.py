@@ -1,18 +1,26 @@
-"""Whom a changed row concerns."""
+"""Which people a changed row concerns."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mainapp import description
-from services.cdc_ingest.domain.people import Demand, PersonMap, RowKey, place
-from services.cdc_ingest.domain.records import Image, LostTrack, Operation, RowChange
+from services.cdc_ingest.domain.formats.records import (
+    ChangeRecord,
+    Image,
+    Kind,
+    LostTrack,
+    Operation,
+)
+from services.cdc_ingest.domain.people import Demand, PersonMap, RowKey, people_of
 
 PEOPLE = PersonMap(description.load())
 
 
 def demand(*changes: tuple[str, Image | None, Image | None]) -> Demand:
-    """Whom changes of (table, before, after) concern."""
+    """The people that changes of (table, before, after) concern."""
     return PEOPLE.demand(
-        RowChange(table, Operation.UPDATE, tuple(i for i in (before, after) if i))
+        ChangeRecord(table, Operation.UPDATE, tuple(i for i in (before, after) if i))
         for table, before, after in changes
     )
 
@@ -58,7 +66,7 @@ def test_a_claim_in_the_same_message_serves_its_requirements() -> None:
         ("claim_requirements", None, {"id": "r", "claim_id": 9}),
         ("claims", {"user_id": 4}, {"id": 9, "user_id": 5}),
     )
-    users, unknown = place([k for k in found.keys if isinstance(k, RowKey)], found.owners)
+    users, unknown = people_of([k for k in found.keys if isinstance(k, RowKey)], found.owners)
     assert users == {5, 4}
     assert not unknown
 
@@ -73,7 +81,7 @@ def test_an_unknown_table_is_counted() -> None:
     ("table", "image"),
     [("users", None), ("users", {"id": None}), ("claims", {"id": ""}), ("claims", {"status": "x"})],
 )
-def test_a_change_of_nobody_knows_whom_is_a_fault(table: str, image: Image | None) -> None:
+def test_a_change_without_a_readable_owner_is_a_fault(table: str, image: Image | None) -> None:
     found = demand((table, None, image), ("users", None, {"id": 5}))
     assert found.fault == "ROW_NOT_IDENTIFIED"
     assert found.keys == {5}
@@ -94,16 +102,16 @@ def test_a_requirement_that_moves_between_people_by_its_claim() -> None:
         ("claims", None, {"id": 9, "user_id": 5}),
         ("claim_requirements", {"id": "r", "claim_id": 8}, {"id": "r", "claim_id": 9}),
     )
-    users, unknown = place([k for k in found.keys if isinstance(k, RowKey)], found.owners)
+    users, unknown = people_of([k for k in found.keys if isinstance(k, RowKey)], found.owners)
     assert (users, unknown) == ({4, 5}, set())
 
 
 def _deleted(table: str, image: Image) -> Demand:
-    return PEOPLE.demand([RowChange(table, Operation.DELETE, (image,))])
+    return PEOPLE.demand([ChangeRecord(table, Operation.DELETE, (image,))])
 
 
 def test_a_cascade_shows_in_the_parent_alone() -> None:
-    """InnoDB writes nothing of the children: the claim's own event has to carry the person."""
+    """InnoDB writes no events of the children: the claim's own event must name the person."""
     found = _deleted("claims", {"id": 9, "user_id": 4, "status": "open"})
     assert found.keys == {4}
     assert _deleted("users", {"id": 4}).keys == {4}
@@ -121,15 +129,13 @@ def test_a_cascade_shows_in_the_parent_alone() -> None:
         ("user_addresses", {"id": "a"}),
     ],
 )
-def test_a_deletion_of_a_key_alone_can_only_be_found_by_looking_at_everybody(
-    table: str, image: Image
-) -> None:
+def test_a_deletion_that_shows_only_its_key_asks_for_a_full_run(table: str, image: Image) -> None:
     found = _deleted(table, image)
     assert found.lost_track == LostTrack(table, "delete-of-key-alone")
     assert not found.keys
 
 
-def test_a_deleted_row_of_nobody_is_no_loss() -> None:
+def test_a_deleted_row_without_an_owner_is_no_loss() -> None:
     found = _deleted("user_addresses", {"id": "a", "user_id": None, "county": "Kent"})
     assert found.lost_track is None
 
@@ -146,7 +152,7 @@ def test_a_deleted_row_of_nobody_is_no_loss() -> None:
     ],
 )
 def test_lost_track_names_the_tables(tables: list[str], named: str) -> None:
-    """No name at all is any table."""
+    """An empty name stands for any table."""
     found = PEOPLE.demand(LostTrack(table, "truncate-table") for table in tables)
     assert found.lost_track == LostTrack(named, "truncate-table")
 
@@ -166,4 +172,42 @@ def test_what_is_absorbed_is_demanded() -> None:
 
 def test_a_way_round_in_circles_ends() -> None:
     a, b = RowKey("claims", "1"), RowKey("claims", "2")
-    assert place([a], {a: {b}, b: {a, 7}}) == ({7}, set())
+    assert people_of([a], {a: {b}, b: {a, 7}}) == ({7}, set())
+
+
+NO_OWNER = st.integers(-(2**63), 0)
+
+
+@given(NO_OWNER, NO_OWNER)
+def test_a_row_that_names_no_possible_owner_is_counted_and_done(old: int, new: int) -> None:
+    changes: list[tuple[str, Image | None, Image | None]] = [
+        ("user_addresses", None, {"id": "a", "user_id": new}),
+        ("user_addresses", {"id": "a", "user_id": old}, {"id": "a", "user_id": str(new)}),
+        ("claims", {"id": 9, "user_id": old}, None),
+        ("claim_requirements", None, {"id": "r", "claim_id": new}),
+        ("users", None, {"id": new}),
+    ]
+    for change in changes:
+        found = demand(change)
+        assert (found.keys, found.fault, found.lost_track) == (set(), None, None)
+        assert found.counts == {("", Kind.OWNERLESS): 1}
+        assert found.ignored == 1
+
+
+@given(NO_OWNER)
+def test_a_row_that_had_or_gets_an_owner_concerns_that_owner(none: int) -> None:
+    row = {"id": "a", "user_id": 5}
+    assert demand(("user_addresses", {**row, "user_id": none}, row)).keys == {5}
+    assert demand(("user_addresses", row, {**row, "user_id": none})).keys == {5}
+
+
+@pytest.mark.parametrize("key", [0, -3, "x", 1.5, [1]])
+def test_the_key_of_a_row_whose_owner_is_known_does_not_matter(key: object) -> None:
+    found = demand(("claims", None, {"id": key, "user_id": 5}))
+    assert (found.keys, found.fault) == ({5}, None)
+    assert demand(("claims", None, {"id": key, "status": "x"})).fault is not None
+
+
+def test_an_unreadable_owner_is_a_fault_and_the_other_owner_is_done() -> None:
+    found = demand(("claims", {"id": 9, "user_id": "x"}, {"id": 9, "user_id": 5}))
+    assert (found.keys, found.fault) == ({5}, "KEY_NOT_A_NUMBER")

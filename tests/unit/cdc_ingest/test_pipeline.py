@@ -1,4 +1,4 @@
-"""The seams of the pipeline: each message ends once, and no failure leaves one without an end."""
+"""Each message in the pipeline ends exactly once, also after any failure."""
 
 import asyncio
 import json
@@ -12,27 +12,28 @@ from prometheus_client import REGISTRY
 
 from mainapp import description
 from servicekit.errors import Unavailable
-from servicekit.testing.clock import FakeClock
-from services.cdc_ingest.custody import Custody
-from services.cdc_ingest.domain.backlog import Batch, Ticket
+from services.cdc_ingest.domain.backlog import MessageTicket, RefreshBatch
 from services.cdc_ingest.domain.messages import Message
-from services.cdc_ingest.domain.rereading import Guard
-from services.cdc_ingest.domain.staleness import Witness
-from services.cdc_ingest.intake import Intake, Stop
-from services.cdc_ingest.metrics import Ledger
-from services.cdc_ingest.reading import read
-from services.cdc_ingest.readings import FactsReading
-from services.cdc_ingest.refresher import Refresher
-from services.cdc_ingest.worker import Pipeline
+from services.cdc_ingest.domain.rereading import StalenessCheck
+from services.cdc_ingest.domain.staleness import RowObserver
+from services.cdc_ingest.metrics import PipelineMetrics
+from services.cdc_ingest.refresh.pipeline import RefreshPipeline
+from services.cdc_ingest.refresh.readings import FactsReading
+from services.cdc_ingest.refresh.refresher import Refresher
+from services.cdc_ingest.sqs.in_flight import InFlight
+from services.cdc_ingest.sqs.message_reader import read_message
+from services.cdc_ingest.sqs.receive_gate import CloseReason, ReceiveGate
+from tests.fakes import waiting
+from tests.fakes.clock import FakeClock
 from tests.unit.cdc_ingest.bodies import PEOPLE, arrival, dms, message
 
-AWAY = Unavailable("AWAY", "away")
+UNAVAILABLE = Unavailable("UNAVAILABLE", "unavailable")
 BUG = RuntimeError("a bug of ours")
 
 
 @dataclass
-class FakeCustody:
-    """Takes note of how each message ended."""
+class FakeInFlight:
+    """Records how each message ended."""
 
     ends: list[str] = field(default_factory=list)
 
@@ -45,13 +46,13 @@ class FakeCustody:
     def put_back(self, message: Message, seconds: int | None = None) -> None:
         self.ends.append(f"{message.message_id} put back")
 
-    def bury(self, message: Message, reason: str) -> None:
+    def dead_letter(self, message: Message, reason: str) -> None:
         self.ends.append(f"{message.message_id} {reason}")
 
 
 @dataclass
 class FakeRefresher:
-    """Fails as told; `gate` holds refreshes, `probes` are raised one after the other."""
+    """Fails as set; `gate` holds refreshes, `probes` are raised one after the other."""
 
     refresh_error: Exception | None = None
     full_run_error: Exception | None = None
@@ -64,13 +65,13 @@ class FakeRefresher:
         self.gate.set()
         self.full_run_gate.set()
 
-    async def refresh(self, _: Batch) -> FactsReading:
+    async def refresh(self, _: RefreshBatch) -> FactsReading:
         await self.gate.wait()
         if self.refresh_error is not None:
             raise self.refresh_error
         return self.reading
 
-    async def ask_full_run(self, _: Ticket, __: str) -> bool:
+    async def ask_full_run(self, _: MessageTicket, __: str) -> bool:
         await self.full_run_gate.wait()
         if self.full_run_error is not None:
             raise self.full_run_error
@@ -82,7 +83,7 @@ class FakeRefresher:
 
 
 class BrokenReading(FactsReading):
-    """Cannot be judged."""
+    """A reading that raises when it is compared."""
 
     def row(self, *_: object) -> None:
         raise BUG
@@ -90,19 +91,19 @@ class BrokenReading(FactsReading):
 
 @dataclass
 class Bench:
-    """A pipeline between fakes."""
+    """A pipeline with fakes around it."""
 
     refresher: FakeRefresher = field(default_factory=FakeRefresher)
-    custody: FakeCustody = field(default_factory=FakeCustody)
+    in_flight: FakeInFlight = field(default_factory=FakeInFlight)
 
     def __post_init__(self) -> None:
-        self.intake = Intake(100, 1_000_000)
-        self.pipeline = Pipeline(
+        self.gate = ReceiveGate(100, 1_000_000)
+        self.pipeline = RefreshPipeline(
             cast(Refresher, self.refresher),
-            cast(Custody, self.custody),
-            self.intake,
-            Ledger(),
-            Guard(settle_seconds=0, patience_seconds=60),
+            cast(InFlight, self.in_flight),
+            self.gate,
+            PipelineMetrics(),
+            StalenessCheck(settle_seconds=0, retry_seconds=60),
             # Later than any message: the first reading may stand.
             FakeClock(datetime(2100, 6, 2, 12, tzinfo=UTC)),
             batch_users=10,
@@ -119,7 +120,7 @@ def bench() -> Bench:
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with waiting.limit(5):
         for _ in iter(holds, True):
             await asyncio.sleep(0)
 
@@ -128,27 +129,27 @@ CHANGE = dms("users", data={"id": 5, "status": "x"}, before={"id": 5, "status": 
 BOTH = [CHANGE, dms("claims", "truncate-table", **{"record-type": "control"})]
 
 
-@pytest.mark.parametrize("error", [AWAY, BUG])
+@pytest.mark.parametrize("error", [UNAVAILABLE, BUG])
 async def test_a_message_of_which_two_things_fail_goes_back_once(
     bench: Bench, error: Exception
 ) -> None:
-    bench.refresher.refresh_error = AWAY
+    bench.refresher.refresh_error = UNAVAILABLE
     bench.refresher.full_run_error = error
     bench.refresher.full_run_gate.clear()
     bench.pipeline.accept([arrival(BOTH)])
-    await until(lambda: bool(bench.custody.ends))
+    await until(lambda: bool(bench.in_flight.ends))
     bench.refresher.full_run_gate.set()
     await bench.pipeline.stop(5)
-    assert bench.custody.ends == ["m put back"]
+    assert bench.in_flight.ends == ["m put back"]
 
 
 async def test_a_message_given_back_at_the_end_is_not_given_back_again(bench: Bench) -> None:
-    bench.refresher.refresh_error = AWAY
+    bench.refresher.refresh_error = UNAVAILABLE
     bench.refresher.full_run_gate.clear()
     bench.pipeline.accept([arrival(BOTH)])
-    await until(lambda: bool(bench.custody.ends))
+    await until(lambda: bool(bench.in_flight.ends))
     await bench.pipeline.stop(0)
-    assert bench.custody.ends == ["m put back"]
+    assert bench.in_flight.ends == ["m put back"]
 
 
 async def test_a_full_run_that_cannot_be_asked_for_does_not_keep_its_message_for_ever(
@@ -156,40 +157,40 @@ async def test_a_full_run_that_cannot_be_asked_for_does_not_keep_its_message_for
 ) -> None:
     bench.refresher.full_run_error = BUG
     bench.pipeline.accept([arrival(BOTH[1])])
-    await until(lambda: bool(bench.custody.ends))
-    assert bench.custody.ends == ["m put back"]
+    await until(lambda: bool(bench.in_flight.ends))
+    assert bench.in_flight.ends == ["m put back"]
 
 
 async def test_a_reading_that_cannot_be_judged_does_not_keep_its_message_for_ever(
     bench: Bench,
 ) -> None:
     bench.refresher.reading = BrokenReading([])
-    told = read(message(json.dumps(CHANGE)), PEOPLE, Witness(description.load()))
+    told = read_message(message(json.dumps(CHANGE)), PEOPLE, RowObserver(description.load()))
     bench.pipeline.accept([told])
-    await until(lambda: bool(bench.custody.ends))
-    assert bench.custody.ends == ["m put back"]
+    await until(lambda: bool(bench.in_flight.ends))
+    assert bench.in_flight.ends == ["m put back"]
 
 
-@pytest.mark.parametrize("error", [BUG, AWAY])
+@pytest.mark.parametrize("error", [BUG, UNAVAILABLE])
 async def test_a_probe_that_breaks_does_not_stop_the_ingest_for_ever(
     bench: Bench, error: Exception
 ) -> None:
-    bench.refresher.refresh_error = AWAY
+    bench.refresher.refresh_error = UNAVAILABLE
     bench.refresher.probes = [error]
     bench.pipeline.accept([arrival(CHANGE)])
-    await until(lambda: bench.intake.is_stopped(Stop.DOWNSTREAM))
+    await until(lambda: bench.gate.is_closed_for(CloseReason.DOWNSTREAM))
     bench.refresher.refresh_error = None
-    await until(lambda: not bench.intake.is_stopped(Stop.DOWNSTREAM))
+    await until(lambda: not bench.gate.is_closed_for(CloseReason.DOWNSTREAM))
     bench.pipeline.accept([arrival(CHANGE)])
-    await until(lambda: len(bench.custody.ends) == 2)
-    assert bench.custody.ends == ["m put back", "m deleted"]
+    await until(lambda: len(bench.in_flight.ends) == 2)
+    assert bench.in_flight.ends == ["m put back", "m deleted"]
 
 
 async def test_who_waits_is_shown_while_nothing_is_begun(bench: Bench) -> None:
-    bench.refresher.refresh_error = AWAY
-    bench.refresher.probes = [AWAY] * 100
+    bench.refresher.refresh_error = UNAVAILABLE
+    bench.refresher.probes = [UNAVAILABLE] * 100
     bench.pipeline.accept([arrival(CHANGE)])
-    await until(lambda: bool(bench.custody.ends))
+    await until(lambda: bool(bench.in_flight.ends))
     bench.pipeline.accept([arrival([dms("users", data={"id": n}) for n in range(1, 8)])])
     assert _waiting() == 7
     await bench.pipeline.stop(0)
@@ -201,12 +202,12 @@ def _waiting() -> float | None:
 
 
 def test_places_held_are_shown_when_they_are_given_back() -> None:
-    intake = Intake(100, 1_000_000)
-    assert intake.admit()
+    gate = ReceiveGate(100, 1_000_000)
+    assert gate.reserve()
     held = message("x")
-    intake.took([held])
+    gate.fill_reservation([held])
     assert _held() == 1
-    intake.left(held)
+    gate.release(held)
     assert _held() == 0
 
 

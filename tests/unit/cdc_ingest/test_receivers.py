@@ -1,11 +1,11 @@
-"""What one poll brings is told apart by size."""
+"""The messages of one poll are split by size."""
 
 import dataclasses
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.cdc_ingest.receivers import SMALL_BYTES, by_size
+from services.cdc_ingest.sqs.receivers import SMALL_BYTES, by_size
 from tests.unit.cdc_ingest.bodies import message
 
 SIZES = st.lists(st.sampled_from([10, 500, SMALL_BYTES, SMALL_BYTES + 1, 100_000, 200_000]))

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from mainapp.description import Description
+from services.cdc_ingest.domain.formats.records import Kind
 from services.cdc_ingest.domain.messages import Arrival, Message
 from services.cdc_ingest.domain.people import Key, PersonMap, RowKey
-from services.cdc_ingest.domain.records import Kind
-from services.cdc_ingest.reading import read
+from services.cdc_ingest.sqs.message_reader import read_message
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 
@@ -45,7 +45,7 @@ OTHERS = PersonMap(
 
 
 class Found(NamedTuple):
-    """What a sample is to be found to hold."""
+    """The expected content of a sample."""
 
     kinds: list[str]
     keys: Iterable[Key] = ()
@@ -111,7 +111,7 @@ EXPECTED = {
 
 
 def _read(body: str) -> Arrival:
-    return read(Message("m", "r", body, 1, datetime.now(UTC)), OTHERS)
+    return read_message(Message("m", "r", body, 1, datetime.now(UTC)), OTHERS)
 
 
 def test_every_sample_is_expected() -> None:
@@ -130,11 +130,11 @@ def test_sample(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_unknown_tables_are_counted_and_concern_nobody(name: str) -> None:
-    """The same samples with not one table that is followed."""
+def test_unknown_tables_are_counted_and_concern_no_person(name: str) -> None:
+    """The same samples without any described table."""
     stranger = PersonMap(Description.model_validate({"tables": {"users": _table("id")}}))
     body = (SAMPLES / f"{name}.json").read_text()
-    demand = read(Message("m", "r", body, 1, datetime.now(UTC)), stranger).demand
+    demand = read_message(Message("m", "r", body, 1, datetime.now(UTC)), stranger).demand
     assert not demand.keys
     assert demand.lost_track is None
     kinds = {kind for _, kind in demand.counts}
@@ -170,5 +170,5 @@ def test_a_child_of_another_table_is_found_through_it() -> None:
         )
     )
     body = (SAMPLES / "dms-auroramysql-insert.json").read_text()
-    demand = read(Message("m", "r", body, 1, datetime.now(UTC)), chain).demand
+    demand = read_message(Message("m", "r", body, 1, datetime.now(UTC)), chain).demand
     assert demand.keys == {RowKey("foo", "387378799012")}

@@ -63,8 +63,8 @@ def test_one_dead_letter_is_enough_in_either_queue() -> None:
         assert (each["Threshold"], each["EvaluationPeriods"]) == (0, 1)
 
 
-def test_nobody_receiving_is_noticed_while_nothing_is_sent() -> None:
-    alarm = resources("AWS::CloudWatch::Alarm")["alarms", "NobodyReceives"]
+def test_a_queue_without_receivers_is_noticed_while_nothing_is_sent() -> None:
+    alarm = resources("AWS::CloudWatch::Alarm")["alarms", "NoReceiver"]
     metrics = {each["MetricStat"]["Metric"]["MetricName"] for each in alarm["Metrics"][1:]}
     assert metrics == {"NumberOfMessagesReceived", "NumberOfEmptyReceives"}
     assert alarm["ComparisonOperator"] == "LessThanThreshold"
@@ -83,13 +83,69 @@ def test_the_runbook_speaks_of_every_alarm_and_of_no_other() -> None:
     names = {
         each["AlarmName"]["Fn::Sub"]
         for (template, _), each in resources("AWS::CloudWatch::Alarm").items()
-        # Those have a page each (test_monitoring.py).
-        if template != "service-alarms"
+        # The services' have a page each (test_monitoring.py), the stores' a page of their own.
+        if template not in ("service-alarms", "store-alarms")
     }
     names |= {each["Name"]["Fn::Sub"] for each in resources("AWS::Events::Rule").values()}
     runbook = (FOLDER.parent.parent / "docs/runbooks/change-capture-aws.md").read_text("utf-8")
     spoken_of = set(re.findall(r"dialler-[a-z-]+", runbook)) - {"dialler-changes"}
     assert spoken_of == {name.replace("${SuiteName}", "dialler") for name in names}
+
+
+def test_the_page_of_the_stores_speaks_of_every_alarm_on_them() -> None:
+    runbook = (FOLDER.parent.parent / "docs/runbooks/stores-aws.md").read_text("utf-8")
+    names = {each["AlarmName"]["Fn::Sub"] for each in _store_alarms().values()}
+    spoken_of = set(re.findall(r"^\| `(dialler-[a-z-]+)` \|", runbook, re.MULTILINE))
+    assert spoken_of == {name.replace("${SuiteName}", "dialler") for name in names}
+    for each in _store_alarms().values():
+        assert "docs/runbooks/stores-aws.md" in each["AlarmDescription"]
+
+
+def test_alarms_on_the_stores_watch_what_runs_out() -> None:
+    assert {_store_metric(each) for each in _store_alarms().values()} == {
+        ("AWS/RDS", "FreeStorageSpace", ("PostgresInstance",)),
+        ("AWS/RDS", "CPUUtilization", ("PostgresInstance",)),
+        ("AWS/RDS", "DatabaseConnections", ("PostgresInstance",)),
+        ("AWS/RDS", "CPUUtilization", ("MySqlReplicaInstance",)),
+        ("AWS/RDS", "DatabaseConnections", ("MySqlReplicaInstance",)),
+        ("AWS/RDS", "ReplicaLag", ("MySqlReplicaInstance",)),
+        ("AWS/ElastiCache", "DatabaseMemoryUsagePercentage", ("RedisNode", "RedisOtherNode")),
+        ("AWS/ElastiCache", "Evictions", ("RedisNode", "RedisOtherNode")),
+        ("AWS/ElastiCache", "EngineCPUUtilization", ("RedisNode", "RedisOtherNode")),
+    }
+
+
+def test_a_replica_that_follows_no_more_is_one_that_lags() -> None:
+    """RDS gives its lag as -1, which is above no threshold."""
+    alarm = _store_alarms()["ReplicaLags"]
+    [reckoned] = [each["Expression"] for each in alarm["Metrics"] if "Expression" in each]
+    assert reckoned == "IF(lag < 0, 86400, lag)"
+    longest = load("store-alarms")["Parameters"]["ReplicaLagSeconds"]["Default"]
+    assert longest < 86400
+    assert alarm["ComparisonOperator"] == "GreaterThanThreshold"
+    assert alarm["TreatMissingData"] == "breaching"
+
+
+def test_storage_that_runs_out_is_below_its_threshold_in_the_unit_of_the_parameter() -> None:
+    alarm = _store_alarms()["PostgresStorageLow"]
+    [reckoned] = [each["Expression"] for each in alarm["Metrics"] if "Expression" in each]
+    assert reckoned == f"free / {1024**3}"
+    assert alarm["ComparisonOperator"] == "LessThanThreshold"
+    above = [each for name, each in _store_alarms().items() if name != "PostgresStorageLow"]
+    assert {each["ComparisonOperator"] for each in above} == {"GreaterThanThreshold"}
+
+
+def _store_alarms() -> dict[str, dict[str, Any]]:
+    alarms = resources("AWS::CloudWatch::Alarm").items()
+    return {name: each for (template, name), each in alarms if template == "store-alarms"}
+
+
+def _store_metric(alarm: dict[str, Any]) -> tuple[str, str, tuple[str, ...]]:
+    """Return namespace, metric and the parameters that say of what."""
+    stats = [it["MetricStat"]["Metric"] for it in alarm.get("Metrics", ()) if "MetricStat" in it]
+    asked = stats or [alarm]
+    [(namespace, name)] = {(it["Namespace"], it["MetricName"]) for it in asked}
+    return namespace, name, tuple(it["Dimensions"][0]["Value"]["Ref"] for it in asked)
 
 
 def test_dms_alarms_are_on_our_task_by_the_name_that_ends_its_arn() -> None:

@@ -71,7 +71,7 @@ def _imported(path: Path) -> set[str]:
     return found
 
 
-def test_base_has_no_default_that_nobody_looked_up() -> None:
+def test_base_has_no_default_that_was_not_looked_up() -> None:
     assert re.search(r"^ARG BASE$", DOCKERFILE.read_text(encoding="utf-8"), re.MULTILINE)
 
 

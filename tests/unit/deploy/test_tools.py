@@ -59,7 +59,7 @@ PLANTED = {
 """By policy: the template, and what is put in place of what to break it."""
 
 
-NOTHING_TO_CHECK = {"task", "replication-alarms", "service-alarms"}
+NOTHING_TO_CHECK = {"task", "replication-alarms", "service-alarms", "store-alarms"}
 """Templates of whose resources no policy speaks."""
 
 

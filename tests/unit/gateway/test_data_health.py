@@ -6,9 +6,8 @@ import pytest
 from dialler.cdc_ingest.v1 import cdc_ingest_pb2
 from dialler.reconciler.v1 import reconciler_pb2
 
-from gateway.data_health import data_health
-from gateway.pipeline import Ingest
-from gateway.reconciliations import Freshness
+from gateway.resources.pipeline import Ingest, data_health
+from gateway.resources.reconciliations import Freshness
 
 
 def _ingest(alive: int = 1_000, through: int = 1_000, **changes: Any) -> Ingest:
@@ -36,12 +35,31 @@ def test_fresh() -> None:
 
 
 @pytest.mark.parametrize(
+    ("reasons", "words"),
+    [
+        ({"cache_distrusted": "MISCONF"}, "the cache cannot be used (MISCONF)"),
+        ({"events_lost": "READONLY"}, "events stand still, Redis cannot be used (READONLY)"),
+        ({"cache_distrusted": "OOM", "events_lost": "OOM"}, "events stand still"),
+    ],
+)
+def test_a_redis_that_cannot_be_used_is_not_fresh(reasons: dict[str, str], words: str) -> None:
+    health = data_health(_ingest(), CAPTURE, {}, **reasons)
+    assert not health.fresh
+    assert words in health.summary
+
+
+@pytest.mark.parametrize(
     ("ingest", "freshness", "unavailable", "words"),
     [
         (_ingest(), None, {"freshness": "UPSTREAM_UNAVAILABLE"}, "reconciler cannot be asked (UPS"),
-        (_ingest(), _freshness("BATCH", "CAPTURE_SILENT"), {}, "away (CAPTURE_SILENT) since 1970"),
+        (
+            _ingest(),
+            _freshness("BATCH", "CAPTURE_SILENT"),
+            {},
+            "unavailable (CAPTURE_SILENT) since 1970",
+        ),
         (None, CAPTURE, {"ingest": "NOT_CONFIGURED"}, "ingest cannot be asked (NOT_CONFIGURED)"),
-        (_ingest(downstream_away=True), CAPTURE, {}, "changes wait in SQS"),
+        (_ingest(downstream_unavailable=True), CAPTURE, {}, "changes wait in SQS"),
         (_ingest(paused=True), CAPTURE, {}, "the ingest is paused"),
         (_ingest(dead_letter_alarm=True), CAPTURE, {}, "the ingest is paused"),
         (_ingest(through=969, backlog_messages=7), CAPTURE, {}, "7 messages wait"),
@@ -53,3 +71,13 @@ def test_not_fresh_and_why(
     health = data_health(ingest, freshness, unavailable)
     assert not health.fresh
     assert words in health.summary
+
+
+@pytest.mark.parametrize(("ahead", "words"), [(0.05, ""), (3_600, "3600 s ahead")])
+def test_times_ahead_of_the_ingest_are_said_and_data_is_fresh_all_the_same(
+    ahead: float, words: str
+) -> None:
+    health = data_health(_ingest(capture_ahead_seconds=ahead), CAPTURE, {})
+    assert health.fresh
+    assert words in health.summary
+    assert ("ahead" in health.summary) == bool(words)

@@ -14,11 +14,12 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pydantic import ValidationError
 
-from gateway.auth import Caller, Role, TokenVerifier, verifier_of
+from gateway.access.auth import Caller, Role, TokenVerifier, verifier_of
 from gateway.settings import TokenSettings
-from gateway.token import development_token
+from gateway.token import development_token, main
+from servicekit.clock import SystemClock
 from servicekit.errors import Unauthenticated
-from servicekit.testing.clock import FakeClock
+from tests.fakes.clock import FakeClock
 
 SECRET = "s" * 40
 PRIVATE = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -44,12 +45,12 @@ def now(offset: int) -> int:
     return int(time.time()) + offset
 
 
-def hs256() -> TokenVerifier:
-    return verifier_of(TokenSettings(jwt_secret=SECRET), FakeClock())
+def hs256(**settings: Any) -> TokenVerifier:
+    return verifier_of(TokenSettings(jwt_secret=SECRET, **settings), SystemClock())
 
 
 def rs256() -> TokenVerifier:
-    return verifier_of(TokenSettings(jwt_algorithm="RS256", jwt_public_key=PEM), FakeClock())
+    return verifier_of(TokenSettings(jwt_algorithm="RS256", jwt_public_key=PEM), SystemClock())
 
 
 def signed(payload: Claims, **header: Any) -> str:
@@ -134,6 +135,60 @@ async def test_wrong_claims(payload: Claims) -> None:
     assert refusal.value.reason == "TOKEN_INVALID"
 
 
+@pytest.mark.parametrize(
+    "payload",
+    [
+        claims(exp=(now(3600)) * 1000),
+        claims(exp=now(90_000)),
+        claims(exp=now(86_400 - 600), iat=now(-1200)),
+        claims(exp=str(now(3600) * 1000)),
+        claims(exp=1e300),
+        claims(role="supervisor", exp=now(3600) * 1000),
+        claims(role="service", exp=now(367 * 86_400)),
+    ],
+)
+async def test_a_token_that_is_good_for_too_long_is_refused_and_told_why(payload: Claims) -> None:
+    with pytest.raises(Unauthenticated) as refusal:
+        await hs256().verify(forged({"alg": "HS256"}, payload, SECRET.encode()))
+    assert refusal.value.reason == "TOKEN_INVALID"
+    assert f"a token of role {payload['role']} may be" in refusal.value.message
+    assert refusal.value.metadata["longest_seconds"] in {"86400", "31622400"}
+
+
+async def test_how_long_a_token_may_be_good_is_set_for_each_kind() -> None:
+    assert await hs256().verify(signed(claims(exp=now(86_400), iat=now(0))))
+    assert await hs256().verify(signed(claims(role="service", exp=now(360 * 86_400))))
+    assert await hs256(jwt_agent_longest_seconds=604_800).verify(signed(claims(exp=now(500_000))))
+    for role, setting in (
+        ("agent", "jwt_agent_longest_seconds"),
+        ("service", "jwt_longest_seconds"),
+    ):
+        with pytest.raises(Unauthenticated):
+            await hs256(**{setting: 60}).verify(signed(claims(role=role)))
+
+
+@pytest.mark.parametrize(("ttl", "code"), [("86400", 0), ("86401", 78), ("inf", 78), ("nan", 78)])
+def test_no_token_is_made_that_would_be_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ttl: str, code: int
+) -> None:
+    monkeypatch.setenv("GATEWAY_JWT_SECRET", SECRET)
+    monkeypatch.setattr("sys.argv", ["token", "--role", "agent", "--sub", "a", "--ttl", ttl])
+    assert main() == code
+    assert ("86400" in capsys.readouterr().err) == (code != 0)
+
+
+@pytest.mark.parametrize("claim", ["exp", "iat", "nbf"])
+@pytest.mark.parametrize(
+    "number",
+    [float("inf"), float("nan"), 10**400, "9" * 5000],
+    ids=["infinite", "no number", "of 400 digits", "of 5,000 digits, as text"],
+)
+async def test_an_absurd_time_is_a_wrong_token_and_no_defect(claim: str, number: object) -> None:
+    token = forged({"alg": "HS256"}, claims(**{claim: number}), SECRET.encode())
+    with pytest.raises(Unauthenticated):
+        await hs256().verify(token)
+
+
 async def test_expired_token_says_so() -> None:
     with pytest.raises(Unauthenticated) as refusal:
         await hs256().verify(signed(claims(exp=now(-120))))
@@ -180,7 +235,7 @@ async def test_attacks_on_hs256(attack: str) -> None:
 
 
 RS_ATTACKS: dict[str, Callable[[], str]] = {
-    # The public key is no secret: whoever has it could sign, were the token's own algorithm used.
+    # The public key is no secret: any client could sign, were the token's own algorithm used.
     "public key as secret": lambda: forged({"alg": "HS256"}, claims(), PEM.encode()),
     "public key as secret, other case": lambda: forged({"alg": "hs256"}, claims(), PEM.encode()),
     "stranger's key": lambda: jwt.encode(claims(), STRANGER, algorithm="RS256"),

@@ -56,13 +56,16 @@ def _table(**changes: object) -> dict[str, object]:
         ({"users": _table(secret=["id"])}, "both read and secret: id"),
         ({"users": _table(facts=["name"])}, "named but not read: name"),
         ({"users": _table(columns={"id": "bigint"})}, "bigint"),
-        ({"a": _table(user={"table": "b", "column": "id"})}, "from a to its person leads nowhere"),
+        (
+            {"a": _table(user={"table": "b", "column": "id"})},
+            "from a to its user does not end at a user",
+        ),
         (
             {
                 "a": _table(user={"table": "b", "column": "id"}),
                 "b": _table(user={"table": "a", "column": "id"}),
             },
-            "leads nowhere",
+            "does not end at a user",
         ),
         ({"users": _table(colour="red")}, "colour"),
     ],

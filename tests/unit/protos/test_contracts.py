@@ -47,7 +47,7 @@ def test_an_added_field_is_not_breaking(contracts: Path) -> None:
 
 def test_a_field_without_a_comment_is_refused(contracts: Path) -> None:
     queue = contracts / "protos/dialler/queue/v1/queue.proto"
-    _replace(queue, "  // Who claims.\n", "")
+    _replace(queue, "  // The agent who asks for the next person.\n", "")
     result = _buf(contracts, "lint")
     assert result.returncode != 0
     assert "agent_id" in result.stdout

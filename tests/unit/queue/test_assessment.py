@@ -1,27 +1,36 @@
 """What facts do to a score: lenders, and ages that are reached as time passes."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import pytest
 
-from services.queue.domain.assessment import Assessor
+from services.queue.domain.assessment import Assessor, time_zone_of
 from services.queue.domain.facts import ClaimFacts, UserFacts
-from services.queue.domain.terms import UserId
-from services.queue.domain.time_zones import time_zone_of
-from services.queue.rules import AgeStep, Rules, load_rules
+from services.queue.domain.rules import Rules
+from services.queue.rules import AgeStepSection
+from services.queue.types import UserId
+from tests.fakes.rules import load_rules
 
 NOW = datetime(2025, 6, 2, 9, 0, tzinfo=UTC)
-AGES = (AgeStep(from_age=18, add=-1), AgeStep(from_age=65, add=-5))
+AGES = (AgeStepSection(from_age=18, add=-1), AgeStepSection(from_age=65, add=-5))
 
 
-def _rules(**score: object) -> Rules:
+def _rules(**score: Any) -> Rules:
     rules = load_rules()
-    return rules.model_copy(update={"score": rules.score.model_copy(update=score)})
+    return replace(rules, score=replace(rules.score, **score))
 
 
 def _facts(*claims: ClaimFacts, born: date | None = None, phone: str | None = None) -> UserFacts:
     return UserFacts(
-        UserId(1), True, 1, is_enabled=True, claims=claims, phone_e164=phone, date_of_birth=born
+        UserId(1),
+        True,
+        1,
+        is_enabled=True,
+        claims=claims,
+        phones=() if phone is None else (phone,),
+        date_of_birth=born,
     )
 
 
@@ -103,6 +112,6 @@ def test_the_usual_zone_is_none_of_its_own() -> None:
     assessed = Assessor(load_rules()).assess(_facts(phone="+302101234567"), NOW)
     assert assessed.time_zone == "Europe/Athens"
     rules = load_rules()
-    hours = rules.calling_hours.model_copy(update={"time_zone": "Europe/Athens"})
-    at_home = Assessor(rules.model_copy(update={"calling_hours": hours}))
+    hours = replace(rules.calling_hours, time_zone="Europe/Athens")
+    at_home = Assessor(replace(rules, calling_hours=hours))
     assert at_home.assess(_facts(phone="+302101234567"), NOW).time_zone is None

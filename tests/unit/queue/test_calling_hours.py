@@ -1,15 +1,19 @@
 """Calling hours by the clocks of the zone, over weekends, holidays and both clock changes."""
 
+import zoneinfo
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.queue.domain.calling_hours import CallingHours
-from services.queue.rules import CallingHoursRules, load_rules
+from services.queue.rules import DEFAULT_PATH, parse_rules
+from tests.fakes.rules import load_rules
 
 LONDON = ZoneInfo("Europe/London")
 HOURS = CallingHours(load_rules().calling_hours)
@@ -20,11 +24,9 @@ def london(text: str) -> datetime:
 
 
 def hours(**changes: Any) -> CallingHours:
-    rules = load_rules().calling_hours.model_dump(by_alias=True, mode="json")
-    for day in rules["days"].values():
-        for end in ("from", "until"):
-            day[end] = f"{day[end] // 60:02}:{day[end] % 60:02}"
-    return CallingHours(CallingHoursRules.model_validate(rules | changes))
+    rules = yaml.safe_load(DEFAULT_PATH.read_text())
+    rules["calling_hours"] |= changes
+    return CallingHours(parse_rules(yaml.safe_dump(rules)).calling_hours)
 
 
 @pytest.mark.parametrize(
@@ -106,3 +108,34 @@ def test_what_comes_next_is_open_and_nothing_before_it_is(seconds: float) -> Non
     while moment < opens:
         assert not HOURS.are_open(moment)
         moment += timedelta(minutes=37)
+
+
+@pytest.fixture
+def no_system_zones() -> Iterator[None]:
+    """A machine whose own time zone database is empty, as a slim image's may be."""
+    zoneinfo.reset_tzpath(to=[])
+    ZoneInfo.clear_cache()
+    yield
+    zoneinfo.reset_tzpath()
+    ZoneInfo.clear_cache()
+
+
+@pytest.mark.usefixtures("no_system_zones")
+def test_the_queues_own_dependencies_have_the_legacy_zones_of_phone_numbers() -> None:
+    missing: list[str] = []
+    calling_hours = CallingHours(load_rules().calling_hours, missing.append)
+    # What phone numbers in India, Nepal, Vietnam and Greenland come to.
+    for name in ("Asia/Calcutta", "Asia/Katmandu", "Asia/Saigon", "America/Godthab"):
+        assert calling_hours.zone(name).key == name
+    assert missing == []
+
+
+@pytest.mark.parametrize("name", ["Atlantis/Poseidonis", "Europe", "../etc/passwd", "Mars\0", ""])
+def test_a_zone_that_cannot_be_loaded_is_the_usual_one_and_told_of(name: str) -> None:
+    missing: list[str] = []
+    calling_hours = CallingHours(load_rules().calling_hours, missing.append)
+    # Eleven at night in Tokyo.
+    at = london("2026-11-23T14:00")
+    assert calling_hours.open_zones(at, [name, "Asia/Tokyo"]) == [name]
+    assert calling_hours.zone(name).key == "Europe/London"
+    assert missing == [name, name]

@@ -7,8 +7,8 @@ import pytest
 
 from services.queue.domain.eligibility import Eligibility, conversion
 from services.queue.domain.facts import ClaimFacts, RequirementFacts, UserFacts
-from services.queue.domain.terms import Conversion, Queue, Reason, UserId
-from services.queue.rules import load_rules
+from services.queue.types import Conversion, Queue, Reason, UserId
+from tests.fakes.rules import load_rules
 
 ELIGIBILITY = Eligibility(load_rules().eligibility)
 UNSIGNED, OUTSTANDING = Queue.UNSIGNED_USERS, Queue.OUTSTANDING_REQUESTS

@@ -6,11 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servicekit.testing.clock import FakeClock
-from services.queue.domain.entries import Application, Entry, Placement
+from services.queue.domain.caps import LineCall, PastCall
+from services.queue.domain.entries import Application, ContactStatus, Entry, Placement
 from services.queue.domain.facts import ClaimFacts, RequirementFacts, UserFacts
 from services.queue.domain.outcomes import CallReport, applied
-from services.queue.domain.terms import (
+from services.queue.store import tables
+from services.queue.store.entries import COLUMNS
+from services.queue.types import (
     AgentId,
     Conversion,
     Outcome,
@@ -19,7 +21,8 @@ from services.queue.domain.terms import (
     State,
     UserId,
 )
-from services.queue.rules import load_rules
+from tests.fakes.clock import FakeClock
+from tests.fakes.rules import load_rules
 
 PLACEMENT = Placement(load_rules())
 NOW = FakeClock().now()
@@ -47,7 +50,7 @@ def _facts(
         is_enabled=is_enabled,
         has_signature=has_signature,
         claims=(ClaimFacts(claim_status, claimed_at, needed),),
-        phone_e164=phone,
+        phones=() if phone is None else (phone,),
         created_at=created_at,
     )
 
@@ -62,11 +65,12 @@ def _apply(before: Entry | None, facts: UserFacts, now: datetime) -> Application
 
 def _called(entry: Entry, outcome: Outcome, now: datetime = NOW) -> Entry:
     report = CallReport(outcome, "notes")
-    after = applied(report, entry, AgentId("agent"), None, [now], PLACEMENT, now)
-    return PLACEMENT.settled(after.entry, now)
+    after = applied(report, entry, AgentId("agent"), None, PLACEMENT, now, is_counted=False).entry
+    status = ContactStatus(entry.phones, calls=[PastCall(now)])
+    return PLACEMENT.settled(PLACEMENT.with_status(after, status, now), now)
 
 
-def test_somebody_registered_long_ago_may_be_called_at_once_with_a_score_of_zero() -> None:
+def test_a_person_registered_long_ago_may_be_called_at_once_with_a_score_of_zero() -> None:
     entry = _known()
     assert (entry.queue, entry.state, entry.reason) == (
         UNSIGNED,
@@ -121,7 +125,7 @@ def test_moving_between_queues_is_a_fresh_start_that_keeps_a_later_call_time() -
     assert (moved.after.queue, moved.after.state) == (OUTSTANDING, State.WAITING)
     assert PLACEMENT.score(moved.after, later) == 0.0
     assert moved.after.due_at == called.due_at == NOW + timedelta(days=28)
-    assert (moved.after.attempts, moved.after.attempts_in_stay) == (1, 0)
+    assert (moved.after.attempts, moved.after.attempts_in_case) == (1, 0)
 
 
 def test_a_new_requirement_after_being_done_is_a_fresh_start() -> None:
@@ -131,7 +135,7 @@ def test_a_new_requirement_after_being_done_is_a_fresh_start() -> None:
     assert (done.after.queue, done.after.state) == (None, State.OUT)
     again = _apply(done.after, _facts(3, has_signature=True), NOW)
     assert again.conversion is None
-    assert (again.after.queue, again.after.stay) == (OUTSTANDING, 2)
+    assert (again.after.queue, again.after.case_number) == (OUTSTANDING, 2)
     assert PLACEMENT.score(again.after, NOW) == 0.0
 
 
@@ -141,7 +145,7 @@ def test_a_pause_in_contact_is_no_fresh_start_and_no_conversion() -> None:
     assert (barred.conversion, barred.after.queue) == (None, None)
     assert barred.after.reason is Reason.USER_DISABLED
     back = _apply(barred.after, _facts(3), NOW)
-    assert (back.after.queue, back.after.stay) == (UNSIGNED, 1)
+    assert (back.after.queue, back.after.case_number) == (UNSIGNED, 1)
     assert PLACEMENT.score(back.after, NOW) == 100.0
 
 
@@ -180,7 +184,12 @@ def test_a_wrong_number_is_waited_for_until_there_is_another() -> None:
     wrong = _called(_known(), Outcome.BAD_NUMBER)
     assert wrong.due_at == NOW + timedelta(days=28)
     gone = _apply(wrong, _facts(2, phone=None), NOW).after
-    same = _apply(gone, _facts(3), NOW).after
+    assert (gone.state, gone.reason) == (State.OUT, Reason.NO_CALLABLE_NUMBER)
+    called = ContactStatus(
+        wrong.phones, line_calls=[LineCall(phone, wrong.user_id, NOW) for phone in wrong.phones]
+    )
+    again = PLACEMENT.assessor.assess(_facts(3), NOW)
+    same = PLACEMENT.apply_facts(gone, again, NOW, called).after
     assert same.state is State.WAITING
     other = _apply(same, _facts(4, phone="+447700900002"), NOW).after
     assert (other.state, other.due_at) == (State.READY, None)
@@ -198,7 +207,7 @@ def test_who_is_gone_is_out_without_a_conversion() -> None:
     after = _apply(_known(), gone, NOW)
     assert (after.conversion, after.after.state) == (None, State.OUT)
     assert after.after.reason is Reason.USER_NOT_FOUND
-    assert _apply(after.after, _facts(3), NOW).after.stay == 2
+    assert _apply(after.after, _facts(3), NOW).after.case_number == 2
 
 
 _readings = st.lists(
@@ -229,6 +238,11 @@ def test_readings_in_any_order_and_number_end_in_the_same_place(
             if entry is None or entry.facts_version < facts.version:
                 entry = _apply(entry, facts, NOW).after
         assert entry is not None
-        where = (entry.queue, entry.state, entry.reason, entry.owes, entry.due_at)
+        where = (entry.queue, entry.state, entry.reason, entry.open_case_queue, entry.due_at)
         ends.append((*where, entry.rank_key, entry.facts_version, entry.eligible_queue))
     assert ends[0] == ends[1]
+
+
+def test_the_columns_of_an_entry_are_its_fields() -> None:
+    of_other_code = {"phone_e164", "state_version"}
+    assert {name for name, _ in COLUMNS} | of_other_code == set(tables.entries.c.keys())

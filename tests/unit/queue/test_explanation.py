@@ -2,25 +2,27 @@
 
 from hypothesis import given
 
-from services.queue.domain.entries import Entry
-from services.queue.domain.explanation import Case, explain, is_callable, summary
-from services.queue.domain.terms import AgentId, State
+from services.queue.domain.entries import ContactStatus, Entry
+from services.queue.domain.explanation import Subject, explain, is_callable, summary
+from services.queue.types import AgentId, State
 from tests.unit.queue.test_placement import NOW, PLACEMENT, entries
 
 
-def _case(entry: Entry) -> Case:
-    return Case(
+def _case(entry: Entry) -> Subject:
+    return Subject(
         entry=entry,
         facts=None,
-        calls=[],
-        is_phone_in_call=False,
+        status=ContactStatus(),
+        are_lines_in_call=False,
         is_preferred_agent_present=False,
         now=NOW,
     )
 
 
 @given(entry=entries())
-def test_whoever_is_explained_as_callable_is_ready_and_nobody_else(entry: Entry) -> None:
+def test_a_person_who_is_explained_as_callable_is_ready_and_no_other_person_is(
+    entry: Entry,
+) -> None:
     placed = PLACEMENT.placed(entry, NOW)
     is_offered = placed.state in (State.READY, State.RESERVED)
     assert is_callable(explain(_case(placed), PLACEMENT)) == is_offered
@@ -40,7 +42,7 @@ def test_a_rule_that_fails_says_what_would_change_it_and_one_that_passes_does_no
 
 
 @given(entry=entries())
-def test_whoever_is_held_is_explained_by_who_holds_them(entry: Entry) -> None:
+def test_a_person_who_is_held_is_explained_by_the_agent(entry: Entry) -> None:
     held = entry._replace(state=State.ASSIGNED, agent_id=AgentId("ann"))
     case = _case(held)
     results = explain(case, PLACEMENT)

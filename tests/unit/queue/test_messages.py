@@ -7,8 +7,7 @@ from dialler.model.v1 import call_state_pb2, event_pb2
 from dialler.queue.v1 import queue_pb2
 from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 
-from services.queue import messages
-from services.queue.domain.terms import (
+from services.queue.types import (
     CallbackState,
     Conversion,
     Hold,
@@ -17,6 +16,7 @@ from services.queue.domain.terms import (
     Queue,
     State,
 )
+from services.queue.wire import messages
 
 
 @pytest.mark.parametrize(
@@ -41,5 +41,5 @@ def test_our_numbers_are_the_contracts(
     assert set(theirs.values()) <= known
 
 
-def test_reserved_is_ready_to_everybody_outside() -> None:
+def test_reserved_is_ready_in_the_contract() -> None:
     assert messages.state_number(State.RESERVED) == call_state_pb2.ENTRY_STATE_READY

@@ -1,4 +1,4 @@
-"""The table of outcomes: score, next call, effect; and what nobody may report."""
+"""The table of outcomes: score, next call, effect; and what no agent may report."""
 
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -6,12 +6,12 @@ from uuid import UUID
 import pytest
 
 from servicekit.errors import InvalidArgument
-from servicekit.testing.clock import FakeClock
 from services.queue.domain.entries import Entry, Placement
 from services.queue.domain.facts import ClaimFacts, UserFacts
 from services.queue.domain.outcomes import CallReport, applied, check, skipped
-from services.queue.domain.terms import AgentId, Outcome, Queue, Reason, State, UserId
-from services.queue.rules import load_rules
+from services.queue.types import AgentId, Outcome, Queue, Reason, State, UserId
+from tests.fakes.clock import FakeClock
+from tests.fakes.rules import load_rules
 
 PLACEMENT = Placement(load_rules())
 NOW = FakeClock().now()
@@ -26,6 +26,7 @@ def _held(score: float = 0.0) -> Entry:
         is_enabled=True,
         claims=(ClaimFacts(None, NOW - timedelta(days=9)),),
         created_at=NOW - timedelta(days=9),
+        phones=("+447700900007",),
     )
     entry = _apply(None, facts, NOW)
     return entry._replace(state=State.ASSIGNED, agent_id=AGENT, outcome_points=score)
@@ -37,13 +38,13 @@ def _apply(before: Entry | None, facts: UserFacts, now: datetime) -> Entry:
 
 def _applied(report: CallReport, entry: Entry) -> Entry:
     """Where the person stands after the call, with the callback it has made."""
-    after = applied(report, entry, AGENT, None, [NOW], PLACEMENT, NOW)
+    after = applied(report, entry, AGENT, None, PLACEMENT, NOW, is_counted=False)
     held = after.entry
-    if after.promise is not None:
+    if after.new_callback is not None:
         held = held._replace(
             callback_id=UUID(int=1),
-            callback_at=after.promise.scheduled_for,
-            callback_agent_id=after.promise.preferred_agent_id,
+            callback_at=after.new_callback.scheduled_for,
+            callback_agent_id=after.new_callback.preferred_agent_id,
         )
     return PLACEMENT.settled(held, NOW)
 
@@ -72,7 +73,9 @@ def test_every_outcome_of_the_table(
     assert PLACEMENT.score(after, NOW) == score
     assert after.due_at == (None if hours is None else NOW + timedelta(hours=hours))
     assert after.state is state
-    assert (after.attempts, after.last_outcome, after.last_agent_id) == (1, outcome, AGENT)
+    spoke = outcome not in (Outcome.NO_ANSWER, Outcome.MISSED_CALL, Outcome.BAD_NUMBER)
+    agent_id = AGENT if spoke else None
+    assert (after.attempts, after.last_outcome, after.last_agent_id) == (1, outcome, agent_id)
     assert (after.last_contact_at, after.agent_id) == (NOW, None)
     out = state in (State.OUT, State.SUPPRESSED)
     # The person rang us: an immediate callback.
@@ -100,12 +103,12 @@ def test_attempts_add_points_from_the_sixth_and_more_from_the_eleventh() -> None
     for _ in range(12):
         entry = _applied(CallReport(Outcome.NO_ANSWER), entry)
         scores.append(PLACEMENT.score(entry, NOW))
-    # Each call adds 1 for nobody answering; see the rules for the rest.
+    # Each call adds 1 for no answer; see the rules for the rest.
     assert scores == [1, 2, 3, 4, 5, 7, 9, 11, 13, 15, 19, 23]
 
 
 def test_a_score_that_is_set_is_exactly_that_whatever_the_attempts() -> None:
-    entry = _held(80)._replace(attempts_in_stay=14, attempts=14)
+    entry = _held(80)._replace(attempts_in_case=14, attempts=14)
     after = _applied(CallReport(Outcome.GOING_TO_COMPLETE), entry)
     assert PLACEMENT.score(after, NOW) == 0.0
 
@@ -121,7 +124,7 @@ def test_a_score_at_the_limit_freezes() -> None:
 def test_a_time_the_person_gave_replaces_the_default(outcome: Outcome) -> None:
     at = NOW + timedelta(hours=30)
     report = CallReport(outcome, callback_at=at)
-    check(report, PLACEMENT, NOW)
+    check(report, PLACEMENT, PLACEMENT.calling_hours.open_at, NOW)
     assert _applied(report, _held()).due_at == at
 
 
@@ -138,21 +141,28 @@ def test_a_time_the_person_gave_replaces_the_default(outcome: Outcome) -> None:
         (Outcome.CALL_BACK, "", NOW + timedelta(days=366), "CALLBACK_TOO_FAR"),
     ],
 )
-def test_what_nobody_may_report(
+def test_what_no_agent_may_report(
     outcome: Outcome, notes: str, callback_at: datetime | None, reason: str
 ) -> None:
     with pytest.raises(InvalidArgument) as raised:
-        check(CallReport(outcome, notes, callback_at), PLACEMENT, NOW)
+        check(
+            CallReport(outcome, notes, callback_at), PLACEMENT, PLACEMENT.calling_hours.open_at, NOW
+        )
     assert raised.value.reason == reason
 
 
 def test_longest_notes_and_absent_notes_are_allowed() -> None:
-    check(CallReport(Outcome.DO_NOT_CONTACT, "x" * 10_000), PLACEMENT, NOW)
-    check(CallReport(Outcome.CALL_BACK), PLACEMENT, NOW)
+    check(
+        CallReport(Outcome.DO_NOT_CONTACT, "x" * 10_000),
+        PLACEMENT,
+        PLACEMENT.calling_hours.open_at,
+        NOW,
+    )
+    check(CallReport(Outcome.CALL_BACK), PLACEMENT, PLACEMENT.calling_hours.open_at, NOW)
 
 
 @pytest.mark.parametrize(("score", "after"), [(0, 1), (3.5, 4), (198.2, 199), (199.5, 199.5)])
-def test_a_skip_goes_to_the_back_of_its_score_and_freezes_nobody(
+def test_a_skip_goes_to_the_back_of_its_score_and_freezes_no_person(
     score: float, after: float
 ) -> None:
     entry = PLACEMENT.settled(skipped(_held(score), PLACEMENT, NOW), NOW)

@@ -12,18 +12,18 @@ from hypothesis import strategies as st
 
 from servicekit.errors import InvalidArgument
 from services.queue.domain.pages import (
-    Position,
+    PagePosition,
+    moment_from,
+    moment_token,
+    number_from,
+    number_token,
     page_size,
-    read,
-    read_moment,
-    read_number,
-    written,
-    written_moment,
-    written_number,
+    position_from,
+    position_token,
 )
-from services.queue.domain.terms import Queue, State, UserId
+from services.queue.types import Queue, State, UserId
 
-LISTED = ["entries", Queue.UNSIGNED_USERS, State.READY, None]
+FILTERS = ["entries", Queue.UNSIGNED_USERS, State.READY, None]
 
 _user_ids = st.integers(1, 2**63 - 1).map(UserId)
 _keys = st.floats(allow_nan=False, allow_infinity=False)
@@ -31,18 +31,18 @@ _keys = st.floats(allow_nan=False, allow_infinity=False)
 
 @given(key=_keys, user_id=_user_ids)
 def test_ready_positions_come_back_exactly(key: float, user_id: UserId) -> None:
-    token = written(Position(key, user_id), LISTED)
-    assert read(token, LISTED, State.READY) == Position(key, user_id)
+    token = position_token(PagePosition(key, user_id), FILTERS)
+    assert position_from(token, FILTERS, State.READY) == PagePosition(key, user_id)
 
 
 @given(key=st.datetimes(timezones=st.just(UTC)), user_id=_user_ids)
 def test_waiting_positions_come_back_exactly(key: datetime, user_id: UserId) -> None:
-    token = written(Position(key, user_id), LISTED)
-    assert read(token, LISTED, State.WAITING) == Position(key, user_id)
+    token = position_token(PagePosition(key, user_id), FILTERS)
+    assert position_from(token, FILTERS, State.WAITING) == PagePosition(key, user_id)
 
 
 def test_no_token_is_the_beginning() -> None:
-    assert read("", LISTED, State.READY) is None
+    assert position_from("", FILTERS, State.READY) is None
 
 
 def _token(*fields: Any) -> str:
@@ -51,12 +51,14 @@ def _token(*fields: Any) -> str:
 
 def _of_list(*fields: Any) -> str:
     """A token of the right list with other fields than it should have."""
-    good = json.loads(base64.urlsafe_b64decode(written(Position(0.5, UserId(7)), LISTED)))
+    good = json.loads(
+        base64.urlsafe_b64decode(position_token(PagePosition(0.5, UserId(7)), FILTERS))
+    )
     return _token(*good[:2], *fields)
 
 
 def test_the_tokens_made_here_are_well_formed_otherwise() -> None:
-    assert read(_of_list(0.5, 7), LISTED, State.READY) == Position(0.5, UserId(7))
+    assert position_from(_of_list(0.5, 7), FILTERS, State.READY) == PagePosition(0.5, UserId(7))
 
 
 @pytest.mark.parametrize(
@@ -69,21 +71,21 @@ def test_the_tokens_made_here_are_well_formed_otherwise() -> None:
     ],
 )
 def test_a_token_is_of_one_list(other: list[Any]) -> None:
-    token = written(Position(0.5, UserId(7)), other)
+    token = position_token(PagePosition(0.5, UserId(7)), other)
     with pytest.raises(InvalidArgument):
-        read(token, LISTED, State.READY)
+        position_from(token, FILTERS, State.READY)
 
 
 @given(moment=st.datetimes(timezones=st.just(UTC)), identifier=st.uuids(), number=_user_ids)
 def test_positions_by_time_and_by_number_come_back_exactly(
     moment: datetime, identifier: UUID, number: UserId
 ) -> None:
-    token = written_moment(moment, identifier, LISTED)
-    assert read_moment(token, LISTED) == (moment, identifier)
-    assert read_number(written_number(number, LISTED), LISTED) == number
-    for refuse in (read_number, read_moment):
+    token = moment_token(moment, identifier, FILTERS)
+    assert moment_from(token, FILTERS) == (moment, identifier)
+    assert number_from(number_token(number, FILTERS), FILTERS) == number
+    for refuse in (number_from, moment_from):
         with pytest.raises(InvalidArgument):
-            refuse(written(Position(None, number), LISTED), LISTED)
+            refuse(position_token(PagePosition(None, number), FILTERS), FILTERS)
 
 
 @pytest.mark.parametrize(
@@ -110,14 +112,14 @@ def test_positions_by_time_and_by_number_come_back_exactly(
 )
 def test_other_tokens_are_refused(token: str) -> None:
     with pytest.raises(InvalidArgument) as raised:
-        read(token, LISTED, State.READY)
+        position_from(token, FILTERS, State.READY)
     assert raised.value.reason == "PAGE_TOKEN_INVALID"
 
 
 @pytest.mark.parametrize("key", [None, 3, "soon", "2025-06-02T09:00:00"])
 def test_a_waiting_list_wants_a_moment(key: Any) -> None:
     with pytest.raises(InvalidArgument):
-        read(_of_list(key, 7), LISTED, State.WAITING)
+        position_from(_of_list(key, 7), FILTERS, State.WAITING)
 
 
 @pytest.mark.parametrize(("asked", "size"), [(0, 50), (1, 1), (200, 200), (201, 200)])

@@ -7,52 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from servicekit.errors import InvalidArgument
-from services.queue.domain.phone_numbers import listed_number
-from services.queue.phone_list import PhoneListReader
-
-NUMBER = "+447700900123"
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "07700900123",
-        "07700 900 123",
-        "07700-900-123",
-        "+447700900123",
-        "+44 7700 900123",
-        "+44 (0)7700 900123",
-        "0044 7700 900123",
-        "(07700) 900123",
-        "07700.900.123",
-        # A spreadsheet took it for a number.
-        "7700900123",
-        " 07700900123 ",
-        "\u00a007700900123",
-        "tel:+447700900123",
-    ],
-)
-def test_one_number_in_many_spellings(text: str) -> None:
-    assert listed_number(text) == NUMBER
-
-
-@pytest.mark.parametrize(
-    "text", ["", "phone", "123", "07700", "077009001234567890", "++44", "null", "0x77"]
-)
-def test_what_is_no_number(text: str) -> None:
-    assert listed_number(text) is None
-
-
-def test_foreign_numbers_are_numbers() -> None:
-    assert listed_number("+30 210 123 4567") == "+302101234567"
-
+from services.queue.wire.phone_list import PhoneListReader
 
 _CSV = (
     "\ufeffid,Phone,note\r\n"
     '1,07700 900001,"a, b"\r\n'
     "\r\n"
     '2,"+44 7700 900002",é\n'
-    "3,nobody,x\n"
+    "3,noname,x\n"
     "4\n"
     "5,7700900003,last without an end"
 ).encode()
@@ -75,9 +37,22 @@ def test_without_a_heading_the_first_column_counts() -> None:
     assert reader.feed(b"07700900001\n07700900002,x\n") == ["+447700900001", "+447700900002"]
 
 
+def test_every_number_of_a_cell_counts() -> None:
+    reader = PhoneListReader()
+    found = reader.feed(
+        b'phone,name\n"07700900001, 07700900002",x\n07700900003 (mobile),y\n'
+        b'07700900004 / 020 7946 0018,z\n447700900005.0,z\n="07700900006",z\nask,z\n'
+    )
+    assert found == [
+        "+447700900001", "+447700900002", "+447700900003", "+447700900004", "+442079460018",
+        "+447700900005", "+447700900006",
+    ]  # fmt: skip
+    assert (reader.lines, reader.invalid, reader.invalid_lines) == (6, 1, [7])
+
+
 def test_only_the_first_invalid_lines_are_told() -> None:
     reader = PhoneListReader()
-    assert reader.feed(b"nobody\n" * 250) == []
+    assert reader.feed(b"noname\n" * 250) == []
     assert (reader.invalid, reader.invalid_lines) == (250, list(range(1, 101)))
 
 

@@ -1,4 +1,4 @@
-"""Where somebody stands follows from what is known of them, whatever led to it."""
+"""A person's placement follows from the entry alone, whatever led to it."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from services.queue.domain.entries import Entry, Placement
 from services.queue.domain.facts import ClaimFacts, UserFacts
-from services.queue.domain.terms import (
+from services.queue.types import (
     AgentId,
-    Block,
+    ContactBlock,
     Hold,
     Outcome,
     PhoneBlock,
@@ -20,7 +20,7 @@ from services.queue.domain.terms import (
     State,
     UserId,
 )
-from services.queue.rules import load_rules
+from tests.fakes.rules import load_rules
 
 PLACEMENT = Placement(load_rules())
 NOW = datetime(2025, 6, 2, 9, 0, tzinfo=UTC)
@@ -31,9 +31,9 @@ _FACTS = UserFacts(
     is_enabled=True,
     claims=(ClaimFacts(None, NOW - timedelta(days=9)),),
     created_at=NOW - timedelta(days=9),
-    phone_e164="+447700900007",
+    phones=("+447700900007",),
 )
-SOMEBODY = PLACEMENT.apply_facts(None, PLACEMENT.assessor.assess(_FACTS, NOW), NOW).after
+PERSON = PLACEMENT.apply_facts(None, PLACEMENT.assessor.assess(_FACTS, NOW), NOW).after
 
 _moments = st.none() | st.timedeltas(timedelta(days=-3), timedelta(days=3)).map(lambda it: NOW + it)
 
@@ -51,18 +51,19 @@ def entries(draw: st.DrawFn) -> Entry:
         )
     )
     callback_at = draw(_moments)
-    return SOMEBODY._replace(
+    return PERSON._replace(
         eligible_queue=eligible[0],
         eligible_reason=eligible[1],
         outcome_points=draw(st.floats(0, 250)),
         rest_until=draw(_moments),
         capped_until=draw(_moments),
-        cap=draw(st.sampled_from([Hold.DAILY_CAP, Hold.PERIOD_CAP])),
+        cap=draw(st.sampled_from([Hold.DAILY_CAP, Hold.PERIOD_CAP, Hold.UNREPORTED_CALL])),
         phone_free_at=draw(_moments),
-        phone_block=draw(st.none() | st.sampled_from(PhoneBlock)),
+        phone_block=PhoneBlock(draw(st.integers(0, 3))),
         callback_id=None if callback_at is None else UUID(int=1),
         callback_at=callback_at,
-        block=draw(st.none() | st.sampled_from(Block)),
+        block=ContactBlock(draw(st.integers(0, 3))),
+        lines=draw(st.sampled_from([("+447700900007",), ()])),
         last_outcome=draw(st.none() | st.sampled_from(Outcome)),
         state=draw(st.sampled_from([State.READY, State.WAITING, State.OUT, State.RESERVED])),
         queue=draw(st.none() | st.sampled_from(Queue)),
@@ -72,17 +73,18 @@ def entries(draw: st.DrawFn) -> Entry:
 
 
 @given(entry=entries())
-def test_placing_somebody_twice_is_placing_them_once(entry: Entry) -> None:
+def test_placing_a_person_twice_is_placing_once(entry: Entry) -> None:
     placed = PLACEMENT.placed(entry, NOW)
     assert PLACEMENT.placed(placed, NOW) == placed
 
 
 @given(entry=entries())
-def test_nobody_is_offered_while_anything_keeps_them(entry: Entry) -> None:
+def test_no_person_is_offered_while_a_block_or_a_wait_lasts(entry: Entry) -> None:
     placed = PLACEMENT.placed(entry, NOW)
     is_barred = (
-        entry.block is not None
-        or entry.phone_block is not None
+        bool(entry.block)
+        or bool(entry.phone_block)
+        or not entry.lines
         or entry.eligible_reason is Reason.USER_DISABLED
     )
     rests = entry.rest_until if entry.callback_at is None else entry.callback_at
@@ -100,12 +102,12 @@ def test_nobody_is_offered_while_anything_keeps_them(entry: Entry) -> None:
         assert placed.state in (State.READY, State.RESERVED)
         assert placed.hold is None
         assert placed.ready_since is not None
-    if entry.block is Block.DO_NOT_CONTACT:
-        assert placed.state is State.SUPPRESSED
+    if ContactBlock.DO_NOT_CONTACT in entry.block:
+        assert (placed.state, placed.reason) == (State.SUPPRESSED, Reason.DO_NOT_CONTACT)
 
 
 @given(entry=entries(), later=st.timedeltas(timedelta(0), timedelta(days=10)))
-def test_whoever_waits_is_ready_when_the_moment_comes_and_not_before(
+def test_a_person_who_waits_is_ready_when_the_moment_comes_and_not_before(
     entry: Entry, later: timedelta
 ) -> None:
     placed = PLACEMENT.placed(entry, NOW)
@@ -131,7 +133,7 @@ def test_a_due_callback_comes_by_its_time_alone(entry: Entry) -> None:
 
 
 @given(entry=entries())
-def test_whoever_an_agent_holds_stays_there(entry: Entry) -> None:
+def test_a_person_whom_an_agent_holds_stays_there(entry: Entry) -> None:
     held = entry._replace(state=State.ASSIGNED, agent_id=AgentId("agent"))
     assert PLACEMENT.placed(held, NOW) is held
     settled = PLACEMENT.settled(held, NOW)
@@ -141,5 +143,5 @@ def test_whoever_an_agent_holds_stays_there(entry: Entry) -> None:
 
 @pytest.mark.parametrize("points", [0.0, 0, -0.0])
 def test_a_score_of_zero_and_no_time_mean_now(points: float) -> None:
-    entry = SOMEBODY._replace(outcome_points=points, rest_until=None, state=State.OUT)
+    entry = PERSON._replace(outcome_points=points, rest_until=None, state=State.OUT)
     assert PLACEMENT.placed(entry, NOW).state is State.READY

@@ -1,6 +1,6 @@
 """The stored key orders people as their full scores do, now and at any later time."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.queue.domain.ranking import Ranking, continued
-from services.queue.rules import ScoreRules, load_rules
+from services.queue.domain.rules import ScoreRules
+from tests.fakes.rules import load_rules
 
 SHIPPED = load_rules().score
 START = datetime(2025, 6, 2, 9, 0, tzinfo=UTC)
@@ -19,7 +20,7 @@ SAME = 1e-5
 
 
 @dataclass(frozen=True)
-class Somebody:
+class ScoredPerson:
     """What a score is made of, and the score by the rules as they are told to people."""
 
     user_id: int
@@ -52,12 +53,11 @@ _moments = st.timedeltas(timedelta(days=-400), timedelta(0)).map(lambda ago: STA
 _points = st.floats(0, 400) | st.integers(-30, 30).map(float)
 _weights = st.floats(-3, 3).map(lambda it: round(it, 3))
 _rules = st.builds(
-    lambda ageing, claim, contact: SHIPPED.model_copy(
-        update={
-            "ageing_per_week": ageing,
-            "claim_age_per_day": claim,
-            "contact_age_per_day": contact,
-        }
+    lambda ageing, claim, contact: replace(
+        SHIPPED,
+        ageing_per_week=ageing,
+        claim_age_per_day=claim,
+        contact_age_per_day=contact,
     ),
     st.floats(0, 20).map(lambda it: round(it, 3)),
     _weights,
@@ -65,7 +65,7 @@ _rules = st.builds(
 )
 _people = st.lists(
     st.builds(
-        Somebody,
+        ScoredPerson,
         user_id=st.integers(1, 2**63 - 1),
         outcome_points=_points,
         attempt_points=st.floats(0, 50),
@@ -83,17 +83,17 @@ _people = st.lists(
 _later = st.timedeltas(timedelta(0), timedelta(days=2000))
 
 
-def _ruled(people: list[Somebody], rules: ScoreRules) -> list[Somebody]:
-    return [Somebody(**{**vars(it), "rules": rules}) for it in people]
+def _ruled(people: list[ScoredPerson], rules: ScoreRules) -> list[ScoredPerson]:
+    return [ScoredPerson(**{**vars(it), "rules": rules}) for it in people]
 
 
 @given(people=_people, rules=_rules, offset=st.floats(-1000, 1000), later=_later)
 def test_order_by_key_is_order_by_full_score_at_any_later_time(
-    people: list[Somebody], rules: ScoreRules, offset: float, later: timedelta
+    people: list[ScoredPerson], rules: ScoreRules, offset: float, later: timedelta
 ) -> None:
     ranking = Ranking(rules, offset)
-    everybody = _ruled(people, rules)
-    by_key = sorted(everybody, key=lambda it: (ranking.key(it), -it.user_id))
+    ruled = _ruled(people, rules)
+    by_key = sorted(ruled, key=lambda it: (ranking.key(it), -it.user_id))
     for now in (START, START + later):
         for first, second in pairwise(by_key):
             assert first.full_score(now) <= second.full_score(now) + SAME
@@ -101,7 +101,7 @@ def test_order_by_key_is_order_by_full_score_at_any_later_time(
 
 @given(people=_people, rules=_rules, offset=st.floats(-1000, 1000), later=_later)
 def test_the_score_is_the_full_one_and_its_factors_add_up_to_it(
-    people: list[Somebody], rules: ScoreRules, offset: float, later: timedelta
+    people: list[ScoredPerson], rules: ScoreRules, offset: float, later: timedelta
 ) -> None:
     ranking, now = Ranking(rules, offset), START + later
     for person in _ruled(people, rules):
@@ -112,7 +112,7 @@ def test_the_score_is_the_full_one_and_its_factors_add_up_to_it(
 
 @given(people=_people, rules=_rules, later=_later)
 def test_frozen_by_key_is_frozen_by_score(
-    people: list[Somebody], rules: ScoreRules, later: timedelta
+    people: list[ScoredPerson], rules: ScoreRules, later: timedelta
 ) -> None:
     ranking, now = Ranking(rules), START + later
     for person in _ruled(people, rules):
@@ -123,7 +123,7 @@ def test_frozen_by_key_is_frozen_by_score(
 
 @given(people=_people, old=_rules, new=_rules, offset=st.floats(-1000, 1000))
 def test_keys_made_at_two_rates_order_by_score_at_the_moment_of_change(
-    people: list[Somebody], old: ScoreRules, new: ScoreRules, offset: float
+    people: list[ScoredPerson], old: ScoreRules, new: ScoreRules, offset: float
 ) -> None:
     """Half of the people have been placed by the new rules already."""
     before = Ranking(old, offset)
@@ -138,7 +138,7 @@ def test_keys_made_at_two_rates_order_by_score_at_the_moment_of_change(
 
 
 def test_a_fresh_start_has_exactly_the_score_zero() -> None:
-    fresh = Somebody(1, 0.0, 0.0, START, 0.0, 0.0, None, START, None)
+    fresh = ScoredPerson(1, 0.0, 0.0, START, 0.0, 0.0, None, START, None)
     assert Ranking(SHIPPED).score(fresh, START) == 0.0
 
 
@@ -151,5 +151,5 @@ def test_points_for_attempts(number: int, points: float) -> None:
 
 
 @pytest.mark.parametrize(("score", "behind"), [(0, 1), (0.99, 1), (1, 2), (7.3, 8), (-0.5, 0)])
-def test_behind_everybody_within_the_same_point(score: float, behind: float) -> None:
+def test_a_skip_ranks_behind_all_people_within_the_same_point(score: float, behind: float) -> None:
     assert Ranking(SHIPPED).behind_its_score(score) == behind

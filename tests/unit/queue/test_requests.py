@@ -6,15 +6,15 @@ from dialler.queue.v1 import queue_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from servicekit.errors import InvalidArgument
-from services.queue import requests
-from services.queue.domain.terms import Queue
+from services.queue.types import Queue
+from services.queue.wire import requests
 
 
 def test_absent_is_not_empty() -> None:
     claim = facts_pb2.ClaimFacts(requirements=[facts_pb2.RequirementFacts(status="")])
     facts = requests.facts_of(facts_pb2.UserFacts(user_id=1, status="", claims=[claim]))
     assert facts.status == ""
-    assert facts.phone_e164 is None
+    assert facts.phones == ()
     assert facts.created_at is None
     assert facts.claims[0].status is None
     assert facts.claims[0].requirements[0].status == ""

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 import yaml
 
-from services.queue.domain.terms import Outcome, Queue
-from services.queue.rules import DEFAULT_PATH, Day, load_rules
+from services.queue.domain.rules import Day
+from services.queue.rules import DEFAULT_PATH
+from services.queue.types import Outcome, Queue
+from tests.fakes.rules import load_rules
 
 
 def test_the_shipped_rules_say_what_the_domain_says() -> None:

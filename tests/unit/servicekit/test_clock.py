@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from servicekit.clock import Clock, SystemClock
-from servicekit.testing.clock import FakeClock
+from tests.fakes.clock import FakeClock
 
 
 def test_system_clock_is_aware_and_goes_forward() -> None:

@@ -8,6 +8,7 @@ import pytest
 from servicekit import deadline
 from servicekit.coalescing import Coalescer
 from servicekit.errors import Unavailable
+from tests.fakes import waiting
 
 
 class Source:
@@ -42,7 +43,7 @@ class Source:
         self._gates[number - 1].set()
 
     async def until_batches(self, count: int) -> None:
-        async with asyncio.timeout(5):
+        async with waiting.limit(5):
             while len(self.batches) < count:
                 self.began.clear()
                 await self.began.wait()
@@ -129,10 +130,52 @@ async def test_exclusive_readings_never_share_a_key() -> None:
     assert source.batches == [(1, 2), (4,), (2, 3)]
 
 
-async def test_that_the_source_is_away_reaches_everybody_in_the_batch_and_nobody_else() -> None:
+async def test_a_request_for_many_is_not_put_off_by_later_ones_for_few() -> None:
+    """As misses of single people kept a batch of 500 waiting for seconds."""
+    source = Source()
+    batches = Coalescer(source.read, max_keys=100, max_batches=2, is_exclusive=True)
+    under_way = [_ask(batches, 1)]
+    await source.until_batches(1)
+    under_way.append(_ask(batches, 2))
+    await source.until_batches(2)
+
+    many = _ask(batches, *range(1, 51))
+    later = []
+    # Whenever one of the two batches ends, another single request for its key is there.
+    for number, key in enumerate((1, 2), start=1):
+        later.append(_ask(batches, key))
+        await asyncio.sleep(0)
+        source.let_go(number)
+    await source.until_batches(3)
+    source.let_go(3)
+    await asyncio.gather(many, *under_way, *later)
+
+    assert source.batches == [(1,), (2,), tuple(range(1, 51))]
+    assert {many.result()[key] for key in range(1, 51)} == {3}
+
+
+async def test_requests_behind_one_that_waits_go_on_when_they_have_no_key_in_common() -> None:
+    source = Source()
+    batches = Coalescer(source.read, max_keys=100, max_batches=2, is_exclusive=True)
+    first = _ask(batches, 1)
+    await source.until_batches(1)
+    behind = [_ask(batches, 1, 2), _ask(batches, 2, 3)]
+    free = _ask(batches, 4)
+    await source.until_batches(2)
+    source.let_go(2)
+    assert (await free)[4] == 2
+
+    source.let_go(1)
+    await source.until_batches(3)
+    source.let_go(3)
+    await asyncio.gather(first, *behind)
+    assert source.batches == [(1,), (4,), (1, 2, 3)]
+
+
+async def test_an_unavailable_source_fails_every_request_of_the_batch_and_no_other() -> None:
     source = Source()
     batches = Coalescer(source.read, max_keys=100, max_batches=1)
-    source.failure = Unavailable("AWAY", "no answer")
+    source.failure = Unavailable("UNAVAILABLE", "no answer")
     failing = [_ask(batches, 1), _ask(batches, 2)]
     await source.until_batches(1)
     following = _ask(batches, 1)
@@ -216,7 +259,42 @@ async def test_nothing_asked_for_is_nothing_read() -> None:
     assert source.batches == []
 
 
-async def test_stopping_ends_whoever_waits() -> None:
+@pytest.mark.parametrize("is_first_read", [False, True])
+async def test_stopping_while_each_is_read_by_itself_ends_all_of_them(is_first_read: bool) -> None:
+    source = Source()
+    batches = Coalescer(source.read, max_keys=100, max_batches=1)
+    source.failure = ValueError("one of them cannot be read")
+    tasks = [_ask(batches, key) for key in (1, 2, 3)]
+    await source.until_batches(1)
+    source.let_go(1)
+    await source.until_batches(2)
+    if is_first_read:
+        source.let_go(2)
+        await source.until_batches(3)
+    await batches.stop()
+
+    async with waiting.limit(5):
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    ended = [asyncio.CancelledError] * 3
+    assert [type(it) for it in results] == ([ValueError, *ended[1:]] if is_first_read else ended)
+
+
+async def test_stopping_before_a_reading_has_begun_ends_its_callers() -> None:
+    source = Source()
+    batches = Coalescer(source.read, max_keys=100, max_batches=1)
+    task = _ask(batches, 1)
+    # The request, then the turn that makes the batch, which has not begun by then.
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await batches.stop()
+
+    async with waiting.limit(5):
+        results = await asyncio.gather(task, return_exceptions=True)
+    assert source.batches == []
+    assert [type(result) for result in results] == [asyncio.CancelledError]
+
+
+async def test_stopping_ends_waiting_requests() -> None:
     source = Source()
     batches = Coalescer(source.read, max_keys=100, max_batches=1)
     reading = _ask(batches, 1)

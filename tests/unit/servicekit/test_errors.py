@@ -32,10 +32,10 @@ def foreign(code: grpc.StatusCode, *trailing: tuple[str, bytes]) -> grpc.aio.Aio
 
 @pytest.mark.parametrize("kind", ERROR_TYPES)
 def test_every_kind_comes_back_whole(kind: type[ServiceError]) -> None:
-    sent = kind("QUEUE_EMPTY", "nobody is due", queue="unsigned_users", retry_after_seconds=1.5)
+    sent = kind("QUEUE_EMPTY", "no person is due", queue="unsigned_users", retry_after_seconds=1.5)
     back = from_grpc(received(sent))
     assert type(back) is kind
-    assert (back.reason, back.message) == ("QUEUE_EMPTY", "nobody is due")
+    assert (back.reason, back.message) == ("QUEUE_EMPTY", "no person is due")
     assert back.metadata == {"queue": "unsigned_users"}
     assert back.retry_after_seconds == 1.5
 

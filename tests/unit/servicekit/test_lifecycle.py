@@ -11,8 +11,9 @@ import pytest
 
 from servicekit import deadline
 from servicekit.errors import Unavailable
-from servicekit.lifecycle import Closing, Listening, Loop, Parts
-from servicekit.testing.clock import FakeClock
+from servicekit.lifecycle import Closing, Listening, Loop, Parts, cancelled
+from tests.fakes import waiting
+from tests.fakes.clock import FakeClock
 
 FOREVER = 3600.0
 
@@ -39,7 +40,7 @@ class Job:
         return self._each(len(self.times))
 
     async def ran(self, count: int) -> None:
-        async with asyncio.timeout(5), self._ran:
+        async with waiting.limit(5), self._ran:
             await self._ran.wait_for(lambda: len(self.times) >= count)
 
 
@@ -120,7 +121,7 @@ async def test_exception_does_not_end_it_and_is_logged_once(
 
 async def test_backoff_is_not_cut_short_by_a_nudge() -> None:
     def fail(count: int) -> None:
-        raise Unavailable("AWAY", "away")
+        raise Unavailable("UNAVAILABLE", "unavailable")
 
     job = Job(fail)
     async with looping(job) as loop:
@@ -162,7 +163,7 @@ async def test_stop_cancels_a_run_that_does_not_end() -> None:
     loop = Loop("test", run_once, FOREVER, FakeClock(), stop_seconds=0.01)
     await loop.start()
     await entered.wait()
-    async with asyncio.timeout(5):
+    async with waiting.limit(5):
         await loop.stop()
 
 
@@ -243,3 +244,36 @@ def test_parts_listen_where_their_first_listening_part_does() -> None:
     parts = Parts(Part("a", []), Server("b", []))
     assert isinstance(parts, Listening)
     assert parts.address == "127.0.0.1:1"
+
+
+async def test_an_unavailable_service_is_asked_again_within_seconds() -> None:
+    async def run_once(now: datetime) -> None:
+        raise AssertionError("not run here")
+
+    loop = Loop("test", run_once, 1.0, FakeClock())
+    for _ in range(20):
+        loop._failed(Unavailable("UNAVAILABLE", "unavailable"))
+    assert 4.0 <= loop._backoff_seconds() <= 6.0
+    loop._failed(RuntimeError("a defect"))
+    assert loop._backoff_seconds() >= 24.0
+
+
+async def test_a_task_is_cancelled_although_it_loses_the_first_cancellation() -> None:
+    """As `asyncio.wait_for` of Python 3.11 loses one that comes when it is about to return."""
+    begun, lost = asyncio.Event(), 0
+
+    async def work() -> None:
+        nonlocal lost
+        while True:
+            try:
+                begun.set()
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                if lost:
+                    raise
+                lost += 1
+
+    task = asyncio.create_task(work())
+    await begun.wait()
+    await cancelled(task)
+    assert (task.cancelled(), lost) == (True, 1)

@@ -6,12 +6,12 @@ import pytest
 from servicekit.client import RetryBudget, RetryPolicy
 from servicekit.errors import ServiceError, Unavailable
 
-AWAY = Unavailable("AWAY", "away")
+FAILURE = Unavailable("UNAVAILABLE", "unavailable")
 CODE = grpc.StatusCode.UNAVAILABLE
 
 
 def delay(
-    policy: RetryPolicy, attempt: int = 1, error: ServiceError = AWAY, left: float = 10.0
+    policy: RetryPolicy, attempt: int = 1, error: ServiceError = FAILURE, left: float = 10.0
 ) -> float | None:
     return policy.delay_seconds(attempt, CODE, error, left)
 
@@ -33,16 +33,21 @@ def test_attempts_are_capped() -> None:
     assert delay(RetryPolicy(attempts=3), 3) is None
 
 
+def test_a_call_that_a_stopping_server_refuses_is_tried_again() -> None:
+    code = grpc.StatusCode.CANCELLED
+    assert RetryPolicy().delay_seconds(1, code, FAILURE, 10.0) is not None
+
+
 @pytest.mark.parametrize(
     "code",
-    [c for c in grpc.StatusCode if c is not CODE],
+    [c for c in grpc.StatusCode if c not in (CODE, grpc.StatusCode.CANCELLED)],
 )
 def test_other_codes_are_final(code: grpc.StatusCode) -> None:
-    assert RetryPolicy().delay_seconds(1, code, AWAY, 10.0) is None
+    assert RetryPolicy().delay_seconds(1, code, FAILURE, 10.0) is None
 
 
 def test_wait_asked_for_is_kept_or_the_call_given_up() -> None:
-    error = Unavailable("AWAY", "away", retry_after_seconds=2.0)
+    error = Unavailable("UNAVAILABLE", "unavailable", retry_after_seconds=2.0)
     assert (delay(RetryPolicy(), error=error) or 0.0) > 2.0
     assert delay(RetryPolicy(), error=error, left=1.5) is None
 

@@ -194,9 +194,9 @@ def test_failure_a_caller_can_expect_keeps_nothing(recording: Recording) -> None
     with suppress(NotFound), telemetry.span("asking"):
         raise NotFound("GONE", "gone")
     with suppress(Unavailable), telemetry.span("asking"):
-        raise Unavailable("AWAY", "away")
+        raise Unavailable("UNAVAILABLE", "unavailable")
     (kept,) = recording.exporter.get_finished_spans()
-    assert (kept.attributes or {})["error.type"] == "AWAY"
+    assert (kept.attributes or {})["error.type"] == "UNAVAILABLE"
 
 
 def test_decision_holds_for_what_ends_after_the_first_span(recording: Recording) -> None:
@@ -220,7 +220,7 @@ def test_endless_part_does_not_grow_without_end(recording: Recording) -> None:
     assert (recording.spans()["stream"].attributes or {})["dialler.spans_dropped"] == 7
 
 
-def test_shared_work_is_linked_with_everybody_it_is_done_for(recording: Recording) -> None:
+def test_shared_work_is_linked_with_every_request_it_is_done_for(recording: Recording) -> None:
     others = [f"00-{digit * 32}-{digit * 16}-01" for digit in "cd"]
     with telemetry.shared("read", [UNSAMPLED, SAMPLED, *others, None]):
         pass

@@ -1,7 +1,7 @@
 """What fails again and again is left alone for a moment."""
 
-from servicekit.testing.clock import FakeClock
-from services.user_context.breaker import Breaker
+from services.user_context.cache.breaker import Breaker
+from tests.fakes.clock import FakeClock
 
 
 def test_it_opens_after_failures_in_a_row_and_lets_one_try_after_the_pause() -> None:

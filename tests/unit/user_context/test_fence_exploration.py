@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from services.user_context import fence
-from services.user_context.fence import Grant, Slot
+from tests.fakes import fence
+from tests.fakes.fence import ModelGrant, Slot
 
 # What the main app holds is the number of changes committed so far; a reading returns that number.
 
@@ -29,13 +29,15 @@ class Fenced:
     # Whether versions come with what is read, as the queue's do, instead of being drawn before.
     carries_versions = False
 
-    def begin(self, slot: Slot | None, version: int, token: str) -> tuple[Slot, Grant]:
+    def begin(self, slot: Slot | None, version: int, token: str) -> tuple[Slot, ModelGrant]:
         return fence.begin(slot, version, token)
 
-    def invalidate(self, slot: Slot | None, version: int, token: str) -> tuple[Slot | None, Grant]:
+    def invalidate(
+        self, slot: Slot | None, version: int, token: str
+    ) -> tuple[Slot | None, ModelGrant]:
         return fence.invalidate(slot, version, token)
 
-    def fill(self, slot: Slot | None, grant: Grant, content: Stored) -> Slot | None:
+    def fill(self, slot: Slot | None, grant: ModelGrant, content: Stored) -> Slot | None:
         return fence.fill(slot, grant.version, grant.token, content)[0]
 
 
@@ -44,8 +46,10 @@ class Carried(Fenced):
 
     carries_versions = True
 
-    def invalidate(self, slot: Slot | None, version: int, token: str) -> tuple[Slot | None, Grant]:
-        return fence.raise_fence(slot, version), Grant(version, "")
+    def invalidate(
+        self, slot: Slot | None, version: int, token: str
+    ) -> tuple[Slot | None, ModelGrant]:
+        return fence.raise_fence(slot, version), ModelGrant(version, "")
 
 
 class CarriedWithoutTokens(Carried):
@@ -55,12 +59,14 @@ class CarriedWithoutTokens(Carried):
 
 
 class DeleteThenSet(Fenced):
-    """What most caches do: an invalidation deletes, and whoever has read sets."""
+    """What most caches do: an invalidation deletes, and a reading sets."""
 
-    def invalidate(self, slot: Slot | None, version: int, token: str) -> tuple[Slot | None, Grant]:
-        return None, Grant(version, token)
+    def invalidate(
+        self, slot: Slot | None, version: int, token: str
+    ) -> tuple[Slot | None, ModelGrant]:
+        return None, ModelGrant(version, token)
 
-    def fill(self, slot: Slot | None, grant: Grant, content: Stored) -> Slot | None:
+    def fill(self, slot: Slot | None, grant: ModelGrant, content: Stored) -> Slot | None:
         return Slot(0, grant.token, grant.version, content)
 
 
@@ -185,7 +191,7 @@ def moves(world: World, process: Process, protocol: Fenced) -> Iterator[tuple[Wo
         yield world, replace(process, step="read", value=world.committed)
     elif process.step == "read":
         version = process.value if protocol.carries_versions else process.version
-        grant = Grant(version, process.token)
+        grant = ModelGrant(version, process.token)
         slot = protocol.fill(world.slot, grant, Stored(process.value, process.run))
         yield replace(world, slot=slot), Process(process.is_refresh, "done")
 

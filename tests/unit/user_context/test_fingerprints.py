@@ -1,4 +1,4 @@
-"""What rows come to: the expression made from the description, the records, the pace."""
+"""Row checksums: the expression made from the description, the records, the load limiter."""
 
 import math
 import re
@@ -13,9 +13,10 @@ from mainapp import description
 from mainapp.description import Description
 from servicekit.errors import InvalidArgument
 from services.user_context import domain
-from services.user_context.chunk_walk import LEAST_ROWS, MOST_ROWS, Pace
-from services.user_context.fingerprints import (
-    LaneReading,
+from services.user_context.mysql import fingerprints
+from services.user_context.mysql.chunk_reader import LEAST_ROWS, MOST_ROWS, ChunkLoadLimiter
+from services.user_context.mysql.fingerprints import (
+    RowChecksums,
     combined,
     edition_of,
     expression,
@@ -66,6 +67,12 @@ def test_another_description_is_another_edition() -> None:
     assert edition_of(tables) != edition_of(_DESCRIBED.tables)
 
 
+def test_another_way_to_read_facts_is_another_edition(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = edition_of(_DESCRIBED.tables)
+    monkeypatch.setattr(fingerprints, "READING", "the first phone number in the field")
+    assert edition_of(_DESCRIBED.tables) != before
+
+
 @given(st.lists(_WORDS))
 def test_folding_before_and_after_combining_is_the_same(rows: list[int]) -> None:
     assert folded(reduce(xor, rows, 0)) == reduce(xor, map(folded, rows), 0) < 2**32
@@ -78,7 +85,7 @@ def test_rows_of_one_owner_are_combined_in_any_order(rows: list[tuple[int, int]]
 
 def test_records_are_the_person_and_then_claims_by_rising_id() -> None:
     low, high = 0x1_0000_0002, 0x10_0000_0000
-    reading = LaneReading(
+    reading = RowChecksums(
         users={7: low, 8: 5},
         claims=[(2**64 - 1, 7, 6), (3, 7, high), (4, 9, 1)],
         addresses={7: 9},
@@ -100,21 +107,21 @@ def test_records_are_the_person_and_then_claims_by_rising_id() -> None:
 
 
 def test_a_slow_chunk_is_halved_and_a_quick_one_grows_back() -> None:
-    pace = Pace(1.0)
+    limiter = ChunkLoadLimiter(1.0)
     sizes = []
     for seconds in (0.1, 1.1, 3.0, 0.5, 0.2, 0.2, 0.2):
-        pace.took(seconds)
-        sizes.append(pace.rows)
+        limiter.took(seconds)
+        sizes.append(limiter.rows)
 
     assert sizes == [MOST_ROWS, 10_000, 5_000, 5_000, 10_000, MOST_ROWS, MOST_ROWS]
     for _ in range(20):
-        pace.took(9.0)
-    assert pace.rows == LEAST_ROWS
+        limiter.took(9.0)
+    assert limiter.rows == LEAST_ROWS
 
 
 @pytest.mark.parametrize(("share", "rest"), [(1.0, 0.0), (0.5, 2.0), (0.25, 6.0)])
 def test_mysql_rests_in_proportion_to_its_work(share: float, rest: float) -> None:
-    assert Pace(share).rest_seconds(2.0) == rest
+    assert ChunkLoadLimiter(share).rest_seconds(2.0) == rest
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.1, math.nan, math.inf])

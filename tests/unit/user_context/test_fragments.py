@@ -7,7 +7,7 @@ from dialler.user_context.v1 import user_context_pb2 as pb
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.user_context.fragments import (
+from services.user_context.cache.fragments import (
     Fragment,
     batched,
     decode,
@@ -17,7 +17,7 @@ from services.user_context.fragments import (
     read_at_field,
     version_text,
 )
-from services.user_context.rendering import render_call
+from services.user_context.cache.rendering import render_call
 
 _MICROSECONDS = 1_750_000_000_123_456
 

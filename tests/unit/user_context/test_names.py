@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.user_context.names import are_met, searched_words, words_of
+from services.user_context.search.names import match_names, searched_words, words_of
 
 
 @pytest.mark.parametrize(
@@ -25,12 +25,12 @@ def test_beginnings_of_words_match_in_any_order(
 ) -> None:
     words = searched_words(searched)
     assert words
-    assert are_met(words, words_of(*names))
+    assert match_names(words, words_of(*names))
 
 
 @pytest.mark.parametrize("searched", ["mith", "smith john", "jonesx"])
 def test_other_parts_do_not(searched: str) -> None:
-    assert not are_met(searched_words(searched), words_of("Ann", "Smith-Jones"))
+    assert not match_names(searched_words(searched), words_of("Ann", "Smith-Jones"))
 
 
 @pytest.mark.parametrize("searched", ["", " ", "a", "a b", "--", "'", "\u0301"])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mainapp.description import ColumnType, Table
-from services.user_context.rows import NO_MOMENT, ColumnReader, RowReader
+from services.user_context.mysql.rows import NO_MOMENT, ColumnReader, RowReader
 
 # What drivers and servers hand over for a column of each type, the odd included.
 _GIVEN: dict[str, st.SearchStrategy[Any]] = {

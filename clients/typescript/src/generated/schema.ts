@@ -13,7 +13,7 @@ export interface paths {
         };
         /**
          * Live
-         * @description Say that the process answers; asks nobody else.
+         * @description Say that the process answers; calls no dependency.
          */
         get: operations["health_live"];
         put?: never;
@@ -33,7 +33,7 @@ export interface paths {
         };
         /**
          * Ready
-         * @description Ask everything the gateway calls; 503 when something required does not answer.
+         * @description Check every dependency; 503 when a required one does not answer.
          */
         get: operations["health_ready"];
         put?: never;
@@ -53,7 +53,7 @@ export interface paths {
         };
         /**
          * Agents
-         * @description Every agent known, with today's figures.
+         * @description Every agent that the queue has seen, with today's figures.
          */
         get: operations["agents_agents"];
         put?: never;
@@ -94,7 +94,7 @@ export interface paths {
         get?: never;
         /**
          * Set Presence
-         * @description Say what you are doing; counts as a sign of life.
+         * @description Set the agent's presence; counts as a sign of life.
          */
         put: operations["agents_set_presence"];
         post?: never;
@@ -113,7 +113,7 @@ export interface paths {
         };
         /**
          * Assignments
-         * @description Everybody who is with an agent now.
+         * @description Every live assignment.
          */
         get: operations["assignments_assignments"];
         put?: never;
@@ -121,8 +121,10 @@ export interface paths {
          * Claim
          * @description Hand out the right next person, checked against the main app within this request.
          *
-         *     201 with a new assignment, 200 with the one already held, 200 with `empty` when nobody can
-         *     be called now, 503 while the main app cannot be asked.
+         *     201 with a new assignment, 200 with the one already held, 200 with `empty` when no person
+         *     can be called now, 503 while the main app cannot be asked. A repeated key gets the first
+         *     answer while its assignment lasts, then 409 (`CLAIM_ENDED`): use a new key. A token that is
+         *     limited to other queues than `callbacks` gets the callbacks that prefer its agent only.
          */
         post: operations["assignments_claim"];
         delete?: never;
@@ -142,7 +144,7 @@ export interface paths {
         put?: never;
         /**
          * Force Release
-         * @description End somebody's assignment; the person goes back to the queue.
+         * @description End an agent's assignment; the person returns to the queue.
          */
         post: operations["assignments_force_release"];
         delete?: never;
@@ -202,7 +204,7 @@ export interface paths {
         put?: never;
         /**
          * Release
-         * @description Give the person back without a call.
+         * @description Release the person without a call.
          */
         post: operations["assignments_release"];
         delete?: never;
@@ -240,7 +242,7 @@ export interface paths {
         };
         /**
          * Entries
-         * @description Who saw and changed whom, the latest first. A view is here within a second or so.
+         * @description Which actor saw or changed which person, the latest first; views show up in a second.
          */
         get: operations["audit_entries"];
         put?: never;
@@ -260,13 +262,13 @@ export interface paths {
         };
         /**
          * Callbacks
-         * @description Callbacks, the earliest first; an agent's own unless they ask for a person's.
+         * @description Callbacks, the earliest first; for agents without `user_id` only their own.
          */
         get: operations["callbacks_callbacks"];
         put?: never;
         /**
          * Schedule
-         * @description Agree a callback with somebody; 409 when one is open.
+         * @description Agree a callback with a person; 409 when the person has an open one.
          */
         post: operations["callbacks_schedule"];
         delete?: never;
@@ -286,7 +288,7 @@ export interface paths {
         put?: never;
         /**
          * Cancel
-         * @description Call an open or missed callback off; an agent only as they may move it.
+         * @description Cancel an open or missed callback; agents may cancel what they may move.
          */
         post: operations["callbacks_cancel"];
         delete?: never;
@@ -306,7 +308,7 @@ export interface paths {
         put?: never;
         /**
          * Reschedule
-         * @description Move an open or missed callback; an agent only their own, or of whom they hold.
+         * @description Move an open or missed callback; for agents only their own, or the assigned person's.
          */
         post: operations["callbacks_reschedule"];
         delete?: never;
@@ -364,11 +366,34 @@ export interface paths {
         };
         /**
          * Calls
-         * @description Every call of the person that ended with an outcome.
+         * @description Every call of the person, the latest first, calls without a report included.
          */
         get: operations["people_calls"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/people/{user_id}/complaint": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Complaint
+         * @description Record that a complaint of the person is open, or that the last one is closed.
+         *
+         *     The person's calls are not deleted while a complaint is open, nor for the retention period
+         *     after its end. Recording the present state again changes nothing.
+         */
+        post: operations["people_complaint"];
         delete?: never;
         options?: never;
         head?: never;
@@ -386,8 +411,8 @@ export interface paths {
          * Context
          * @description Return the person's context as user_context has rendered it, byte for byte.
          *
-         *     While the main app's database cannot be reached it is the last one known, and
-         *     `Dialler-Stale` says `true`.
+         *     While the main app's database is unavailable it is the last known context, and
+         *     `Dialler-Stale` is `true`.
          */
         get: operations["people_context"];
         put?: never;
@@ -409,8 +434,8 @@ export interface paths {
          * Explanation
          * @description Every rule about the person with its inputs and result, read live.
          *
-         *     With `agent_id` it also says whether that agent would be handed the person; agents may ask
-         *     that of themselves only.
+         *     With `agent_id` it also says whether the person would be handed to that agent; agents may
+         *     name only themselves.
          */
         get: operations["people_explanation"];
         put?: never;
@@ -434,7 +459,7 @@ export interface paths {
          * Search
          * @description Find people by number, e-mail address or name.
          *
-         *     An agent may then read those shown for a quarter of an hour.
+         *     An agent may then read the people shown for a quarter of an hour.
          */
         post: operations["people_search"];
         delete?: never;
@@ -453,8 +478,10 @@ export interface paths {
         get?: never;
         /**
          * Import Phones
-         * @description Take over a list of numbers that must not be called: all of it, or nothing.
+         * @description Import a list of numbers that must not be called: all of it, or nothing.
          *
+         *     409 LIST_SHRINKS, with `numbers` and `removed`, for a complete list that lacks more than the
+         *     usual share of the numbers on it; 409 LIST_IMPORT_UNDER_WAY while another import runs.
          *     The body is streamed: one number a line in any spelling, or a column headed `phone`,
          *     `number`, `telephone` or `phone_number`.
          */
@@ -475,7 +502,7 @@ export interface paths {
         };
         /**
          * Pipeline
-         * @description Change ingest, relay, cache, latest reconciliation, and where freshness comes from.
+         * @description State of cdc_ingest, relay, cache and latest reconciliation, and the freshness mode.
          */
         get: operations["pipeline_pipeline"];
         put?: never;
@@ -495,11 +522,31 @@ export interface paths {
         };
         /**
          * Dead Letters
-         * @description What lies in the dead-letter queue and why.
+         * @description Messages of the dead-letter queue, with their reasons.
          */
         get: operations["pipeline_dead_letters"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/pipeline/dead-letters/discard": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Discard
+         * @description Delete dead letters for ever, after asking for a full reconciliation.
+         */
+        post: operations["pipeline_discard"];
         delete?: never;
         options?: never;
         head?: never;
@@ -537,7 +584,7 @@ export interface paths {
         put?: never;
         /**
          * Pause
-         * @description Have the ingest receive nothing until it is resumed; what it holds it finishes.
+         * @description Pause cdc_ingest until it is resumed; messages in flight are finished.
          */
         post: operations["pipeline_pause"];
         delete?: never;
@@ -557,7 +604,7 @@ export interface paths {
         put?: never;
         /**
          * Resume
-         * @description Have the ingest receive again, after a pause or an alarm about dead letters.
+         * @description Resume cdc_ingest after a pause or a dead-letter alarm.
          */
         post: operations["pipeline_resume"];
         delete?: never;
@@ -575,7 +622,7 @@ export interface paths {
         };
         /**
          * Stats
-         * @description How many people are where in each queue, and today's figures.
+         * @description The sizes of all queues, and today's figures.
          */
         get: operations["queues_stats"];
         put?: never;
@@ -595,7 +642,7 @@ export interface paths {
         };
         /**
          * Entries
-         * @description One page of a queue in the order of handing out.
+         * @description One page of a queue in the order in which people are handed out.
          */
         get: operations["queues_entries"];
         put?: never;
@@ -617,7 +664,7 @@ export interface paths {
         put?: never;
         /**
          * Start
-         * @description Bring everybody in line with the main app and the present rules; 409 while one runs.
+         * @description Place every person anew by the main app and the present rules; 409 while one runs.
          */
         post: operations["queues_start"];
         delete?: never;
@@ -635,7 +682,7 @@ export interface paths {
         };
         /**
          * Rebuild
-         * @description One rebuild, with its progress while it works; kept for a day.
+         * @description One rebuild, with its progress while it runs; kept for a day.
          */
         get: operations["queues_rebuild"];
         put?: never;
@@ -661,7 +708,7 @@ export interface paths {
         put?: never;
         /**
          * Reconcile
-         * @description Ask for a reconciliation; while one of its kind is waiting, that one is returned.
+         * @description Request a reconciliation; while one of its kind is pending, that one is returned.
          */
         post: operations["pipeline_reconcile"];
         delete?: never;
@@ -679,7 +726,7 @@ export interface paths {
         };
         /**
          * Reconciliation
-         * @description One reconciliation, with its progress while it works.
+         * @description One reconciliation, with its progress while it runs.
          */
         get: operations["pipeline_reconciliation"];
         put?: never;
@@ -699,7 +746,7 @@ export interface paths {
         };
         /**
          * Drift
-         * @description Who had drifted, as one reconciliation found them.
+         * @description The drift that one reconciliation found.
          */
         get: operations["pipeline_drift"];
         put?: never;
@@ -719,7 +766,7 @@ export interface paths {
         };
         /**
          * Reference
-         * @description Queues, outcomes with their rules, reasons and every enumeration; good for an hour.
+         * @description Queues, outcomes with their rules, reasons and every enumeration; valid for an hour.
          */
         get: operations["reference_reference"];
         put?: never;
@@ -739,13 +786,17 @@ export interface paths {
         };
         /**
          * Suppressions
-         * @description Suppressed people, the latest first.
+         * @description Objections of people and of bare numbers, the latest first.
          */
         get: operations["suppressions_suppressions"];
         put?: never;
         /**
          * Suppress
-         * @description Stop every call to a person and to the person's number.
+         * @description Record an objection: stop every call to a person and their numbers, or to a bare number.
+         *
+         *     An agent may record one of a person the agent may see, and of any number. It takes effect
+         *     with the next claim; the event `objection_recorded` notifies the agent who holds the
+         *     person.
          */
         post: operations["suppressions_suppress"];
         delete?: never;
@@ -765,9 +816,32 @@ export interface paths {
         put?: never;
         /**
          * Lift
-         * @description Lift a suppression, or a "no claim" that was reviewed; 409 when neither stands.
+         * @description Lift an objection, or a "no claim" that was reviewed; the other one stays in force.
+         *
+         *     409 `NOT_SUPPRESSED` when it is not in force, `SEVERAL_STAND` when both are and `what` does
+         *     not say which.
          */
         post: operations["suppressions_lift"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/suppressions/search": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Search
+         * @description Objections that stop calls to a number, the latest first.
+         */
+        post: operations["suppressions_search"];
         delete?: never;
         options?: never;
         head?: never;
@@ -780,20 +854,20 @@ export interface components {
     schemas: {
         /**
          * Agent
-         * @description An agent as the queue knows them.
+         * @description An agent with presence, assignment and today's figures.
          */
         Agent: {
             /** Agent Id */
             agent_id: string;
             /**
              * Allowed Queues
-             * @description Empty for no limit.
+             * @description Empty: the agent is not limited.
              */
             allowed_queues: components["schemas"]["QueueName"][];
             assignment: components["schemas"]["Assignment"] | null;
             /** Last Seen At */
             last_seen_at: string | null;
-            /** @description offline when not heard of for too long. */
+            /** @description offline once the agent has sent no sign of life for too long. */
             presence: components["schemas"]["Presence"] | null;
             /** Presence Since */
             presence_since: string | null;
@@ -812,10 +886,23 @@ export interface components {
             conversions: number;
             /** Outcomes */
             outcomes: components["schemas"]["OutcomeCount"][];
+            /**
+             * Unreported Calls
+             * @description Calls that the agent has not reported; `calls` does not count them.
+             */
+            unreported_calls: number;
+        };
+        /**
+         * AgentList
+         * @description Every agent that the queue has seen, by id.
+         */
+        AgentList: {
+            /** Agents */
+            agents: components["schemas"]["Agent"][];
         };
         /**
          * AgentNow
-         * @description What one agent who is present is doing.
+         * @description One present agent.
          */
         AgentNow: {
             /** Agent Id */
@@ -831,26 +918,18 @@ export interface components {
         };
         /**
          * AgentQueuesRequest
-         * @description Queues to be limited to.
+         * @description The queues that an agent is limited to.
          */
         AgentQueuesRequest: {
             /**
              * Allowed Queues
-             * @description Empty lifts the limit.
+             * @description An empty list lifts the limit.
              */
             allowed_queues: components["schemas"]["QueueName"][];
         };
         /**
-         * Agents
-         * @description Every agent known, by id.
-         */
-        Agents: {
-            /** Agents */
-            agents: components["schemas"]["Agent"][];
-        };
-        /**
          * AgentsNow
-         * @description How many agents are doing what, and who; those gone are left out.
+         * @description Agents by presence; only `unreported` includes absent agents.
          */
         AgentsNow: {
             /** Available */
@@ -863,6 +942,11 @@ export interface components {
             on_call: number;
             /** Present */
             present: number;
+            /**
+             * Unreported
+             * @description Agents with calls without a report, the most first; absent agents included.
+             */
+            unreported: components["schemas"]["UnreportedCalls"][];
             /** Wrap Up */
             wrap_up: number;
         };
@@ -883,7 +967,7 @@ export interface components {
             fence: string;
             /**
              * Lease Expires At
-             * @description Without a heartbeat before this the person goes back to the queue.
+             * @description The person returns to the queue then unless a heartbeat extends the lease.
              */
             lease_expires_at: string | null;
             queue: components["schemas"]["QueueName"] | null;
@@ -908,7 +992,7 @@ export interface components {
         };
         /**
          * Assignments
-         * @description Everybody who is with an agent, by agent.
+         * @description Every live assignment, by agent.
          */
         Assignments: {
             /** Assignments */
@@ -916,7 +1000,7 @@ export interface components {
         };
         /**
          * Attempt
-         * @description One call that ended with an outcome.
+         * @description One call.
          */
         Attempt: {
             /** Agent Id */
@@ -925,6 +1009,7 @@ export interface components {
             ended_at: string | null;
             /** Notes */
             notes: string;
+            /** @description null while the agent has not reported it. */
             outcome: components["schemas"]["Outcome"] | null;
         };
         /**
@@ -942,7 +1027,7 @@ export interface components {
         };
         /**
          * AuditEntry
-         * @description Somebody saw or changed somebody.
+         * @description An actor saw or changed a person.
          */
         AuditEntry: {
             /**
@@ -959,16 +1044,26 @@ export interface components {
                 [key: string]: string;
             };
             /**
+             * Notes
+             * @description The actor's notes: the reason of a forced release, for as long as the assignment is kept.
+             */
+            notes: string | null;
+            /**
              * User Id
-             * @description null when no single person is concerned.
+             * @description null when the entry concerns no single person.
              */
             user_id: string | null;
         };
         /**
          * Cache
-         * @description What one copy's cache of contexts has answered since it started.
+         * @description What the context cache of one replica has answered since it started.
          */
         Cache: {
+            /**
+             * Distrust Reason
+             * @description Why every context is read from the databases now, such as READONLY or UNREACHABLE; null while the cache is used.
+             */
+            distrust_reason: string | null;
             /** Errors */
             errors: number;
             /** Fenced Fills */
@@ -982,7 +1077,7 @@ export interface components {
         };
         /**
          * Call
-         * @description One call that ended with an outcome.
+         * @description One call.
          */
         Call: {
             /** Agent Id */
@@ -995,12 +1090,13 @@ export interface components {
             ended_at: string | null;
             /** Notes */
             notes: string;
+            /** @description null while the agent has not reported it. */
             outcome: components["schemas"]["Outcome"] | null;
             queue: components["schemas"]["QueueName"] | null;
         };
         /**
          * Callback
-         * @description An agreement to call somebody at a given time.
+         * @description An agreement to call a person at a given time.
          */
         Callback: {
             /** Callback Id */
@@ -1022,7 +1118,7 @@ export interface components {
             notes: string;
             /**
              * Preferred Agent Id
-             * @description Who is offered it first; null: anyone.
+             * @description The agent to whom it is offered first; null: any agent.
              */
             preferred_agent_id: string | null;
             /** Scheduled For */
@@ -1036,8 +1132,21 @@ export interface components {
             user_id: string;
         };
         /**
+         * CallbackPage
+         * @description One page of callbacks, the earliest first.
+         */
+        CallbackPage: {
+            /** Callbacks */
+            callbacks: components["schemas"]["Callback"][];
+            /**
+             * Next Page Token
+             * @description null at the end.
+             */
+            next_page_token: string | null;
+        };
+        /**
          * CallbackRequest
-         * @description Who is to be called when.
+         * @description Which person to call when.
          */
         CallbackRequest: {
             /**
@@ -1048,15 +1157,15 @@ export interface components {
             notes?: string;
             /**
              * Preferred Agent Id
-             * @description Who is offered it first; absent: anyone.
+             * @description The agent to whom it is offered first; absent: any agent.
              * @example agent-1
              */
             preferred_agent_id?: string | null;
             /**
              * Scheduled For
              * Format: date-time
-             * @description In the future.
-             * @example 2030-06-02T18:00:00+01:00
+             * @description In the future and within the person's calling hours; else 400 `CALLBACK_OUTSIDE_HOURS`, whose `metadata.next_open_at` is the next such moment.
+             * @example 2030-06-03T18:00:00+01:00
              */
             scheduled_for: string;
             /**
@@ -1072,27 +1181,14 @@ export interface components {
          */
         CallbackRule: "never" | "allowed" | "always" | "immediate";
         /**
-         * Callbacks
-         * @description One page of callbacks, the earliest first.
-         */
-        Callbacks: {
-            /** Callbacks */
-            callbacks: components["schemas"]["Callback"][];
-            /**
-             * Next Page Token
-             * @description null at the end.
-             */
-            next_page_token: string | null;
-        };
-        /**
          * CallbackState
-         * @description Where a callback stands.
+         * @description The state of a callback.
          * @enum {string}
          */
         CallbackState: "open" | "done" | "missed" | "cancelled" | "closed" | "replaced";
         /**
          * CallLimits
-         * @description Limits on calls and on what an agent may say of them.
+         * @description Limits on calls and on their reports.
          */
         CallLimits: {
             /** Attempts Per Day */
@@ -1103,13 +1199,18 @@ export interface components {
             callback_longest_days: number;
             /**
              * Lease Seconds
-             * @description Send a heartbeat well within it.
+             * @description Send a heartbeat well before its end.
              */
             lease_seconds: number;
             /** Notes Longest Characters */
             notes_longest_characters: number;
             /** Period Days */
             period_days: number;
+            /**
+             * Unreported Rest Minutes
+             * @description For how long a person is not called after a call without a report.
+             */
+            unreported_rest_minutes: number;
         };
         /**
          * Calls
@@ -1126,12 +1227,15 @@ export interface components {
         };
         /**
          * CallState
-         * @description The dialler's own side of a person's context.
+         * @description The call state of a person: the part of the context that the queue owns.
          */
         CallState: {
             /** Assigned Agent Id */
             assigned_agent_id: string | null;
-            /** Attempts */
+            /**
+             * Attempts
+             * @description Calls, including those without a report.
+             */
             attempts: number;
             /** @description What keeps the person from being called now. */
             hold: components["schemas"]["Hold"] | null;
@@ -1151,7 +1255,7 @@ export interface components {
             recent_attempts: components["schemas"]["Attempt"][];
             /** Score */
             score: number;
-            /** @description null: the dialler has never heard of the person. */
+            /** @description null: the queue does not know the person. */
             state: components["schemas"]["EntryState"] | null;
             /**
              * User Id
@@ -1180,26 +1284,55 @@ export interface components {
             empty: components["schemas"]["EmptyQueue"] | null;
             /**
              * Rejected By Live Check
-             * @description Wrong calls prevented by this request.
+             * @description People whom this request did not hand out because the main app had changed.
              */
             rejected_by_live_check: number;
         };
         /**
          * ClaimRequest
-         * @description What to claim from.
+         * @description The queues to take a person from.
          */
         ClaimRequest: {
             /**
              * Queues
-             * @description Queues to take from, best first; absent: all the agent may.
+             * @description Queues to take from, in this order; absent: all that the token allows.
              */
             queues?: components["schemas"]["QueueName"][] | null;
+        };
+        /**
+         * Complaint
+         * @description The person's latest complaint on record.
+         */
+        Complaint: {
+            /**
+             * Closed At
+             * @description null while it is open.
+             */
+            closed_at: string | null;
+            /** Is Open */
+            is_open: boolean;
+            /**
+             * Opened At
+             * @description When it was recorded; null when there is none on record.
+             */
+            opened_at: string | null;
+        };
+        /**
+         * ComplaintRequest
+         * @description Whether a complaint of the person is open.
+         */
+        ComplaintRequest: {
+            /**
+             * Is Open
+             * @description false once the last complaint is closed, by an ombudsman as well.
+             */
+            is_open: boolean;
         };
         Context: {
             call_state: {
                 assigned_agent_id: string | null;
                 attempts: number;
-                hold: ("cooling" | "next_call" | "callback" | "daily_cap" | "period_cap" | "shared_phone") | null;
+                hold: ("cooling" | "next_call" | "callback" | "daily_cap" | "period_cap" | "shared_phone" | "unreported_call") | null;
                 last_contact_at: string | null;
                 last_outcome: ("completed_form" | "going_to_complete" | "might_complete" | "call_back" | "no_answer" | "missed_call" | "hung_up" | "bad_number" | "no_claim" | "not_interested" | "do_not_contact") | null;
                 next_call_at: string | null;
@@ -1288,6 +1421,8 @@ export interface components {
                 last_name: string | null;
                 notification_channels: string | null;
                 phone_number: string | null;
+                phone_number_as_written: string | null;
+                phone_numbers: string[];
                 previous_name: string | null;
                 solicitor: string | null;
                 status: string | null;
@@ -1298,13 +1433,13 @@ export interface components {
         };
         /**
          * Conversion
-         * @description Why a person no longer owes what the queue was for.
+         * @description How the case that a person was called about was resolved.
          * @enum {string}
          */
         Conversion: "signature_obtained" | "requirements_met" | "claims_ended";
         /**
          * DataHealth
-         * @description Whether what desks see is what the main app has.
+         * @description Whether desks see the main app's present data.
          */
         DataHealth: {
             /**
@@ -1314,18 +1449,18 @@ export interface components {
             fresh: boolean;
             /**
              * Summary
-             * @description One line for people: whether data is fresh, and why not.
+             * @description One line for people: whether the data is fresh, and if not, why.
              */
             summary: string;
         };
         /**
          * DeadLetter
-         * @description A change message nobody could deal with. Its body is not shown: it holds personal data.
+         * @description A change message that could not be processed, without its body: that is personal data.
          */
         DeadLetter: {
             /**
              * Concerns
-             * @description Whom or what it is about, such as `users/5`.
+             * @description The rows it is about, such as `users/5`.
              */
             concerns: string[];
             /** Dead At */
@@ -1348,20 +1483,20 @@ export interface components {
         };
         /**
          * DeadLetters
-         * @description Some of what lies in the dead-letter queue, in no particular order.
+         * @description Some messages of the dead-letter queue, in no particular order.
          */
         DeadLetters: {
             /** Dead Letters */
             dead_letters: components["schemas"]["DeadLetter"][];
             /**
              * Total
-             * @description Approximate, as SQS tells.
+             * @description Approximate, as SQS reports it.
              */
             total: number;
         };
         /**
          * Dependency
-         * @description One thing the gateway calls.
+         * @description One service or store that the gateway calls.
          */
         Dependency: {
             /** Reachable */
@@ -1373,13 +1508,73 @@ export interface components {
             required: boolean;
             /**
              * State
-             * @description What it says of itself, or why it could not be asked.
+             * @description Its own status, or why it did not answer.
              */
             state: string;
         };
         /**
+         * Discarded
+         * @description What was deleted.
+         */
+        Discarded: {
+            /**
+             * Complete
+             * @description False when time ran out: send the request again.
+             */
+            complete: boolean;
+            /**
+             * Dead Letters
+             * @description Up to 100 of the matching dead letters.
+             */
+            dead_letters: components["schemas"]["DeadLetter"][];
+            /**
+             * Discarded
+             * @description 0 for a dry run.
+             */
+            discarded: number;
+            /**
+             * Failed
+             * @description Could not be deleted: still in the dead-letter queue.
+             */
+            failed: number;
+            /**
+             * Full Run Asked
+             * @description A full reconciliation, which finds what the deleted changes concerned, was asked for before anything was deleted.
+             */
+            full_run_asked: boolean;
+            /** Matched */
+            matched: number;
+        };
+        /**
+         * DiscardRequest
+         * @description Which dead letters to delete: by id, by reason, or all.
+         */
+        DiscardRequest: {
+            /**
+             * All
+             * @default false
+             */
+            all?: boolean;
+            /**
+             * Dry Run
+             * @description Only report what would be deleted.
+             * @default false
+             */
+            dry_run?: boolean;
+            /**
+             * Message Ids
+             * @default []
+             */
+            message_ids?: string[];
+            /**
+             * Reason
+             * @default
+             */
+            reason?: string;
+        };
+        /**
          * Drift
-         * @description One person who had drifted in one way.
+         * @description One person's drift of one kind.
          */
         Drift: {
             kind: components["schemas"]["DriftKind"] | null;
@@ -1397,7 +1592,7 @@ export interface components {
         };
         /**
          * DriftCount
-         * @description How many people had drifted in one way.
+         * @description How many people had one kind of drift.
          */
         DriftCount: {
             kind: components["schemas"]["DriftKind"] | null;
@@ -1411,13 +1606,13 @@ export interface components {
         };
         /**
          * DriftKind
-         * @description How somebody had drifted.
+         * @description How a person's data differed from the main app.
          * @enum {string}
          */
         DriftKind: "missing" | "orphaned" | "outdated" | "altered" | "cached_outdated" | "cached_altered";
         /**
          * DriftPage
-         * @description Who had drifted, by rising id; a reconciliation keeps the first 10,000 it finds.
+         * @description Drift by rising user id; a reconciliation keeps the first 10,000 it finds.
          */
         DriftPage: {
             /** Drift */
@@ -1430,17 +1625,17 @@ export interface components {
         };
         /**
          * EmptyQueue
-         * @description Why nobody can be called now.
+         * @description Why no person can be called now.
          */
         EmptyQueue: {
             /**
              * Assigned
-             * @description People whom other agents hold.
+             * @description People assigned to other agents.
              */
             assigned: number;
             /**
              * Calling Hours Begin At
-             * @description When calling hours begin; null within them.
+             * @description When calling hours begin; null during calling hours.
              */
             calling_hours_begin_at: string | null;
             /** Next Due At */
@@ -1453,13 +1648,13 @@ export interface components {
         };
         /**
          * EntryState
-         * @description Where a person stands with respect to being phoned.
+         * @description The state of a person's queue entry.
          * @enum {string}
          */
         EntryState: "ready" | "waiting" | "assigned" | "suppressed" | "out";
         /**
          * Event
-         * @description What one server-sent event says; ids and states, never personal data.
+         * @description The data of one server-sent event: ids and states, never personal data.
          */
         Event: {
             /** Agent Id */
@@ -1498,22 +1693,22 @@ export interface components {
          * @description Kinds of events.
          * @enum {string}
          */
-        EventType: "context_changed" | "entry_moved" | "assignment_started" | "assignment_ended" | "outcome_recorded" | "conversion_recorded";
+        EventType: "context_changed" | "entry_moved" | "assignment_started" | "assignment_ended" | "outcome_recorded" | "conversion_recorded" | "objection_recorded";
         /**
          * Explanation
-         * @description Why somebody is called, or not.
+         * @description Why a person is called, or not.
          */
         Explanation: {
             /**
              * Factors
-             * @description They add up to the score.
+             * @description Their points add up to the score.
              */
             factors: components["schemas"]["Factor"][];
             /** Is Callable Now */
             is_callable_now: boolean;
             /**
              * Is Live
-             * @description False: by the facts last applied, not by the main app now.
+             * @description False: from the facts applied last, not from the main app at this moment.
              */
             is_live: boolean;
             /** People Ahead */
@@ -1553,7 +1748,7 @@ export interface components {
         };
         /**
          * FieldProblem
-         * @description One thing that is wrong with a request; never repeats what was sent.
+         * @description One error in a request; never repeats the input.
          */
         FieldProblem: {
             /**
@@ -1571,7 +1766,7 @@ export interface components {
         };
         /**
          * ForceReleaseRequest
-         * @description Why somebody is taken away from an agent.
+         * @description Why a supervisor ends an agent's assignment.
          */
         ForceReleaseRequest: {
             /**
@@ -1587,7 +1782,7 @@ export interface components {
         Found: {
             /**
              * Is Complete
-             * @description False when more match than are shown, or when the names of some people have not been taken up yet.
+             * @description False when more people match than are shown, or when the index does not have the names of all people yet.
              */
             is_complete: boolean;
             /** People */
@@ -1595,7 +1790,7 @@ export interface components {
         };
         /**
          * FoundPerson
-         * @description What tells people with the same name apart, as the main app has it at this moment.
+         * @description What distinguishes people with the same name, as the main app has it at this moment.
          */
         FoundPerson: {
             /**
@@ -1622,10 +1817,24 @@ export interface components {
             last_name: string | null;
             /**
              * Phone Number
-             * @description In E.164 when valid, else as the main app has it.
+             * @description The first number found, in E.164; the field's own text when there is none.
              * @example +447700900123
              */
             phone_number: string | null;
+            /**
+             * Phone Number As Written
+             * @description The field's own text when it holds more than `phone_number`.
+             * @example 07700 900123 wife
+             */
+            phone_number_as_written: string | null;
+            /**
+             * Phone Numbers
+             * @description Every number found in the field, in E.164, in the order written.
+             * @example [
+             *       "+447700900123"
+             *     ]
+             */
+            phone_numbers: string[];
             /** Previous Name */
             previous_name: string | null;
             /** Status */
@@ -1639,18 +1848,18 @@ export interface components {
         };
         /**
          * Freshness
-         * @description What the suite's data is as fresh as.
+         * @description How fresh the suite's data is.
          */
         Freshness: {
             /**
              * Capture Alive At
-             * @description Last sign of life of change capture.
+             * @description When change capture last sent a heartbeat or a change.
              */
             capture_alive_at: string | null;
             mode: components["schemas"]["FreshnessMode"] | null;
             /**
              * Reason
-             * @description Why reconciliations stand in for change capture.
+             * @description Why reconciliations replace change capture.
              */
             reason: string | null;
             /** Since */
@@ -1663,45 +1872,50 @@ export interface components {
         };
         /**
          * FreshnessMode
-         * @description Where the suite's freshness comes from.
+         * @description What keeps the suite's data fresh.
          * @enum {string}
          */
         FreshnessMode: "change_capture" | "batch";
         /**
          * HeldAssignment
-         * @description `assignment`, of the topic of that name: what the agent holds when the stream begins.
+         * @description `assignment`, of the topic of that name: the agent's assignment when the stream begins.
          */
         HeldAssignment: {
             assignment: components["schemas"]["Assignment"] | null;
         };
         /**
          * Hold
-         * @description Why somebody in a queue may not be called yet.
+         * @description Why a person in a queue may not be called yet.
          * @enum {string}
          */
-        Hold: "cooling" | "next_call" | "callback" | "daily_cap" | "period_cap" | "shared_phone";
+        Hold: "cooling" | "next_call" | "callback" | "daily_cap" | "period_cap" | "shared_phone" | "unreported_call";
         /**
          * Ingest
-         * @description What one copy of the ingest is doing and has done since it started.
+         * @description What one replica of cdc_ingest does and has done since it started.
          */
         Ingest: {
             /**
              * Applied Through
-             * @description All that was committed before and received has been applied; null: not known.
+             * @description Every received change committed before this has been applied; null: unknown.
              */
             applied_through: string | null;
             /** Backlog Messages */
             backlog_messages: number;
             /**
+             * Capture Ahead Seconds
+             * @description By how much a message of the last ten minutes was captured after its receipt, because of a clock that is ahead. 0: none was.
+             */
+            capture_ahead_seconds: number;
+            /**
              * Capture Alive At
              * @description Capture time of the newest message, heartbeats included; null: none yet.
              */
             capture_alive_at: string | null;
-            /** @description From capture to the queue having applied. */
+            /** @description From the capture of a change to its application in the queue. */
             change_latency: components["schemas"]["Latency"];
             /**
              * Dead Letter Alarm
-             * @description Too many dead letters: nothing is received until somebody resumes it.
+             * @description Too many dead letters: nothing is received until a supervisor resumes it.
              */
             dead_letter_alarm: boolean;
             /** Dead Letter Messages */
@@ -1749,7 +1963,7 @@ export interface components {
         };
         /**
          * IngestState
-         * @description Whether the copy that answered receives.
+         * @description Whether the replica that answered receives messages.
          */
         IngestState: {
             /** Paused */
@@ -1776,6 +1990,41 @@ export interface components {
             p99_seconds: number;
         };
         /**
+         * Lifted
+         * @description What stops calls to a person until a supervisor lifts it.
+         * @enum {string}
+         */
+        Lifted: "objection" | "no_claim";
+        /**
+         * LiftRequest
+         * @description What to lift, and why: of `user_id`, or the objection `suppression_id`.
+         * @example {
+         *       "notes": "Changed their mind.",
+         *       "user_id": "4711",
+         *       "what": "objection"
+         *     }
+         */
+        LiftRequest: {
+            /**
+             * Notes
+             * @example Changed their mind by letter.
+             */
+            notes: string;
+            /**
+             * Suppression Id
+             * @description An objection of a person or of a bare number.
+             * @example b83bf13c-60f4-4166-ad09-736910c6b1cc
+             */
+            suppression_id?: string;
+            /**
+             * User Id
+             * @example 4711
+             */
+            user_id?: string;
+            /** @description null: the only one in force; 409 `SEVERAL_STAND` when both are. */
+            what?: components["schemas"]["Lifted"] | null;
+        } & (unknown | unknown);
+        /**
          * Outcome
          * @description How a call ended.
          * @enum {string}
@@ -1783,7 +2032,7 @@ export interface components {
         Outcome: "completed_form" | "going_to_complete" | "might_complete" | "call_back" | "no_answer" | "missed_call" | "hung_up" | "bad_number" | "no_claim" | "not_interested" | "do_not_contact";
         /**
          * OutcomeCount
-         * @description How many calls ended one way.
+         * @description How many calls had one outcome.
          */
         OutcomeCount: {
             /** Calls */
@@ -1797,7 +2046,7 @@ export interface components {
         OutcomeRequest: {
             /**
              * Callback At
-             * @description When the person wants to be called; in the future. Allowed for call_back, going_to_complete and might_complete.
+             * @description When the person wants to be called; in the future and within the person's calling hours. Allowed for call_back, going_to_complete and might_complete.
              */
             callback_at?: string | null;
             /**
@@ -1810,16 +2059,21 @@ export interface components {
         };
         /**
          * OutcomeRule
-         * @description What one outcome leads to.
+         * @description The rules of one outcome.
          */
         OutcomeRule: {
             /**
              * Adds Points
-             * @description null: it sets the score instead.
+             * @description null: the outcome sets the score instead.
              */
             adds_points: number | null;
             /** @description allowed: when `callback_at` is given; always: it should be given; never and immediate: it may not be given. */
             callback: components["schemas"]["CallbackRule"] | null;
+            /**
+             * Is Conversation
+             * @description Whether the agent spoke with the person, so that a conversion may be credited to the agent.
+             */
+            is_conversation: boolean;
             /**
              * Next Call Hours
              * @description 0: at once; null: never.
@@ -1830,18 +2084,18 @@ export interface components {
             outcome: components["schemas"]["Outcome"];
             /**
              * Sets Score
-             * @description null: it adds points instead.
+             * @description null: the outcome adds points instead.
              */
             sets_score: number | null;
             /**
              * Stops Calls
-             * @description Until a supervisor says otherwise.
+             * @description Whether calls stop until a supervisor lifts that.
              */
             stops_calls: boolean;
         };
         /**
          * PhoneListImport
-         * @description What taking over a list came to.
+         * @description The result of importing a list.
          */
         PhoneListImport: {
             /** Added */
@@ -1850,12 +2104,12 @@ export interface components {
             invalid: number;
             /**
              * Invalid Lines
-             * @description The first 100, from 1.
+             * @description The numbers of the first 100 invalid lines, from 1.
              */
             invalid_lines: number[];
             /**
              * Lines
-             * @description Lines with something in them, the heading apart.
+             * @description Lines that are not empty, without the heading.
              */
             lines: number;
             /** People Released */
@@ -1871,7 +2125,12 @@ export interface components {
          */
         Pipeline: {
             cache: components["schemas"]["Cache"] | null;
-            /** @description Whether changes arrive as they happen, or reconciliations stand in for them. */
+            /**
+             * Events Lost
+             * @description Why this replica of the gateway cannot read the event stream now, such as READONLY or UNREACHABLE; null while it does.
+             */
+            events_lost: string | null;
+            /** @description Whether changes arrive as they happen, or reconciliations replace them. */
             freshness: components["schemas"]["Freshness"] | null;
             health: components["schemas"]["DataHealth"];
             ingest: components["schemas"]["Ingest"] | null;
@@ -1901,7 +2160,7 @@ export interface components {
         };
         /**
          * Problem
-         * @description An error as of RFC 9457.
+         * @description An error as RFC 9457 defines it.
          */
         Problem: {
             /** Detail */
@@ -1914,7 +2173,7 @@ export interface components {
             errors?: components["schemas"]["FieldProblem"][] | null;
             /**
              * Instance
-             * @description The path asked for.
+             * @description The path of the request.
              */
             instance: string;
             /** Metadata */
@@ -1947,7 +2206,7 @@ export interface components {
         };
         /**
          * QueueEntries
-         * @description One page of a queue, in the order of handing out.
+         * @description One page of a queue, in the order in which people are handed out.
          */
         QueueEntries: {
             /** Entries */
@@ -1960,7 +2219,7 @@ export interface components {
         };
         /**
          * QueueEntry
-         * @description One person's place in a queue.
+         * @description One person's entry in a queue.
          */
         QueueEntry: {
             /** Assigned Agent Id */
@@ -2018,12 +2277,17 @@ export interface components {
             };
             /** Queues */
             queues: components["schemas"]["QueueStats"][];
+            /**
+             * Unreported Calls Today
+             * @description Calls since midnight that no agent has reported; `calls_today` does not count them.
+             */
+            unreported_calls_today: number;
             /** Wrong Calls Prevented Today */
             wrong_calls_prevented_today: number;
         };
         /**
          * QueueSizes
-         * @description `queues`, of the topic of that name: those the caller may see.
+         * @description `queues`, of the topic of that name: the sizes of the queues that the caller may work.
          */
         QueueSizes: {
             /** Queues */
@@ -2038,21 +2302,21 @@ export interface components {
         };
         /**
          * QueueStats
-         * @description How many people of one queue are where.
+         * @description The size of one queue, by state.
          */
         QueueStats: {
             /** Assigned */
             assigned: number;
             /**
              * Blocked
-             * @description Those whose matter is open and who are kept from being called, by reason.
+             * @description People with an open case who are ineligible for calls, by reason.
              */
             blocked: {
                 [key: string]: number;
             };
             /**
              * Holds
-             * @description Those who wait, by what holds them.
+             * @description Waiting people, by what holds them.
              */
             holds: {
                 [key: string]: number;
@@ -2079,14 +2343,14 @@ export interface components {
         };
         /**
          * Rebuild
-         * @description One rebuild and how far it is.
+         * @description One rebuild and its progress.
          */
         Rebuild: {
             /** Conversions */
             conversions: number;
             /**
              * Error
-             * @description Reason code of what it failed with.
+             * @description Reason code of the failure.
              */
             error: string | null;
             /**
@@ -2117,7 +2381,7 @@ export interface components {
              * @example 2025-06-02T09:00:00.000000Z
              */
             started_at: string;
-            /** @description lost: the gateway that followed it has gone; what was written is right. */
+            /** @description lost: the gateway that followed it has stopped; what was written is correct. */
             state: components["schemas"]["RebuildState"];
             /**
              * Through User Id
@@ -2134,31 +2398,36 @@ export interface components {
         };
         /**
          * RebuildPhase
-         * @description What a rebuild is doing.
+         * @description The phase of a rebuild.
          * @enum {string}
          */
         RebuildPhase: "reading" | "writing" | "done";
         /**
          * RebuildState
-         * @description How far a rebuild is.
+         * @description The state of a rebuild.
          * @enum {string}
          */
         RebuildState: "running" | "succeeded" | "failed" | "lost";
         /**
          * Reconciliation
-         * @description One reconciliation: what it looked at, found and put right, and at what cost.
+         * @description One reconciliation: what it compared, found and repaired, and at what cost.
          */
         Reconciliation: {
             /**
+             * Allow Gone
+             * @description Missing people count as deleted however many they are.
+             */
+            allow_gone: boolean;
+            /**
              * Done
-             * @description What housekeeping or warming did: how many.
+             * @description What housekeeping or warming did, with counts.
              */
             done: {
                 [key: string]: number;
             };
             /**
              * Drift
-             * @description How people had drifted.
+             * @description People by kind of drift.
              */
             drift: components["schemas"]["DriftCount"][];
             /** Ended At */
@@ -2170,7 +2439,7 @@ export interface components {
             mysql_seconds: number;
             /** Mysql Statements */
             mysql_statements: number;
-            /** @description What it is doing; null before it has begun. */
+            /** @description Its phase; null before it has begun. */
             phase: components["schemas"]["RunPhase"] | null;
             /**
              * Phase Done
@@ -2179,7 +2448,7 @@ export interface components {
             phase_done: number;
             /**
              * Phase Total
-             * @description 0 while that is not known.
+             * @description 0 while it is not known.
              */
             phase_total: number;
             /** Reason */
@@ -2188,7 +2457,7 @@ export interface components {
             requested_at: string | null;
             /**
              * Rows Read
-             * @description Rows that MySQL added up.
+             * @description Rows that MySQL read for checksums.
              */
             rows_read: number;
             /** Run Id */
@@ -2204,22 +2473,33 @@ export interface components {
             users_failed: number;
             /**
              * Users Moved
-             * @description People whose place in a queue had to be changed.
+             * @description People whose queue entry had to be changed.
              */
             users_moved: number;
             /** Users Refreshed */
             users_refreshed: number;
             /**
              * Users Unsettled
-             * @description People who kept changing; refreshed, not accused.
+             * @description People who kept changing; refreshed, not reported as drift.
              */
             users_unsettled: number;
+            /**
+             * Users Withheld
+             * @description People whom the queue has and the main app does not, left as they are because they are implausibly many; the reconciliation failed with TOO_MANY_GONE.
+             */
+            users_withheld: number;
         };
         /**
          * ReconciliationRequest
-         * @description What to look at, and why.
+         * @description What to compare, and why.
          */
         ReconciliationRequest: {
+            /**
+             * Allow Gone
+             * @description Treat missing people as deleted from the main app even if they are an implausible share of all: after a reconciliation that failed with TOO_MANY_GONE, once they are known to be deleted. For supervisors, and for the kinds full and changed.
+             * @default false
+             */
+            allow_gone?: boolean;
             /** @default full */
             kind?: components["schemas"]["RunKind"];
             /**
@@ -2252,17 +2532,17 @@ export interface components {
         Redriven: {
             /**
              * Complete
-             * @description False when time ran out: ask again.
+             * @description False when time ran out: send the request again.
              */
             complete: boolean;
             /**
              * Dead Letters
-             * @description Up to 100 of those that match.
+             * @description Up to 100 of the matching dead letters.
              */
             dead_letters: components["schemas"]["DeadLetter"][];
             /**
              * Failed
-             * @description Could not be sent or deleted, and are still there.
+             * @description Could not be sent or deleted: they are still in the dead-letter queue.
              */
             failed: number;
             /** Matched */
@@ -2285,7 +2565,7 @@ export interface components {
             all?: boolean;
             /**
              * Dry Run
-             * @description Only tell what would be sent.
+             * @description Only report what would be sent.
              * @default false
              */
             dry_run?: boolean;
@@ -2302,7 +2582,7 @@ export interface components {
         };
         /**
          * Reference
-         * @description What a desk must know of the rules, and every enumeration of this API.
+         * @description What a desk needs of the rules, and every enumeration of this API.
          */
         Reference: {
             /** Audit Actions */
@@ -2331,7 +2611,7 @@ export interface components {
             queues: components["schemas"]["QueueName"][];
             /**
              * Reasons
-             * @description Why people are in a queue, or kept out of one.
+             * @description Why people are in a queue, or ineligible for it.
              */
             reasons: string[];
             /** Release Reasons */
@@ -2339,12 +2619,12 @@ export interface components {
         };
         /**
          * Relay
-         * @description Where the active copy of the relay stands in MySQL's binlog.
+         * @description The position of the active relay in MySQL's binlog.
          */
         Relay: {
             /**
              * Active
-             * @description False when only standby copies were met.
+             * @description False when only standby replicas answered.
              */
             active: boolean;
             /** File */
@@ -2377,44 +2657,44 @@ export interface components {
         };
         /**
          * ReleaseReason
-         * @description Why an agent gives a person back.
+         * @description Why an agent releases a person without a call.
          * @enum {string}
          */
         ReleaseReason: "skipped" | "agent_leaving";
         /**
          * ReleaseRequest
-         * @description Why the person is given back.
+         * @description Why the person is released.
          */
         ReleaseRequest: {
             reason?: components["schemas"]["ReleaseReason"] | null;
         };
         /**
          * RescheduleRequest
-         * @description When the person is to be called instead.
+         * @description The new time of the callback.
          */
         RescheduleRequest: {
             /**
              * Preferred Agent Id
-             * @description Who is offered it first from now on; null: anyone; absent: as it was.
+             * @description The agent to whom it is offered first from now on; null: any agent; absent: unchanged.
              * @example agent-1
              */
             preferred_agent_id?: string | null;
             /**
              * Scheduled For
              * Format: date-time
-             * @description In the future.
-             * @example 2030-06-02T18:00:00+01:00
+             * @description In the future and within the person's calling hours; else 400 `CALLBACK_OUTSIDE_HOURS`, whose `metadata.next_open_at` is the next such moment.
+             * @example 2030-06-03T18:00:00+01:00
              */
             scheduled_for: string;
         };
         /**
          * Rule
-         * @description What one rule says of a person.
+         * @description The result of one rule for a person.
          */
         Rule: {
             /**
              * Inputs
-             * @description What it looked at.
+             * @description The rule's inputs.
              */
             inputs: {
                 [key: string]: string;
@@ -2433,25 +2713,25 @@ export interface components {
         };
         /**
          * RunKind
-         * @description What a reconciliation looks at.
+         * @description What a reconciliation compares.
          * @enum {string}
          */
         RunKind: "full" | "changed" | "warming" | "housekeeping";
         /**
          * RunPhase
-         * @description What a reconciliation is doing.
+         * @description The phase of a reconciliation.
          * @enum {string}
          */
         RunPhase: "reading" | "comparing" | "rechecking" | "repairing";
         /**
          * RunState
-         * @description How far a reconciliation is.
+         * @description The state of a reconciliation.
          * @enum {string}
          */
         RunState: "pending" | "running" | "succeeded" | "failed";
         /**
          * Sample
-         * @description A few figures of one moment; null for what was not known.
+         * @description Some figures of one moment; null where they were unknown.
          */
         Sample: {
             /**
@@ -2498,7 +2778,7 @@ export interface components {
         SearchRequest: {
             /**
              * Email Address
-             * @description A whole address.
+             * @description A whole e-mail address.
              * @example jo@example.com
              */
             email_address?: string;
@@ -2515,21 +2795,24 @@ export interface components {
             name?: string;
             /**
              * Phone
-             * @description A whole number, however it is written.
+             * @description A whole phone number in any spelling; a label beside it is ignored.
              * @example 07700 900123
              */
             phone?: string;
         } & (unknown | unknown | unknown);
         /**
          * Suppressed
-         * @description The person's state afterwards.
+         * @description The objection in force, and the person's state with it.
          */
         Suppressed: {
-            call_state: components["schemas"]["CallState"];
+            /** @description null for a bare number, and for an agent when it could not be determined whether the agent may see the person. */
+            call_state: components["schemas"]["CallState"] | null;
+            /** Suppression Id */
+            suppression_id: string;
         };
         /**
          * Suppression
-         * @description A person whom nobody calls.
+         * @description An objection: a person, or a bare number, that must not be called.
          */
         Suppression: {
             /** Created At */
@@ -2540,43 +2823,40 @@ export interface components {
             lift_notes: string | null;
             /**
              * Lifted At
-             * @description null while it stands.
+             * @description null while it is in force.
              */
             lifted_at: string | null;
             /** Lifted By */
             lifted_by: string | null;
             /** Notes */
             notes: string;
+            /**
+             * Phone Number
+             * @description The bare number in E.164; null for a person.
+             * @example +447700900123
+             */
+            phone_number: string | null;
             /** Suppression Id */
             suppression_id: string;
             /**
              * User Id
-             * @description 64-bit id or count as a decimal string.
-             * @example 4711
+             * @description null for a bare number.
              */
-            user_id: string;
+            user_id: string | null;
         };
         /**
-         * SuppressionRequest
-         * @description Whose calls stop, or may go on, and why.
+         * SuppressionLifted
+         * @description The person's state afterwards.
          */
-        SuppressionRequest: {
-            /**
-             * Notes
-             * @example Asked by letter.
-             */
-            notes: string;
-            /**
-             * User Id
-             * @example 4711
-             */
-            user_id: string;
+        SuppressionLifted: {
+            /** @description null for a bare number. */
+            call_state: components["schemas"]["CallState"] | null;
         };
         /**
-         * Suppressions
+         * SuppressionPage
          * @description One page of suppressions, the latest first.
          */
-        Suppressions: {
+        SuppressionPage: {
             /**
              * Next Page Token
              * @description null at the end.
@@ -2586,8 +2866,46 @@ export interface components {
             suppressions: components["schemas"]["Suppression"][];
         };
         /**
+         * SuppressionRequest
+         * @description The person or number not to be called, and why: exactly one of `user_id` and `phone`.
+         * @example {
+         *       "notes": "Asked by letter.",
+         *       "user_id": "4711"
+         *     }
+         */
+        SuppressionRequest: {
+            /**
+             * Notes
+             * @example Asked by letter.
+             */
+            notes: string;
+            /**
+             * Phone
+             * @description One phone number in any spelling; every person who has it is suppressed.
+             * @example 07700 900123
+             */
+            phone?: string;
+            /**
+             * User Id
+             * @example 4711
+             */
+            user_id?: string;
+        } & (unknown | unknown);
+        /**
+         * SuppressionSearchRequest
+         * @description The number to look for: in a body, since URLs are logged.
+         */
+        SuppressionSearchRequest: {
+            /**
+             * Phone
+             * @description One phone number in any spelling.
+             * @example 07700 900123
+             */
+            phone: string;
+        };
+        /**
          * Ticket
-         * @description Opens one event stream once, for clients that cannot send an Authorization header.
+         * @description Opens one event stream, for clients that cannot send an Authorization header.
          */
         Ticket: {
             /**
@@ -2601,7 +2919,7 @@ export interface components {
         };
         /**
          * Timeline
-         * @description The way of the main app's change that caused an event.
+         * @description The stages of the main app's change that caused an event.
          */
         Timeline: {
             /** Applied At */
@@ -2616,8 +2934,18 @@ export interface components {
             refreshed_at: string | null;
         };
         /**
+         * UnreportedCalls
+         * @description An agent's calls of today without a report.
+         */
+        UnreportedCalls: {
+            /** Agent Id */
+            agent_id: string;
+            /** Calls */
+            calls: number;
+        };
+        /**
          * Wallboard
-         * @description `wallboard`, of the topic of that name: everything of this moment.
+         * @description `wallboard`, of the topic of that name: the present figures.
          */
         Wallboard: {
             agents: components["schemas"]["AgentsNow"] | null;
@@ -2648,9 +2976,9 @@ export interface components {
 }
 export type Agent = components['schemas']['Agent'];
 export type AgentDay = components['schemas']['AgentDay'];
+export type AgentList = components['schemas']['AgentList'];
 export type AgentNow = components['schemas']['AgentNow'];
 export type AgentQueuesRequest = components['schemas']['AgentQueuesRequest'];
-export type Agents = components['schemas']['Agents'];
 export type AgentsNow = components['schemas']['AgentsNow'];
 export type Assignment = components['schemas']['Assignment'];
 export type Assignments = components['schemas']['Assignments'];
@@ -2660,21 +2988,25 @@ export type AuditEntry = components['schemas']['AuditEntry'];
 export type Cache = components['schemas']['Cache'];
 export type Call = components['schemas']['Call'];
 export type Callback = components['schemas']['Callback'];
+export type CallbackPage = components['schemas']['CallbackPage'];
 export type CallbackRequest = components['schemas']['CallbackRequest'];
 export type CallbackRule = components['schemas']['CallbackRule'];
-export type Callbacks = components['schemas']['Callbacks'];
 export type CallbackState = components['schemas']['CallbackState'];
 export type CallLimits = components['schemas']['CallLimits'];
 export type Calls = components['schemas']['Calls'];
 export type CallState = components['schemas']['CallState'];
 export type Claimed = components['schemas']['Claimed'];
 export type ClaimRequest = components['schemas']['ClaimRequest'];
+export type Complaint = components['schemas']['Complaint'];
+export type ComplaintRequest = components['schemas']['ComplaintRequest'];
 export type Context = components['schemas']['Context'];
 export type Conversion = components['schemas']['Conversion'];
 export type DataHealth = components['schemas']['DataHealth'];
 export type DeadLetter = components['schemas']['DeadLetter'];
 export type DeadLetters = components['schemas']['DeadLetters'];
 export type Dependency = components['schemas']['Dependency'];
+export type Discarded = components['schemas']['Discarded'];
+export type DiscardRequest = components['schemas']['DiscardRequest'];
 export type Drift = components['schemas']['Drift'];
 export type DriftCount = components['schemas']['DriftCount'];
 export type DriftKind = components['schemas']['DriftKind'];
@@ -2697,6 +3029,8 @@ export type Ingest = components['schemas']['Ingest'];
 export type IngestState = components['schemas']['IngestState'];
 export type LastHour = components['schemas']['LastHour'];
 export type Latency = components['schemas']['Latency'];
+export type Lifted = components['schemas']['Lifted'];
+export type LiftRequest = components['schemas']['LiftRequest'];
 export type Outcome = components['schemas']['Outcome'];
 export type OutcomeCount = components['schemas']['OutcomeCount'];
 export type OutcomeRequest = components['schemas']['OutcomeRequest'];
@@ -2736,10 +3070,13 @@ export type Sample = components['schemas']['Sample'];
 export type SearchRequest = components['schemas']['SearchRequest'];
 export type Suppressed = components['schemas']['Suppressed'];
 export type Suppression = components['schemas']['Suppression'];
+export type SuppressionLifted = components['schemas']['SuppressionLifted'];
+export type SuppressionPage = components['schemas']['SuppressionPage'];
 export type SuppressionRequest = components['schemas']['SuppressionRequest'];
-export type Suppressions = components['schemas']['Suppressions'];
+export type SuppressionSearchRequest = components['schemas']['SuppressionSearchRequest'];
 export type Ticket = components['schemas']['Ticket'];
 export type Timeline = components['schemas']['Timeline'];
+export type UnreportedCalls = components['schemas']['UnreportedCalls'];
 export type Wallboard = components['schemas']['Wallboard'];
 export type $defs = Record<string, never>;
 export interface operations {
@@ -2790,7 +3127,7 @@ export interface operations {
                     "application/json": components["schemas"]["Readiness"];
                 };
             };
-            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
             500: {
                 headers: {
                     [name: string]: unknown;
@@ -2799,9 +3136,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:internal",
-                     *       "title": "A defect of ours",
+                     *       "title": "A defect of the server",
                      *       "status": 500,
-                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
                      *       "instance": "/v1/…",
                      *       "reason": "INTERNAL",
                      *       "metadata": {},
@@ -2811,7 +3148,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something required is away. */
+            /** @description A required dependency is unavailable. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -2831,7 +3168,7 @@ export interface operations {
     agents_agents: {
         parameters: {
             query?: {
-                /** @description Only agents of this one. */
+                /** @description Only agents with this presence. */
                 presence?: components["schemas"]["Presence"];
             };
             header?: never;
@@ -2877,13 +3214,14 @@ export interface operations {
                      *                 "calls": 3
                      *               }
                      *             ],
-                     *             "conversions": 3
+                     *             "conversions": 3,
+                     *             "unreported_calls": 3
                      *           }
                      *         }
                      *       ]
                      *     }
                      */
-                    "application/json": components["schemas"]["Agents"];
+                    "application/json": components["schemas"]["AgentList"];
                 };
             };
             /** @description The token (or ticket) is missing, malformed, expired or not trusted. */
@@ -2980,7 +3318,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
             500: {
                 headers: {
                     [name: string]: unknown;
@@ -2989,9 +3327,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:internal",
-                     *       "title": "A defect of ours",
+                     *       "title": "A defect of the server",
                      *       "status": 500,
-                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
                      *       "instance": "/v1/…",
                      *       "reason": "INTERNAL",
                      *       "metadata": {},
@@ -3001,7 +3339,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
             503: {
                 headers: {
                     /** @description Seconds. */
@@ -3012,9 +3350,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:upstream-unavailable",
-                     *       "title": "Something needed is away for now",
+                     *       "title": "A required dependency is unavailable",
                      *       "status": 503,
-                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
                      *       "instance": "/v1/…",
                      *       "reason": "UPSTREAM_UNAVAILABLE",
                      *       "metadata": {},
@@ -3024,7 +3362,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The answer did not come in time; the work may or may not have been done. */
+            /** @description The deadline passed; the work may or may not have been done. */
             504: {
                 headers: {
                     [name: string]: unknown;
@@ -3033,9 +3371,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:deadline-exceeded",
-                     *       "title": "The answer did not come in time",
+                     *       "title": "The deadline passed",
                      *       "status": 504,
-                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
                      *       "instance": "/v1/…",
                      *       "reason": "DEADLINE_EXCEEDED",
                      *       "metadata": {},
@@ -3051,7 +3389,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description May be given, and changes nothing: repeating this request is harmless anyway. */
+                /** @description Accepted without effect: repeating this request is harmless. */
                 "Idempotency-Key"?: string;
             };
             path: {
@@ -3108,14 +3446,15 @@ export interface operations {
                      *             "calls": 3
                      *           }
                      *         ],
-                     *         "conversions": 3
+                     *         "conversions": 3,
+                     *         "unreported_calls": 3
                      *       }
                      *     }
                      */
                     "application/json": components["schemas"]["Agent"];
                 };
             };
-            /** @description The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself. */
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is not valid. */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -3124,9 +3463,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:idempotency-key-missing",
-                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is not valid",
                      *       "status": 400,
-                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is not valid.",
                      *       "instance": "/v1/…",
                      *       "reason": "IDEMPOTENCY_KEY_MISSING",
                      *       "metadata": {},
@@ -3179,7 +3518,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description It has ended, exists already or is somebody else's: the state does not allow it. */
+            /** @description The state does not allow it: it has ended, exists already or belongs to another agent. */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -3188,9 +3527,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:assignment-not-live",
-                     *       "title": "It has ended, exists already or is somebody else's: the state does not allow it",
+                     *       "title": "The state does not allow it: it has ended, exists already or belongs to another agent",
                      *       "status": 409,
-                     *       "detail": "It has ended, exists already or is somebody else's: the state does not allow it.",
+                     *       "detail": "The state does not allow it: it has ended, exists already or belongs to another agent.",
                      *       "instance": "/v1/…",
                      *       "reason": "ASSIGNMENT_NOT_LIVE",
                      *       "metadata": {},
@@ -3221,7 +3560,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The body is not of the media type that is asked for. */
+            /** @description The body does not have the required media type. */
             415: {
                 headers: {
                     [name: string]: unknown;
@@ -3230,9 +3569,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:not-json",
-                     *       "title": "The body is not of the media type that is asked for",
+                     *       "title": "The body does not have the required media type",
                      *       "status": 415,
-                     *       "detail": "The body is not of the media type that is asked for.",
+                     *       "detail": "The body does not have the required media type.",
                      *       "instance": "/v1/…",
                      *       "reason": "NOT_JSON",
                      *       "metadata": {},
@@ -3293,7 +3632,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
             500: {
                 headers: {
                     [name: string]: unknown;
@@ -3302,9 +3641,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:internal",
-                     *       "title": "A defect of ours",
+                     *       "title": "A defect of the server",
                      *       "status": 500,
-                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
                      *       "instance": "/v1/…",
                      *       "reason": "INTERNAL",
                      *       "metadata": {},
@@ -3314,7 +3653,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
             503: {
                 headers: {
                     /** @description Seconds. */
@@ -3325,9 +3664,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:upstream-unavailable",
-                     *       "title": "Something needed is away for now",
+                     *       "title": "A required dependency is unavailable",
                      *       "status": 503,
-                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
                      *       "instance": "/v1/…",
                      *       "reason": "UPSTREAM_UNAVAILABLE",
                      *       "metadata": {},
@@ -3337,7 +3676,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The answer did not come in time; the work may or may not have been done. */
+            /** @description The deadline passed; the work may or may not have been done. */
             504: {
                 headers: {
                     [name: string]: unknown;
@@ -3346,9 +3685,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:deadline-exceeded",
-                     *       "title": "The answer did not come in time",
+                     *       "title": "The deadline passed",
                      *       "status": 504,
-                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
                      *       "instance": "/v1/…",
                      *       "reason": "DEADLINE_EXCEEDED",
                      *       "metadata": {},
@@ -3364,7 +3703,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description May be given, and changes nothing: repeating this request is harmless anyway. */
+                /** @description Accepted without effect: repeating this request is harmless. */
                 "Idempotency-Key"?: string;
             };
             path?: never;
@@ -3416,14 +3755,15 @@ export interface operations {
                      *             "calls": 3
                      *           }
                      *         ],
-                     *         "conversions": 3
+                     *         "conversions": 3,
+                     *         "unreported_calls": 3
                      *       }
                      *     }
                      */
                     "application/json": components["schemas"]["Agent"];
                 };
             };
-            /** @description The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself. */
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is not valid. */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -3432,9 +3772,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:idempotency-key-missing",
-                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is not valid",
                      *       "status": 400,
-                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is not valid.",
                      *       "instance": "/v1/…",
                      *       "reason": "IDEMPOTENCY_KEY_MISSING",
                      *       "metadata": {},
@@ -3487,7 +3827,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description It has ended, exists already or is somebody else's: the state does not allow it. */
+            /** @description The state does not allow it: it has ended, exists already or belongs to another agent. */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -3496,9 +3836,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:assignment-not-live",
-                     *       "title": "It has ended, exists already or is somebody else's: the state does not allow it",
+                     *       "title": "The state does not allow it: it has ended, exists already or belongs to another agent",
                      *       "status": 409,
-                     *       "detail": "It has ended, exists already or is somebody else's: the state does not allow it.",
+                     *       "detail": "The state does not allow it: it has ended, exists already or belongs to another agent.",
                      *       "instance": "/v1/…",
                      *       "reason": "ASSIGNMENT_NOT_LIVE",
                      *       "metadata": {},
@@ -3529,7 +3869,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The body is not of the media type that is asked for. */
+            /** @description The body does not have the required media type. */
             415: {
                 headers: {
                     [name: string]: unknown;
@@ -3538,9 +3878,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:not-json",
-                     *       "title": "The body is not of the media type that is asked for",
+                     *       "title": "The body does not have the required media type",
                      *       "status": 415,
-                     *       "detail": "The body is not of the media type that is asked for.",
+                     *       "detail": "The body does not have the required media type.",
                      *       "instance": "/v1/…",
                      *       "reason": "NOT_JSON",
                      *       "metadata": {},
@@ -3601,7 +3941,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
             500: {
                 headers: {
                     [name: string]: unknown;
@@ -3610,9 +3950,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:internal",
-                     *       "title": "A defect of ours",
+                     *       "title": "A defect of the server",
                      *       "status": 500,
-                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
                      *       "instance": "/v1/…",
                      *       "reason": "INTERNAL",
                      *       "metadata": {},
@@ -3622,7 +3962,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
             503: {
                 headers: {
                     /** @description Seconds. */
@@ -3633,9 +3973,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:upstream-unavailable",
-                     *       "title": "Something needed is away for now",
+                     *       "title": "A required dependency is unavailable",
                      *       "status": 503,
-                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
                      *       "instance": "/v1/…",
                      *       "reason": "UPSTREAM_UNAVAILABLE",
                      *       "metadata": {},
@@ -3645,7 +3985,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The answer did not come in time; the work may or may not have been done. */
+            /** @description The deadline passed; the work may or may not have been done. */
             504: {
                 headers: {
                     [name: string]: unknown;
@@ -3654,9 +3994,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:deadline-exceeded",
-                     *       "title": "The answer did not come in time",
+                     *       "title": "The deadline passed",
                      *       "status": 504,
-                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
                      *       "instance": "/v1/…",
                      *       "reason": "DEADLINE_EXCEEDED",
                      *       "metadata": {},
@@ -3769,7 +4109,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
             500: {
                 headers: {
                     [name: string]: unknown;
@@ -3778,9 +4118,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:internal",
-                     *       "title": "A defect of ours",
+                     *       "title": "A defect of the server",
                      *       "status": 500,
-                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
                      *       "instance": "/v1/…",
                      *       "reason": "INTERNAL",
                      *       "metadata": {},
@@ -3790,7 +4130,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
             503: {
                 headers: {
                     /** @description Seconds. */
@@ -3801,9 +4141,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:upstream-unavailable",
-                     *       "title": "Something needed is away for now",
+                     *       "title": "A required dependency is unavailable",
                      *       "status": 503,
-                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
                      *       "instance": "/v1/…",
                      *       "reason": "UPSTREAM_UNAVAILABLE",
                      *       "metadata": {},
@@ -3813,7 +4153,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The answer did not come in time; the work may or may not have been done. */
+            /** @description The deadline passed; the work may or may not have been done. */
             504: {
                 headers: {
                     [name: string]: unknown;
@@ -3822,9 +4162,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:deadline-exceeded",
-                     *       "title": "The answer did not come in time",
+                     *       "title": "The deadline passed",
                      *       "status": 504,
-                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
                      *       "instance": "/v1/…",
                      *       "reason": "DEADLINE_EXCEEDED",
                      *       "metadata": {},
@@ -3859,7 +4199,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description Already held, or nobody can be called now. */
+            /** @description The agent held it already, or no person can be called now. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -3923,7 +4263,7 @@ export interface operations {
                     "application/json": components["schemas"]["Claimed"];
                 };
             };
-            /** @description The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself. */
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is not valid. */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -3932,9 +4272,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:idempotency-key-missing",
-                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is not valid",
                      *       "status": 400,
-                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is not valid.",
                      *       "instance": "/v1/…",
                      *       "reason": "IDEMPOTENCY_KEY_MISSING",
                      *       "metadata": {},
@@ -3987,7 +4327,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description It has ended, exists already or is somebody else's: the state does not allow it. */
+            /** @description The state does not allow it: it has ended, exists already or belongs to another agent. */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -3996,9 +4336,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:assignment-not-live",
-                     *       "title": "It has ended, exists already or is somebody else's: the state does not allow it",
+                     *       "title": "The state does not allow it: it has ended, exists already or belongs to another agent",
                      *       "status": 409,
-                     *       "detail": "It has ended, exists already or is somebody else's: the state does not allow it.",
+                     *       "detail": "The state does not allow it: it has ended, exists already or belongs to another agent.",
                      *       "instance": "/v1/…",
                      *       "reason": "ASSIGNMENT_NOT_LIVE",
                      *       "metadata": {},
@@ -4029,7 +4369,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The body is not of the media type that is asked for. */
+            /** @description The body does not have the required media type. */
             415: {
                 headers: {
                     [name: string]: unknown;
@@ -4038,9 +4378,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:not-json",
-                     *       "title": "The body is not of the media type that is asked for",
+                     *       "title": "The body does not have the required media type",
                      *       "status": 415,
-                     *       "detail": "The body is not of the media type that is asked for.",
+                     *       "detail": "The body does not have the required media type.",
                      *       "instance": "/v1/…",
                      *       "reason": "NOT_JSON",
                      *       "metadata": {},
@@ -4101,7 +4441,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
             500: {
                 headers: {
                     [name: string]: unknown;
@@ -4110,9 +4450,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:internal",
-                     *       "title": "A defect of ours",
+                     *       "title": "A defect of the server",
                      *       "status": 500,
-                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
                      *       "instance": "/v1/…",
                      *       "reason": "INTERNAL",
                      *       "metadata": {},
@@ -4122,7 +4462,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
             503: {
                 headers: {
                     /** @description Seconds. */
@@ -4133,9 +4473,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:upstream-unavailable",
-                     *       "title": "Something needed is away for now",
+                     *       "title": "A required dependency is unavailable",
                      *       "status": 503,
-                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
                      *       "instance": "/v1/…",
                      *       "reason": "UPSTREAM_UNAVAILABLE",
                      *       "metadata": {},
@@ -4145,7 +4485,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The answer did not come in time; the work may or may not have been done. */
+            /** @description The deadline passed; the work may or may not have been done. */
             504: {
                 headers: {
                     [name: string]: unknown;
@@ -4154,9 +4494,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:deadline-exceeded",
-                     *       "title": "The answer did not come in time",
+                     *       "title": "The deadline passed",
                      *       "status": 504,
-                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
                      *       "instance": "/v1/…",
                      *       "reason": "DEADLINE_EXCEEDED",
                      *       "metadata": {},
@@ -4240,7 +4580,7 @@ export interface operations {
                     "application/json": components["schemas"]["Released"];
                 };
             };
-            /** @description The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself. */
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is not valid. */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -4249,9 +4589,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:idempotency-key-missing",
-                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is not valid",
                      *       "status": 400,
-                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is not valid.",
                      *       "instance": "/v1/…",
                      *       "reason": "IDEMPOTENCY_KEY_MISSING",
                      *       "metadata": {},
@@ -4304,7 +4644,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description There is no such thing. */
+            /** @description The resource does not exist. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -4313,9 +4653,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:user-not-found",
-                     *       "title": "There is no such thing",
+                     *       "title": "The resource does not exist",
                      *       "status": 404,
-                     *       "detail": "There is no such thing.",
+                     *       "detail": "The resource does not exist.",
                      *       "instance": "/v1/…",
                      *       "reason": "USER_NOT_FOUND",
                      *       "metadata": {},
@@ -4325,7 +4665,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description It has ended, exists already or is somebody else's: the state does not allow it. */
+            /** @description The state does not allow it: it has ended, exists already or belongs to another agent. */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -4334,9 +4674,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:assignment-not-live",
-                     *       "title": "It has ended, exists already or is somebody else's: the state does not allow it",
+                     *       "title": "The state does not allow it: it has ended, exists already or belongs to another agent",
                      *       "status": 409,
-                     *       "detail": "It has ended, exists already or is somebody else's: the state does not allow it.",
+                     *       "detail": "The state does not allow it: it has ended, exists already or belongs to another agent.",
                      *       "instance": "/v1/…",
                      *       "reason": "ASSIGNMENT_NOT_LIVE",
                      *       "metadata": {},
@@ -4367,7 +4707,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The body is not of the media type that is asked for. */
+            /** @description The body does not have the required media type. */
             415: {
                 headers: {
                     [name: string]: unknown;
@@ -4376,9 +4716,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:not-json",
-                     *       "title": "The body is not of the media type that is asked for",
+                     *       "title": "The body does not have the required media type",
                      *       "status": 415,
-                     *       "detail": "The body is not of the media type that is asked for.",
+                     *       "detail": "The body does not have the required media type.",
                      *       "instance": "/v1/…",
                      *       "reason": "NOT_JSON",
                      *       "metadata": {},
@@ -4439,7 +4779,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
             500: {
                 headers: {
                     [name: string]: unknown;
@@ -4448,9 +4788,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:internal",
-                     *       "title": "A defect of ours",
+                     *       "title": "A defect of the server",
                      *       "status": 500,
-                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
                      *       "instance": "/v1/…",
                      *       "reason": "INTERNAL",
                      *       "metadata": {},
@@ -4460,7 +4800,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
             503: {
                 headers: {
                     /** @description Seconds. */
@@ -4471,9 +4811,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:upstream-unavailable",
-                     *       "title": "Something needed is away for now",
+                     *       "title": "A required dependency is unavailable",
                      *       "status": 503,
-                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
                      *       "instance": "/v1/…",
                      *       "reason": "UPSTREAM_UNAVAILABLE",
                      *       "metadata": {},
@@ -4483,7 +4823,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The answer did not come in time; the work may or may not have been done. */
+            /** @description The deadline passed; the work may or may not have been done. */
             504: {
                 headers: {
                     [name: string]: unknown;
@@ -4492,9 +4832,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:deadline-exceeded",
-                     *       "title": "The answer did not come in time",
+                     *       "title": "The deadline passed",
                      *       "status": 504,
-                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
                      *       "instance": "/v1/…",
                      *       "reason": "DEADLINE_EXCEEDED",
                      *       "metadata": {},
@@ -4510,7 +4850,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description May be given, and changes nothing: repeating this request is harmless anyway. */
+                /** @description Accepted without effect: repeating this request is harmless. */
                 "Idempotency-Key"?: string;
             };
             path: {
@@ -4543,7 +4883,7 @@ export interface operations {
                     "application/json": components["schemas"]["Assignment"];
                 };
             };
-            /** @description The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself. */
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is not valid. */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -4552,9 +4892,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:idempotency-key-missing",
-                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is not valid",
                      *       "status": 400,
-                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is not valid.",
                      *       "instance": "/v1/…",
                      *       "reason": "IDEMPOTENCY_KEY_MISSING",
                      *       "metadata": {},
@@ -4607,7 +4947,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description There is no such thing. */
+            /** @description The resource does not exist. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -4616,9 +4956,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:user-not-found",
-                     *       "title": "There is no such thing",
+                     *       "title": "The resource does not exist",
                      *       "status": 404,
-                     *       "detail": "There is no such thing.",
+                     *       "detail": "The resource does not exist.",
                      *       "instance": "/v1/…",
                      *       "reason": "USER_NOT_FOUND",
                      *       "metadata": {},
@@ -4628,7 +4968,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description It has ended, exists already or is somebody else's: the state does not allow it. */
+            /** @description The state does not allow it: it has ended, exists already or belongs to another agent. */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -4637,9 +4977,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:assignment-not-live",
-                     *       "title": "It has ended, exists already or is somebody else's: the state does not allow it",
+                     *       "title": "The state does not allow it: it has ended, exists already or belongs to another agent",
                      *       "status": 409,
-                     *       "detail": "It has ended, exists already or is somebody else's: the state does not allow it.",
+                     *       "detail": "The state does not allow it: it has ended, exists already or belongs to another agent.",
                      *       "instance": "/v1/…",
                      *       "reason": "ASSIGNMENT_NOT_LIVE",
                      *       "metadata": {},
@@ -4721,7 +5061,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
             500: {
                 headers: {
                     [name: string]: unknown;
@@ -4730,9 +5070,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:internal",
-                     *       "title": "A defect of ours",
+                     *       "title": "A defect of the server",
                      *       "status": 500,
-                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
                      *       "instance": "/v1/…",
                      *       "reason": "INTERNAL",
                      *       "metadata": {},
@@ -4742,7 +5082,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
             503: {
                 headers: {
                     /** @description Seconds. */
@@ -4753,9 +5093,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:upstream-unavailable",
-                     *       "title": "Something needed is away for now",
+                     *       "title": "A required dependency is unavailable",
                      *       "status": 503,
-                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
                      *       "instance": "/v1/…",
                      *       "reason": "UPSTREAM_UNAVAILABLE",
                      *       "metadata": {},
@@ -4765,7 +5105,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The answer did not come in time; the work may or may not have been done. */
+            /** @description The deadline passed; the work may or may not have been done. */
             504: {
                 headers: {
                     [name: string]: unknown;
@@ -4774,9 +5114,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:deadline-exceeded",
-                     *       "title": "The answer did not come in time",
+                     *       "title": "The deadline passed",
                      *       "status": 504,
-                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
                      *       "instance": "/v1/…",
                      *       "reason": "DEADLINE_EXCEEDED",
                      *       "metadata": {},
@@ -4863,7 +5203,7 @@ export interface operations {
                     "application/json": components["schemas"]["Recorded"];
                 };
             };
-            /** @description The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself. */
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is not valid. */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -4872,9 +5212,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:idempotency-key-missing",
-                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is not valid",
                      *       "status": 400,
-                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is not valid.",
                      *       "instance": "/v1/…",
                      *       "reason": "IDEMPOTENCY_KEY_MISSING",
                      *       "metadata": {},
@@ -4927,7 +5267,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description There is no such thing. */
+            /** @description The resource does not exist. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -4936,9 +5276,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:user-not-found",
-                     *       "title": "There is no such thing",
+                     *       "title": "The resource does not exist",
                      *       "status": 404,
-                     *       "detail": "There is no such thing.",
+                     *       "detail": "The resource does not exist.",
                      *       "instance": "/v1/…",
                      *       "reason": "USER_NOT_FOUND",
                      *       "metadata": {},
@@ -4948,7 +5288,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description It has ended, exists already or is somebody else's: the state does not allow it. */
+            /** @description The state does not allow it: it has ended, exists already or belongs to another agent. */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -4957,9 +5297,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:assignment-not-live",
-                     *       "title": "It has ended, exists already or is somebody else's: the state does not allow it",
+                     *       "title": "The state does not allow it: it has ended, exists already or belongs to another agent",
                      *       "status": 409,
-                     *       "detail": "It has ended, exists already or is somebody else's: the state does not allow it.",
+                     *       "detail": "The state does not allow it: it has ended, exists already or belongs to another agent.",
                      *       "instance": "/v1/…",
                      *       "reason": "ASSIGNMENT_NOT_LIVE",
                      *       "metadata": {},
@@ -4990,7 +5330,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The body is not of the media type that is asked for. */
+            /** @description The body does not have the required media type. */
             415: {
                 headers: {
                     [name: string]: unknown;
@@ -4999,9 +5339,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:not-json",
-                     *       "title": "The body is not of the media type that is asked for",
+                     *       "title": "The body does not have the required media type",
                      *       "status": 415,
-                     *       "detail": "The body is not of the media type that is asked for.",
+                     *       "detail": "The body does not have the required media type.",
                      *       "instance": "/v1/…",
                      *       "reason": "NOT_JSON",
                      *       "metadata": {},
@@ -5062,7 +5402,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
             500: {
                 headers: {
                     [name: string]: unknown;
@@ -5071,9 +5411,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:internal",
-                     *       "title": "A defect of ours",
+                     *       "title": "A defect of the server",
                      *       "status": 500,
-                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
                      *       "instance": "/v1/…",
                      *       "reason": "INTERNAL",
                      *       "metadata": {},
@@ -5083,7 +5423,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
             503: {
                 headers: {
                     /** @description Seconds. */
@@ -5094,9 +5434,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:upstream-unavailable",
-                     *       "title": "Something needed is away for now",
+                     *       "title": "A required dependency is unavailable",
                      *       "status": 503,
-                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
                      *       "instance": "/v1/…",
                      *       "reason": "UPSTREAM_UNAVAILABLE",
                      *       "metadata": {},
@@ -5106,7 +5446,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The answer did not come in time; the work may or may not have been done. */
+            /** @description The deadline passed; the work may or may not have been done. */
             504: {
                 headers: {
                     [name: string]: unknown;
@@ -5115,9 +5455,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:deadline-exceeded",
-                     *       "title": "The answer did not come in time",
+                     *       "title": "The deadline passed",
                      *       "status": 504,
-                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
                      *       "instance": "/v1/…",
                      *       "reason": "DEADLINE_EXCEEDED",
                      *       "metadata": {},
@@ -5201,7 +5541,7 @@ export interface operations {
                     "application/json": components["schemas"]["Released"];
                 };
             };
-            /** @description The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself. */
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is not valid. */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -5210,9 +5550,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:idempotency-key-missing",
-                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is not valid",
                      *       "status": 400,
-                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is not valid.",
                      *       "instance": "/v1/…",
                      *       "reason": "IDEMPOTENCY_KEY_MISSING",
                      *       "metadata": {},
@@ -5265,7 +5605,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description There is no such thing. */
+            /** @description The resource does not exist. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -5274,9 +5614,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:user-not-found",
-                     *       "title": "There is no such thing",
+                     *       "title": "The resource does not exist",
                      *       "status": 404,
-                     *       "detail": "There is no such thing.",
+                     *       "detail": "The resource does not exist.",
                      *       "instance": "/v1/…",
                      *       "reason": "USER_NOT_FOUND",
                      *       "metadata": {},
@@ -5286,7 +5626,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description It has ended, exists already or is somebody else's: the state does not allow it. */
+            /** @description The state does not allow it: it has ended, exists already or belongs to another agent. */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -5295,9 +5635,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:assignment-not-live",
-                     *       "title": "It has ended, exists already or is somebody else's: the state does not allow it",
+                     *       "title": "The state does not allow it: it has ended, exists already or belongs to another agent",
                      *       "status": 409,
-                     *       "detail": "It has ended, exists already or is somebody else's: the state does not allow it.",
+                     *       "detail": "The state does not allow it: it has ended, exists already or belongs to another agent.",
                      *       "instance": "/v1/…",
                      *       "reason": "ASSIGNMENT_NOT_LIVE",
                      *       "metadata": {},
@@ -5328,7 +5668,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The body is not of the media type that is asked for. */
+            /** @description The body does not have the required media type. */
             415: {
                 headers: {
                     [name: string]: unknown;
@@ -5337,9 +5677,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:not-json",
-                     *       "title": "The body is not of the media type that is asked for",
+                     *       "title": "The body does not have the required media type",
                      *       "status": 415,
-                     *       "detail": "The body is not of the media type that is asked for.",
+                     *       "detail": "The body does not have the required media type.",
                      *       "instance": "/v1/…",
                      *       "reason": "NOT_JSON",
                      *       "metadata": {},
@@ -5400,7 +5740,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
             500: {
                 headers: {
                     [name: string]: unknown;
@@ -5409,9 +5749,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:internal",
-                     *       "title": "A defect of ours",
+                     *       "title": "A defect of the server",
                      *       "status": 500,
-                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
                      *       "instance": "/v1/…",
                      *       "reason": "INTERNAL",
                      *       "metadata": {},
@@ -5421,7 +5761,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
             503: {
                 headers: {
                     /** @description Seconds. */
@@ -5432,9 +5772,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:upstream-unavailable",
-                     *       "title": "Something needed is away for now",
+                     *       "title": "A required dependency is unavailable",
                      *       "status": 503,
-                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
                      *       "instance": "/v1/…",
                      *       "reason": "UPSTREAM_UNAVAILABLE",
                      *       "metadata": {},
@@ -5444,7 +5784,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The answer did not come in time; the work may or may not have been done. */
+            /** @description The deadline passed; the work may or may not have been done. */
             504: {
                 headers: {
                     [name: string]: unknown;
@@ -5453,9 +5793,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:deadline-exceeded",
-                     *       "title": "The answer did not come in time",
+                     *       "title": "The deadline passed",
                      *       "status": 504,
-                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
                      *       "instance": "/v1/…",
                      *       "reason": "DEADLINE_EXCEEDED",
                      *       "metadata": {},
@@ -5541,7 +5881,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description There is no such thing. */
+            /** @description The resource does not exist. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -5550,9 +5890,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:user-not-found",
-                     *       "title": "There is no such thing",
+                     *       "title": "The resource does not exist",
                      *       "status": 404,
-                     *       "detail": "There is no such thing.",
+                     *       "detail": "The resource does not exist.",
                      *       "instance": "/v1/…",
                      *       "reason": "USER_NOT_FOUND",
                      *       "metadata": {},
@@ -5585,7 +5925,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
             500: {
                 headers: {
                     [name: string]: unknown;
@@ -5594,9 +5934,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:internal",
-                     *       "title": "A defect of ours",
+                     *       "title": "A defect of the server",
                      *       "status": 500,
-                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
                      *       "instance": "/v1/…",
                      *       "reason": "INTERNAL",
                      *       "metadata": {},
@@ -5606,7 +5946,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
             503: {
                 headers: {
                     /** @description Seconds. */
@@ -5617,9 +5957,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:upstream-unavailable",
-                     *       "title": "Something needed is away for now",
+                     *       "title": "A required dependency is unavailable",
                      *       "status": 503,
-                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
                      *       "instance": "/v1/…",
                      *       "reason": "UPSTREAM_UNAVAILABLE",
                      *       "metadata": {},
@@ -5629,7 +5969,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The answer did not come in time; the work may or may not have been done. */
+            /** @description The deadline passed; the work may or may not have been done. */
             504: {
                 headers: {
                     [name: string]: unknown;
@@ -5638,9 +5978,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:deadline-exceeded",
-                     *       "title": "The answer did not come in time",
+                     *       "title": "The deadline passed",
                      *       "status": 504,
-                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
                      *       "instance": "/v1/…",
                      *       "reason": "DEADLINE_EXCEEDED",
                      *       "metadata": {},
@@ -5655,17 +5995,17 @@ export interface operations {
     audit_entries: {
         parameters: {
             query?: {
-                /** @description Only this action. */
+                /** @description Only entries with this action. */
                 action?: string;
-                /** @description Only what this one did. */
+                /** @description Only entries of this actor. */
                 actor_id?: string;
-                /** @description At most so many. */
+                /** @description The largest number of items on the page. */
                 page_size?: number;
                 /** @description `next_page_token` of the page before; empty: the first. */
                 page_token?: string;
-                /** @description Only from then on. */
+                /** @description Only entries from then on. */
                 since?: string;
-                /** @description Only before then. */
+                /** @description Only entries before then. */
                 until?: string;
                 /** @description Only of this person. */
                 user_id?: string;
@@ -5690,7 +6030,8 @@ export interface operations {
                      *           "actor_id": "text",
                      *           "action": "VIEWED_CONTEXT",
                      *           "user_id": "4711",
-                     *           "details": {}
+                     *           "details": {},
+                     *           "notes": "text"
                      *         }
                      *       ],
                      *       "next_page_token": "text"
@@ -5699,7 +6040,7 @@ export interface operations {
                     "application/json": components["schemas"]["AuditEntries"];
                 };
             };
-            /** @description The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself. */
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is not valid. */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -5708,9 +6049,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:idempotency-key-missing",
-                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is not valid",
                      *       "status": 400,
-                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is not valid.",
                      *       "instance": "/v1/…",
                      *       "reason": "IDEMPOTENCY_KEY_MISSING",
                      *       "metadata": {},
@@ -5814,7 +6155,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
             500: {
                 headers: {
                     [name: string]: unknown;
@@ -5823,9 +6164,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:internal",
-                     *       "title": "A defect of ours",
+                     *       "title": "A defect of the server",
                      *       "status": 500,
-                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
                      *       "instance": "/v1/…",
                      *       "reason": "INTERNAL",
                      *       "metadata": {},
@@ -5835,7 +6176,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
             503: {
                 headers: {
                     /** @description Seconds. */
@@ -5846,9 +6187,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:upstream-unavailable",
-                     *       "title": "Something needed is away for now",
+                     *       "title": "A required dependency is unavailable",
                      *       "status": 503,
-                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
                      *       "instance": "/v1/…",
                      *       "reason": "UPSTREAM_UNAVAILABLE",
                      *       "metadata": {},
@@ -5858,7 +6199,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The answer did not come in time; the work may or may not have been done. */
+            /** @description The deadline passed; the work may or may not have been done. */
             504: {
                 headers: {
                     [name: string]: unknown;
@@ -5867,9 +6208,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:deadline-exceeded",
-                     *       "title": "The answer did not come in time",
+                     *       "title": "The deadline passed",
                      *       "status": 504,
-                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
                      *       "instance": "/v1/…",
                      *       "reason": "DEADLINE_EXCEEDED",
                      *       "metadata": {},
@@ -5884,13 +6225,13 @@ export interface operations {
     callbacks_callbacks: {
         parameters: {
             query?: {
-                /** @description At most so many. */
+                /** @description The largest number of items on the page. */
                 page_size?: number;
                 /** @description `next_page_token` of the page before; empty: the first. */
                 page_token?: string;
                 /** @description Only of this agent. */
                 preferred_agent_id?: string;
-                /** @description Only those in this state. */
+                /** @description Only callbacks in this state. */
                 state?: components["schemas"]["CallbackState"];
                 /** @description Only of this person. */
                 user_id?: string;
@@ -5927,10 +6268,10 @@ export interface operations {
                      *       "next_page_token": "text"
                      *     }
                      */
-                    "application/json": components["schemas"]["Callbacks"];
+                    "application/json": components["schemas"]["CallbackPage"];
                 };
             };
-            /** @description The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself. */
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is not valid. */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -5939,9 +6280,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:idempotency-key-missing",
-                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is not valid",
                      *       "status": 400,
-                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is not valid.",
                      *       "instance": "/v1/…",
                      *       "reason": "IDEMPOTENCY_KEY_MISSING",
                      *       "metadata": {},
@@ -6045,7 +6386,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
             500: {
                 headers: {
                     [name: string]: unknown;
@@ -6054,9 +6395,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:internal",
-                     *       "title": "A defect of ours",
+                     *       "title": "A defect of the server",
                      *       "status": 500,
-                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
                      *       "instance": "/v1/…",
                      *       "reason": "INTERNAL",
                      *       "metadata": {},
@@ -6066,7 +6407,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
             503: {
                 headers: {
                     /** @description Seconds. */
@@ -6077,9 +6418,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:upstream-unavailable",
-                     *       "title": "Something needed is away for now",
+                     *       "title": "A required dependency is unavailable",
                      *       "status": 503,
-                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
                      *       "instance": "/v1/…",
                      *       "reason": "UPSTREAM_UNAVAILABLE",
                      *       "metadata": {},
@@ -6089,7 +6430,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The answer did not come in time; the work may or may not have been done. */
+            /** @description The deadline passed; the work may or may not have been done. */
             504: {
                 headers: {
                     [name: string]: unknown;
@@ -6098,9 +6439,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:deadline-exceeded",
-                     *       "title": "The answer did not come in time",
+                     *       "title": "The deadline passed",
                      *       "status": 504,
-                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
                      *       "instance": "/v1/…",
                      *       "reason": "DEADLINE_EXCEEDED",
                      *       "metadata": {},
@@ -6127,7 +6468,7 @@ export interface operations {
                 /**
                  * @example {
                  *       "user_id": "4711",
-                 *       "scheduled_for": "2030-06-02T18:00:00+01:00",
+                 *       "scheduled_for": "2030-06-03T18:00:00+01:00",
                  *       "preferred_agent_id": "agent-1",
                  *       "notes": "After work, please."
                  *     }
@@ -6160,7 +6501,7 @@ export interface operations {
                     "application/json": components["schemas"]["Callback"];
                 };
             };
-            /** @description The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself. */
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is not valid. */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -6169,9 +6510,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:idempotency-key-missing",
-                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is not valid",
                      *       "status": 400,
-                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is not valid.",
                      *       "instance": "/v1/…",
                      *       "reason": "IDEMPOTENCY_KEY_MISSING",
                      *       "metadata": {},
@@ -6224,7 +6565,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description There is no such thing. */
+            /** @description The resource does not exist. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -6233,9 +6574,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:user-not-found",
-                     *       "title": "There is no such thing",
+                     *       "title": "The resource does not exist",
                      *       "status": 404,
-                     *       "detail": "There is no such thing.",
+                     *       "detail": "The resource does not exist.",
                      *       "instance": "/v1/…",
                      *       "reason": "USER_NOT_FOUND",
                      *       "metadata": {},
@@ -6245,7 +6586,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description It has ended, exists already or is somebody else's: the state does not allow it. */
+            /** @description The state does not allow it: it has ended, exists already or belongs to another agent. */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -6254,9 +6595,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:assignment-not-live",
-                     *       "title": "It has ended, exists already or is somebody else's: the state does not allow it",
+                     *       "title": "The state does not allow it: it has ended, exists already or belongs to another agent",
                      *       "status": 409,
-                     *       "detail": "It has ended, exists already or is somebody else's: the state does not allow it.",
+                     *       "detail": "The state does not allow it: it has ended, exists already or belongs to another agent.",
                      *       "instance": "/v1/…",
                      *       "reason": "ASSIGNMENT_NOT_LIVE",
                      *       "metadata": {},
@@ -6287,7 +6628,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The body is not of the media type that is asked for. */
+            /** @description The body does not have the required media type. */
             415: {
                 headers: {
                     [name: string]: unknown;
@@ -6296,9 +6637,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:not-json",
-                     *       "title": "The body is not of the media type that is asked for",
+                     *       "title": "The body does not have the required media type",
                      *       "status": 415,
-                     *       "detail": "The body is not of the media type that is asked for.",
+                     *       "detail": "The body does not have the required media type.",
                      *       "instance": "/v1/…",
                      *       "reason": "NOT_JSON",
                      *       "metadata": {},
@@ -6359,7 +6700,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
             500: {
                 headers: {
                     [name: string]: unknown;
@@ -6368,9 +6709,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:internal",
-                     *       "title": "A defect of ours",
+                     *       "title": "A defect of the server",
                      *       "status": 500,
-                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
                      *       "instance": "/v1/…",
                      *       "reason": "INTERNAL",
                      *       "metadata": {},
@@ -6380,7 +6721,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
             503: {
                 headers: {
                     /** @description Seconds. */
@@ -6391,9 +6732,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:upstream-unavailable",
-                     *       "title": "Something needed is away for now",
+                     *       "title": "A required dependency is unavailable",
                      *       "status": 503,
-                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
                      *       "instance": "/v1/…",
                      *       "reason": "UPSTREAM_UNAVAILABLE",
                      *       "metadata": {},
@@ -6403,7 +6744,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The answer did not come in time; the work may or may not have been done. */
+            /** @description The deadline passed; the work may or may not have been done. */
             504: {
                 headers: {
                     [name: string]: unknown;
@@ -6412,9 +6753,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:deadline-exceeded",
-                     *       "title": "The answer did not come in time",
+                     *       "title": "The deadline passed",
                      *       "status": 504,
-                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
                      *       "instance": "/v1/…",
                      *       "reason": "DEADLINE_EXCEEDED",
                      *       "metadata": {},
@@ -6465,7 +6806,7 @@ export interface operations {
                     "application/json": components["schemas"]["Callback"];
                 };
             };
-            /** @description The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself. */
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is not valid. */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -6474,9 +6815,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:idempotency-key-missing",
-                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is not valid",
                      *       "status": 400,
-                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is not valid.",
                      *       "instance": "/v1/…",
                      *       "reason": "IDEMPOTENCY_KEY_MISSING",
                      *       "metadata": {},
@@ -6529,7 +6870,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description There is no such thing. */
+            /** @description The resource does not exist. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -6538,9 +6879,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:user-not-found",
-                     *       "title": "There is no such thing",
+                     *       "title": "The resource does not exist",
                      *       "status": 404,
-                     *       "detail": "There is no such thing.",
+                     *       "detail": "The resource does not exist.",
                      *       "instance": "/v1/…",
                      *       "reason": "USER_NOT_FOUND",
                      *       "metadata": {},
@@ -6550,7 +6891,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description It has ended, exists already or is somebody else's: the state does not allow it. */
+            /** @description The state does not allow it: it has ended, exists already or belongs to another agent. */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -6559,9 +6900,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:assignment-not-live",
-                     *       "title": "It has ended, exists already or is somebody else's: the state does not allow it",
+                     *       "title": "The state does not allow it: it has ended, exists already or belongs to another agent",
                      *       "status": 409,
-                     *       "detail": "It has ended, exists already or is somebody else's: the state does not allow it.",
+                     *       "detail": "The state does not allow it: it has ended, exists already or belongs to another agent.",
                      *       "instance": "/v1/…",
                      *       "reason": "ASSIGNMENT_NOT_LIVE",
                      *       "metadata": {},
@@ -6643,7 +6984,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
             500: {
                 headers: {
                     [name: string]: unknown;
@@ -6652,9 +6993,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:internal",
-                     *       "title": "A defect of ours",
+                     *       "title": "A defect of the server",
                      *       "status": 500,
-                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
                      *       "instance": "/v1/…",
                      *       "reason": "INTERNAL",
                      *       "metadata": {},
@@ -6664,7 +7005,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
             503: {
                 headers: {
                     /** @description Seconds. */
@@ -6675,9 +7016,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:upstream-unavailable",
-                     *       "title": "Something needed is away for now",
+                     *       "title": "A required dependency is unavailable",
                      *       "status": 503,
-                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
                      *       "instance": "/v1/…",
                      *       "reason": "UPSTREAM_UNAVAILABLE",
                      *       "metadata": {},
@@ -6687,7 +7028,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The answer did not come in time; the work may or may not have been done. */
+            /** @description The deadline passed; the work may or may not have been done. */
             504: {
                 headers: {
                     [name: string]: unknown;
@@ -6696,9 +7037,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:deadline-exceeded",
-                     *       "title": "The answer did not come in time",
+                     *       "title": "The deadline passed",
                      *       "status": 504,
-                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
                      *       "instance": "/v1/…",
                      *       "reason": "DEADLINE_EXCEEDED",
                      *       "metadata": {},
@@ -6727,7 +7068,7 @@ export interface operations {
             content: {
                 /**
                  * @example {
-                 *       "scheduled_for": "2030-06-02T18:00:00+01:00",
+                 *       "scheduled_for": "2030-06-03T18:00:00+01:00",
                  *       "preferred_agent_id": "agent-1"
                  *     }
                  */
@@ -6759,7 +7100,7 @@ export interface operations {
                     "application/json": components["schemas"]["Callback"];
                 };
             };
-            /** @description The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself. */
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is not valid. */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -6768,9 +7109,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:idempotency-key-missing",
-                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is not valid",
                      *       "status": 400,
-                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is not valid.",
                      *       "instance": "/v1/…",
                      *       "reason": "IDEMPOTENCY_KEY_MISSING",
                      *       "metadata": {},
@@ -6823,7 +7164,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description There is no such thing. */
+            /** @description The resource does not exist. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -6832,9 +7173,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:user-not-found",
-                     *       "title": "There is no such thing",
+                     *       "title": "The resource does not exist",
                      *       "status": 404,
-                     *       "detail": "There is no such thing.",
+                     *       "detail": "The resource does not exist.",
                      *       "instance": "/v1/…",
                      *       "reason": "USER_NOT_FOUND",
                      *       "metadata": {},
@@ -6844,7 +7185,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description It has ended, exists already or is somebody else's: the state does not allow it. */
+            /** @description The state does not allow it: it has ended, exists already or belongs to another agent. */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -6853,9 +7194,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:assignment-not-live",
-                     *       "title": "It has ended, exists already or is somebody else's: the state does not allow it",
+                     *       "title": "The state does not allow it: it has ended, exists already or belongs to another agent",
                      *       "status": 409,
-                     *       "detail": "It has ended, exists already or is somebody else's: the state does not allow it.",
+                     *       "detail": "The state does not allow it: it has ended, exists already or belongs to another agent.",
                      *       "instance": "/v1/…",
                      *       "reason": "ASSIGNMENT_NOT_LIVE",
                      *       "metadata": {},
@@ -6886,7 +7227,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The body is not of the media type that is asked for. */
+            /** @description The body does not have the required media type. */
             415: {
                 headers: {
                     [name: string]: unknown;
@@ -6895,9 +7236,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:not-json",
-                     *       "title": "The body is not of the media type that is asked for",
+                     *       "title": "The body does not have the required media type",
                      *       "status": 415,
-                     *       "detail": "The body is not of the media type that is asked for.",
+                     *       "detail": "The body does not have the required media type.",
                      *       "instance": "/v1/…",
                      *       "reason": "NOT_JSON",
                      *       "metadata": {},
@@ -6958,7 +7299,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
             500: {
                 headers: {
                     [name: string]: unknown;
@@ -6967,9 +7308,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:internal",
-                     *       "title": "A defect of ours",
+                     *       "title": "A defect of the server",
                      *       "status": 500,
-                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
                      *       "instance": "/v1/…",
                      *       "reason": "INTERNAL",
                      *       "metadata": {},
@@ -6979,7 +7320,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
             503: {
                 headers: {
                     /** @description Seconds. */
@@ -6990,9 +7331,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:upstream-unavailable",
-                     *       "title": "Something needed is away for now",
+                     *       "title": "A required dependency is unavailable",
                      *       "status": 503,
-                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
                      *       "instance": "/v1/…",
                      *       "reason": "UPSTREAM_UNAVAILABLE",
                      *       "metadata": {},
@@ -7002,7 +7343,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The answer did not come in time; the work may or may not have been done. */
+            /** @description The deadline passed; the work may or may not have been done. */
             504: {
                 headers: {
                     [name: string]: unknown;
@@ -7011,9 +7352,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:deadline-exceeded",
-                     *       "title": "The answer did not come in time",
+                     *       "title": "The deadline passed",
                      *       "status": 504,
-                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
                      *       "instance": "/v1/…",
                      *       "reason": "DEADLINE_EXCEEDED",
                      *       "metadata": {},
@@ -7030,10 +7371,10 @@ export interface operations {
             query?: {
                 /** @description From `POST /v1/events/tickets`, instead of a token. */
                 ticket?: string;
-                /** @description What the stream is for; all events the caller may see unless given. `assignment` (agents): what happens to the person held. `queues`: movements in the caller's queues, and their sizes. `wallboard` (supervisors), `pipeline` (supervisors, services): figures, whole, when they change. */
+                /** @description What to receive; without it all events that the caller may see. `assignment` (agents): events of the assigned person. `queues`: movements in the caller's queues, and their sizes. `wallboard` (supervisors), `pipeline` (supervisors, services): all figures whenever one changes. */
                 topic?: ("assignment" | "queues" | "wallboard" | "pipeline")[];
-                /** @description Only events of these kinds. */
-                type?: ("context_changed" | "entry_moved" | "assignment_started" | "assignment_ended" | "outcome_recorded" | "conversion_recorded")[];
+                /** @description Only events of these types. */
+                type?: ("context_changed" | "entry_moved" | "assignment_started" | "assignment_ended" | "outcome_recorded" | "conversion_recorded" | "objection_recorded")[];
                 /** @description Only events about these people. */
                 user_id?: string[];
             };
@@ -7046,7 +7387,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Server-sent events: ids are `epoch:offset`, data is an `Event`. `reset` says that events may be missing: fetch what is shown anew, unless a topic sends it. Topics add events of their own, without ids: `assignment` is a `HeldAssignment`, `queues` is a `QueueSizes`, `wallboard` is a `Wallboard`, `history` is a `LastHour`, `pipeline` is a `Pipeline`. `reconnect` says why the stream ends and when to come back. A comment keeps it alive. */
+            /** @description Server-sent events: ids are `epoch:offset`, data is an `Event`. `reset` says that events may be missing: fetch the data again, unless a topic sends it. Topics add events of their own, without ids: `assignment` is a `HeldAssignment`, `queues` is a `QueueSizes`, `wallboard` is a `Wallboard`, `history` is a `LastHour`, `pipeline` is a `Pipeline`. `reconnect` has the reason why the stream ends and when to reconnect. A comment keeps it alive. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -7151,7 +7492,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
             500: {
                 headers: {
                     [name: string]: unknown;
@@ -7160,9 +7501,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:internal",
-                     *       "title": "A defect of ours",
+                     *       "title": "A defect of the server",
                      *       "status": 500,
-                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
                      *       "instance": "/v1/…",
                      *       "reason": "INTERNAL",
                      *       "metadata": {},
@@ -7172,7 +7513,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
             503: {
                 headers: {
                     /** @description Seconds. */
@@ -7183,9 +7524,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:upstream-unavailable",
-                     *       "title": "Something needed is away for now",
+                     *       "title": "A required dependency is unavailable",
                      *       "status": 503,
-                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
                      *       "instance": "/v1/…",
                      *       "reason": "UPSTREAM_UNAVAILABLE",
                      *       "metadata": {},
@@ -7195,7 +7536,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The answer did not come in time; the work may or may not have been done. */
+            /** @description The deadline passed; the work may or may not have been done. */
             504: {
                 headers: {
                     [name: string]: unknown;
@@ -7204,9 +7545,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:deadline-exceeded",
-                     *       "title": "The answer did not come in time",
+                     *       "title": "The deadline passed",
                      *       "status": 504,
-                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
                      *       "instance": "/v1/…",
                      *       "reason": "DEADLINE_EXCEEDED",
                      *       "metadata": {},
@@ -7308,7 +7649,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
             500: {
                 headers: {
                     [name: string]: unknown;
@@ -7317,9 +7658,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:internal",
-                     *       "title": "A defect of ours",
+                     *       "title": "A defect of the server",
                      *       "status": 500,
-                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
                      *       "instance": "/v1/…",
                      *       "reason": "INTERNAL",
                      *       "metadata": {},
@@ -7329,7 +7670,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
             503: {
                 headers: {
                     /** @description Seconds. */
@@ -7340,9 +7681,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:upstream-unavailable",
-                     *       "title": "Something needed is away for now",
+                     *       "title": "A required dependency is unavailable",
                      *       "status": 503,
-                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
                      *       "instance": "/v1/…",
                      *       "reason": "UPSTREAM_UNAVAILABLE",
                      *       "metadata": {},
@@ -7352,7 +7693,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The answer did not come in time; the work may or may not have been done. */
+            /** @description The deadline passed; the work may or may not have been done. */
             504: {
                 headers: {
                     [name: string]: unknown;
@@ -7361,9 +7702,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:deadline-exceeded",
-                     *       "title": "The answer did not come in time",
+                     *       "title": "The deadline passed",
                      *       "status": 504,
-                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
                      *       "instance": "/v1/…",
                      *       "reason": "DEADLINE_EXCEEDED",
                      *       "metadata": {},
@@ -7378,7 +7719,7 @@ export interface operations {
     people_calls: {
         parameters: {
             query?: {
-                /** @description At most so many. */
+                /** @description The largest number of items on the page. */
                 page_size?: number;
                 /** @description `next_page_token` of the page before; empty: the first. */
                 page_token?: string;
@@ -7417,7 +7758,7 @@ export interface operations {
                     "application/json": components["schemas"]["Calls"];
                 };
             };
-            /** @description The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself. */
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is not valid. */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -7426,9 +7767,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:idempotency-key-missing",
-                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is not valid",
                      *       "status": 400,
-                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is not valid.",
                      *       "instance": "/v1/…",
                      *       "reason": "IDEMPOTENCY_KEY_MISSING",
                      *       "metadata": {},
@@ -7532,7 +7873,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
             500: {
                 headers: {
                     [name: string]: unknown;
@@ -7541,9 +7882,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:internal",
-                     *       "title": "A defect of ours",
+                     *       "title": "A defect of the server",
                      *       "status": 500,
-                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
                      *       "instance": "/v1/…",
                      *       "reason": "INTERNAL",
                      *       "metadata": {},
@@ -7553,7 +7894,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
             503: {
                 headers: {
                     /** @description Seconds. */
@@ -7564,9 +7905,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:upstream-unavailable",
-                     *       "title": "Something needed is away for now",
+                     *       "title": "A required dependency is unavailable",
                      *       "status": 503,
-                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
                      *       "instance": "/v1/…",
                      *       "reason": "UPSTREAM_UNAVAILABLE",
                      *       "metadata": {},
@@ -7576,7 +7917,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The answer did not come in time; the work may or may not have been done. */
+            /** @description The deadline passed; the work may or may not have been done. */
             504: {
                 headers: {
                     [name: string]: unknown;
@@ -7585,9 +7926,315 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:deadline-exceeded",
-                     *       "title": "The answer did not come in time",
+                     *       "title": "The deadline passed",
                      *       "status": 504,
-                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    people_complaint: {
+        parameters: {
+            query?: never;
+            header: {
+                /** @description UUID chosen by the client; a repeat of the request returns the first answer. */
+                "Idempotency-Key": string;
+            };
+            path: {
+                /** @description The main app's id of the person. */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "is_open": true
+                 *     }
+                 */
+                "application/json": components["schemas"]["ComplaintRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "is_open": true,
+                     *       "opened_at": "2025-06-02T09:00:00.000000Z",
+                     *       "closed_at": "2025-06-02T09:00:00.000000Z"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Complaint"];
+                };
+            };
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is not valid. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:idempotency-key-missing",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is not valid",
+                     *       "status": 400,
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is not valid.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "IDEMPOTENCY_KEY_MISSING",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token (or ticket) is missing, malformed, expired or not trusted. */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token's role or queues do not allow it. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The resource does not exist. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:user-not-found",
+                     *       "title": "The resource does not exist",
+                     *       "status": 404,
+                     *       "detail": "The resource does not exist.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "USER_NOT_FOUND",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The state does not allow it: it has ended, exists already or belongs to another agent. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:assignment-not-live",
+                     *       "title": "The state does not allow it: it has ended, exists already or belongs to another agent",
+                     *       "status": 409,
+                     *       "detail": "The state does not allow it: it has ended, exists already or belongs to another agent.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "ASSIGNMENT_NOT_LIVE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:body-too-large",
+                     *       "title": "The body is too large",
+                     *       "status": 413,
+                     *       "detail": "The body is too large.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "BODY_TOO_LARGE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body does not have the required media type. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:not-json",
+                     *       "title": "The body does not have the required media type",
+                     *       "status": 415,
+                     *       "detail": "The body does not have the required media type.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "NOT_JSON",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not have the required form, or the `Idempotency-Key` was used before for another request. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:invalid-request",
+                     *       "title": "The request does not have the required form, or the `Idempotency-Key` was used before for another request",
+                     *       "status": 422,
+                     *       "detail": "The request does not have the required form, or the `Idempotency-Key` was used before for another request.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INVALID_REQUEST",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "errors": [
+                     *         {
+                     *           "location": "body.outcome",
+                     *           "code": "missing",
+                     *           "message": "Field required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; wait for `Retry-After` seconds. */
+            429: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of the server",
+                     *       "status": 500,
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "A required dependency is unavailable",
+                     *       "status": 503,
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The deadline passed; the work may or may not have been done. */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The deadline passed",
+                     *       "status": 504,
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
                      *       "instance": "/v1/…",
                      *       "reason": "DEADLINE_EXCEEDED",
                      *       "metadata": {},
@@ -7624,7 +8271,7 @@ export interface operations {
                     "Dialler-Cached"?: "true" | "false";
                     /** @description When the main app's part was read. */
                     "Dialler-Read-At"?: string;
-                    /** @description `true` when it could not be confirmed: the last known context. */
+                    /** @description `true` for the last known context, while it cannot be confirmed. */
                     "Dialler-Stale"?: "true" | "false";
                     /** @description Changes whenever anything in the context does. */
                     ETag?: string;
@@ -7668,7 +8315,11 @@ export interface operations {
                      *           "post_code": "text",
                      *           "post_town": "text",
                      *           "country": "text"
-                     *         }
+                     *         },
+                     *         "phone_numbers": [
+                     *           "text"
+                     *         ],
+                     *         "phone_number_as_written": "text"
                      *       },
                      *       "claims": [
                      *         {
@@ -7752,7 +8403,7 @@ export interface operations {
                     "Dialler-Cached"?: "true" | "false";
                     /** @description When the main app's part was read. */
                     "Dialler-Read-At"?: string;
-                    /** @description `true` when it could not be confirmed: the last known context. */
+                    /** @description `true` for the last known context, while it cannot be confirmed. */
                     "Dialler-Stale"?: "true" | "false";
                     /** @description Changes whenever anything in the context does. */
                     ETag?: string;
@@ -7803,7 +8454,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description There is no such thing. */
+            /** @description The resource does not exist. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -7812,11 +8463,32 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:user-not-found",
-                     *       "title": "There is no such thing",
+                     *       "title": "The resource does not exist",
                      *       "status": 404,
-                     *       "detail": "There is no such thing.",
+                     *       "detail": "The resource does not exist.",
                      *       "instance": "/v1/…",
                      *       "reason": "USER_NOT_FOUND",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The context is above 15 MiB (`CONTEXT_TOO_LARGE`); a repeat has the same result. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:context-too-large",
+                     *       "title": "The context is above 15 MiB (`CONTEXT_TOO_LARGE`)",
+                     *       "status": 409,
+                     *       "detail": "The context is above 15 MiB (`CONTEXT_TOO_LARGE`); a repeat has the same result.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "CONTEXT_TOO_LARGE",
                      *       "metadata": {},
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
                      *     }
@@ -7875,7 +8547,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
             500: {
                 headers: {
                     [name: string]: unknown;
@@ -7884,9 +8556,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:internal",
-                     *       "title": "A defect of ours",
+                     *       "title": "A defect of the server",
                      *       "status": 500,
-                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
                      *       "instance": "/v1/…",
                      *       "reason": "INTERNAL",
                      *       "metadata": {},
@@ -7896,7 +8568,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
             503: {
                 headers: {
                     /** @description Seconds. */
@@ -7907,9 +8579,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:upstream-unavailable",
-                     *       "title": "Something needed is away for now",
+                     *       "title": "A required dependency is unavailable",
                      *       "status": 503,
-                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
                      *       "instance": "/v1/…",
                      *       "reason": "UPSTREAM_UNAVAILABLE",
                      *       "metadata": {},
@@ -7919,7 +8591,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The answer did not come in time; the work may or may not have been done. */
+            /** @description The deadline passed; the work may or may not have been done. */
             504: {
                 headers: {
                     [name: string]: unknown;
@@ -7928,9 +8600,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:deadline-exceeded",
-                     *       "title": "The answer did not come in time",
+                     *       "title": "The deadline passed",
                      *       "status": 504,
-                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
                      *       "instance": "/v1/…",
                      *       "reason": "DEADLINE_EXCEEDED",
                      *       "metadata": {},
@@ -7994,7 +8666,7 @@ export interface operations {
                     "application/json": components["schemas"]["Explanation"];
                 };
             };
-            /** @description The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself. */
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is not valid. */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -8003,9 +8675,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:idempotency-key-missing",
-                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is not valid",
                      *       "status": 400,
-                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is not valid.",
                      *       "instance": "/v1/…",
                      *       "reason": "IDEMPOTENCY_KEY_MISSING",
                      *       "metadata": {},
@@ -8109,7 +8781,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
             500: {
                 headers: {
                     [name: string]: unknown;
@@ -8118,9 +8790,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:internal",
-                     *       "title": "A defect of ours",
+                     *       "title": "A defect of the server",
                      *       "status": 500,
-                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
                      *       "instance": "/v1/…",
                      *       "reason": "INTERNAL",
                      *       "metadata": {},
@@ -8130,7 +8802,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
             503: {
                 headers: {
                     /** @description Seconds. */
@@ -8141,9 +8813,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:upstream-unavailable",
-                     *       "title": "Something needed is away for now",
+                     *       "title": "A required dependency is unavailable",
                      *       "status": 503,
-                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
                      *       "instance": "/v1/…",
                      *       "reason": "UPSTREAM_UNAVAILABLE",
                      *       "metadata": {},
@@ -8153,7 +8825,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The answer did not come in time; the work may or may not have been done. */
+            /** @description The deadline passed; the work may or may not have been done. */
             504: {
                 headers: {
                     [name: string]: unknown;
@@ -8162,9 +8834,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:deadline-exceeded",
-                     *       "title": "The answer did not come in time",
+                     *       "title": "The deadline passed",
                      *       "status": 504,
-                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
                      *       "instance": "/v1/…",
                      *       "reason": "DEADLINE_EXCEEDED",
                      *       "metadata": {},
@@ -8210,6 +8882,10 @@ export interface operations {
                      *           "previous_name": "text",
                      *           "email_address": "jo@example.com",
                      *           "phone_number": "+447700900123",
+                     *           "phone_numbers": [
+                     *             "+447700900123"
+                     *           ],
+                     *           "phone_number_as_written": "07700 900123 wife",
                      *           "date_of_birth": "1980-02-29",
                      *           "is_enabled": true,
                      *           "status": "text"
@@ -8221,7 +8897,7 @@ export interface operations {
                     "application/json": components["schemas"]["Found"];
                 };
             };
-            /** @description The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself. */
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is not valid. */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -8230,9 +8906,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:idempotency-key-missing",
-                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is not valid",
                      *       "status": 400,
-                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is not valid.",
                      *       "instance": "/v1/…",
                      *       "reason": "IDEMPOTENCY_KEY_MISSING",
                      *       "metadata": {},
@@ -8306,7 +8982,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The body is not of the media type that is asked for. */
+            /** @description The body does not have the required media type. */
             415: {
                 headers: {
                     [name: string]: unknown;
@@ -8315,9 +8991,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:not-json",
-                     *       "title": "The body is not of the media type that is asked for",
+                     *       "title": "The body does not have the required media type",
                      *       "status": 415,
-                     *       "detail": "The body is not of the media type that is asked for.",
+                     *       "detail": "The body does not have the required media type.",
                      *       "instance": "/v1/…",
                      *       "reason": "NOT_JSON",
                      *       "metadata": {},
@@ -8378,7 +9054,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
             500: {
                 headers: {
                     [name: string]: unknown;
@@ -8387,9 +9063,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:internal",
-                     *       "title": "A defect of ours",
+                     *       "title": "A defect of the server",
                      *       "status": 500,
-                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
                      *       "instance": "/v1/…",
                      *       "reason": "INTERNAL",
                      *       "metadata": {},
@@ -8399,7 +9075,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
             503: {
                 headers: {
                     /** @description Seconds. */
@@ -8410,9 +9086,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:upstream-unavailable",
-                     *       "title": "Something needed is away for now",
+                     *       "title": "A required dependency is unavailable",
                      *       "status": 503,
-                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
                      *       "instance": "/v1/…",
                      *       "reason": "UPSTREAM_UNAVAILABLE",
                      *       "metadata": {},
@@ -8422,7 +9098,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The answer did not come in time; the work may or may not have been done. */
+            /** @description The deadline passed; the work may or may not have been done. */
             504: {
                 headers: {
                     [name: string]: unknown;
@@ -8431,9 +9107,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:deadline-exceeded",
-                     *       "title": "The answer did not come in time",
+                     *       "title": "The deadline passed",
                      *       "status": 504,
-                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
                      *       "instance": "/v1/…",
                      *       "reason": "DEADLINE_EXCEEDED",
                      *       "metadata": {},
@@ -8448,15 +9124,17 @@ export interface operations {
     suppressions_import_phones: {
         parameters: {
             query?: {
-                /** @description Take numbers that are missing here off the list. */
+                /** @description Let a complete list remove any number of entries. */
+                allow_shrink?: boolean;
+                /** @description Remove numbers that the body lacks from the list. */
                 is_complete?: boolean;
             };
             header?: {
-                /** @description May be given, and changes nothing: repeating this request is harmless anyway. */
+                /** @description Accepted without effect: repeating this request is harmless. */
                 "Idempotency-Key"?: string;
             };
             path: {
-                /** @description What the list is called. */
+                /** @description The list's name. */
                 list_name: string;
             };
             cookie?: never;
@@ -8494,7 +9172,7 @@ export interface operations {
                     "application/json": components["schemas"]["PhoneListImport"];
                 };
             };
-            /** @description The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself. */
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is not valid. */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -8503,9 +9181,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:idempotency-key-missing",
-                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is not valid",
                      *       "status": 400,
-                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is not valid.",
                      *       "instance": "/v1/…",
                      *       "reason": "IDEMPOTENCY_KEY_MISSING",
                      *       "metadata": {},
@@ -8558,7 +9236,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description It has ended, exists already or is somebody else's: the state does not allow it. */
+            /** @description The state does not allow it: it has ended, exists already or belongs to another agent. */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -8567,9 +9245,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:assignment-not-live",
-                     *       "title": "It has ended, exists already or is somebody else's: the state does not allow it",
+                     *       "title": "The state does not allow it: it has ended, exists already or belongs to another agent",
                      *       "status": 409,
-                     *       "detail": "It has ended, exists already or is somebody else's: the state does not allow it.",
+                     *       "detail": "The state does not allow it: it has ended, exists already or belongs to another agent.",
                      *       "instance": "/v1/…",
                      *       "reason": "ASSIGNMENT_NOT_LIVE",
                      *       "metadata": {},
@@ -8600,7 +9278,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The body is not of the media type that is asked for. */
+            /** @description The body does not have the required media type. */
             415: {
                 headers: {
                     [name: string]: unknown;
@@ -8609,9 +9287,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:not-json",
-                     *       "title": "The body is not of the media type that is asked for",
+                     *       "title": "The body does not have the required media type",
                      *       "status": 415,
-                     *       "detail": "The body is not of the media type that is asked for.",
+                     *       "detail": "The body does not have the required media type.",
                      *       "instance": "/v1/…",
                      *       "reason": "NOT_JSON",
                      *       "metadata": {},
@@ -8672,7 +9350,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
             500: {
                 headers: {
                     [name: string]: unknown;
@@ -8681,9 +9359,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:internal",
-                     *       "title": "A defect of ours",
+                     *       "title": "A defect of the server",
                      *       "status": 500,
-                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
                      *       "instance": "/v1/…",
                      *       "reason": "INTERNAL",
                      *       "metadata": {},
@@ -8693,7 +9371,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
             503: {
                 headers: {
                     /** @description Seconds. */
@@ -8704,9 +9382,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:upstream-unavailable",
-                     *       "title": "Something needed is away for now",
+                     *       "title": "A required dependency is unavailable",
                      *       "status": 503,
-                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
                      *       "instance": "/v1/…",
                      *       "reason": "UPSTREAM_UNAVAILABLE",
                      *       "metadata": {},
@@ -8716,7 +9394,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The answer did not come in time; the work may or may not have been done. */
+            /** @description The deadline passed; the work may or may not have been done. */
             504: {
                 headers: {
                     [name: string]: unknown;
@@ -8725,9 +9403,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:deadline-exceeded",
-                     *       "title": "The answer did not come in time",
+                     *       "title": "The deadline passed",
                      *       "status": 504,
-                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
                      *       "instance": "/v1/…",
                      *       "reason": "DEADLINE_EXCEEDED",
                      *       "metadata": {},
@@ -8784,7 +9462,8 @@ export interface operations {
                      *         "waiting_bulk": 3,
                      *         "readings_stale": 3,
                      *         "capture_alive_at": "2025-06-02T09:00:00.000000Z",
-                     *         "applied_through": "2025-06-02T09:00:00.000000Z"
+                     *         "applied_through": "2025-06-02T09:00:00.000000Z",
+                     *         "capture_ahead_seconds": 2.5
                      *       },
                      *       "relay": {
                      *         "active": true,
@@ -8802,7 +9481,8 @@ export interface operations {
                      *         "misses": 3,
                      *         "stale_serves": 3,
                      *         "fenced_fills": 3,
-                     *         "errors": 3
+                     *         "errors": 3,
+                     *         "distrust_reason": "text"
                      *       },
                      *       "reconciliation": {
                      *         "run_id": "text",
@@ -8821,6 +9501,7 @@ export interface operations {
                      *         "users_moved": 3,
                      *         "users_unsettled": 3,
                      *         "users_failed": 3,
+                     *         "users_withheld": 3,
                      *         "drift": [
                      *           {
                      *             "kind": "missing",
@@ -8832,7 +9513,8 @@ export interface operations {
                      *         "mysql_statements": 3,
                      *         "mysql_seconds": 2.5,
                      *         "done": {},
-                     *         "error": "text"
+                     *         "error": "text",
+                     *         "allow_gone": true
                      *       },
                      *       "freshness": {
                      *         "mode": "change_capture",
@@ -8841,6 +9523,7 @@ export interface operations {
                      *         "capture_alive_at": "2025-06-02T09:00:00.000000Z",
                      *         "verified_at": "2025-06-02T09:00:00.000000Z"
                      *       },
+                     *       "events_lost": "text",
                      *       "unavailable": {}
                      *     }
                      */
@@ -8913,7 +9596,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
             500: {
                 headers: {
                     [name: string]: unknown;
@@ -8922,9 +9605,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:internal",
-                     *       "title": "A defect of ours",
+                     *       "title": "A defect of the server",
                      *       "status": 500,
-                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
                      *       "instance": "/v1/…",
                      *       "reason": "INTERNAL",
                      *       "metadata": {},
@@ -8934,7 +9617,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
             503: {
                 headers: {
                     /** @description Seconds. */
@@ -8945,9 +9628,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:upstream-unavailable",
-                     *       "title": "Something needed is away for now",
+                     *       "title": "A required dependency is unavailable",
                      *       "status": 503,
-                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
                      *       "instance": "/v1/…",
                      *       "reason": "UPSTREAM_UNAVAILABLE",
                      *       "metadata": {},
@@ -8957,7 +9640,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The answer did not come in time; the work may or may not have been done. */
+            /** @description The deadline passed; the work may or may not have been done. */
             504: {
                 headers: {
                     [name: string]: unknown;
@@ -8966,9 +9649,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:deadline-exceeded",
-                     *       "title": "The answer did not come in time",
+                     *       "title": "The deadline passed",
                      *       "status": 504,
-                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
                      *       "instance": "/v1/…",
                      *       "reason": "DEADLINE_EXCEEDED",
                      *       "metadata": {},
@@ -9113,7 +9796,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
             500: {
                 headers: {
                     [name: string]: unknown;
@@ -9122,9 +9805,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:internal",
-                     *       "title": "A defect of ours",
+                     *       "title": "A defect of the server",
                      *       "status": 500,
-                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
                      *       "instance": "/v1/…",
                      *       "reason": "INTERNAL",
                      *       "metadata": {},
@@ -9134,7 +9817,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
             503: {
                 headers: {
                     /** @description Seconds. */
@@ -9145,9 +9828,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:upstream-unavailable",
-                     *       "title": "Something needed is away for now",
+                     *       "title": "A required dependency is unavailable",
                      *       "status": 503,
-                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
                      *       "instance": "/v1/…",
                      *       "reason": "UPSTREAM_UNAVAILABLE",
                      *       "metadata": {},
@@ -9157,7 +9840,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The answer did not come in time; the work may or may not have been done. */
+            /** @description The deadline passed; the work may or may not have been done. */
             504: {
                 headers: {
                     [name: string]: unknown;
@@ -9166,9 +9849,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:deadline-exceeded",
-                     *       "title": "The answer did not come in time",
+                     *       "title": "The deadline passed",
                      *       "status": 504,
-                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
                      *       "instance": "/v1/…",
                      *       "reason": "DEADLINE_EXCEEDED",
                      *       "metadata": {},
@@ -9180,11 +9863,11 @@ export interface operations {
             };
         };
     };
-    pipeline_redrive: {
+    pipeline_discard: {
         parameters: {
             query?: never;
             header?: {
-                /** @description May be given, and changes nothing: repeating this request is harmless anyway. */
+                /** @description Accepted without effect: repeating this request is harmless. */
                 "Idempotency-Key"?: string;
             };
             path?: never;
@@ -9200,7 +9883,7 @@ export interface operations {
                  *       "dry_run": false
                  *     }
                  */
-                "application/json": components["schemas"]["RedriveRequest"];
+                "application/json": components["schemas"]["DiscardRequest"];
             };
         };
         responses: {
@@ -9213,9 +9896,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "matched": 3,
-                     *       "sent": 3,
+                     *       "discarded": 3,
                      *       "failed": 3,
                      *       "complete": true,
+                     *       "full_run_asked": true,
                      *       "dead_letters": [
                      *         {
                      *           "message_id": "text",
@@ -9232,10 +9916,10 @@ export interface operations {
                      *       ]
                      *     }
                      */
-                    "application/json": components["schemas"]["Redriven"];
+                    "application/json": components["schemas"]["Discarded"];
                 };
             };
-            /** @description The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself. */
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is not valid. */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -9244,9 +9928,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:idempotency-key-missing",
-                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is not valid",
                      *       "status": 400,
-                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is not valid.",
                      *       "instance": "/v1/…",
                      *       "reason": "IDEMPOTENCY_KEY_MISSING",
                      *       "metadata": {},
@@ -9299,7 +9983,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description It has ended, exists already or is somebody else's: the state does not allow it. */
+            /** @description The state does not allow it: it has ended, exists already or belongs to another agent. */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -9308,9 +9992,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:assignment-not-live",
-                     *       "title": "It has ended, exists already or is somebody else's: the state does not allow it",
+                     *       "title": "The state does not allow it: it has ended, exists already or belongs to another agent",
                      *       "status": 409,
-                     *       "detail": "It has ended, exists already or is somebody else's: the state does not allow it.",
+                     *       "detail": "The state does not allow it: it has ended, exists already or belongs to another agent.",
                      *       "instance": "/v1/…",
                      *       "reason": "ASSIGNMENT_NOT_LIVE",
                      *       "metadata": {},
@@ -9341,7 +10025,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The body is not of the media type that is asked for. */
+            /** @description The body does not have the required media type. */
             415: {
                 headers: {
                     [name: string]: unknown;
@@ -9350,9 +10034,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:not-json",
-                     *       "title": "The body is not of the media type that is asked for",
+                     *       "title": "The body does not have the required media type",
                      *       "status": 415,
-                     *       "detail": "The body is not of the media type that is asked for.",
+                     *       "detail": "The body does not have the required media type.",
                      *       "instance": "/v1/…",
                      *       "reason": "NOT_JSON",
                      *       "metadata": {},
@@ -9413,7 +10097,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
             500: {
                 headers: {
                     [name: string]: unknown;
@@ -9422,9 +10106,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:internal",
-                     *       "title": "A defect of ours",
+                     *       "title": "A defect of the server",
                      *       "status": 500,
-                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
                      *       "instance": "/v1/…",
                      *       "reason": "INTERNAL",
                      *       "metadata": {},
@@ -9434,7 +10118,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
             503: {
                 headers: {
                     /** @description Seconds. */
@@ -9445,9 +10129,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:upstream-unavailable",
-                     *       "title": "Something needed is away for now",
+                     *       "title": "A required dependency is unavailable",
                      *       "status": 503,
-                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
                      *       "instance": "/v1/…",
                      *       "reason": "UPSTREAM_UNAVAILABLE",
                      *       "metadata": {},
@@ -9457,7 +10141,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The answer did not come in time; the work may or may not have been done. */
+            /** @description The deadline passed; the work may or may not have been done. */
             504: {
                 headers: {
                     [name: string]: unknown;
@@ -9466,9 +10150,309 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:deadline-exceeded",
-                     *       "title": "The answer did not come in time",
+                     *       "title": "The deadline passed",
                      *       "status": 504,
-                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    pipeline_redrive: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Accepted without effect: repeating this request is harmless. */
+                "Idempotency-Key"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "message_ids": [],
+                 *       "reason": "",
+                 *       "all": false,
+                 *       "dry_run": false
+                 *     }
+                 */
+                "application/json": components["schemas"]["RedriveRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "matched": 3,
+                     *       "sent": 3,
+                     *       "failed": 3,
+                     *       "complete": true,
+                     *       "dead_letters": [
+                     *         {
+                     *           "message_id": "text",
+                     *           "reason": "text",
+                     *           "first_seen_at": "2025-06-02T09:00:00.000000Z",
+                     *           "dead_at": "2025-06-02T09:00:00.000000Z",
+                     *           "receive_count": 3,
+                     *           "trace_id": "text",
+                     *           "size_bytes": 3,
+                     *           "concerns": [
+                     *             "text"
+                     *           ]
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Redriven"];
+                };
+            };
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is not valid. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:idempotency-key-missing",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is not valid",
+                     *       "status": 400,
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is not valid.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "IDEMPOTENCY_KEY_MISSING",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token (or ticket) is missing, malformed, expired or not trusted. */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token's role or queues do not allow it. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The state does not allow it: it has ended, exists already or belongs to another agent. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:assignment-not-live",
+                     *       "title": "The state does not allow it: it has ended, exists already or belongs to another agent",
+                     *       "status": 409,
+                     *       "detail": "The state does not allow it: it has ended, exists already or belongs to another agent.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "ASSIGNMENT_NOT_LIVE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:body-too-large",
+                     *       "title": "The body is too large",
+                     *       "status": 413,
+                     *       "detail": "The body is too large.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "BODY_TOO_LARGE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body does not have the required media type. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:not-json",
+                     *       "title": "The body does not have the required media type",
+                     *       "status": 415,
+                     *       "detail": "The body does not have the required media type.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "NOT_JSON",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not have the required form, or the `Idempotency-Key` was used before for another request. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:invalid-request",
+                     *       "title": "The request does not have the required form, or the `Idempotency-Key` was used before for another request",
+                     *       "status": 422,
+                     *       "detail": "The request does not have the required form, or the `Idempotency-Key` was used before for another request.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INVALID_REQUEST",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "errors": [
+                     *         {
+                     *           "location": "body.outcome",
+                     *           "code": "missing",
+                     *           "message": "Field required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; wait for `Retry-After` seconds. */
+            429: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of the server",
+                     *       "status": 500,
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "A required dependency is unavailable",
+                     *       "status": 503,
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The deadline passed; the work may or may not have been done. */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The deadline passed",
+                     *       "status": 504,
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
                      *       "instance": "/v1/…",
                      *       "reason": "DEADLINE_EXCEEDED",
                      *       "metadata": {},
@@ -9484,7 +10468,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description May be given, and changes nothing: repeating this request is harmless anyway. */
+                /** @description Accepted without effect: repeating this request is harmless. */
                 "Idempotency-Key"?: string;
             };
             path?: never;
@@ -9506,7 +10490,7 @@ export interface operations {
                     "application/json": components["schemas"]["IngestState"];
                 };
             };
-            /** @description The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself. */
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is not valid. */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -9515,9 +10499,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:idempotency-key-missing",
-                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is not valid",
                      *       "status": 400,
-                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is not valid.",
                      *       "instance": "/v1/…",
                      *       "reason": "IDEMPOTENCY_KEY_MISSING",
                      *       "metadata": {},
@@ -9570,7 +10554,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description It has ended, exists already or is somebody else's: the state does not allow it. */
+            /** @description The state does not allow it: it has ended, exists already or belongs to another agent. */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -9579,9 +10563,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:assignment-not-live",
-                     *       "title": "It has ended, exists already or is somebody else's: the state does not allow it",
+                     *       "title": "The state does not allow it: it has ended, exists already or belongs to another agent",
                      *       "status": 409,
-                     *       "detail": "It has ended, exists already or is somebody else's: the state does not allow it.",
+                     *       "detail": "The state does not allow it: it has ended, exists already or belongs to another agent.",
                      *       "instance": "/v1/…",
                      *       "reason": "ASSIGNMENT_NOT_LIVE",
                      *       "metadata": {},
@@ -9663,7 +10647,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
             500: {
                 headers: {
                     [name: string]: unknown;
@@ -9672,9 +10656,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:internal",
-                     *       "title": "A defect of ours",
+                     *       "title": "A defect of the server",
                      *       "status": 500,
-                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
                      *       "instance": "/v1/…",
                      *       "reason": "INTERNAL",
                      *       "metadata": {},
@@ -9684,7 +10668,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
             503: {
                 headers: {
                     /** @description Seconds. */
@@ -9695,9 +10679,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:upstream-unavailable",
-                     *       "title": "Something needed is away for now",
+                     *       "title": "A required dependency is unavailable",
                      *       "status": 503,
-                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
                      *       "instance": "/v1/…",
                      *       "reason": "UPSTREAM_UNAVAILABLE",
                      *       "metadata": {},
@@ -9707,7 +10691,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The answer did not come in time; the work may or may not have been done. */
+            /** @description The deadline passed; the work may or may not have been done. */
             504: {
                 headers: {
                     [name: string]: unknown;
@@ -9716,9 +10700,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:deadline-exceeded",
-                     *       "title": "The answer did not come in time",
+                     *       "title": "The deadline passed",
                      *       "status": 504,
-                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
                      *       "instance": "/v1/…",
                      *       "reason": "DEADLINE_EXCEEDED",
                      *       "metadata": {},
@@ -9734,7 +10718,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description May be given, and changes nothing: repeating this request is harmless anyway. */
+                /** @description Accepted without effect: repeating this request is harmless. */
                 "Idempotency-Key"?: string;
             };
             path?: never;
@@ -9756,7 +10740,7 @@ export interface operations {
                     "application/json": components["schemas"]["IngestState"];
                 };
             };
-            /** @description The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself. */
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is not valid. */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -9765,9 +10749,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:idempotency-key-missing",
-                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is not valid",
                      *       "status": 400,
-                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is not valid.",
                      *       "instance": "/v1/…",
                      *       "reason": "IDEMPOTENCY_KEY_MISSING",
                      *       "metadata": {},
@@ -9820,7 +10804,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description It has ended, exists already or is somebody else's: the state does not allow it. */
+            /** @description The state does not allow it: it has ended, exists already or belongs to another agent. */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -9829,9 +10813,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:assignment-not-live",
-                     *       "title": "It has ended, exists already or is somebody else's: the state does not allow it",
+                     *       "title": "The state does not allow it: it has ended, exists already or belongs to another agent",
                      *       "status": 409,
-                     *       "detail": "It has ended, exists already or is somebody else's: the state does not allow it.",
+                     *       "detail": "The state does not allow it: it has ended, exists already or belongs to another agent.",
                      *       "instance": "/v1/…",
                      *       "reason": "ASSIGNMENT_NOT_LIVE",
                      *       "metadata": {},
@@ -9913,7 +10897,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
             500: {
                 headers: {
                     [name: string]: unknown;
@@ -9922,9 +10906,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:internal",
-                     *       "title": "A defect of ours",
+                     *       "title": "A defect of the server",
                      *       "status": 500,
-                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
                      *       "instance": "/v1/…",
                      *       "reason": "INTERNAL",
                      *       "metadata": {},
@@ -9934,7 +10918,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
             503: {
                 headers: {
                     /** @description Seconds. */
@@ -9945,9 +10929,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:upstream-unavailable",
-                     *       "title": "Something needed is away for now",
+                     *       "title": "A required dependency is unavailable",
                      *       "status": 503,
-                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
                      *       "instance": "/v1/…",
                      *       "reason": "UPSTREAM_UNAVAILABLE",
                      *       "metadata": {},
@@ -9957,7 +10941,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The answer did not come in time; the work may or may not have been done. */
+            /** @description The deadline passed; the work may or may not have been done. */
             504: {
                 headers: {
                     [name: string]: unknown;
@@ -9966,9 +10950,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:deadline-exceeded",
-                     *       "title": "The answer did not come in time",
+                     *       "title": "The deadline passed",
                      *       "status": 504,
-                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
                      *       "instance": "/v1/…",
                      *       "reason": "DEADLINE_EXCEEDED",
                      *       "metadata": {},
@@ -10013,7 +10997,8 @@ export interface operations {
                      *       "conversions_today": 3,
                      *       "wrong_calls_prevented_today": 3,
                      *       "outcomes_today": {},
-                     *       "callbacks_missed": 3
+                     *       "callbacks_missed": 3,
+                     *       "unreported_calls_today": 3
                      *     }
                      */
                     "application/json": components["schemas"]["Queues"];
@@ -10085,7 +11070,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
             500: {
                 headers: {
                     [name: string]: unknown;
@@ -10094,9 +11079,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:internal",
-                     *       "title": "A defect of ours",
+                     *       "title": "A defect of the server",
                      *       "status": 500,
-                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
                      *       "instance": "/v1/…",
                      *       "reason": "INTERNAL",
                      *       "metadata": {},
@@ -10106,7 +11091,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
             503: {
                 headers: {
                     /** @description Seconds. */
@@ -10117,9 +11102,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:upstream-unavailable",
-                     *       "title": "Something needed is away for now",
+                     *       "title": "A required dependency is unavailable",
                      *       "status": 503,
-                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
                      *       "instance": "/v1/…",
                      *       "reason": "UPSTREAM_UNAVAILABLE",
                      *       "metadata": {},
@@ -10129,7 +11114,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The answer did not come in time; the work may or may not have been done. */
+            /** @description The deadline passed; the work may or may not have been done. */
             504: {
                 headers: {
                     [name: string]: unknown;
@@ -10138,9 +11123,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:deadline-exceeded",
-                     *       "title": "The answer did not come in time",
+                     *       "title": "The deadline passed",
                      *       "status": 504,
-                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
                      *       "instance": "/v1/…",
                      *       "reason": "DEADLINE_EXCEEDED",
                      *       "metadata": {},
@@ -10157,17 +11142,17 @@ export interface operations {
             query?: {
                 /** @description Only of this agent. */
                 agent_id?: string;
-                /** @description Only people called so often. */
+                /** @description Only people with at least so many calls. */
                 attempts_at_least?: number;
-                /** @description Only people whom this holds. */
+                /** @description Only people held by this. */
                 hold?: components["schemas"]["Hold"];
-                /** @description Only people whose last call ended so. */
+                /** @description Only people whose last call had this outcome. */
                 last_outcome?: components["schemas"]["Outcome"];
                 /** @description Above 200 is 200. */
                 page_size?: number;
                 /** @description `next_page_token` of the page before. */
                 page_token?: string;
-                /** @description Only people in the queue, or kept out, for this reason. */
+                /** @description Only people in the queue, or ineligible, for this reason. With the state `out`, `NO_CALLABLE_NUMBER` lists people without any number that can be called. */
                 reason?: string;
                 /** @description Only people in this state. */
                 state?: components["schemas"]["EntryState"];
@@ -10209,7 +11194,7 @@ export interface operations {
                     "application/json": components["schemas"]["QueueEntries"];
                 };
             };
-            /** @description The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself. */
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is not valid. */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -10218,9 +11203,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:idempotency-key-missing",
-                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is not valid",
                      *       "status": 400,
-                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is not valid.",
                      *       "instance": "/v1/…",
                      *       "reason": "IDEMPOTENCY_KEY_MISSING",
                      *       "metadata": {},
@@ -10324,7 +11309,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
             500: {
                 headers: {
                     [name: string]: unknown;
@@ -10333,9 +11318,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:internal",
-                     *       "title": "A defect of ours",
+                     *       "title": "A defect of the server",
                      *       "status": 500,
-                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
                      *       "instance": "/v1/…",
                      *       "reason": "INTERNAL",
                      *       "metadata": {},
@@ -10345,7 +11330,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
             503: {
                 headers: {
                     /** @description Seconds. */
@@ -10356,9 +11341,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:upstream-unavailable",
-                     *       "title": "Something needed is away for now",
+                     *       "title": "A required dependency is unavailable",
                      *       "status": 503,
-                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
                      *       "instance": "/v1/…",
                      *       "reason": "UPSTREAM_UNAVAILABLE",
                      *       "metadata": {},
@@ -10368,7 +11353,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The answer did not come in time; the work may or may not have been done. */
+            /** @description The deadline passed; the work may or may not have been done. */
             504: {
                 headers: {
                     [name: string]: unknown;
@@ -10377,9 +11362,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:deadline-exceeded",
-                     *       "title": "The answer did not come in time",
+                     *       "title": "The deadline passed",
                      *       "status": 504,
-                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
                      *       "instance": "/v1/…",
                      *       "reason": "DEADLINE_EXCEEDED",
                      *       "metadata": {},
@@ -10393,7 +11378,10 @@ export interface operations {
     };
     queues_start: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Treat missing people as deleted from the main app even if they are an implausible share of all: after a rebuild that failed with REBUILD_TOO_MANY_GONE, once they are known to be deleted. */
+                allow_gone?: boolean;
+            };
             header: {
                 /** @description UUID chosen by the client; a repeat of the request returns the first answer. */
                 "Idempotency-Key": string;
@@ -10431,7 +11419,7 @@ export interface operations {
                     "application/json": components["schemas"]["Rebuild"];
                 };
             };
-            /** @description The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself. */
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is not valid. */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -10440,9 +11428,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:idempotency-key-missing",
-                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is not valid",
                      *       "status": 400,
-                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is not valid.",
                      *       "instance": "/v1/…",
                      *       "reason": "IDEMPOTENCY_KEY_MISSING",
                      *       "metadata": {},
@@ -10495,7 +11483,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description It has ended, exists already or is somebody else's: the state does not allow it. */
+            /** @description The state does not allow it: it has ended, exists already or belongs to another agent. */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -10504,9 +11492,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:assignment-not-live",
-                     *       "title": "It has ended, exists already or is somebody else's: the state does not allow it",
+                     *       "title": "The state does not allow it: it has ended, exists already or belongs to another agent",
                      *       "status": 409,
-                     *       "detail": "It has ended, exists already or is somebody else's: the state does not allow it.",
+                     *       "detail": "The state does not allow it: it has ended, exists already or belongs to another agent.",
                      *       "instance": "/v1/…",
                      *       "reason": "ASSIGNMENT_NOT_LIVE",
                      *       "metadata": {},
@@ -10588,7 +11576,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
             500: {
                 headers: {
                     [name: string]: unknown;
@@ -10597,9 +11585,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:internal",
-                     *       "title": "A defect of ours",
+                     *       "title": "A defect of the server",
                      *       "status": 500,
-                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
                      *       "instance": "/v1/…",
                      *       "reason": "INTERNAL",
                      *       "metadata": {},
@@ -10609,7 +11597,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
             503: {
                 headers: {
                     /** @description Seconds. */
@@ -10620,9 +11608,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:upstream-unavailable",
-                     *       "title": "Something needed is away for now",
+                     *       "title": "A required dependency is unavailable",
                      *       "status": 503,
-                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
                      *       "instance": "/v1/…",
                      *       "reason": "UPSTREAM_UNAVAILABLE",
                      *       "metadata": {},
@@ -10632,7 +11620,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The answer did not come in time; the work may or may not have been done. */
+            /** @description The deadline passed; the work may or may not have been done. */
             504: {
                 headers: {
                     [name: string]: unknown;
@@ -10641,9 +11629,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:deadline-exceeded",
-                     *       "title": "The answer did not come in time",
+                     *       "title": "The deadline passed",
                      *       "status": 504,
-                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
                      *       "instance": "/v1/…",
                      *       "reason": "DEADLINE_EXCEEDED",
                      *       "metadata": {},
@@ -10738,7 +11726,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description There is no such thing. */
+            /** @description The resource does not exist. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -10747,9 +11735,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:user-not-found",
-                     *       "title": "There is no such thing",
+                     *       "title": "The resource does not exist",
                      *       "status": 404,
-                     *       "detail": "There is no such thing.",
+                     *       "detail": "The resource does not exist.",
                      *       "instance": "/v1/…",
                      *       "reason": "USER_NOT_FOUND",
                      *       "metadata": {},
@@ -10810,7 +11798,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
             500: {
                 headers: {
                     [name: string]: unknown;
@@ -10819,9 +11807,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:internal",
-                     *       "title": "A defect of ours",
+                     *       "title": "A defect of the server",
                      *       "status": 500,
-                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
                      *       "instance": "/v1/…",
                      *       "reason": "INTERNAL",
                      *       "metadata": {},
@@ -10831,7 +11819,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
             503: {
                 headers: {
                     /** @description Seconds. */
@@ -10842,9 +11830,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:upstream-unavailable",
-                     *       "title": "Something needed is away for now",
+                     *       "title": "A required dependency is unavailable",
                      *       "status": 503,
-                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
                      *       "instance": "/v1/…",
                      *       "reason": "UPSTREAM_UNAVAILABLE",
                      *       "metadata": {},
@@ -10854,7 +11842,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The answer did not come in time; the work may or may not have been done. */
+            /** @description The deadline passed; the work may or may not have been done. */
             504: {
                 headers: {
                     [name: string]: unknown;
@@ -10863,9 +11851,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:deadline-exceeded",
-                     *       "title": "The answer did not come in time",
+                     *       "title": "The deadline passed",
                      *       "status": 504,
-                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
                      *       "instance": "/v1/…",
                      *       "reason": "DEADLINE_EXCEEDED",
                      *       "metadata": {},
@@ -10914,6 +11902,7 @@ export interface operations {
                      *           "users_moved": 3,
                      *           "users_unsettled": 3,
                      *           "users_failed": 3,
+                     *           "users_withheld": 3,
                      *           "drift": [
                      *             {
                      *               "kind": "missing",
@@ -10925,7 +11914,8 @@ export interface operations {
                      *           "mysql_statements": 3,
                      *           "mysql_seconds": 2.5,
                      *           "done": {},
-                     *           "error": "text"
+                     *           "error": "text",
+                     *           "allow_gone": true
                      *         }
                      *       ]
                      *     }
@@ -11027,7 +12017,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
             500: {
                 headers: {
                     [name: string]: unknown;
@@ -11036,9 +12026,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:internal",
-                     *       "title": "A defect of ours",
+                     *       "title": "A defect of the server",
                      *       "status": 500,
-                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
                      *       "instance": "/v1/…",
                      *       "reason": "INTERNAL",
                      *       "metadata": {},
@@ -11048,7 +12038,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
             503: {
                 headers: {
                     /** @description Seconds. */
@@ -11059,9 +12049,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:upstream-unavailable",
-                     *       "title": "Something needed is away for now",
+                     *       "title": "A required dependency is unavailable",
                      *       "status": 503,
-                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
                      *       "instance": "/v1/…",
                      *       "reason": "UPSTREAM_UNAVAILABLE",
                      *       "metadata": {},
@@ -11071,7 +12061,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The answer did not come in time; the work may or may not have been done. */
+            /** @description The deadline passed; the work may or may not have been done. */
             504: {
                 headers: {
                     [name: string]: unknown;
@@ -11080,9 +12070,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:deadline-exceeded",
-                     *       "title": "The answer did not come in time",
+                     *       "title": "The deadline passed",
                      *       "status": 504,
-                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
                      *       "instance": "/v1/…",
                      *       "reason": "DEADLINE_EXCEEDED",
                      *       "metadata": {},
@@ -11098,7 +12088,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description UUID chosen by the client; a repeat under it returns what the first one made. */
+                /** @description UUID chosen by the client; a repeat returns what the first request created. */
                 "Idempotency-Key"?: string;
             };
             path?: never;
@@ -11109,7 +12099,8 @@ export interface operations {
                 /**
                  * @example {
                  *       "kind": "full",
-                 *       "reason": ""
+                 *       "reason": "",
+                 *       "allow_gone": false
                  *     }
                  */
                 "application/json": components["schemas"]["ReconciliationRequest"] | null;
@@ -11140,6 +12131,7 @@ export interface operations {
                      *       "users_moved": 3,
                      *       "users_unsettled": 3,
                      *       "users_failed": 3,
+                     *       "users_withheld": 3,
                      *       "drift": [
                      *         {
                      *           "kind": "missing",
@@ -11151,13 +12143,14 @@ export interface operations {
                      *       "mysql_statements": 3,
                      *       "mysql_seconds": 2.5,
                      *       "done": {},
-                     *       "error": "text"
+                     *       "error": "text",
+                     *       "allow_gone": true
                      *     }
                      */
                     "application/json": components["schemas"]["Reconciliation"];
                 };
             };
-            /** @description The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself. */
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is not valid. */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -11166,9 +12159,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:idempotency-key-missing",
-                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is not valid",
                      *       "status": 400,
-                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is not valid.",
                      *       "instance": "/v1/…",
                      *       "reason": "IDEMPOTENCY_KEY_MISSING",
                      *       "metadata": {},
@@ -11221,7 +12214,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description It has ended, exists already or is somebody else's: the state does not allow it. */
+            /** @description The state does not allow it: it has ended, exists already or belongs to another agent. */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -11230,9 +12223,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:assignment-not-live",
-                     *       "title": "It has ended, exists already or is somebody else's: the state does not allow it",
+                     *       "title": "The state does not allow it: it has ended, exists already or belongs to another agent",
                      *       "status": 409,
-                     *       "detail": "It has ended, exists already or is somebody else's: the state does not allow it.",
+                     *       "detail": "The state does not allow it: it has ended, exists already or belongs to another agent.",
                      *       "instance": "/v1/…",
                      *       "reason": "ASSIGNMENT_NOT_LIVE",
                      *       "metadata": {},
@@ -11263,7 +12256,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The body is not of the media type that is asked for. */
+            /** @description The body does not have the required media type. */
             415: {
                 headers: {
                     [name: string]: unknown;
@@ -11272,9 +12265,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:not-json",
-                     *       "title": "The body is not of the media type that is asked for",
+                     *       "title": "The body does not have the required media type",
                      *       "status": 415,
-                     *       "detail": "The body is not of the media type that is asked for.",
+                     *       "detail": "The body does not have the required media type.",
                      *       "instance": "/v1/…",
                      *       "reason": "NOT_JSON",
                      *       "metadata": {},
@@ -11335,7 +12328,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
             500: {
                 headers: {
                     [name: string]: unknown;
@@ -11344,9 +12337,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:internal",
-                     *       "title": "A defect of ours",
+                     *       "title": "A defect of the server",
                      *       "status": 500,
-                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
                      *       "instance": "/v1/…",
                      *       "reason": "INTERNAL",
                      *       "metadata": {},
@@ -11356,7 +12349,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
             503: {
                 headers: {
                     /** @description Seconds. */
@@ -11367,9 +12360,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:upstream-unavailable",
-                     *       "title": "Something needed is away for now",
+                     *       "title": "A required dependency is unavailable",
                      *       "status": 503,
-                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
                      *       "instance": "/v1/…",
                      *       "reason": "UPSTREAM_UNAVAILABLE",
                      *       "metadata": {},
@@ -11379,7 +12372,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The answer did not come in time; the work may or may not have been done. */
+            /** @description The deadline passed; the work may or may not have been done. */
             504: {
                 headers: {
                     [name: string]: unknown;
@@ -11388,9 +12381,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:deadline-exceeded",
-                     *       "title": "The answer did not come in time",
+                     *       "title": "The deadline passed",
                      *       "status": 504,
-                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
                      *       "instance": "/v1/…",
                      *       "reason": "DEADLINE_EXCEEDED",
                      *       "metadata": {},
@@ -11438,6 +12431,7 @@ export interface operations {
                      *       "users_moved": 3,
                      *       "users_unsettled": 3,
                      *       "users_failed": 3,
+                     *       "users_withheld": 3,
                      *       "drift": [
                      *         {
                      *           "kind": "missing",
@@ -11449,7 +12443,8 @@ export interface operations {
                      *       "mysql_statements": 3,
                      *       "mysql_seconds": 2.5,
                      *       "done": {},
-                     *       "error": "text"
+                     *       "error": "text",
+                     *       "allow_gone": true
                      *     }
                      */
                     "application/json": components["schemas"]["Reconciliation"];
@@ -11498,7 +12493,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description There is no such thing. */
+            /** @description The resource does not exist. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -11507,9 +12502,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:user-not-found",
-                     *       "title": "There is no such thing",
+                     *       "title": "The resource does not exist",
                      *       "status": 404,
-                     *       "detail": "There is no such thing.",
+                     *       "detail": "The resource does not exist.",
                      *       "instance": "/v1/…",
                      *       "reason": "USER_NOT_FOUND",
                      *       "metadata": {},
@@ -11570,7 +12565,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
             500: {
                 headers: {
                     [name: string]: unknown;
@@ -11579,9 +12574,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:internal",
-                     *       "title": "A defect of ours",
+                     *       "title": "A defect of the server",
                      *       "status": 500,
-                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
                      *       "instance": "/v1/…",
                      *       "reason": "INTERNAL",
                      *       "metadata": {},
@@ -11591,7 +12586,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
             503: {
                 headers: {
                     /** @description Seconds. */
@@ -11602,9 +12597,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:upstream-unavailable",
-                     *       "title": "Something needed is away for now",
+                     *       "title": "A required dependency is unavailable",
                      *       "status": 503,
-                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
                      *       "instance": "/v1/…",
                      *       "reason": "UPSTREAM_UNAVAILABLE",
                      *       "metadata": {},
@@ -11614,7 +12609,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The answer did not come in time; the work may or may not have been done. */
+            /** @description The deadline passed; the work may or may not have been done. */
             504: {
                 headers: {
                     [name: string]: unknown;
@@ -11623,9 +12618,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:deadline-exceeded",
-                     *       "title": "The answer did not come in time",
+                     *       "title": "The deadline passed",
                      *       "status": 504,
-                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
                      *       "instance": "/v1/…",
                      *       "reason": "DEADLINE_EXCEEDED",
                      *       "metadata": {},
@@ -11674,7 +12669,7 @@ export interface operations {
                     "application/json": components["schemas"]["DriftPage"];
                 };
             };
-            /** @description The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself. */
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is not valid. */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -11683,9 +12678,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:idempotency-key-missing",
-                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is not valid",
                      *       "status": 400,
-                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is not valid.",
                      *       "instance": "/v1/…",
                      *       "reason": "IDEMPOTENCY_KEY_MISSING",
                      *       "metadata": {},
@@ -11738,7 +12733,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description There is no such thing. */
+            /** @description The resource does not exist. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -11747,9 +12742,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:user-not-found",
-                     *       "title": "There is no such thing",
+                     *       "title": "The resource does not exist",
                      *       "status": 404,
-                     *       "detail": "There is no such thing.",
+                     *       "detail": "The resource does not exist.",
                      *       "instance": "/v1/…",
                      *       "reason": "USER_NOT_FOUND",
                      *       "metadata": {},
@@ -11810,7 +12805,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
             500: {
                 headers: {
                     [name: string]: unknown;
@@ -11819,9 +12814,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:internal",
-                     *       "title": "A defect of ours",
+                     *       "title": "A defect of the server",
                      *       "status": 500,
-                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
                      *       "instance": "/v1/…",
                      *       "reason": "INTERNAL",
                      *       "metadata": {},
@@ -11831,7 +12826,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
             503: {
                 headers: {
                     /** @description Seconds. */
@@ -11842,9 +12837,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:upstream-unavailable",
-                     *       "title": "Something needed is away for now",
+                     *       "title": "A required dependency is unavailable",
                      *       "status": 503,
-                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
                      *       "instance": "/v1/…",
                      *       "reason": "UPSTREAM_UNAVAILABLE",
                      *       "metadata": {},
@@ -11854,7 +12849,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The answer did not come in time; the work may or may not have been done. */
+            /** @description The deadline passed; the work may or may not have been done. */
             504: {
                 headers: {
                     [name: string]: unknown;
@@ -11863,9 +12858,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:deadline-exceeded",
-                     *       "title": "The answer did not come in time",
+                     *       "title": "The deadline passed",
                      *       "status": 504,
-                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
                      *       "instance": "/v1/…",
                      *       "reason": "DEADLINE_EXCEEDED",
                      *       "metadata": {},
@@ -11907,7 +12902,8 @@ export interface operations {
                      *           "next_call_hours": 2.5,
                      *           "callback": "never",
                      *           "notes_required": true,
-                     *           "stops_calls": true
+                     *           "stops_calls": true,
+                     *           "is_conversation": true
                      *         }
                      *       ],
                      *       "limits": {
@@ -11916,7 +12912,8 @@ export interface operations {
                      *         "attempts_per_day": 3,
                      *         "attempts_per_period": 3,
                      *         "period_days": 3,
-                     *         "lease_seconds": 2.5
+                     *         "lease_seconds": 2.5,
+                     *         "unreported_rest_minutes": 2.5
                      *       },
                      *       "company_time_zone": "Europe/London",
                      *       "reasons": [
@@ -12057,7 +13054,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
             500: {
                 headers: {
                     [name: string]: unknown;
@@ -12066,9 +13063,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:internal",
-                     *       "title": "A defect of ours",
+                     *       "title": "A defect of the server",
                      *       "status": 500,
-                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
                      *       "instance": "/v1/…",
                      *       "reason": "INTERNAL",
                      *       "metadata": {},
@@ -12078,7 +13075,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
             503: {
                 headers: {
                     /** @description Seconds. */
@@ -12089,9 +13086,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:upstream-unavailable",
-                     *       "title": "Something needed is away for now",
+                     *       "title": "A required dependency is unavailable",
                      *       "status": 503,
-                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
                      *       "instance": "/v1/…",
                      *       "reason": "UPSTREAM_UNAVAILABLE",
                      *       "metadata": {},
@@ -12101,7 +13098,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The answer did not come in time; the work may or may not have been done. */
+            /** @description The deadline passed; the work may or may not have been done. */
             504: {
                 headers: {
                     [name: string]: unknown;
@@ -12110,9 +13107,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:deadline-exceeded",
-                     *       "title": "The answer did not come in time",
+                     *       "title": "The deadline passed",
                      *       "status": 504,
-                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
                      *       "instance": "/v1/…",
                      *       "reason": "DEADLINE_EXCEEDED",
                      *       "metadata": {},
@@ -12127,9 +13124,9 @@ export interface operations {
     suppressions_suppressions: {
         parameters: {
             query?: {
-                /** @description Also those that were lifted. */
+                /** @description Also lifted suppressions. */
                 include_lifted?: boolean;
-                /** @description At most so many. */
+                /** @description The largest number of items on the page. */
                 page_size?: number;
                 /** @description `next_page_token` of the page before; empty: the first. */
                 page_token?: string;
@@ -12154,6 +13151,7 @@ export interface operations {
                      *         {
                      *           "suppression_id": "text",
                      *           "user_id": "4711",
+                     *           "phone_number": "+447700900123",
                      *           "created_by": "text",
                      *           "created_at": "2025-06-02T09:00:00.000000Z",
                      *           "notes": "text",
@@ -12165,10 +13163,10 @@ export interface operations {
                      *       "next_page_token": "text"
                      *     }
                      */
-                    "application/json": components["schemas"]["Suppressions"];
+                    "application/json": components["schemas"]["SuppressionPage"];
                 };
             };
-            /** @description The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself. */
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is not valid. */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -12177,9 +13175,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:idempotency-key-missing",
-                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is not valid",
                      *       "status": 400,
-                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is not valid.",
                      *       "instance": "/v1/…",
                      *       "reason": "IDEMPOTENCY_KEY_MISSING",
                      *       "metadata": {},
@@ -12283,7 +13281,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
             500: {
                 headers: {
                     [name: string]: unknown;
@@ -12292,9 +13290,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:internal",
-                     *       "title": "A defect of ours",
+                     *       "title": "A defect of the server",
                      *       "status": 500,
-                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
                      *       "instance": "/v1/…",
                      *       "reason": "INTERNAL",
                      *       "metadata": {},
@@ -12304,7 +13302,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
             503: {
                 headers: {
                     /** @description Seconds. */
@@ -12315,9 +13313,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:upstream-unavailable",
-                     *       "title": "Something needed is away for now",
+                     *       "title": "A required dependency is unavailable",
                      *       "status": 503,
-                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
                      *       "instance": "/v1/…",
                      *       "reason": "UPSTREAM_UNAVAILABLE",
                      *       "metadata": {},
@@ -12327,7 +13325,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The answer did not come in time; the work may or may not have been done. */
+            /** @description The deadline passed; the work may or may not have been done. */
             504: {
                 headers: {
                     [name: string]: unknown;
@@ -12336,9 +13334,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:deadline-exceeded",
-                     *       "title": "The answer did not come in time",
+                     *       "title": "The deadline passed",
                      *       "status": 504,
-                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
                      *       "instance": "/v1/…",
                      *       "reason": "DEADLINE_EXCEEDED",
                      *       "metadata": {},
@@ -12364,8 +13362,8 @@ export interface operations {
             content: {
                 /**
                  * @example {
-                 *       "user_id": "4711",
-                 *       "notes": "Asked by letter."
+                 *       "notes": "Asked by letter.",
+                 *       "user_id": "4711"
                  *     }
                  */
                 "application/json": components["schemas"]["SuppressionRequest"];
@@ -12380,6 +13378,7 @@ export interface operations {
                 content: {
                     /**
                      * @example {
+                     *       "suppression_id": "text",
                      *       "call_state": {
                      *         "user_id": "4711",
                      *         "queue": "unsigned_users",
@@ -12420,7 +13419,7 @@ export interface operations {
                     "application/json": components["schemas"]["Suppressed"];
                 };
             };
-            /** @description The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself. */
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is not valid. */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -12429,9 +13428,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:idempotency-key-missing",
-                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is not valid",
                      *       "status": 400,
-                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is not valid.",
                      *       "instance": "/v1/…",
                      *       "reason": "IDEMPOTENCY_KEY_MISSING",
                      *       "metadata": {},
@@ -12484,7 +13483,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description There is no such thing. */
+            /** @description The resource does not exist. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -12493,9 +13492,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:user-not-found",
-                     *       "title": "There is no such thing",
+                     *       "title": "The resource does not exist",
                      *       "status": 404,
-                     *       "detail": "There is no such thing.",
+                     *       "detail": "The resource does not exist.",
                      *       "instance": "/v1/…",
                      *       "reason": "USER_NOT_FOUND",
                      *       "metadata": {},
@@ -12505,7 +13504,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description It has ended, exists already or is somebody else's: the state does not allow it. */
+            /** @description The state does not allow it: it has ended, exists already or belongs to another agent. */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -12514,9 +13513,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:assignment-not-live",
-                     *       "title": "It has ended, exists already or is somebody else's: the state does not allow it",
+                     *       "title": "The state does not allow it: it has ended, exists already or belongs to another agent",
                      *       "status": 409,
-                     *       "detail": "It has ended, exists already or is somebody else's: the state does not allow it.",
+                     *       "detail": "The state does not allow it: it has ended, exists already or belongs to another agent.",
                      *       "instance": "/v1/…",
                      *       "reason": "ASSIGNMENT_NOT_LIVE",
                      *       "metadata": {},
@@ -12547,7 +13546,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The body is not of the media type that is asked for. */
+            /** @description The body does not have the required media type. */
             415: {
                 headers: {
                     [name: string]: unknown;
@@ -12556,9 +13555,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:not-json",
-                     *       "title": "The body is not of the media type that is asked for",
+                     *       "title": "The body does not have the required media type",
                      *       "status": 415,
-                     *       "detail": "The body is not of the media type that is asked for.",
+                     *       "detail": "The body does not have the required media type.",
                      *       "instance": "/v1/…",
                      *       "reason": "NOT_JSON",
                      *       "metadata": {},
@@ -12619,7 +13618,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
             500: {
                 headers: {
                     [name: string]: unknown;
@@ -12628,9 +13627,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:internal",
-                     *       "title": "A defect of ours",
+                     *       "title": "A defect of the server",
                      *       "status": 500,
-                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
                      *       "instance": "/v1/…",
                      *       "reason": "INTERNAL",
                      *       "metadata": {},
@@ -12640,7 +13639,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
             503: {
                 headers: {
                     /** @description Seconds. */
@@ -12651,9 +13650,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:upstream-unavailable",
-                     *       "title": "Something needed is away for now",
+                     *       "title": "A required dependency is unavailable",
                      *       "status": 503,
-                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
                      *       "instance": "/v1/…",
                      *       "reason": "UPSTREAM_UNAVAILABLE",
                      *       "metadata": {},
@@ -12663,7 +13662,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The answer did not come in time; the work may or may not have been done. */
+            /** @description The deadline passed; the work may or may not have been done. */
             504: {
                 headers: {
                     [name: string]: unknown;
@@ -12672,9 +13671,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:deadline-exceeded",
-                     *       "title": "The answer did not come in time",
+                     *       "title": "The deadline passed",
                      *       "status": 504,
-                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
                      *       "instance": "/v1/…",
                      *       "reason": "DEADLINE_EXCEEDED",
                      *       "metadata": {},
@@ -12700,11 +13699,12 @@ export interface operations {
             content: {
                 /**
                  * @example {
+                 *       "notes": "Changed their mind.",
                  *       "user_id": "4711",
-                 *       "notes": "Asked by letter."
+                 *       "what": "objection"
                  *     }
                  */
-                "application/json": components["schemas"]["SuppressionRequest"];
+                "application/json": components["schemas"]["LiftRequest"];
             };
         };
         responses: {
@@ -12753,10 +13753,10 @@ export interface operations {
                      *       }
                      *     }
                      */
-                    "application/json": components["schemas"]["Suppressed"];
+                    "application/json": components["schemas"]["SuppressionLifted"];
                 };
             };
-            /** @description The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself. */
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is not valid. */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -12765,9 +13765,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:idempotency-key-missing",
-                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is not valid",
                      *       "status": 400,
-                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is wrong in itself.",
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is not valid.",
                      *       "instance": "/v1/…",
                      *       "reason": "IDEMPOTENCY_KEY_MISSING",
                      *       "metadata": {},
@@ -12820,7 +13820,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description There is no such thing. */
+            /** @description The resource does not exist. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -12829,9 +13829,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:user-not-found",
-                     *       "title": "There is no such thing",
+                     *       "title": "The resource does not exist",
                      *       "status": 404,
-                     *       "detail": "There is no such thing.",
+                     *       "detail": "The resource does not exist.",
                      *       "instance": "/v1/…",
                      *       "reason": "USER_NOT_FOUND",
                      *       "metadata": {},
@@ -12841,7 +13841,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description It has ended, exists already or is somebody else's: the state does not allow it. */
+            /** @description The state does not allow it: it has ended, exists already or belongs to another agent. */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -12850,9 +13850,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:assignment-not-live",
-                     *       "title": "It has ended, exists already or is somebody else's: the state does not allow it",
+                     *       "title": "The state does not allow it: it has ended, exists already or belongs to another agent",
                      *       "status": 409,
-                     *       "detail": "It has ended, exists already or is somebody else's: the state does not allow it.",
+                     *       "detail": "The state does not allow it: it has ended, exists already or belongs to another agent.",
                      *       "instance": "/v1/…",
                      *       "reason": "ASSIGNMENT_NOT_LIVE",
                      *       "metadata": {},
@@ -12883,7 +13883,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The body is not of the media type that is asked for. */
+            /** @description The body does not have the required media type. */
             415: {
                 headers: {
                     [name: string]: unknown;
@@ -12892,9 +13892,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:not-json",
-                     *       "title": "The body is not of the media type that is asked for",
+                     *       "title": "The body does not have the required media type",
                      *       "status": 415,
-                     *       "detail": "The body is not of the media type that is asked for.",
+                     *       "detail": "The body does not have the required media type.",
                      *       "instance": "/v1/…",
                      *       "reason": "NOT_JSON",
                      *       "metadata": {},
@@ -12955,7 +13955,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description A defect of ours; `trace_id` finds it in the logs. */
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
             500: {
                 headers: {
                     [name: string]: unknown;
@@ -12964,9 +13964,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:internal",
-                     *       "title": "A defect of ours",
+                     *       "title": "A defect of the server",
                      *       "status": 500,
-                     *       "detail": "A defect of ours; `trace_id` finds it in the logs.",
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
                      *       "instance": "/v1/…",
                      *       "reason": "INTERNAL",
                      *       "metadata": {},
@@ -12976,7 +13976,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something needed is away for now; try again after `Retry-After` seconds. */
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
             503: {
                 headers: {
                     /** @description Seconds. */
@@ -12987,9 +13987,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:upstream-unavailable",
-                     *       "title": "Something needed is away for now",
+                     *       "title": "A required dependency is unavailable",
                      *       "status": 503,
-                     *       "detail": "Something needed is away for now; try again after `Retry-After` seconds.",
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
                      *       "instance": "/v1/…",
                      *       "reason": "UPSTREAM_UNAVAILABLE",
                      *       "metadata": {},
@@ -12999,7 +13999,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The answer did not come in time; the work may or may not have been done. */
+            /** @description The deadline passed; the work may or may not have been done. */
             504: {
                 headers: {
                     [name: string]: unknown;
@@ -13008,9 +14008,285 @@ export interface operations {
                     /**
                      * @example {
                      *       "type": "urn:dialler:problem:deadline-exceeded",
-                     *       "title": "The answer did not come in time",
+                     *       "title": "The deadline passed",
                      *       "status": 504,
-                     *       "detail": "The answer did not come in time; the work may or may not have been done.",
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    suppressions_search: {
+        parameters: {
+            query?: {
+                /** @description Also lifted suppressions. */
+                include_lifted?: boolean;
+                /** @description The largest number of items on the page. */
+                page_size?: number;
+                /** @description `next_page_token` of the page before; empty: the first. */
+                page_token?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "phone": "07700 900123"
+                 *     }
+                 */
+                "application/json": components["schemas"]["SuppressionSearchRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "suppressions": [
+                     *         {
+                     *           "suppression_id": "text",
+                     *           "user_id": "4711",
+                     *           "phone_number": "+447700900123",
+                     *           "created_by": "text",
+                     *           "created_at": "2025-06-02T09:00:00.000000Z",
+                     *           "notes": "text",
+                     *           "lifted_at": "2025-06-02T09:00:00.000000Z",
+                     *           "lifted_by": "text",
+                     *           "lift_notes": "text"
+                     *         }
+                     *       ],
+                     *       "next_page_token": "text"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["SuppressionPage"];
+                };
+            };
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is not valid. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:idempotency-key-missing",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is not valid",
+                     *       "status": 400,
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is not valid.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "IDEMPOTENCY_KEY_MISSING",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token (or ticket) is missing, malformed, expired or not trusted. */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token's role or queues do not allow it. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:body-too-large",
+                     *       "title": "The body is too large",
+                     *       "status": 413,
+                     *       "detail": "The body is too large.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "BODY_TOO_LARGE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body does not have the required media type. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:not-json",
+                     *       "title": "The body does not have the required media type",
+                     *       "status": 415,
+                     *       "detail": "The body does not have the required media type.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "NOT_JSON",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not have the required form, or the `Idempotency-Key` was used before for another request. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:invalid-request",
+                     *       "title": "The request does not have the required form, or the `Idempotency-Key` was used before for another request",
+                     *       "status": 422,
+                     *       "detail": "The request does not have the required form, or the `Idempotency-Key` was used before for another request.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INVALID_REQUEST",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "errors": [
+                     *         {
+                     *           "location": "body.outcome",
+                     *           "code": "missing",
+                     *           "message": "Field required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; wait for `Retry-After` seconds. */
+            429: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of the server",
+                     *       "status": 500,
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "A required dependency is unavailable",
+                     *       "status": 503,
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The deadline passed; the work may or may not have been done. */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The deadline passed",
+                     *       "status": 504,
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
                      *       "instance": "/v1/…",
                      *       "reason": "DEADLINE_EXCEEDED",
                      *       "metadata": {},

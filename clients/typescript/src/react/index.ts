@@ -12,6 +12,7 @@ export {
 export {
   useClaimNext,
   useHeartbeat,
+  useRecordObjection,
   useRecordOutcome,
   useRelease,
   type Heartbeat,

@@ -4,7 +4,7 @@ import { useQuery, useQueryClient, type UseQueryResult } from "@tanstack/react-q
 
 import type { ContextReading } from "../client.js";
 import type { DiallerError } from "../errors.js";
-import type { Assignment, Callbacks, Queues } from "../generated/schema.js";
+import type { Assignment, CallbackPage, Queues } from "../generated/schema.js";
 import { useDialler } from "./provider.js";
 
 /** Where each answer lies in the query cache. */
@@ -33,7 +33,7 @@ export function useQueues(
   });
 }
 
-/** Whom the agent holds; null for nobody. Claims, releases and outcomes set it at once. */
+/** The agent's live assignment; null without one. Claims, releases and outcomes set it at once. */
 export function useAssignment(
   options: { readonly initialData?: Assignment | null } = {},
 ): UseQueryResult<Assignment | null, DiallerError> {
@@ -63,7 +63,7 @@ export function usePersonContext(
       return client.context(userId ?? "", { signal, previous });
     },
     refetchInterval: 60_000,
-    // Not kept once nobody shows it: personal data.
+    // Not kept once no component shows it: personal data.
     gcTime: 0,
     ...(options.initialData !== undefined && { initialData: options.initialData }),
   });
@@ -71,10 +71,10 @@ export function usePersonContext(
 
 /** The agent's own open callbacks, the earliest first. */
 export function useCallbacks(
-  options: { readonly initialData?: Callbacks } = {},
-): UseQueryResult<Callbacks, DiallerError> {
+  options: { readonly initialData?: CallbackPage } = {},
+): UseQueryResult<CallbackPage, DiallerError> {
   const client = useDialler();
-  return useQuery<Callbacks, DiallerError>({
+  return useQuery<CallbackPage, DiallerError>({
     ...READ,
     queryKey: diallerKeys.callbacks,
     queryFn: ({ signal }) => client.callbacks({ state: "open", signal }),

@@ -17,16 +17,18 @@ import type {
   Recorded,
   Released,
   ReleaseRequest,
+  Suppressed,
+  SuppressionRequest,
 } from "../generated/schema.js";
 import { WriteKeys } from "../write-keys.js";
 import { useDialler } from "./provider.js";
 import { diallerKeys } from "./reads.js";
 
 /**
- * Claim the next person. Pressed again after a lost answer, it gets whom that handed out.
+ * Claim the next person. Pressed again after a lost answer, it returns the person that the first press handed out.
  *
- * Every press has a key of its own: who holds somebody is given them again anyway, while a key kept
- * until the next call would bring back the person of the one before.
+ * Every press has a key of its own: an agent with a live assignment gets it again anyway, while a key
+ * kept until the next call would return the person of the previous one.
  */
 export function useClaimNext(): UseMutationResult<Claimed, DiallerError, ClaimRequest> {
   const client = useDialler();
@@ -76,6 +78,20 @@ export function useRecordOutcome(): UseMutationResult<
     },
     onSuccess: () => setAssignment(cache, null),
     onError: (error) => askWhenEnded(cache, error),
+  });
+}
+
+/** Record an objection of a person or of a bare number; a press after a lost answer is the same. */
+export function useRecordObjection(): UseMutationResult<
+  Suppressed,
+  DiallerError,
+  SuppressionRequest
+> {
+  const client = useDialler();
+  const keys = useWriteKeys();
+  return useMutation({
+    mutationFn: (body) =>
+      keys.under(body, (idempotencyKey) => client.recordObjection(body, { idempotencyKey })),
   });
 }
 

@@ -50,11 +50,11 @@ class GetPositionResponse(_message.Message):
     LAST_EVENT_AT_FIELD_NUMBER: _builtins.int
     GAPS_FIELD_NUMBER: _builtins.int
     active: _builtins.bool
-    """False for a standby copy that waits for the advisory lock."""
+    """False for a standby replica that waits for the advisory lock."""
     file: _builtins.str
     """Binlog file of the saved position."""
     offset: _builtins.int
-    """Byte offset in it, always at a transaction's end."""
+    """Byte offset in it, always at the end of a transaction."""
     gtid: _builtins.str
     """GTID set of the saved position in the server's own format; empty when it has none."""
     records_published: _builtins.int
@@ -62,7 +62,7 @@ class GetPositionResponse(_message.Message):
     messages_published: _builtins.int
     """SQS messages published since the process started."""
     gaps: _builtins.int
-    """Times the relay lost its place since the process started."""
+    """Times that changes could not be followed row by row since the process started."""
     @_builtins.property
     def saved_at(self) -> _timestamp_pb2.Timestamp:
         """When the position was last saved."""

@@ -47,7 +47,7 @@ class BinlogRelayServiceServicer:
     """
 
     def GetPosition(self, request, context):
-        """Where the relay stands.
+        """Returns the saved position and what has been published.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,7 +34,7 @@ class BinlogRelayServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> BinlogRelayServiceAsyncStub: ...
     GetPosition: _grpc.UnaryUnaryMultiCallable[_binlog_relay_pb2.GetPositionRequest, _binlog_relay_pb2.GetPositionResponse]
-    """Where the relay stands."""
+    """Returns the saved position and what has been published."""
 
 @_typing.type_check_only
 class BinlogRelayServiceAsyncStub(BinlogRelayServiceStub):
@@ -42,7 +42,7 @@ class BinlogRelayServiceAsyncStub(BinlogRelayServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetPosition: _aio.UnaryUnaryMultiCallable[_binlog_relay_pb2.GetPositionRequest, _binlog_relay_pb2.GetPositionResponse]  # type: ignore[assignment]
-    """Where the relay stands."""
+    """Returns the saved position and what has been published."""
 
 class BinlogRelayServiceServicer(metaclass=_abc_1.ABCMeta):
     """For operators of the relay."""
@@ -53,6 +53,6 @@ class BinlogRelayServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _binlog_relay_pb2.GetPositionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_binlog_relay_pb2.GetPositionResponse, _abc.Awaitable[_binlog_relay_pb2.GetPositionResponse]]:
-        """Where the relay stands."""
+        """Returns the saved position and what has been published."""
 
 def add_BinlogRelayServiceServicer_to_server(servicer: BinlogRelayServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

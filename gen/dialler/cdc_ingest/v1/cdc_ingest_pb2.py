@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&dialler/cdc_ingest/v1/cdc_ingest.proto\x12\x15\x64ialler.cdc_ingest.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n\x10GetStatusRequest\"\xf1\x04\n\x11GetStatusResponse\x12\x0e\n\x06paused\x18\x01 \x01(\x08\x12\x19\n\x11messages_received\x18\x02 \x01(\x04\x12\x15\n\rmessages_done\x18\x03 \x01(\x04\x12\x18\n\x10messages_retried\x18\x04 \x01(\x04\x12\x15\n\rmessages_dead\x18\x05 \x01(\x04\x12\x0f\n\x07records\x18\x06 \x01(\x04\x12\x17\n\x0fusers_refreshed\x18\x07 \x01(\x04\x12\x17\n\x0frecords_ignored\x18\x08 \x01(\x04\x12=\n\x0e\x63hange_latency\x18\t \x01(\x0b\x32%.dialler.cdc_ingest.v1.LatencySummary\x12\x18\n\x10\x62\x61\x63klog_messages\x18\n \x01(\x04\x12\x1c\n\x14\x64\x65\x61\x64_letter_messages\x18\x0b \x01(\x04\x12\x34\n\x10last_captured_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0f\x64ownstream_away\x18\r \x01(\x08\x12\x19\n\x11\x64\x65\x61\x64_letter_alarm\x18\x0e \x01(\x08\x12\x15\n\rmessages_held\x18\x0f \x01(\x04\x12\x15\n\rwaiting_fresh\x18\x10 \x01(\x04\x12\x14\n\x0cwaiting_bulk\x18\x11 \x01(\x04\x12\x16\n\x0ereadings_stale\x18\x12 \x01(\x04\x12\x34\n\x10\x63\x61pture_alive_at\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0f\x61pplied_through\x18\x14 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xdf\x01\n\nDeadLetter\x12\x12\n\nmessage_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x31\n\rfirst_seen_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07\x64\x65\x61\x64_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rreceive_count\x18\x05 \x01(\r\x12\x10\n\x08trace_id\x18\x06 \x01(\t\x12\x12\n\nsize_bytes\x18\x07 \x01(\x04\x12\x10\n\x08\x63oncerns\x18\x08 \x03(\t\"+\n\x16ListDeadLettersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\"a\n\x17ListDeadLettersResponse\x12\x37\n\x0c\x64\x65\x61\x64_letters\x18\x01 \x03(\x0b\x32!.dialler.cdc_ingest.v1.DeadLetter\x12\r\n\x05total\x18\x02 \x01(\x04\"d\n\x19RedriveDeadLettersRequest\x12\x13\n\x0bmessage_ids\x18\x01 \x03(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0b\n\x03\x61ll\x18\x03 \x01(\x08\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\x96\x01\n\x1aRedriveDeadLettersResponse\x12\x0f\n\x07matched\x18\x01 \x01(\r\x12\x0c\n\x04sent\x18\x02 \x01(\r\x12\x0e\n\x06\x66\x61iled\x18\x03 \x01(\r\x12\x10\n\x08\x63omplete\x18\x04 \x01(\x08\x12\x37\n\x0c\x64\x65\x61\x64_letters\x18\x05 \x03(\x0b\x32!.dialler.cdc_ingest.v1.DeadLetter\"I\n\x0eLatencySummary\x12\r\n\x05\x63ount\x18\x01 \x01(\r\x12\x13\n\x0bp50_seconds\x18\x02 \x01(\x01\x12\x13\n\x0bp99_seconds\x18\x03 \x01(\x01\"\x14\n\x12PauseIngestRequest\"\x15\n\x13PauseIngestResponse\"\x15\n\x13ResumeIngestRequest\"\x16\n\x14ResumeIngestResponse2\xae\x04\n\x10\x43\x64\x63IngestService\x12^\n\tGetStatus\x12\'.dialler.cdc_ingest.v1.GetStatusRequest\x1a(.dialler.cdc_ingest.v1.GetStatusResponse\x12\x64\n\x0bPauseIngest\x12).dialler.cdc_ingest.v1.PauseIngestRequest\x1a*.dialler.cdc_ingest.v1.PauseIngestResponse\x12g\n\x0cResumeIngest\x12*.dialler.cdc_ingest.v1.ResumeIngestRequest\x1a+.dialler.cdc_ingest.v1.ResumeIngestResponse\x12p\n\x0fListDeadLetters\x12-.dialler.cdc_ingest.v1.ListDeadLettersRequest\x1a..dialler.cdc_ingest.v1.ListDeadLettersResponse\x12y\n\x12RedriveDeadLetters\x12\x30.dialler.cdc_ingest.v1.RedriveDeadLettersRequest\x1a\x31.dialler.cdc_ingest.v1.RedriveDeadLettersResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&dialler/cdc_ingest/v1/cdc_ingest.proto\x12\x15\x64ialler.cdc_ingest.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n\x10GetStatusRequest\"\x97\x05\n\x11GetStatusResponse\x12\x0e\n\x06paused\x18\x01 \x01(\x08\x12\x19\n\x11messages_received\x18\x02 \x01(\x04\x12\x15\n\rmessages_done\x18\x03 \x01(\x04\x12\x18\n\x10messages_retried\x18\x04 \x01(\x04\x12\x15\n\rmessages_dead\x18\x05 \x01(\x04\x12\x0f\n\x07records\x18\x06 \x01(\x04\x12\x17\n\x0fusers_refreshed\x18\x07 \x01(\x04\x12\x17\n\x0frecords_ignored\x18\x08 \x01(\x04\x12=\n\x0e\x63hange_latency\x18\t \x01(\x0b\x32%.dialler.cdc_ingest.v1.LatencySummary\x12\x18\n\x10\x62\x61\x63klog_messages\x18\n \x01(\x04\x12\x1c\n\x14\x64\x65\x61\x64_letter_messages\x18\x0b \x01(\x04\x12\x34\n\x10last_captured_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1e\n\x16\x64ownstream_unavailable\x18\r \x01(\x08\x12\x19\n\x11\x64\x65\x61\x64_letter_alarm\x18\x0e \x01(\x08\x12\x15\n\rmessages_held\x18\x0f \x01(\x04\x12\x15\n\rwaiting_fresh\x18\x10 \x01(\x04\x12\x14\n\x0cwaiting_bulk\x18\x11 \x01(\x04\x12\x16\n\x0ereadings_stale\x18\x12 \x01(\x04\x12\x34\n\x10\x63\x61pture_alive_at\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0f\x61pplied_through\x18\x14 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1d\n\x15\x63\x61pture_ahead_seconds\x18\x15 \x01(\x01\"\xe8\x01\n\nDeadLetter\x12\x12\n\nmessage_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x31\n\rfirst_seen_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x10\x64\x65\x61\x64_lettered_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rreceive_count\x18\x05 \x01(\r\x12\x10\n\x08trace_id\x18\x06 \x01(\t\x12\x12\n\nsize_bytes\x18\x07 \x01(\x04\x12\x10\n\x08\x63oncerns\x18\x08 \x03(\t\"+\n\x16ListDeadLettersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\"a\n\x17ListDeadLettersResponse\x12\x37\n\x0c\x64\x65\x61\x64_letters\x18\x01 \x03(\x0b\x32!.dialler.cdc_ingest.v1.DeadLetter\x12\r\n\x05total\x18\x02 \x01(\x04\"d\n\x19RedriveDeadLettersRequest\x12\x13\n\x0bmessage_ids\x18\x01 \x03(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0b\n\x03\x61ll\x18\x03 \x01(\x08\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\x96\x01\n\x1aRedriveDeadLettersResponse\x12\x0f\n\x07matched\x18\x01 \x01(\r\x12\x0c\n\x04sent\x18\x02 \x01(\r\x12\x0e\n\x06\x66\x61iled\x18\x03 \x01(\r\x12\x10\n\x08\x63omplete\x18\x04 \x01(\x08\x12\x37\n\x0c\x64\x65\x61\x64_letters\x18\x05 \x03(\x0b\x32!.dialler.cdc_ingest.v1.DeadLetter\"v\n\x19\x44iscardDeadLettersRequest\x12\x13\n\x0bmessage_ids\x18\x01 \x03(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0b\n\x03\x61ll\x18\x03 \x01(\x08\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x12\x10\n\x08\x61\x63tor_id\x18\x05 \x01(\t\"\xb3\x01\n\x1a\x44iscardDeadLettersResponse\x12\x0f\n\x07matched\x18\x01 \x01(\r\x12\x11\n\tdiscarded\x18\x02 \x01(\r\x12\x0e\n\x06\x66\x61iled\x18\x03 \x01(\r\x12\x10\n\x08\x63omplete\x18\x04 \x01(\x08\x12\x16\n\x0e\x66ull_run_asked\x18\x05 \x01(\x08\x12\x37\n\x0c\x64\x65\x61\x64_letters\x18\x06 \x03(\x0b\x32!.dialler.cdc_ingest.v1.DeadLetter\"I\n\x0eLatencySummary\x12\r\n\x05\x63ount\x18\x01 \x01(\r\x12\x13\n\x0bp50_seconds\x18\x02 \x01(\x01\x12\x13\n\x0bp99_seconds\x18\x03 \x01(\x01\"\x14\n\x12PauseIngestRequest\"\x15\n\x13PauseIngestResponse\"\x15\n\x13ResumeIngestRequest\"\x16\n\x14ResumeIngestResponse2\xa9\x05\n\x10\x43\x64\x63IngestService\x12^\n\tGetStatus\x12\'.dialler.cdc_ingest.v1.GetStatusRequest\x1a(.dialler.cdc_ingest.v1.GetStatusResponse\x12\x64\n\x0bPauseIngest\x12).dialler.cdc_ingest.v1.PauseIngestRequest\x1a*.dialler.cdc_ingest.v1.PauseIngestResponse\x12g\n\x0cResumeIngest\x12*.dialler.cdc_ingest.v1.ResumeIngestRequest\x1a+.dialler.cdc_ingest.v1.ResumeIngestResponse\x12p\n\x0fListDeadLetters\x12-.dialler.cdc_ingest.v1.ListDeadLettersRequest\x1a..dialler.cdc_ingest.v1.ListDeadLettersResponse\x12y\n\x12RedriveDeadLetters\x12\x30.dialler.cdc_ingest.v1.RedriveDeadLettersRequest\x1a\x31.dialler.cdc_ingest.v1.RedriveDeadLettersResponse\x12y\n\x12\x44iscardDeadLetters\x12\x30.dialler.cdc_ingest.v1.DiscardDeadLettersRequest\x1a\x31.dialler.cdc_ingest.v1.DiscardDeadLettersResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,27 +35,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSTATUSREQUEST']._serialized_start=98
   _globals['_GETSTATUSREQUEST']._serialized_end=116
   _globals['_GETSTATUSRESPONSE']._serialized_start=119
-  _globals['_GETSTATUSRESPONSE']._serialized_end=744
-  _globals['_DEADLETTER']._serialized_start=747
-  _globals['_DEADLETTER']._serialized_end=970
-  _globals['_LISTDEADLETTERSREQUEST']._serialized_start=972
-  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=1015
-  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=1017
-  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=1114
-  _globals['_REDRIVEDEADLETTERSREQUEST']._serialized_start=1116
-  _globals['_REDRIVEDEADLETTERSREQUEST']._serialized_end=1216
-  _globals['_REDRIVEDEADLETTERSRESPONSE']._serialized_start=1219
-  _globals['_REDRIVEDEADLETTERSRESPONSE']._serialized_end=1369
-  _globals['_LATENCYSUMMARY']._serialized_start=1371
-  _globals['_LATENCYSUMMARY']._serialized_end=1444
-  _globals['_PAUSEINGESTREQUEST']._serialized_start=1446
-  _globals['_PAUSEINGESTREQUEST']._serialized_end=1466
-  _globals['_PAUSEINGESTRESPONSE']._serialized_start=1468
-  _globals['_PAUSEINGESTRESPONSE']._serialized_end=1489
-  _globals['_RESUMEINGESTREQUEST']._serialized_start=1491
-  _globals['_RESUMEINGESTREQUEST']._serialized_end=1512
-  _globals['_RESUMEINGESTRESPONSE']._serialized_start=1514
-  _globals['_RESUMEINGESTRESPONSE']._serialized_end=1536
-  _globals['_CDCINGESTSERVICE']._serialized_start=1539
-  _globals['_CDCINGESTSERVICE']._serialized_end=2097
+  _globals['_GETSTATUSRESPONSE']._serialized_end=782
+  _globals['_DEADLETTER']._serialized_start=785
+  _globals['_DEADLETTER']._serialized_end=1017
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_start=1019
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=1062
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=1064
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=1161
+  _globals['_REDRIVEDEADLETTERSREQUEST']._serialized_start=1163
+  _globals['_REDRIVEDEADLETTERSREQUEST']._serialized_end=1263
+  _globals['_REDRIVEDEADLETTERSRESPONSE']._serialized_start=1266
+  _globals['_REDRIVEDEADLETTERSRESPONSE']._serialized_end=1416
+  _globals['_DISCARDDEADLETTERSREQUEST']._serialized_start=1418
+  _globals['_DISCARDDEADLETTERSREQUEST']._serialized_end=1536
+  _globals['_DISCARDDEADLETTERSRESPONSE']._serialized_start=1539
+  _globals['_DISCARDDEADLETTERSRESPONSE']._serialized_end=1718
+  _globals['_LATENCYSUMMARY']._serialized_start=1720
+  _globals['_LATENCYSUMMARY']._serialized_end=1793
+  _globals['_PAUSEINGESTREQUEST']._serialized_start=1795
+  _globals['_PAUSEINGESTREQUEST']._serialized_end=1815
+  _globals['_PAUSEINGESTRESPONSE']._serialized_start=1817
+  _globals['_PAUSEINGESTRESPONSE']._serialized_end=1838
+  _globals['_RESUMEINGESTREQUEST']._serialized_start=1840
+  _globals['_RESUMEINGESTREQUEST']._serialized_end=1861
+  _globals['_RESUMEINGESTRESPONSE']._serialized_start=1863
+  _globals['_RESUMEINGESTRESPONSE']._serialized_end=1885
+  _globals['_CDCINGESTSERVICE']._serialized_start=1888
+  _globals['_CDCINGESTSERVICE']._serialized_end=2569
 # @@protoc_insertion_point(module_scope)

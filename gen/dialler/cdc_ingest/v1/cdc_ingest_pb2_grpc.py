@@ -60,6 +60,11 @@ class CdcIngestServiceStub:
                 request_serializer=dialler_dot_cdc__ingest_dot_v1_dot_cdc__ingest__pb2.RedriveDeadLettersRequest.SerializeToString,
                 response_deserializer=dialler_dot_cdc__ingest_dot_v1_dot_cdc__ingest__pb2.RedriveDeadLettersResponse.FromString,
                 _registered_method=True)
+        self.DiscardDeadLetters = channel.unary_unary(
+                '/dialler.cdc_ingest.v1.CdcIngestService/DiscardDeadLetters',
+                request_serializer=dialler_dot_cdc__ingest_dot_v1_dot_cdc__ingest__pb2.DiscardDeadLettersRequest.SerializeToString,
+                response_deserializer=dialler_dot_cdc__ingest_dot_v1_dot_cdc__ingest__pb2.DiscardDeadLettersResponse.FromString,
+                _registered_method=True)
 
 
 class CdcIngestServiceServicer:
@@ -67,37 +72,45 @@ class CdcIngestServiceServicer:
     """
 
     def GetStatus(self, request, context):
-        """What this process is doing and has done since it started.
+        """Returns the state of this process and its counts since it started.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PauseIngest(self, request, context):
-        """Stops receiving; messages under way are finished first. Kept with the queue: other copies
-        follow within a minute, and a restart changes nothing.
+        """Stops receiving; messages in flight are finished. The pause is kept with the queue: other replicas
+        follow within a minute, and it outlives a restart.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResumeIngest(self, request, context):
-        """Receives again, also after an alarm about dead letters; other copies follow within a minute.
+        """Receives again, also after a dead-letter alarm; other replicas follow within a minute.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListDeadLetters(self, request, context):
-        """What lies in the dead-letter queue and why, without the bodies. Looking counts as a receive.
+        """Returns the dead letters and their reasons, without bodies. Counts as a receive of each.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RedriveDeadLetters(self, request, context):
-        """Sends dead letters to the queue of changes again. Each is sent before it is deleted, so a
-        failure may repeat one but loses none.
+        """Sends dead letters to the change queue again. Each is sent before it is deleted, so a failure
+        may repeat one and loses none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DiscardDeadLetters(self, request, context):
+        """Deletes dead letters for ever. A full run of the reconciler is asked for first: it finds what
+        the deleted changes concerned.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -130,6 +143,11 @@ def add_CdcIngestServiceServicer_to_server(servicer, server):
                     servicer.RedriveDeadLetters,
                     request_deserializer=dialler_dot_cdc__ingest_dot_v1_dot_cdc__ingest__pb2.RedriveDeadLettersRequest.FromString,
                     response_serializer=dialler_dot_cdc__ingest_dot_v1_dot_cdc__ingest__pb2.RedriveDeadLettersResponse.SerializeToString,
+            ),
+            'DiscardDeadLetters': grpc.unary_unary_rpc_method_handler(
+                    servicer.DiscardDeadLetters,
+                    request_deserializer=dialler_dot_cdc__ingest_dot_v1_dot_cdc__ingest__pb2.DiscardDeadLettersRequest.FromString,
+                    response_serializer=dialler_dot_cdc__ingest_dot_v1_dot_cdc__ingest__pb2.DiscardDeadLettersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -268,6 +286,33 @@ class CdcIngestService:
             '/dialler.cdc_ingest.v1.CdcIngestService/RedriveDeadLetters',
             dialler_dot_cdc__ingest_dot_v1_dot_cdc__ingest__pb2.RedriveDeadLettersRequest.SerializeToString,
             dialler_dot_cdc__ingest_dot_v1_dot_cdc__ingest__pb2.RedriveDeadLettersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DiscardDeadLetters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dialler.cdc_ingest.v1.CdcIngestService/DiscardDeadLetters',
+            dialler_dot_cdc__ingest_dot_v1_dot_cdc__ingest__pb2.DiscardDeadLettersRequest.SerializeToString,
+            dialler_dot_cdc__ingest_dot_v1_dot_cdc__ingest__pb2.DiscardDeadLettersResponse.FromString,
             options,
             channel_credentials,
             insecure,

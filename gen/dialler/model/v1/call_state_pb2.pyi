@@ -101,7 +101,7 @@ class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Outcome.Value
     OUTCOME_CALL_BACK: _Outcome.ValueType  # 4
     """The person asked to be called at a given time."""
     OUTCOME_NO_ANSWER: _Outcome.ValueType  # 5
-    """Nobody answered."""
+    """The call was not answered."""
     OUTCOME_MISSED_CALL: _Outcome.ValueType  # 6
     """The person rang us and was missed."""
     OUTCOME_HUNG_UP: _Outcome.ValueType  # 7
@@ -129,7 +129,7 @@ OUTCOME_MIGHT_COMPLETE: Outcome.ValueType  # 3
 OUTCOME_CALL_BACK: Outcome.ValueType  # 4
 """The person asked to be called at a given time."""
 OUTCOME_NO_ANSWER: Outcome.ValueType  # 5
-"""Nobody answered."""
+"""The call was not answered."""
 OUTCOME_MISSED_CALL: Outcome.ValueType  # 6
 """The person rang us and was missed."""
 OUTCOME_HUNG_UP: Outcome.ValueType  # 7
@@ -159,14 +159,16 @@ class _HoldEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Hold.ValueType],
     HOLD_CALLBACK: _Hold.ValueType  # 3
     """A callback is agreed for later."""
     HOLD_DAILY_CAP: _Hold.ValueType  # 4
-    """As many attempts today as a day may have."""
+    """As many calls today, to the person or to one of the numbers, as a day may have."""
     HOLD_PERIOD_CAP: _Hold.ValueType  # 5
-    """As many attempts as the longer period may have."""
+    """As many calls, to the person or to one of the numbers, as the longer period may have."""
     HOLD_SHARED_PHONE: _Hold.ValueType  # 6
-    """Somebody else with the same phone number was called a short while ago."""
+    """Another person with one of the same phone numbers was called a short while ago."""
+    HOLD_UNREPORTED_CALL: _Hold.ValueType  # 7
+    """A call ended without a report: its lease ran out, or a supervisor took the person."""
 
 class Hold(_Hold, metaclass=_HoldEnumTypeWrapper):
-    """Why somebody in a queue may not be called yet."""
+    """Why a person in a queue may not be called yet."""
 
 HOLD_UNSPECIFIED: Hold.ValueType  # 0
 """Nothing holds the person."""
@@ -177,11 +179,13 @@ HOLD_NEXT_CALL: Hold.ValueType  # 2
 HOLD_CALLBACK: Hold.ValueType  # 3
 """A callback is agreed for later."""
 HOLD_DAILY_CAP: Hold.ValueType  # 4
-"""As many attempts today as a day may have."""
+"""As many calls today, to the person or to one of the numbers, as a day may have."""
 HOLD_PERIOD_CAP: Hold.ValueType  # 5
-"""As many attempts as the longer period may have."""
+"""As many calls, to the person or to one of the numbers, as the longer period may have."""
 HOLD_SHARED_PHONE: Hold.ValueType  # 6
-"""Somebody else with the same phone number was called a short while ago."""
+"""Another person with one of the same phone numbers was called a short while ago."""
+HOLD_UNREPORTED_CALL: Hold.ValueType  # 7
+"""A call ended without a report: its lease ran out, or a supervisor took the person."""
 Global___Hold: _TypeAlias = Hold  # noqa: Y015
 
 class _CallbackState:
@@ -199,7 +203,7 @@ class _CallbackStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Callbac
     CALLBACK_STATE_MISSED: _CallbackState.ValueType  # 3
     """Missed twice: on the supervisors' list."""
     CALLBACK_STATE_CANCELLED: _CallbackState.ValueType  # 4
-    """Called off by somebody."""
+    """Called off by an agent or a supervisor."""
     CALLBACK_STATE_CLOSED: _CallbackState.ValueType  # 5
     """No longer valid when due, see `closed_reason`."""
     CALLBACK_STATE_REPLACED: _CallbackState.ValueType  # 6
@@ -217,7 +221,7 @@ CALLBACK_STATE_DONE: CallbackState.ValueType  # 2
 CALLBACK_STATE_MISSED: CallbackState.ValueType  # 3
 """Missed twice: on the supervisors' list."""
 CALLBACK_STATE_CANCELLED: CallbackState.ValueType  # 4
-"""Called off by somebody."""
+"""Called off by an agent or a supervisor."""
 CALLBACK_STATE_CLOSED: CallbackState.ValueType  # 5
 """No longer valid when due, see `closed_reason`."""
 CALLBACK_STATE_REPLACED: CallbackState.ValueType  # 6
@@ -226,7 +230,7 @@ Global___CallbackState: _TypeAlias = CallbackState  # noqa: Y015
 
 @_typing.final
 class Callback(_message.Message):
-    """An agreement to call somebody at a given time."""
+    """An agreement to call a person at a given time."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -319,15 +323,17 @@ class CallState(_message.Message):
     state: Global___EntryState.ValueType
     """Where the person stands."""
     reason: _builtins.str
-    """Why the person is in that queue, or in none; UPPER_SNAKE."""
+    """Why the person is in that queue, or in none; UPPER_SNAKE. While an agent holds the person, what
+    has stopped calls since, if anything has.
+    """
     score: _builtins.float
     """Present score, ageing included: 0 is hottest, 200 is frozen."""
     attempts: _builtins.int
-    """Calls that ended with an outcome."""
+    """Calls, those without a report included."""
     last_outcome: Global___Outcome.ValueType
     """How the last call ended."""
     assigned_agent_id: _builtins.str
-    """The agent who holds the person, empty when nobody does."""
+    """The agent who holds the person; empty when no agent does."""
     version: _builtins.int
     """Rises with every change of this state; of two the higher is the later."""
     hold: Global___Hold.ValueType
@@ -376,7 +382,7 @@ Global___CallState: _TypeAlias = CallState  # noqa: Y015
 
 @_typing.final
 class Attempt(_message.Message):
-    """One call that ended with an outcome."""
+    """One call."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -387,7 +393,7 @@ class Attempt(_message.Message):
     agent_id: _builtins.str
     """The agent who called."""
     outcome: Global___Outcome.ValueType
-    """How it ended."""
+    """How it ended; unspecified while the agent has not reported it."""
     notes: _builtins.str
     """What the agent wrote down."""
     @_builtins.property

@@ -27,7 +27,7 @@ from dialler.model.v1 import change_pb2 as dialler_dot_model_dot_v1_dot_change__
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x64ialler/model/v1/event.proto\x12\x10\x64ialler.model.v1\x1a!dialler/model/v1/call_state.proto\x1a\x1d\x64ialler/model/v1/change.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe0\x03\n\x05\x45vent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12)\n\x04type\x18\x02 \x01(\x0e\x32\x1b.dialler.model.v1.EventType\x12\x0f\n\x07user_id\x18\x03 \x01(\x04\x12/\n\x0boccurred_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x0cqueue_before\x18\x05 \x01(\x0e\x32\x17.dialler.model.v1.Queue\x12,\n\x0bqueue_after\x18\x06 \x01(\x0e\x32\x17.dialler.model.v1.Queue\x12+\n\x05state\x18\x07 \x01(\x0e\x32\x1c.dialler.model.v1.EntryState\x12\x10\n\x08\x61gent_id\x18\x08 \x01(\t\x12\x15\n\rassignment_id\x18\t \x01(\t\x12*\n\x07outcome\x18\n \x01(\x0e\x32\x19.dialler.model.v1.Outcome\x12\x32\n\x08timeline\x18\x0b \x01(\x0b\x32 .dialler.model.v1.ChangeTimeline\x12\x13\n\x0btraceparent\x18\x0c \x01(\t\x12\x30\n\nconversion\x18\r \x01(\x0e\x32\x1c.dialler.model.v1.Conversion*\xec\x01\n\tEventType\x12\x1a\n\x16\x45VENT_TYPE_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x45VENT_TYPE_CONTEXT_CHANGED\x10\x01\x12\x1a\n\x16\x45VENT_TYPE_ENTRY_MOVED\x10\x02\x12!\n\x1d\x45VENT_TYPE_ASSIGNMENT_STARTED\x10\x03\x12\x1f\n\x1b\x45VENT_TYPE_ASSIGNMENT_ENDED\x10\x04\x12\x1f\n\x1b\x45VENT_TYPE_OUTCOME_RECORDED\x10\x05\x12\"\n\x1e\x45VENT_TYPE_CONVERSION_RECORDED\x10\x06*\x89\x01\n\nConversion\x12\x1a\n\x16\x43ONVERSION_UNSPECIFIED\x10\x00\x12!\n\x1d\x43ONVERSION_SIGNATURE_OBTAINED\x10\x01\x12\x1f\n\x1b\x43ONVERSION_REQUIREMENTS_MET\x10\x02\x12\x1b\n\x17\x43ONVERSION_CLAIMS_ENDED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x64ialler/model/v1/event.proto\x12\x10\x64ialler.model.v1\x1a!dialler/model/v1/call_state.proto\x1a\x1d\x64ialler/model/v1/change.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe0\x03\n\x05\x45vent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12)\n\x04type\x18\x02 \x01(\x0e\x32\x1b.dialler.model.v1.EventType\x12\x0f\n\x07user_id\x18\x03 \x01(\x04\x12/\n\x0boccurred_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x0cqueue_before\x18\x05 \x01(\x0e\x32\x17.dialler.model.v1.Queue\x12,\n\x0bqueue_after\x18\x06 \x01(\x0e\x32\x17.dialler.model.v1.Queue\x12+\n\x05state\x18\x07 \x01(\x0e\x32\x1c.dialler.model.v1.EntryState\x12\x10\n\x08\x61gent_id\x18\x08 \x01(\t\x12\x15\n\rassignment_id\x18\t \x01(\t\x12*\n\x07outcome\x18\n \x01(\x0e\x32\x19.dialler.model.v1.Outcome\x12\x32\n\x08timeline\x18\x0b \x01(\x0b\x32 .dialler.model.v1.ChangeTimeline\x12\x13\n\x0btraceparent\x18\x0c \x01(\t\x12\x30\n\nconversion\x18\r \x01(\x0e\x32\x1c.dialler.model.v1.Conversion*\x8f\x02\n\tEventType\x12\x1a\n\x16\x45VENT_TYPE_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x45VENT_TYPE_CONTEXT_CHANGED\x10\x01\x12\x1a\n\x16\x45VENT_TYPE_ENTRY_MOVED\x10\x02\x12!\n\x1d\x45VENT_TYPE_ASSIGNMENT_STARTED\x10\x03\x12\x1f\n\x1b\x45VENT_TYPE_ASSIGNMENT_ENDED\x10\x04\x12\x1f\n\x1b\x45VENT_TYPE_OUTCOME_RECORDED\x10\x05\x12\"\n\x1e\x45VENT_TYPE_CONVERSION_RECORDED\x10\x06\x12!\n\x1d\x45VENT_TYPE_OBJECTION_RECORDED\x10\x07*\x89\x01\n\nConversion\x12\x1a\n\x16\x43ONVERSION_UNSPECIFIED\x10\x00\x12!\n\x1d\x43ONVERSION_SIGNATURE_OBTAINED\x10\x01\x12\x1f\n\x1b\x43ONVERSION_REQUIREMENTS_MET\x10\x02\x12\x1b\n\x17\x43ONVERSION_CLAIMS_ENDED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,9 +35,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'dialler.model.v1.event_pb2'
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_EVENTTYPE']._serialized_start=633
-  _globals['_EVENTTYPE']._serialized_end=869
-  _globals['_CONVERSION']._serialized_start=872
-  _globals['_CONVERSION']._serialized_end=1009
+  _globals['_EVENTTYPE']._serialized_end=904
+  _globals['_CONVERSION']._serialized_start=907
+  _globals['_CONVERSION']._serialized_end=1044
   _globals['_EVENT']._serialized_start=150
   _globals['_EVENT']._serialized_end=630
 # @@protoc_insertion_point(module_scope)

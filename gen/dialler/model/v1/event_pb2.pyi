@@ -39,7 +39,12 @@ class _EventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventType.V
     EVENT_TYPE_OUTCOME_RECORDED: _EventType.ValueType  # 5
     """A call's outcome was recorded."""
     EVENT_TYPE_CONVERSION_RECORDED: _EventType.ValueType  # 6
-    """A person no longer owes what the queue was for."""
+    """A person no longer owes what the queue was for. With an `assignment_id`, `agent_id` is the agent
+    who holds the person, to whom it is credited once the outcome says that they spoke; without
+    one, the agent to whom it is credited.
+    """
+    EVENT_TYPE_OBJECTION_RECORDED: _EventType.ValueType  # 7
+    """The person must not be contacted any more; `agent_id` is the agent who holds the person."""
 
 class EventType(_EventType, metaclass=_EventTypeEnumTypeWrapper):
     """Kinds of events."""
@@ -57,7 +62,12 @@ EVENT_TYPE_ASSIGNMENT_ENDED: EventType.ValueType  # 4
 EVENT_TYPE_OUTCOME_RECORDED: EventType.ValueType  # 5
 """A call's outcome was recorded."""
 EVENT_TYPE_CONVERSION_RECORDED: EventType.ValueType  # 6
-"""A person no longer owes what the queue was for."""
+"""A person no longer owes what the queue was for. With an `assignment_id`, `agent_id` is the agent
+who holds the person, to whom it is credited once the outcome says that they spoke; without
+one, the agent to whom it is credited.
+"""
+EVENT_TYPE_OBJECTION_RECORDED: EventType.ValueType  # 7
+"""The person must not be contacted any more; `agent_id` is the agent who holds the person."""
 Global___EventType: _TypeAlias = EventType  # noqa: Y015
 
 class _Conversion:
@@ -90,7 +100,8 @@ Global___Conversion: _TypeAlias = Conversion  # noqa: Y015
 
 @_typing.final
 class Event(_message.Message):
-    """What happened to a person, told to whoever watches. Carries ids and states, never personal data.
+    """What happened to a person, for every reader of the stream. Carries ids and states, never personal
+    data.
     Travels in the Redis stream that the queue's outbox feeds; each entry holds one serialised Event.
     """
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x64ialler/model/v1/facts.proto\x12\x10\x64ialler.model.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xeb\x02\n\tUserFacts\x12\x0f\n\x07user_id\x18\x01 \x01(\x04\x12\x0e\n\x06\x65xists\x18\x02 \x01(\x08\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x13\n\x0b\x66ingerprint\x18\x04 \x01(\x06\x12\x12\n\nis_enabled\x18\x05 \x01(\x08\x12\x13\n\x06status\x18\x06 \x01(\tH\x00\x88\x01\x01\x12\x15\n\rhas_signature\x18\x07 \x01(\x08\x12,\n\x06\x63laims\x18\x08 \x03(\x0b\x32\x1c.dialler.model.v1.ClaimFacts\x12\x17\n\nphone_e164\x18\t \x01(\tH\x01\x88\x01\x01\x12\x1a\n\rdate_of_birth\x18\n \x01(\tH\x02\x88\x01\x01\x12.\n\ncreated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10row_fingerprints\x18\x0c \x01(\x0c\x42\t\n\x07_statusB\r\n\x0b_phone_e164B\x10\n\x0e_date_of_birth\"\xc8\x01\n\nClaimFacts\x12\x10\n\x08\x63laim_id\x18\x01 \x01(\x04\x12\x13\n\x06status\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x13\n\x06lender\x18\x03 \x01(\tH\x01\x88\x01\x01\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x38\n\x0crequirements\x18\x05 \x03(\x0b\x32\".dialler.model.v1.RequirementFactsB\t\n\x07_statusB\t\n\x07_lender\"\xb6\x01\n\x10RequirementFacts\x12\x16\n\x0erequirement_id\x18\x01 \x01(\t\x12\x11\n\x04type\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x13\n\x06status\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x13\n\x06reason\x18\x04 \x01(\tH\x02\x88\x01\x01\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x07\n\x05_typeB\t\n\x07_statusB\t\n\x07_reasonb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x64ialler/model/v1/facts.proto\x12\x10\x64ialler.model.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9b\x03\n\tUserFacts\x12\x0f\n\x07user_id\x18\x01 \x01(\x04\x12\x0e\n\x06\x65xists\x18\x02 \x01(\x08\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x13\n\x0b\x66ingerprint\x18\x04 \x01(\x06\x12\x12\n\nis_enabled\x18\x05 \x01(\x08\x12\x13\n\x06status\x18\x06 \x01(\tH\x00\x88\x01\x01\x12\x15\n\rhas_signature\x18\x07 \x01(\x08\x12,\n\x06\x63laims\x18\x08 \x03(\x0b\x32\x1c.dialler.model.v1.ClaimFacts\x12\x17\n\nphone_e164\x18\t \x01(\tH\x01\x88\x01\x01\x12\x1a\n\rdate_of_birth\x18\n \x01(\tH\x02\x88\x01\x01\x12.\n\ncreated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10row_fingerprints\x18\x0c \x01(\x0c\x12.\n\x06phones\x18\r \x01(\x0b\x32\x1e.dialler.model.v1.PhoneNumbersB\t\n\x07_statusB\r\n\x0b_phone_e164B\x10\n\x0e_date_of_birth\"\x1c\n\x0cPhoneNumbers\x12\x0c\n\x04\x65\x31\x36\x34\x18\x01 \x03(\t\"\xc8\x01\n\nClaimFacts\x12\x10\n\x08\x63laim_id\x18\x01 \x01(\x04\x12\x13\n\x06status\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x13\n\x06lender\x18\x03 \x01(\tH\x01\x88\x01\x01\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x38\n\x0crequirements\x18\x05 \x03(\x0b\x32\".dialler.model.v1.RequirementFactsB\t\n\x07_statusB\t\n\x07_lender\"\xb6\x01\n\x10RequirementFacts\x12\x16\n\x0erequirement_id\x18\x01 \x01(\t\x12\x11\n\x04type\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x13\n\x06status\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x13\n\x06reason\x18\x04 \x01(\tH\x02\x88\x01\x01\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x07\n\x05_typeB\t\n\x07_statusB\t\n\x07_reasonb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,9 +33,11 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'dialler.model.v1.facts_pb2'
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_USERFACTS']._serialized_start=84
-  _globals['_USERFACTS']._serialized_end=447
-  _globals['_CLAIMFACTS']._serialized_start=450
-  _globals['_CLAIMFACTS']._serialized_end=650
-  _globals['_REQUIREMENTFACTS']._serialized_start=653
-  _globals['_REQUIREMENTFACTS']._serialized_end=835
+  _globals['_USERFACTS']._serialized_end=495
+  _globals['_PHONENUMBERS']._serialized_start=497
+  _globals['_PHONENUMBERS']._serialized_end=525
+  _globals['_CLAIMFACTS']._serialized_start=528
+  _globals['_CLAIMFACTS']._serialized_end=728
+  _globals['_REQUIREMENTFACTS']._serialized_start=731
+  _globals['_REQUIREMENTFACTS']._serialized_end=913
 # @@protoc_insertion_point(module_scope)

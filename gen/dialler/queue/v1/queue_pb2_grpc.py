@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class QueueServiceStub:
-    """Owns queue entries, assignments, attempts and outcomes in PostgreSQL, and every rule about who is
-    called when.
+    """Owns queue entries, assignments, attempts and outcomes in PostgreSQL, and every rule about which
+    person is called when.
     """
 
     def __init__(self, channel):
@@ -141,6 +141,11 @@ class QueueServiceStub:
                 request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListSuppressionsRequest.SerializeToString,
                 response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListSuppressionsResponse.FromString,
                 _registered_method=True)
+        self.NoteComplaint = channel.unary_unary(
+                '/dialler.queue.v1.QueueService/NoteComplaint',
+                request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.NoteComplaintRequest.SerializeToString,
+                response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.NoteComplaintResponse.FromString,
+                _registered_method=True)
         self.ImportSuppressedPhones = channel.stream_unary(
                 '/dialler.queue.v1.QueueService/ImportSuppressedPhones',
                 request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ImportSuppressedPhonesRequest.SerializeToString,
@@ -191,45 +196,45 @@ class QueueServiceStub:
                 request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.CheckEntriesRequest.SerializeToString,
                 response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.CheckEntriesResponse.FromString,
                 _registered_method=True)
-        self.KeepHouse = channel.unary_unary(
-                '/dialler.queue.v1.QueueService/KeepHouse',
-                request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.KeepHouseRequest.SerializeToString,
-                response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.KeepHouseResponse.FromString,
+        self.PurgeExpired = channel.unary_unary(
+                '/dialler.queue.v1.QueueService/PurgeExpired',
+                request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.PurgeExpiredRequest.SerializeToString,
+                response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.PurgeExpiredResponse.FromString,
                 _registered_method=True)
 
 
 class QueueServiceServicer:
-    """Owns queue entries, assignments, attempts and outcomes in PostgreSQL, and every rule about who is
-    called when.
+    """Owns queue entries, assignments, attempts and outcomes in PostgreSQL, and every rule about which
+    person is called when.
     """
 
     def ApplyUserFacts(self, request, context):
-        """Brings the entries of up to 1,000 people in line with their facts. Facts of a lower version than
-        those already applied are ignored, so order and repeats do not matter.
+        """Applies facts to the entries of up to 1,000 people. Facts of a lower version than the applied
+        ones are ignored, so order and repeats do not matter.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BatchGetCallStates(self, request, context):
-        """The queue's side of up to 1,000 people's contexts. People never heard of come back with state
-        unspecified and version 0.
+        """Returns the call states of up to 1,000 people. Unknown people have an unspecified state and
+        version 0.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ClaimNext(self, request, context):
-        """Hands the agent the right next person, checked against MySQL within this call. An agent who
-        already holds somebody gets that assignment again. UNAVAILABLE (MAIN_APP_UNAVAILABLE) when the
-        check cannot be made: nobody is handed out unchecked.
+        """Hands the agent the next person, checked against MySQL within this call. An agent who already
+        holds a person gets that assignment again. UNAVAILABLE (MAIN_APP_UNAVAILABLE) when the check
+        cannot be made: no person is handed out unchecked.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetCurrentAssignment(self, request, context):
-        """The agent's live assignment. NOT_FOUND (NO_LIVE_ASSIGNMENT) when there is none.
+        """Returns the agent's live assignment. NOT_FOUND (NO_LIVE_ASSIGNMENT) when there is none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -237,14 +242,14 @@ class QueueServiceServicer:
 
     def HeartbeatAssignment(self, request, context):
         """Extends the lease. ABORTED (ASSIGNMENT_NOT_LIVE) when it has ended, PERMISSION_DENIED never:
-        somebody else's assignment is ABORTED (ASSIGNMENT_NOT_YOURS).
+        another agent's assignment is ABORTED (ASSIGNMENT_NOT_YOURS).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReleaseAssignment(self, request, context):
-        """Gives the person back without a call. Errors as for HeartbeatAssignment.
+        """Releases the person without a call. Errors as for HeartbeatAssignment.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -252,36 +257,37 @@ class QueueServiceServicer:
 
     def RecordOutcome(self, request, context):
         """Records how the call ended and ends the assignment, both or neither. Errors as for
-        HeartbeatAssignment.
+        HeartbeatAssignment, but DO_NOT_CONTACT is accepted for any assignment of the agent, however it
+        ended: when the call itself can no longer be reported, the objection is recorded alone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetQueueStats(self, request, context):
-        """How many people are where, at this moment.
+        """Returns how many people are in each queue and state, at this moment.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListEntries(self, request, context):
-        """The entries of one queue in the order in which they would be handed out.
+        """Returns the entries of one queue in the order of handing out.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExplainUser(self, request, context):
-        """Every rule about one person with its inputs and result, read live; works for people in no queue
-        and for those never heard of.
+        """Explains every rule for one person with its inputs and result, read live; works for people in
+        no queue and for unknown people.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ForceReleaseAssignment(self, request, context):
-        """Ends somebody's assignment by a supervisor's word; the person goes back to the queue. ABORTED
+        """Ends an agent's assignment on a supervisor's request; the person returns to the queue. ABORTED
         (ASSIGNMENT_NOT_LIVE) when it has ended already.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -310,14 +316,14 @@ class QueueServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListCallbacks(self, request, context):
-        """Callbacks by agent, person or state, the earliest first.
+        """Returns callbacks by agent, person or state, the earliest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SetAgentPresence(self, request, context):
-        """Says whether an agent takes calls. Counts as a sign of life.
+        """Sets whether an agent takes calls; the agent counts as seen.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -331,110 +337,130 @@ class QueueServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListAgents(self, request, context):
-        """Every agent known, by id, with today's figures.
+        """Returns every known agent, by id, with today's figures.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SuppressUser(self, request, context):
-        """Stops every call to a person and to the person's number.
+        """Records an objection: stops every call to a person and to the person's numbers, or to a bare
+        number, whichever person has it. Accepted for unknown people, too. A repeat changes nothing.
+        The agent who holds the person is notified by an event.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def LiftSuppression(self, request, context):
-        """Lifts what stops calls to a person: a suppression, or a "no claim" that was reviewed.
-        FAILED_PRECONDITION (NOT_SUPPRESSED) when nothing does.
+        """Lifts one contact block: an objection, or a "no claim" that was reviewed; the other stays.
+        FAILED_PRECONDITION (NOT_SUPPRESSED) when it is not active, (SEVERAL_STAND) when both are and
+        the request does not say which.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListSuppressions(self, request, context):
-        """Suppressions of people, the latest first.
+        """Returns suppressions, the latest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def NoteComplaint(self, request, context):
+        """Notes that a complaint of a person is open, or that the last one is closed; a repeat changes
+        nothing. Calls of the person are kept while one is open, and for as long after it was closed as
+        after the end of the claims. NOT_FOUND (USER_UNKNOWN).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ImportSuppressedPhones(self, request_iterator, context):
-        """Takes over a list of phone numbers that must not be called, such as the TPS's, from CSV in any
-        format of numbers. All of it takes effect at once, or nothing.
+        """Imports a list of phone numbers that must not be called, such as the TPS's, from CSV in any
+        format of numbers. All of it takes effect at once, or nothing; it is answered when the people
+        concerned are placed by the list, which continues if the caller leaves. ABORTED
+        (LIST_IMPORT_UNDER_WAY) while the same list is being imported, and (LIST_IMPORT_OVERTAKEN)
+        after a pause in which another import of it began; FAILED_PRECONDITION (LIST_SHRINKS, with
+        `numbers` and `removed`) for a complete list that is much shorter than the one before.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Rebuild(self, request, context):
-        """Brings everybody in line with the main app and the present rules, and tells how far it is.
-        ABORTED (REBUILD_UNDER_WAY) while another one runs.
+        """Applies the main app's facts and the present rules to all people, and streams its progress.
+        ABORTED (REBUILD_UNDER_WAY) while another one runs, and (REBUILD_GUARD_LOST) when another one
+        has begun: it changes nothing more, and what it has written is right. FAILED_PRECONDITION
+        (REBUILD_TOO_MANY_GONE) when more people than is plausible are gone from the main app: none of
+        them was taken for gone, and the rest is written. UNAVAILABLE (FACTS_STREAM_INCOMPLETE) when
+        the main app was not read to its end.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RecordAccess(self, request, context):
-        """Notes who looked at whom. Changes note themselves.
+        """Records which actor looked at which people. Changes are recorded by themselves.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListAuditEntries(self, request, context):
-        """Who saw and changed whom, the latest first.
+        """Returns which actor saw or changed which person, the latest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def FindUsersByPhone(self, request, context):
-        """People by phone number, as of the facts last applied: for search, whose caller confirms.
+        """Finds people by phone number, as of the facts last applied; the caller confirms them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListCalls(self, request, context):
-        """Every call of one person that ended with an outcome, the latest first.
+        """Returns every call of one person, also without a report, the latest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetReference(self, request, context):
-        """The rules that a desk must know, as they are in force.
+        """Returns the rules in force that an agents' user interface needs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamAppliedFacts(self, request, context):
-        """What was last applied of everybody the queue knows, in rising order of id, block by block: for
-        reconciliation.
+        """Streams the facts last applied to all people of the queue, in rising order of id, block by
+        block: for reconciliation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReadAppliedFacts(self, request, context):
-        """The same of up to 1,000 people, as of now.
+        """Returns the same for up to 1,000 people.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CheckEntries(self, request, context):
-        """Works out anew where the people of one stretch of ids belong by what the queue knows of them,
-        and puts right whoever stands elsewhere. People whose facts are in doubt are left alone.
+        """Derives the placement of the people of one stretch of ids from the queue's own data, and
+        repairs entries that differ. People whose facts are in doubt are left alone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def KeepHouse(self, request, context):
-        """One round of housekeeping: a batch of whatever is out of date is ended or deleted.
+    def PurgeExpired(self, request, context):
+        """Ends or deletes one batch of each kind of what is out of date.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -548,6 +574,11 @@ def add_QueueServiceServicer_to_server(servicer, server):
                     request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListSuppressionsRequest.FromString,
                     response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListSuppressionsResponse.SerializeToString,
             ),
+            'NoteComplaint': grpc.unary_unary_rpc_method_handler(
+                    servicer.NoteComplaint,
+                    request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.NoteComplaintRequest.FromString,
+                    response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.NoteComplaintResponse.SerializeToString,
+            ),
             'ImportSuppressedPhones': grpc.stream_unary_rpc_method_handler(
                     servicer.ImportSuppressedPhones,
                     request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ImportSuppressedPhonesRequest.FromString,
@@ -598,10 +629,10 @@ def add_QueueServiceServicer_to_server(servicer, server):
                     request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.CheckEntriesRequest.FromString,
                     response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.CheckEntriesResponse.SerializeToString,
             ),
-            'KeepHouse': grpc.unary_unary_rpc_method_handler(
-                    servicer.KeepHouse,
-                    request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.KeepHouseRequest.FromString,
-                    response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.KeepHouseResponse.SerializeToString,
+            'PurgeExpired': grpc.unary_unary_rpc_method_handler(
+                    servicer.PurgeExpired,
+                    request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.PurgeExpiredRequest.FromString,
+                    response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.PurgeExpiredResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -612,8 +643,8 @@ def add_QueueServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class QueueService:
-    """Owns queue entries, assignments, attempts and outcomes in PostgreSQL, and every rule about who is
-    called when.
+    """Owns queue entries, assignments, attempts and outcomes in PostgreSQL, and every rule about which
+    person is called when.
     """
 
     @staticmethod
@@ -1184,6 +1215,33 @@ class QueueService:
             _registered_method=True)
 
     @staticmethod
+    def NoteComplaint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dialler.queue.v1.QueueService/NoteComplaint',
+            dialler_dot_queue_dot_v1_dot_queue__pb2.NoteComplaintRequest.SerializeToString,
+            dialler_dot_queue_dot_v1_dot_queue__pb2.NoteComplaintResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ImportSuppressedPhones(request_iterator,
             target,
             options=(),
@@ -1454,7 +1512,7 @@ class QueueService:
             _registered_method=True)
 
     @staticmethod
-    def KeepHouse(request,
+    def PurgeExpired(request,
             target,
             options=(),
             channel_credentials=None,
@@ -1467,9 +1525,9 @@ class QueueService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/dialler.queue.v1.QueueService/KeepHouse',
-            dialler_dot_queue_dot_v1_dot_queue__pb2.KeepHouseRequest.SerializeToString,
-            dialler_dot_queue_dot_v1_dot_queue__pb2.KeepHouseResponse.FromString,
+            '/dialler.queue.v1.QueueService/PurgeExpired',
+            dialler_dot_queue_dot_v1_dot_queue__pb2.PurgeExpiredRequest.SerializeToString,
+            dialler_dot_queue_dot_v1_dot_queue__pb2.PurgeExpiredResponse.FromString,
             options,
             channel_credentials,
             insecure,

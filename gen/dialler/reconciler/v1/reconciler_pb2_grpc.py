@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ReconcilerServiceStub:
-    """For operators, schedules, and a relay that lost its place.
+    """For operators, schedules, and a relay that lost its position.
     """
 
     def __init__(self, channel):
@@ -68,47 +68,47 @@ class ReconcilerServiceStub:
 
 
 class ReconcilerServiceServicer:
-    """For operators, schedules, and a relay that lost its place.
+    """For operators, schedules, and a relay that lost its position.
     """
 
     def StartRun(self, request, context):
-        """Asks for a run. While one of the same kind is waiting, that one is returned instead; one that
-        is running may have passed those whom this is about, so another waits behind it.
+        """Requests a run, or returns the pending one of the same kind and `allow_gone`. A running one may
+        have passed the users whom the request is about, so another run waits behind it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetRun(self, request, context):
-        """One run. NOT_FOUND (RUN_NOT_FOUND).
+        """Returns one run. NOT_FOUND (RUN_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListRuns(self, request, context):
-        """The latest runs, newest first.
+        """Returns the latest runs, newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchRun(self, request, context):
-        """A run's progress about once a second until it has ended.
+        """Streams a run's progress, about twice a second, until it has ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListDrift(self, request, context):
-        """Who had drifted, as one run found them, by rising id. NOT_FOUND (RUN_NOT_FOUND).
+        """Returns the users whom a run found drifted, by rising id. NOT_FOUND (RUN_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetFreshness(self, request, context):
-        """What the suite's data is as fresh as: change capture, or the batch runs standing in for it.
+        """Returns where the data's freshness comes from: change capture, or full runs that replace it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -156,7 +156,7 @@ def add_ReconcilerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ReconcilerService:
-    """For operators, schedules, and a relay that lost its place.
+    """For operators, schedules, and a relay that lost its position.
     """
 
     @staticmethod

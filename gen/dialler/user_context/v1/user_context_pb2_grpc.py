@@ -26,8 +26,7 @@ if _version_not_supported:
 
 
 class UserContextServiceStub:
-    """Owns the merged context of each person and the cache it is kept in; the only reader of the main
-    app's tables.
+    """Owns the merged context of each person and its cache; the only reader of the main app's tables.
     """
 
     def __init__(self, channel):
@@ -119,53 +118,56 @@ class UserContextServiceStub:
 
 
 class UserContextServiceServicer:
-    """Owns the merged context of each person and the cache it is kept in; the only reader of the main
-    app's tables.
+    """Owns the merged context of each person and its cache; the only reader of the main app's tables.
     """
 
     def GetUserContext(self, request, context):
         """One person's context, from the cache when it is fresh, else read and cached. NOT_FOUND
         (USER_NOT_FOUND) when the main app has no such person. While MySQL cannot be reached the last
         known context is returned with `freshness.stale` set; UNAVAILABLE only when there is none.
+        FAILED_PRECONDITION (CONTEXT_TOO_LARGE) for a context above 15 MiB, which no message can hold.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BatchGetUserContexts(self, request, context):
-        """The contexts of up to 500 people in one go. People the main app does not have are listed in
-        `missing_user_ids`, never an error.
+        """The contexts of up to 500 people. People whom the main app does not have are listed in
+        `missing_user_ids` and are no error. An answer with several contexts stays below 4 MiB, the
+        default limit of a gRPC client: people left out for that are in `remaining_user_ids`, to be
+        requested in another call. People whose context fits no message are in `too_large_user_ids`;
+        repeating the request does not help.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RefreshUsers(self, request, context):
-        """Reads up to 1,000 people anew, caches them and returns their facts. Cached copies that were
-        being filled from an earlier reading can no longer land.
+        """Reads up to 1,000 people anew, caches them and returns their facts. An earlier reading can no
+        longer fill the cache.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReadUserFacts(self, request, context):
-        """The facts of up to 1,000 people read from MySQL within this call: no cache is asked and none
-        is filled. UNAVAILABLE (MAIN_APP_UNAVAILABLE) when MySQL cannot answer.
+        """The facts of up to 1,000 people, read from MySQL within this call: the cache is neither read nor
+        filled. UNAVAILABLE (MAIN_APP_UNAVAILABLE) when MySQL cannot answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamUserFacts(self, request, context):
-        """Everybody's facts read from MySQL, in rising order of id, block by block in columns: for
-        rebuilding the queue. No cache is asked and none is filled.
+        """The facts of all people, read from MySQL in rising order of id, block by block in columns: for
+        rebuilding the queue. The cache is neither read nor filled.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResolveUsers(self, request, context):
-        """The people that rows of other tables belong to. A row that no longer exists resolves to nobody.
+        """The people to whom rows of other tables belong. A row that does not exist belongs to no person.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -179,17 +181,16 @@ class UserContextServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def InvalidateCallStates(self, request, context):
-        """Says that the queue's side of these people has changed, so that the cached copy of it is no
-        longer served as fresh.
+        """Invalidates the call states of these people, so that older cached copies are not served as fresh.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamRangeFingerprints(self, request, context):
-        """What the rows of one table come to by range of their owners' ids, computed inside MySQL in
-        chunks in order of primary key: for reconciliation. A range appears in as many chunks as it has
-        rows in; exclusive or combines them.
+        """Fingerprints of one table's rows by range of their owners' ids, computed inside MySQL in chunks
+        by primary key: for reconciliation. A range appears in every chunk that has rows of it; its
+        fingerprints are combined by exclusive or.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -203,7 +204,7 @@ class UserContextServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReadRowFingerprints(self, request, context):
-        """What the rows of up to 1,000 people come to, as of now; nothing is cached.
+        """Fingerprints of the rows of up to 1,000 people, as of now; nothing is cached.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -211,39 +212,39 @@ class UserContextServiceServicer:
 
     def StreamChangedUsers(self, request, context):
         """The people of rows whose `created_at` or `updated_at` is not before a moment, table by table,
-        chunk by chunk. Raw updates that leave `updated_at` alone and deletions are not among them.
+        chunk by chunk. Deletions, and updates that do not set `updated_at`, are not among them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def InspectCachedContexts(self, request, context):
-        """What the cache would serve as fresh of the main app's part of up to 1,000 people's contexts,
-        and whether it is still what was stored. UNAVAILABLE (CACHE_UNAVAILABLE) without Redis.
+        """The cached main app's parts of up to 1,000 people's contexts that would be served as fresh, and
+        whether each is unaltered since it was stored. UNAVAILABLE (CACHE_UNAVAILABLE) without Redis.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamCachedContexts(self, request, context):
-        """The same of everybody of whom anything is cached, in no order; somebody may come twice.
+        """The same of every person of whom anything is cached, in no order; a person may appear twice.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SearchUsers(self, request, context):
-        """People by phone number in any spelling, by e-mail address or by name; each read from MySQL within
-        this call, so that nobody is shown by what they no longer are called. INVALID_ARGUMENT
-        (SEARCH_EMPTY, PHONE_NOT_VALID, NAME_TOO_SHORT); UNAVAILABLE (MAIN_APP_UNAVAILABLE) when MySQL
-        cannot answer.
+        """People by one of their phone numbers in any spelling, by e-mail address or by name; each is read
+        from MySQL within this call, so that no former name is shown.
+        INVALID_ARGUMENT (SEARCH_EMPTY, PHONE_NOT_VALID, NAME_TOO_SHORT); UNAVAILABLE
+        (MAIN_APP_UNAVAILABLE) when MySQL cannot answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetCacheStats(self, request, context):
-        """What this process's cache has answered since it started.
+        """Counts of the answers of this process's cache since its start.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -341,8 +342,7 @@ def add_UserContextServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class UserContextService:
-    """Owns the merged context of each person and the cache it is kept in; the only reader of the main
-    app's tables.
+    """Owns the merged context of each person and its cache; the only reader of the main app's tables.
     """
 
     @staticmethod

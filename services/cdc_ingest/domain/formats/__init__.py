@@ -1,1 +1,1 @@
-"""The formats changes arrive in: a module each, which knows its format and nothing else."""
+"""The formats of change messages; `envelopes` holds those that only enclose others."""

@@ -6,26 +6,28 @@ The format is described in Debezium's documentation of these connectors.
 import base64
 import binascii
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from contextlib import suppress
 from typing import Final
 
 from services.cdc_ingest.domain.formats.fields import (
     epoch_moment,
     image,
     mapping,
+    opened,
     text,
     transaction,
 )
-from services.cdc_ingest.domain.records import (
+from services.cdc_ingest.domain.formats.records import (
+    ChangeRecord,
     Ignored,
     Image,
     Kind,
     LostTrack,
     Operation,
     Record,
-    RowChange,
     UnreadableError,
 )
+from services.cdc_ingest.domain.ordering import file_position, gtid_position
 
 _FORMAT = "debezium"
 _OPERATIONS = {
@@ -48,7 +50,7 @@ _LOSING_TRACK = {
 
 
 class DebeziumDecoder:
-    """Understands the value of one event; what `null` stands for is the tombstone of a key."""
+    """Decodes the value of one event; `null` is the tombstone of a key."""
 
     name = _FORMAT
 
@@ -58,67 +60,64 @@ class DebeziumDecoder:
             return True
         if not isinstance(document, dict):
             return False
-        if "payload" in document and "schema" in document:
-            return True
-        return any(has(document) for has in (_is_row, _is_schema, _is_transaction, _is_flat)) or (
-            _is_heartbeat(document)
-        )
+        if "payload" in document:
+            # The schema may be missing, and the payload may be a JSON text.
+            payload = opened(document["payload"])
+            if "schema" in document or (isinstance(payload, dict) and _kind(payload)):
+                return True
+            return payload is None and document.keys() <= _WRAPPER
+        return _kind(document) is not None
 
     def decode(self, document: object) -> tuple[Record, ...]:
         """Return the records of an event: one, or one for each table a schema change concerns.
 
         Raises:
-            UnreadableError: an image is not of the form it must have, or the payload is unknown.
+            UnreadableError: an image is malformed, or the payload is unknown.
         """
         event = mapping(document)
         payload: object = document
         decimals: frozenset[str] = frozenset()
         if "payload" in event:
-            payload, decimals = event["payload"], _decimal_columns(event.get("schema"))
+            payload, decimals = opened(event["payload"]), _decimal_columns(event.get("schema"))
         if payload is None:
             return (Ignored(Kind.TOMBSTONE, _FORMAT),)
         if not isinstance(payload, dict):
             raise UnreadableError("DEBEZIUM_PAYLOAD_UNKNOWN")
-        return _records(payload, decimals)
+        kind = _kind(payload)
+        if kind == "row":
+            return (_row(payload, decimals),)
+        if kind == "schema":
+            return tuple(_schema_change(payload))
+        if kind == "transaction":
+            return (Ignored(Kind.TRANSACTION, _FORMAT),)
+        if kind == "flat":
+            return (_flat_row(payload, decimals),)
+        if kind == "heartbeat":
+            return (Ignored(Kind.HEARTBEAT, _FORMAT, epoch_moment(payload["ts_ms"], 1_000)),)
+        raise UnreadableError("DEBEZIUM_PAYLOAD_UNKNOWN")
 
 
-def _is_row(event: Mapping[str, object]) -> bool:
-    return isinstance(event.get("op"), str) and isinstance(event.get("source"), dict)
+_WRAPPER = frozenset({"payload", "schema", "key", "headers", "topic"})
 
 
-def _is_schema(event: Mapping[str, object]) -> bool:
-    return "ddl" in event and isinstance(event.get("source"), dict)
+def _kind(event: Mapping[str, object]) -> str | None:
+    """Return the kind of the event; None if it is not one of Debezium.
 
-
-def _is_transaction(event: Mapping[str, object]) -> bool:
-    return event.get("status") in ("BEGIN", "END") and "event_count" in event
-
-
-def _is_flat(event: Mapping[str, object]) -> bool:
-    """The transformation that leaves the row alone, told to add the table and what was done."""
-    return isinstance(event.get("__table"), str) and ("__op" in event or "__deleted" in event)
-
-
-def _is_heartbeat(event: Mapping[str, object]) -> bool:
-    return event.keys() == {"ts_ms"}
-
-
-def _records(event: Mapping[str, object], decimals: frozenset[str]) -> tuple[Record, ...]:
-    if _is_row(event):
-        return (_row(event, decimals),)
-    if _is_schema(event):
-        return tuple(_schema_change(event))
-    if _is_transaction(event):
-        return (Ignored(Kind.TRANSACTION, _FORMAT),)
-    if _is_flat(event):
-        return (_flat_row(event, decimals),)
-    if _is_heartbeat(event):
-        return (Ignored(Kind.HEARTBEAT, _FORMAT, epoch_moment(event["ts_ms"], 1_000)),)
-    raise UnreadableError("DEBEZIUM_PAYLOAD_UNKNOWN")
+    A flat event is the row itself, with the table and operation added.
+    """
+    if isinstance(event.get("op"), str) and isinstance(opened(event.get("source")), dict):
+        return "row"
+    if "ddl" in event and isinstance(event.get("source"), dict):
+        return "schema"
+    if event.get("status") in ("BEGIN", "END") and "event_count" in event:
+        return "transaction"
+    if isinstance(event.get("__table"), str) and ("__op" in event or "__deleted" in event):
+        return "flat"
+    return "heartbeat" if event.keys() == {"ts_ms"} else None
 
 
 def _row(event: Mapping[str, object], decimals: frozenset[str]) -> Record:
-    source = mapping(event.get("source"))
+    source = mapping(opened(event.get("source")))
     table = text(source.get("table"))
     operation = text(event.get("op"))
     if operation == "t":
@@ -128,16 +127,25 @@ def _row(event: Mapping[str, object], decimals: frozenset[str]) -> Record:
     if not table:
         raise UnreadableError("DEBEZIUM_TABLE_MISSING")
     found = (image(event.get(side), "DEBEZIUM_IMAGE_NOT_AN_OBJECT") for side in _SIDES)
-    return RowChange(
+    committed_at = None
+    if operation != "r":
+        # The commit time of a row in a snapshot is unknown. Before 1.0 there were only seconds.
+        committed_at = epoch_moment(source.get("ts_ms"), 1_000)
+        committed_at = committed_at or epoch_moment(source.get("ts_sec"), 1)
+    transaction_id = mapping(event.get("transaction")).get("id")
+    return ChangeRecord(
         table=table,
         operation=_OPERATIONS.get(operation, Operation.OTHER),
         images=tuple(_plain(each, decimals) for each in found if each),
-        # A row of a snapshot was committed at some time before.
-        committed_at=None if operation == "r" else _committed_at(source),
+        committed_at=committed_at,
         captured_at=epoch_moment(event.get("ts_ms"), 1_000),
-        transaction=_transaction(event, source),
+        transaction=transaction(transaction_id) or transaction(source.get("gtid")),
         format=_FORMAT,
         wraps_unsigned=True,
+        position=file_position(
+            source.get("server_id"), source.get("file"), source.get("pos"), source.get("row")
+        )
+        or gtid_position(source.get("gtid")),
     )
 
 
@@ -148,7 +156,7 @@ def _flat_row(event: Mapping[str, object], decimals: frozenset[str]) -> Record:
     is_deleted = str(event.get("__deleted")).lower() == "true"
     operation = _OPERATIONS.get(text(event.get("__op")), Operation.OTHER)
     row = {name: event[name] for name in event if not name.startswith("__")}
-    return RowChange(
+    return ChangeRecord(
         table=text(event["__table"]),
         operation=Operation.DELETE if is_deleted else operation,
         images=(_plain(row, decimals),),
@@ -156,31 +164,35 @@ def _flat_row(event: Mapping[str, object], decimals: frozenset[str]) -> Record:
         captured_at=epoch_moment(event.get("__ts_ms"), 1_000),
         format=_FORMAT,
         wraps_unsigned=True,
+        position=file_position(
+            event.get("__source_server_id"),
+            event.get("__source_file"),
+            event.get("__source_pos"),
+            event.get("__source_row"),
+        )
+        or gtid_position(event.get("__source_gtid")),
     )
 
 
-def _committed_at(source: Mapping[str, object]) -> datetime | None:
-    # Before 1.0 only seconds were told.
-    return epoch_moment(source.get("ts_ms"), 1_000) or epoch_moment(source.get("ts_sec"), 1)
-
-
-def _transaction(event: Mapping[str, object], source: Mapping[str, object]) -> str:
-    told = mapping(event.get("transaction")).get("id")
-    return transaction(told) or transaction(source.get("gtid"))
-
-
 def _schema_change(event: Mapping[str, object]) -> Iterator[Record]:
-    """A snapshot only announces the tables it is about to read."""
+    """Yield the records of a schema change; in a snapshot it only describes the tables."""
     source = mapping(event.get("source"))
     if str(source.get("snapshot")).lower() not in ("false", "none"):
         yield Ignored(Kind.SCHEMA, _FORMAT)
         return
+    found: dict[str, str | None] = {}
     changes = event.get("tableChanges")
-    found = dict(_table_changes(changes if isinstance(changes, list) else []))
+    for change in map(mapping, changes if isinstance(changes, list) else ()):
+        kind = text(change.get("type")).lower()
+        for name in ("previousId", "id"):
+            # "schema"."table", quotes included.
+            table = text(change.get(name)).rpartition(".")[2].strip('"`')
+            if table:
+                found[table] = None if kind == "create" else f"{kind or 'alter'}-table"
     if not found:
-        cause = _cause_of_sql(text(event.get("ddl")))
-        tables = text(source.get("table")).split(",")
-        found = {table.strip(): cause for table in tables}
+        first, second = [*text(event.get("ddl")).upper().split(None, 2), "", ""][:2]
+        cause = _LOSING_TRACK.get((first, second))
+        found = {name.strip(): cause for name in text(source.get("table")).split(",")}
     for table, cause in found.items():
         if cause is None:
             yield Ignored(Kind.SCHEMA, _FORMAT)
@@ -188,26 +200,11 @@ def _schema_change(event: Mapping[str, object]) -> Iterator[Record]:
             yield LostTrack(table, cause, _FORMAT)
 
 
-def _table_changes(changes: list[object]) -> Iterator[tuple[str, str | None]]:
-    for change in map(mapping, changes):
-        kind = text(change.get("type")).lower()
-        for name in ("previousId", "id"):
-            # "schema"."table", quotes included.
-            table = text(change.get(name)).rpartition(".")[2].strip('"`')
-            if table:
-                yield table, None if kind == "create" else f"{kind or 'alter'}-table"
-
-
-def _cause_of_sql(sql: str) -> str | None:
-    first, second = [*sql.upper().split(None, 2), "", ""][:2]
-    return _LOSING_TRACK.get((first, second))
-
-
 def _decimal_columns(schema: object) -> frozenset[str]:
-    """Return the whole-number columns that are written as base64 of their big-endian bytes."""
+    """Return the integer columns that are written as base64 of their big-endian bytes."""
     fields = _fields(schema)
     sides = [side for side in fields if side.get("field") in _SIDES]
-    # A flattened event has its columns where others have the sides.
+    # A flattened event has the columns in place of the images.
     columns = [column for side in sides for column in _fields(side)] or fields
     return frozenset(
         text(column.get("field"))
@@ -223,15 +220,12 @@ def _fields(schema: object) -> list[Mapping[str, object]]:
 
 
 def _plain(row: Image, decimals: frozenset[str]) -> Image:
-    if not decimals:
-        return row
-    return {name: _number(row[name]) if name in decimals else row[name] for name in row}
-
-
-def _number(value: object) -> object:
-    if not isinstance(value, str) or len(value) > _MAX_DECIMAL_CHARACTERS:
-        return value
-    try:
-        return int.from_bytes(base64.b64decode(value, validate=True), "big", signed=True)
-    except binascii.Error:
-        return value
+    """Return the row with its decimal columns as numbers; a value that is not base64 stays."""
+    numbers: dict[str, int] = {}
+    for name in decimals & row.keys():
+        value = row[name]
+        if isinstance(value, str) and len(value) <= _MAX_DECIMAL_CHARACTERS:
+            with suppress(binascii.Error):
+                content = base64.b64decode(value, validate=True)
+                numbers[name] = int.from_bytes(content, "big", signed=True)
+    return {**row, **numbers} if numbers else row

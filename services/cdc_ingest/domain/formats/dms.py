@@ -1,31 +1,42 @@
-"""AWS DMS records, and those of our relay, which writes the same format.
+"""AWS DMS records, and those of binlog_relay, which writes the same format.
 
 The format is described in the DMS user guide under "Using Amazon Kinesis Data Streams as a target".
 """
 
 from collections.abc import Mapping
-from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
-from services.cdc_ingest.domain.formats.fields import image, iso_moment, transaction
-from services.cdc_ingest.domain.records import (
+from services.cdc_ingest.domain.formats.fields import (
+    image,
+    iso_moment,
+    loosely_named,
+    mapping,
+    opened,
+    text,
+    transaction,
+)
+from services.cdc_ingest.domain.formats.records import (
+    ChangeRecord,
     Ignored,
     Image,
     Kind,
     LostTrack,
     Operation,
     Record,
-    RowChange,
     UnreadableError,
 )
+from services.cdc_ingest.domain.ordering import leading_integers, place_position
 
 BEFORE_PREFIX: Final = "BI_"
-"""What DMS puts before the names of before-image columns when a mapping rule adds them."""
+"""The prefix of before-image columns that a mapping rule of DMS adds."""
+
+BEFORE_PREFIXES: Final = (BEFORE_PREFIX, BEFORE_PREFIX.lower())
+"""The prefix also after a rule that makes names lower-case."""
 
 HEARTBEAT: Final = "heartbeat"
-"""What our relay says when all it has read is published; DMS says nothing of the kind."""
+"""The operation that binlog_relay sends once all it has read is published; DMS has none."""
 
-# The guide has spelt them with and without hyphens. The last two are our relay's.
+# The guide spells them with and without hyphens. The last two are of binlog_relay.
 _LOSING_TRACK = {
     "truncatetable": "truncate-table",
     "droptable": "drop-table",
@@ -44,69 +55,94 @@ _FORMAT = "dms"
 
 
 class DmsDecoder:
-    """Understands one DMS record, of data or of control."""
+    """Decodes one DMS record, of data or of control."""
 
     name = _FORMAT
 
     def recognises(self, document: object) -> bool:
         """Tell whether `document` has the metadata that every DMS record has."""
-        if not isinstance(document, dict):
-            return False
-        metadata = document.get("metadata")
-        return isinstance(metadata, dict) and "operation" in metadata
+        return "operation" in _metadata(document)
 
     def decode(self, document: object) -> tuple[Record]:
         """Return the record.
 
         Raises:
-            UnreadableError: the metadata or an image is not of the form it must have.
+            UnreadableError: the metadata or an image is malformed.
         """
-        if not isinstance(document, dict) or not isinstance(document.get("metadata"), dict):
+        metadata = _metadata(document)
+        if not metadata or not isinstance(document, dict):
             raise UnreadableError("DMS_METADATA_MISSING")
-        metadata: dict[str, Any] = document["metadata"]
-        operation = _name(metadata, "operation")
+        operation = _name(metadata, "operation").lower()
         table = _name(metadata, "table-name")
-        if metadata.get("record-type") == "control" or operation in _NEVER_OF_ROWS:
-            return (_control(operation, table, iso_moment(metadata.get("timestamp"))),)
+        if _name(metadata, "record-type").lower() == "control" or operation in _NEVER_OF_ROWS:
+            captured_at = iso_moment(metadata.get("timestamp"))
+            cause = _LOSING_TRACK.get(operation.replace("-", ""))
+            if cause is not None:
+                return (LostTrack(table, cause, _FORMAT, captured_at),)
+            kind = Kind.HEARTBEAT if operation == HEARTBEAT else Kind.CONTROL
+            return (Ignored(kind, _FORMAT, captured_at),)
         if not table:
             raise UnreadableError("DMS_TABLE_MISSING")
-        change = RowChange(
+        after = _image(document.get("data"))
+        fields = document if "before-image" in document else loosely_named(document)
+        before = _image(fields.get("before-image", fields.get("beforeimage")))
+        if before is None and after and operation == Operation.UPDATE:
+            before = before_image_columns(after)
+        change = ChangeRecord(
             table=table,
             operation=_OPERATIONS.get(operation, Operation.OTHER),
-            images=_images(document, operation),
+            images=tuple(found for found in (before, after) if found),
             committed_at=iso_moment(metadata.get("commit-timestamp")),
             captured_at=iso_moment(metadata.get("timestamp")),
             transaction=transaction(metadata.get("transaction-id")),
             format=_FORMAT,
+            # Only binlog_relay names the server.
+            position=place_position(
+                text(metadata.get("source-server")), metadata.get("stream-position")
+            ),
+            sequence=leading_integers(
+                metadata.get("transaction-id"), metadata.get("transaction-record-id")
+            ),
         )
         return (change,)
 
 
-def before_image_columns(row: Image) -> Image | None:
-    """Return the before image that a mapping rule has spread among the columns of `row`.
+def _metadata(document: object) -> Mapping[str, object]:
+    """Return the metadata, which may be a JSON text, by the guide's names in any spelling."""
+    if not isinstance(document, dict) or "metadata" not in document:
+        return {}
+    metadata = mapping(opened(document["metadata"]))
+    if "table-name" in metadata:
+        return metadata
+    found = loosely_named(metadata)
+    return {name: found[letters] for letters, name in _METADATA.items() if letters in found}
 
-    A file has these columns for inserts and deletions too; every row has a key, so one of NULLs
-    alone is none.
+
+_METADATA = {
+    name.replace("-", ""): name
+    for name in (
+        "timestamp",
+        "record-type",
+        "operation",
+        "table-name",
+        "transaction-id",
+        "transaction-record-id",
+        "commit-timestamp",
+        "stream-position",
+        "source-server",
+    )
+}
+
+
+def before_image_columns(row: Image) -> Image | None:
+    """Return the before image that a mapping rule has put among the columns of `row`.
+
+    A file has these columns for inserts and deletions too. Every row has a key, so an image of
+    NULLs alone is no image: None.
     """
     size = len(BEFORE_PREFIX)
-    found = {name[size:]: row[name] for name in row if name.startswith(BEFORE_PREFIX)}
+    found = {name[size:]: row[name] for name in row if name.startswith(BEFORE_PREFIXES)}
     return found if any(value is not None for value in found.values()) else None
-
-
-def _control(operation: str, table: str, captured_at: datetime | None) -> Record:
-    cause = _LOSING_TRACK.get(operation.replace("-", "").lower())
-    if cause is not None:
-        return LostTrack(table, cause, _FORMAT, captured_at)
-    kind = Kind.HEARTBEAT if operation == HEARTBEAT else Kind.CONTROL
-    return Ignored(kind, _FORMAT, captured_at)
-
-
-def _images(document: Mapping[str, object], operation: str) -> tuple[Image, ...]:
-    after = _image(document.get("data"))
-    before = _image(document.get("before-image"))
-    if before is None and after and operation == Operation.UPDATE:
-        before = before_image_columns(after)
-    return tuple(found for found in (before, after) if found)
 
 
 def _image(value: object) -> Image | None:

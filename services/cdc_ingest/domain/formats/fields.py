@@ -1,9 +1,12 @@
-"""Single fields of documents: their values may be anything JSON can say."""
+"""Reads single fields of documents, whose values may be of any JSON type."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from itertools import islice
 
-from services.cdc_ingest.domain.records import Image, UnreadableError
+from services.cdc_ingest.domain.formats.json_text import documents
+from services.cdc_ingest.domain.formats.records import Image, UnreadableError
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_DIGITS = 20
@@ -14,24 +17,44 @@ def mapping(value: object) -> Mapping[str, object]:
     return value if isinstance(value, dict) else {}
 
 
+def opened(value: object) -> object:
+    """Return the object in a JSON text; any other value as it is."""
+    if isinstance(value, str) and value.lstrip()[:1] == "{":
+        found = list(islice(documents(value), 2))
+        if len(found) == 1 and isinstance(found[0], dict):
+            return found[0]
+    return value
+
+
+def loosely_named(document: Mapping[str, object]) -> Mapping[str, object]:
+    """Return the fields by their lower-case names without hyphens and underscores."""
+    return {_letters(name): value for name, value in document.items()}
+
+
+@lru_cache(maxsize=1_000)
+def _letters(name: str) -> str:
+    return name.replace("-", "").replace("_", "").lower()
+
+
 def text(value: object) -> str:
     """Return the text, or "" for anything else."""
     return value if isinstance(value, str) else ""
 
 
 def image(value: object, reason: str) -> Image | None:
-    """Return the image of a row; None for null.
+    """Return the image of a row, which may be a JSON text; None for null.
 
     Raises:
         UnreadableError: with `reason`, for anything that is neither an object nor null.
     """
-    if value is None or isinstance(value, dict):
-        return value
+    found = opened(value)
+    if found is None or isinstance(found, dict):
+        return found
     raise UnreadableError(reason)
 
 
 def iso_moment(value: object) -> datetime | None:
-    """Return the aware UTC time; what cannot be read as one counts as not told."""
+    """Return the aware UTC time; None for a value that is not one."""
     if not isinstance(value, str):
         return None
     try:
@@ -42,7 +65,7 @@ def iso_moment(value: object) -> datetime | None:
 
 
 def epoch_moment(value: object, units_per_second: int) -> datetime | None:
-    """Return the time that many whole units after 1970; 0 and what is no number are not told."""
+    """Return the time that many units after 1970; None for 0 and for a value that is no integer."""
     if isinstance(value, str) and len(value) <= _MAX_DIGITS and value.isdecimal():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
@@ -54,6 +77,6 @@ def epoch_moment(value: object, units_per_second: int) -> datetime | None:
 
 
 def transaction(value: object) -> str:
-    """Return what tells one transaction from another; "" for what cannot."""
+    """Return the transaction id as text; "" for a value that is no id."""
     is_usable = isinstance(value, int | str) and not isinstance(value, bool)
     return str(value) if is_usable else ""

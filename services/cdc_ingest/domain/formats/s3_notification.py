@@ -1,4 +1,4 @@
-"""What S3 tells of a new object: directly, or by way of EventBridge.
+"""The notifications of S3 for a new object: sent directly, or by EventBridge.
 
 DMS writes to `folder/schema/table/`, perhaps with folders for the date below.
 """
@@ -10,16 +10,24 @@ from urllib.parse import unquote_plus
 
 from services.cdc_ingest.domain.formats.decoder import Part
 from services.cdc_ingest.domain.formats.fields import iso_moment, mapping, text
-from services.cdc_ingest.domain.records import ChangeFile, Ignored, Kind, UnreadableError
+from services.cdc_ingest.domain.formats.records import (
+    ChangeFile,
+    Ignored,
+    Kind,
+    LostTrack,
+    UnreadableError,
+)
 
 _DIRECT: Final = "s3"
 _SUFFIXES = (".csv", ".csv.gz", ".parquet")
+# Rows of any table may have changed in a file that is never read.
+_LOST: Final = LostTrack("", "file-not-followed")
 # 2025/06/02, 20250602, 2025-06-02, and hours.
 _DATE_FOLDER = re.compile(r"[0-9_-]+")
 
 
 class S3NotificationDecoder:
-    """Understands one record of a notification, and the test event sent when it is set up."""
+    """Decodes one record of a notification, and the test event that S3 sends at its setup."""
 
     name = _DIRECT
 
@@ -31,10 +39,10 @@ class S3NotificationDecoder:
         return is_record or document.get("Event") == "s3:TestEvent"
 
     def decode(self, document: object) -> tuple[Part]:
-        """Return the file that was written; that others were removed concerns nobody.
+        """Return the file that was written; the removal of a file is ignored.
 
         Raises:
-            UnreadableError: there is no bucket or key, or it is a kind of file we cannot follow.
+            UnreadableError: there is no bucket or key, or the kind of file cannot be followed.
         """
         found = mapping(document)
         if found.get("Event") == "s3:TestEvent":
@@ -45,12 +53,12 @@ class S3NotificationDecoder:
 
 
 class S3EventBridgeDecoder:
-    """Understands the same by way of EventBridge, where keys are written as they are."""
+    """Decodes the same notification from EventBridge, where keys are not URL-encoded."""
 
     name = "s3_eventbridge"
 
     def recognises(self, document: object) -> bool:
-        """Tell whether `document` is an event of S3's."""
+        """Tell whether `document` is an event of S3."""
         return (
             isinstance(document, dict)
             and document.get("source") == "aws.s3"
@@ -58,10 +66,10 @@ class S3EventBridgeDecoder:
         )
 
     def decode(self, document: object) -> tuple[Part]:
-        """Return the file that was written; that others were removed concerns nobody.
+        """Return the file that was written; the removal of a file is ignored.
 
         Raises:
-            UnreadableError: there is no bucket or key, or it is a kind of file we cannot follow.
+            UnreadableError: there is no bucket or key, or the kind of file cannot be followed.
         """
         found = mapping(document)
         if found.get("detail-type") != "Object Created":
@@ -76,25 +84,20 @@ def _file(form: str, event: Mapping[str, object], written_at: object) -> Part:
     if form == _DIRECT:
         key = unquote_plus(key)
     if not bucket or not key:
-        raise UnreadableError("S3_OBJECT_NOT_NAMED")
+        raise UnreadableError("S3_OBJECT_NOT_NAMED", _LOST)
     *folders, name = key.split("/")
     if not name.lower().endswith(_SUFFIXES):
         return Ignored(Kind.FILE, form)
     if name.startswith("CDC_TXN_"):
-        # PreserveTransactions mixes tables in one file and never names their columns.
-        raise UnreadableError("S3_TRANSACTION_FILE")
+        # PreserveTransactions mixes tables in one file, without column names.
+        raise UnreadableError("S3_TRANSACTION_FILE", _LOST)
     size = found.get("size")
     return ChangeFile(
         bucket=bucket,
         key=key,
-        table=_table(folders),
+        table=next((each for each in reversed(folders) if not _DATE_FOLDER.fullmatch(each)), ""),
         size_bytes=size if isinstance(size, int) and not isinstance(size, bool) else None,
         version_id=text(found.get("versionId")) or text(found.get("version-id")) or None,
         written_at=iso_moment(written_at),
         format=form,
     )
-
-
-def _table(folders: list[str]) -> str:
-    named = [folder for folder in folders if not _DATE_FOLDER.fullmatch(folder)]
-    return named[-1] if named else ""

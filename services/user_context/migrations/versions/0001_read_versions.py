@@ -1,4 +1,4 @@
-"""The sequence that orders readings, and the fences the cache has still to be told of."""
+"""The sequence that orders readings, and the fences that Redis does not have yet."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""The words of people's names, for search, and how far they have been taken up."""
+"""The words of people's names, for search, and how far a sweep has indexed them."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -30,7 +30,7 @@ export async function POST(request: NextRequest): Promise<Response> {
   return Response.json({ agentId: session.agentId });
 }
 
-/** Sign out; whoever is still held goes back to the queue at once. */
+/** Sign out; the assigned person returns to the queue at once. */
 export async function DELETE(): Promise<Response> {
   const session = await currentSession();
   await endSession();

@@ -1,0 +1,1 @@
+"""Authentication, authorisation, rate limits, and the audit of views."""

@@ -1,0 +1,1 @@
+"""HTTP around every request: connections, limits, problems, compression, static files."""

@@ -1,0 +1,1 @@
+"""The event stream, and the figures of its topics."""

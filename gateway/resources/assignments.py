@@ -1,0 +1,305 @@
+"""Assignments: people handed out to agents, and what supervisors see and end of them."""
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Self
+from uuid import UUID
+
+from dialler.queue.v1 import queue_pb2
+from fastapi import Body, Path, Response
+from pydantic import BaseModel, Field
+
+from gateway.access.person_access import PersonAccess
+from gateway.resources.call_states import CallState
+from gateway.resources.fields import (
+    CONVERSIONS,
+    OUTCOMES,
+    QUEUES,
+    CallerOf,
+    Conversion,
+    EnumNames,
+    HarmlessKey,
+    Id,
+    IdempotencyKey,
+    Moment,
+    MomentIn,
+    Notes,
+    Outcome,
+    QueueName,
+    RequestBody,
+    RequiredNotes,
+    require_queues,
+    timestamp,
+)
+from servicekit.call_state_json import moment_in
+from servicekit.errors import PermissionDenied
+
+if TYPE_CHECKING:
+    from dialler.queue.v1.queue_pb2_grpc import QueueServiceAsyncStub
+
+
+class ReleaseReason(StrEnum):
+    """Why an agent releases a person without a call."""
+
+    SKIPPED = "skipped"
+    AGENT_LEAVING = "agent_leaving"
+
+
+RELEASE_REASONS = EnumNames(ReleaseReason, queue_pb2.ReleaseReason)
+
+
+class ClaimRequest(RequestBody):
+    """The queues to take a person from."""
+
+    queues: Annotated[list[QueueName], Field(max_length=10)] | None = Field(
+        default=None,
+        description="Queues to take from, in this order; absent: all that the token allows.",
+    )
+
+
+class ReleaseRequest(RequestBody):
+    """Why the person is released."""
+
+    reason: ReleaseReason | None = None
+
+
+class OutcomeRequest(RequestBody):
+    """How the call ended."""
+
+    outcome: Outcome
+    notes: Notes = Field(default="", description="Required for do_not_contact.")
+    callback_at: MomentIn | None = Field(
+        default=None,
+        description="When the person wants to be called; in the future and within the person's "
+        "calling hours. Allowed for call_back, going_to_complete and might_complete.",
+    )
+
+
+class Assignment(BaseModel):
+    """A person handed to an agent."""
+
+    assignment_id: str
+    agent_id: str
+    user_id: Id
+    queue: QueueName | None
+    reason: str = Field(description="Why this person is called; UPPER_SNAKE.")
+    score: float = Field(description="0 is hottest, 200 is frozen.")
+    started_at: Moment | None
+    lease_expires_at: Moment | None = Field(
+        description="The person returns to the queue then unless a heartbeat extends the lease."
+    )
+    fence: Id
+
+    @classmethod
+    def of(cls, message: queue_pb2.Assignment) -> Self:
+        """Return what the message says."""
+        return cls(
+            assignment_id=message.assignment_id,
+            agent_id=message.agent_id,
+            user_id=str(message.user_id),
+            queue=QUEUES.name(message.queue),
+            reason=message.reason,
+            score=message.score,
+            started_at=moment_in(message, "started_at"),
+            lease_expires_at=moment_in(message, "lease_expires_at"),
+            fence=str(message.fence),
+        )
+
+
+class EmptyQueue(BaseModel):
+    """Why no person can be called now."""
+
+    waiting: int = Field(description="People who may not be called yet.")
+    assigned: int = Field(description="People assigned to other agents.")
+    next_due_at: Moment | None
+    calling_hours_begin_at: Moment | None = Field(
+        description="When calling hours begin; null during calling hours."
+    )
+
+    @classmethod
+    def of(cls, message: queue_pb2.EmptyQueue) -> Self:
+        """Return what the message says."""
+        return cls(
+            waiting=message.waiting,
+            assigned=message.assigned,
+            next_due_at=moment_in(message, "next_due_at"),
+            calling_hours_begin_at=moment_in(message, "calling_hours_begin_at"),
+        )
+
+
+class Claimed(BaseModel):
+    """The answer to a claim: an assignment, or why there is none."""
+
+    assignment: Assignment | None
+    already_held: bool = Field(description="True when the agent held it before this request.")
+    empty: EmptyQueue | None
+    rejected_by_live_check: int = Field(
+        description="People whom this request did not hand out because the main app had changed."
+    )
+
+    @classmethod
+    def of(cls, message: queue_pb2.ClaimNextResponse) -> Self:
+        """Return what the message says."""
+        held = message.HasField("assignment")
+        return cls(
+            assignment=Assignment.of(message.assignment) if held else None,
+            already_held=message.already_held,
+            empty=None if held else EmptyQueue.of(message.empty),
+            rejected_by_live_check=message.rejected_by_live_check,
+        )
+
+
+class Released(BaseModel):
+    """The person's state after a release."""
+
+    call_state: CallState
+
+
+class Recorded(BaseModel):
+    """The person's state after an outcome."""
+
+    call_state: CallState
+    conversion: Conversion | None
+
+
+class Assignments(BaseModel):
+    """Every live assignment, by agent."""
+
+    assignments: list[Assignment]
+
+
+class ForceReleaseRequest(RequestBody):
+    """Why a supervisor ends an agent's assignment."""
+
+    notes: RequiredNotes = Field(examples=["The agent's laptop is lost."])
+
+
+AssignmentId = Annotated[UUID, Path(description="The assignment's id.")]
+
+
+class AssignmentRoutes:
+    """An agent's own assignments, by the token's subject; for supervisors those of every agent."""
+
+    def __init__(self, queue: "QueueServiceAsyncStub", access: PersonAccess) -> None:
+        self._queue = queue
+        self._access = access
+
+    async def claim(
+        self,
+        caller: CallerOf,
+        key: IdempotencyKey,
+        response: Response,
+        body: Annotated[ClaimRequest | None, Body()] = None,
+    ) -> Claimed:
+        """Hand out the right next person, checked against the main app within this request.
+
+        201 with a new assignment, 200 with the one already held, 200 with `empty` when no person
+        can be called now, 503 while the main app cannot be asked. A repeated key gets the first
+        answer while its assignment lasts, then 409 (`CLAIM_ENDED`): use a new key. A token that is
+        limited to other queues than `callbacks` gets the callbacks that prefer its agent only.
+        """
+        queues: list[QueueName] = []
+        if body is not None and body.queues:
+            queues = body.queues
+            require_queues(caller, queues)
+        elif caller.queues is not None:
+            queues = [each for each in QueueName if each in caller.queues]
+            if not queues:
+                raise PermissionDenied("QUEUE_NOT_ALLOWED", "the token allows no queue")
+        # An empty list means all queues.
+        answer = await self._queue.ClaimNext(
+            queue_pb2.ClaimNextRequest(
+                agent_id=caller.subject,
+                queues=[QUEUES.number(each) for each in queues],
+                request_id=str(key),
+                own_callbacks_only=not caller.may_work(QueueName.CALLBACKS),
+            )
+        )
+        if answer.HasField("assignment"):
+            self._access.begin(caller.subject, answer.assignment)
+        is_new = answer.HasField("assignment") and not answer.already_held
+        response.status_code = 201 if is_new else 200
+        return Claimed.of(answer)
+
+    async def current(self, caller: CallerOf) -> Assignment:
+        """The agent's live assignment."""
+        request = queue_pb2.GetCurrentAssignmentRequest(agent_id=caller.subject)
+        return Assignment.of((await self._queue.GetCurrentAssignment(request)).assignment)
+
+    async def heartbeat(
+        self, caller: CallerOf, assignment_id: AssignmentId, key: HarmlessKey = None
+    ) -> Assignment:
+        """Extend the assignment's lease."""
+        request = queue_pb2.HeartbeatAssignmentRequest(
+            assignment_id=str(assignment_id), agent_id=caller.subject
+        )
+        return Assignment.of((await self._queue.HeartbeatAssignment(request)).assignment)
+
+    async def release(
+        self,
+        caller: CallerOf,
+        assignment_id: AssignmentId,
+        key: IdempotencyKey,
+        body: Annotated[ReleaseRequest | None, Body()] = None,
+    ) -> Released:
+        """Release the person without a call."""
+        answer = await self._queue.ReleaseAssignment(
+            queue_pb2.ReleaseAssignmentRequest(
+                assignment_id=str(assignment_id),
+                agent_id=caller.subject,
+                reason=RELEASE_REASONS.number(body.reason if body else None),
+                request_id=str(key),
+            )
+        )
+        self._access.end(caller.subject, answer.call_state.user_id)
+        return Released(call_state=CallState.of(answer.call_state))
+
+    async def outcome(
+        self,
+        caller: CallerOf,
+        assignment_id: AssignmentId,
+        key: IdempotencyKey,
+        body: OutcomeRequest,
+    ) -> Recorded:
+        """Record how the call ended and end the assignment, both or neither."""
+        answer = await self._queue.RecordOutcome(
+            queue_pb2.RecordOutcomeRequest(
+                assignment_id=str(assignment_id),
+                agent_id=caller.subject,
+                outcome=OUTCOMES.number(body.outcome),
+                notes=body.notes,
+                callback_at=timestamp(body.callback_at),
+                request_id=str(key),
+            )
+        )
+        self._access.end(caller.subject, answer.call_state.user_id)
+        return Recorded(
+            call_state=CallState.of(answer.call_state),
+            conversion=CONVERSIONS.name(answer.conversion),
+        )
+
+    async def assignments(self) -> Assignments:
+        """Every live assignment."""
+        answer = await self._queue.ListAgents(queue_pb2.ListAgentsRequest())
+        return Assignments(
+            assignments=[
+                Assignment.of(it.assignment) for it in answer.agents if it.HasField("assignment")
+            ]
+        )
+
+    async def force_release(
+        self,
+        caller: CallerOf,
+        assignment_id: AssignmentId,
+        key: IdempotencyKey,
+        body: Annotated[ForceReleaseRequest, Body()],
+    ) -> Released:
+        """End an agent's assignment; the person returns to the queue."""
+        answer = await self._queue.ForceReleaseAssignment(
+            queue_pb2.ForceReleaseAssignmentRequest(
+                assignment_id=str(assignment_id),
+                actor_id=caller.subject,
+                notes=body.notes,
+                request_id=str(key),
+            )
+        )
+        return Released(call_state=CallState.of(answer.call_state))

@@ -1,0 +1,1 @@
+"""Reads the binlog: the server, its events, and the images of rows."""

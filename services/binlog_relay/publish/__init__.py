@@ -1,0 +1,1 @@
+"""Records in the DMS format, packed and sent to SQS."""

@@ -1,0 +1,1 @@
+"""Change files in S3: messages point at them, and their rows are read like records."""

@@ -1,0 +1,1 @@
+"""The pipeline: refreshes the people that changes concern, then settles the messages."""

@@ -1,0 +1,1 @@
+"""The change queue: receiving, visibility, deletion, pause and the dead-letter queue."""

@@ -1,0 +1,1 @@
+"""Use cases of a call: hand-out, lease, outcome, callback, suppression, complaint."""

@@ -1,0 +1,298 @@
+"""Outcomes: an agent's report of a call is recorded once, with all that follows from it."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+from dialler.queue.v1 import queue_pb2
+
+from servicekit import deadline
+from servicekit.clock import Clock
+from servicekit.errors import ServiceError
+from services.queue import metrics
+from services.queue.calls.held_assignment import (
+    is_still_with,
+    not_live,
+    require_of_agent,
+    write_end,
+)
+from services.queue.calls.once import once
+from services.queue.domain import outcomes
+from services.queue.domain.callbacks import Callback
+from services.queue.domain.entries import Entry, Placement
+from services.queue.domain.outcomes import CallReport
+from services.queue.people.apply_facts import FactsApplication
+from services.queue.people.placing import (
+    Moved,
+    contact_statuses,
+    notify_holders,
+    object_to_calls,
+    write_moved,
+)
+from services.queue.people.rulebook import Rulebook
+from services.queue.people.user_context_client import UserContextClient
+from services.queue.reads.figures import QueueFigures
+from services.queue.store import (
+    agents,
+    assignments,
+    audit,
+    callbacks,
+    entries,
+    idempotency_records,
+    suppressions,
+)
+from services.queue.store.assignments import Assignment, KeptAttempt
+from services.queue.store.database import Database, Transaction
+from services.queue.store.idempotency_records import IdempotentRequest
+from services.queue.store.suppressions import Suppression
+from services.queue.types import Action, CallbackState, ContactBlock, Ending, Queue, Reason
+from services.queue.wire import messages
+from services.queue.wire.requests import FactsUpdate
+
+# Time that must remain to ask the main app once the outcome is durable.
+_ANSWER_SECONDS = 0.2
+
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+
+# Endings without a report after which the agent may still have been on the phone.
+_WITHOUT_THE_AGENT = (Ending.EXPIRED, Ending.FORCED)
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One report of a call, with the rules and the moment by which it is judged."""
+
+    held: Assignment
+    report: CallReport
+    placement: Placement
+    now: datetime
+
+    @property
+    def is_objection(self) -> bool:
+        block = self.placement.rules.outcomes[self.report.outcome].block
+        return block is ContactBlock.DO_NOT_CONTACT
+
+    @property
+    def is_in_time(self) -> bool:
+        """Return whether the call can still be reported: live, or ended late without the agent."""
+        if self.held.ending is not None and self.held.ending not in _WITHOUT_THE_AGENT:
+            return False
+        late = timedelta(seconds=self.placement.rules.assignment.late_outcome_seconds)
+        return self.now <= self.held.call_ended_at + late
+
+    def objection(self, lines: Collection[str]) -> Suppression:
+        """Return the objection that was heard, to calls on these lines."""
+        return Suppression(
+            suppression_id=uuid4(),
+            user_id=self.held.user_id,
+            lines=sorted(lines),
+            created_by=self.held.agent_id,
+            created_at=self.now,
+            notes=self.report.notes,
+        )
+
+
+class Outcomes:
+    """Records outcomes. What an agent has reported is durable before it is answered."""
+
+    def __init__(
+        self,
+        database: Database,
+        rulebook: Rulebook,
+        facts: FactsApplication,
+        user_context: UserContextClient,
+        figures: QueueFigures,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._rulebook = rulebook
+        self._facts = facts
+        self._user_context = user_context
+        self._figures = figures
+        self._clock = clock
+
+    async def record(
+        self, assignment_id: UUID, request: IdempotentRequest, report: CallReport
+    ) -> queue_pb2.RecordOutcomeResponse:
+        """Record how the call ended and end the assignment, both or neither.
+
+        The same report of the same assignment again, whatever its request id, changes nothing. An
+        assignment that expired or was ended by force still takes a report for a while, if no other
+        agent has been handed the user. An objection is taken of any assignment of the agent,
+        however it ended: when the call can no longer be reported, only the objection is recorded.
+        """
+        now, placement = self._clock.now(), self._rulebook.placement
+        rule = placement.rules.outcomes[report.outcome]
+        is_objection = rule.block is ContactBlock.DO_NOT_CONTACT
+        held: Assignment | None = None
+        is_new = False
+
+        async def record(tx: Transaction) -> queue_pb2.RecordOutcomeResponse:
+            nonlocal held, is_new
+            locked = await assignments.lock(tx, assignment_id)
+            attempt = await assignments.attempt_of(tx, assignment_id)
+            if locked is None and attempt is not None and is_objection:
+                # The call is kept for longer than its assignment.
+                lines = await assignments.attempt_lines(tx, assignment_id)
+                locked = _forgotten(assignment_id, attempt, lines)
+            held = require_of_agent(locked, request.agent_id)
+            call = _Call(held, report, placement, now)
+            if attempt is None or attempt.report != report:
+                if held.ending is Ending.OUTCOME and not is_objection:
+                    raise not_live()
+                is_new = await _write(tx, call)
+            return await self._recorded(tx, held)
+
+        def committed() -> None:
+            if is_new:
+                metrics.OUTCOMES.labels(report.outcome.name.lower()).inc()
+
+        kind, guard = queue_pb2.RecordOutcomeResponse, suppressions.guard if is_objection else None
+        response = await once(self._database, request, now, kind, record, committed, guard)
+        if held is not None and rule.live_check_decides:
+            return await self._checked(held, request, response)
+        return response
+
+    async def _checked(
+        self,
+        held: Assignment,
+        request: IdempotentRequest,
+        response: queue_pb2.RecordOutcomeResponse,
+    ) -> queue_pb2.RecordOutcomeResponse:
+        """Apply the main app's facts of now and answer again; the outcome is durable already."""
+        try:
+            deadline.require(_ANSWER_SECONDS)
+            facts = await self._user_context.refresh([held.user_id])
+            await self._facts.apply([FactsUpdate(it) for it in facts])
+            async with self._database.transaction() as tx:
+                checked = await self._recorded(tx, held)
+                await idempotency_records.finish(tx, request, checked.SerializeToString())
+        except ServiceError:
+            # A change event or the next live check applies the facts.
+            return response
+        return checked
+
+    async def _recorded(self, tx: Transaction, held: Assignment) -> queue_pb2.RecordOutcomeResponse:
+        conversion = await entries.conversion_since(tx, held.user_id, held.started_at)
+        return queue_pb2.RecordOutcomeResponse(
+            call_state=await self._figures.state_within(tx, held.user_id),
+            conversion=messages.conversion_number(conversion),
+        )
+
+
+def _forgotten(assignment_id: UUID, attempt: KeptAttempt, lines: Sequence[str]) -> Assignment:
+    """Return what is known of an assignment that was purged, from the attempt that is kept."""
+    return Assignment(
+        assignment_id=assignment_id,
+        agent_id=attempt.agent_id,
+        user_id=attempt.user_id,
+        queue=Queue.UNSIGNED_USERS,
+        reason=Reason.NO_SIGNATURE,
+        score=0.0,
+        fence=0,
+        started_at=LONG_AGO,
+        lease_expires_at=LONG_AGO,
+        lines=tuple(lines),
+        ended_at=LONG_AGO,
+        ending=Ending.OUTCOME,
+    )
+
+
+async def _write(tx: Transaction, call: _Call) -> bool:
+    """Record the report and what follows; returns False if only an objection was recorded.
+
+    Raises InvalidArgument for a report that the rules refuse, and Conflict for a late one.
+    """
+    held, now, placement = call.held, call.now, call.placement
+    lines = set(held.lines)
+    if call.is_objection:
+        # The user may have other numbers by now; the guard keeps them unchanged.
+        lines |= set(await entries.lines_of(tx, held.user_id))
+    people = await entries.lock_sharers(tx, [held.user_id], sorted(lines))
+    before = people.get(held.user_id)
+    opening = placement.calling_hours.open_at if before is None else placement.opening(before)
+    if before is None or not call.is_in_time or not is_still_with(before, held):
+        if not call.is_objection:
+            raise not_live()
+        outcomes.check(call.report, placement, opening, now)
+        await _write_objection(tx, call, lines)
+        return False
+    outcomes.check(call.report, placement, opening, now)
+    is_counted = await assignments.keep_attempt(tx, held, call.report, now)
+    if placement.rules.outcomes[call.report.outcome].is_conversation:
+        await entries.credit_conversions(tx, held.user_id, held.agent_id, held.started_at, now)
+    after = await _after_call(tx, call, before, is_counted=is_counted)
+    if call.is_objection:
+        await suppressions.insert(tx, call.objection(lines))
+    # The call counts for users who share a line as well.
+    statuses = await contact_statuses(tx, list(people.values()), placement, now)
+    after = placement.with_status(after, statuses[held.user_id], now)
+    moved = Moved(before, placement.settled(after, now))
+    await write_end(tx, held, Ending.OUTCOME, moved, now, call.report.outcome)
+    sharers = [
+        Moved(it, placement.placed(placement.with_status(it, statuses[it.user_id], now), now))
+        for it in people.values()
+        if it.user_id != held.user_id
+    ]
+    await write_moved(tx, sharers, now)
+    await notify_holders(tx, sharers, now)
+    await agents.seen(tx, [held.agent_id], now)
+    await audit.note(
+        tx,
+        held.agent_id,
+        Action.OUTCOME_RECORDED,
+        [held.user_id],
+        now,
+        assignment_id=str(held.assignment_id),
+        outcome=call.report.outcome.name.lower(),
+    )
+    return True
+
+
+async def _write_objection(tx: Transaction, call: _Call, lines: set[str]) -> None:
+    """Record an objection heard in a call that can no longer be reported."""
+    held = call.held
+    if held.ending in _WITHOUT_THE_AGENT or held.ending is None:
+        # The call was made, and the agent spoke with the user.
+        ended_at = held.call_ended_at
+        await assignments.keep_attempt(tx, held, call.report, ended_at)
+        await entries.credit_conversions(tx, held.user_id, held.agent_id, held.started_at, ended_at)
+    await object_to_calls(tx, call.objection(lines), call.placement, call.now)
+    await audit.note(
+        tx,
+        held.agent_id,
+        Action.SUPPRESSED,
+        [held.user_id],
+        call.now,
+        assignment_id=str(held.assignment_id),
+    )
+
+
+async def _after_call(tx: Transaction, call: _Call, before: Entry, *, is_counted: bool) -> Entry:
+    """Return the user's entry after the call; writes the callback that the outcome changes."""
+    held, placement, now = call.held, call.placement, call.now
+    callback = None
+    if before.callback_id is not None:
+        callback = (await callbacks.open_of(tx, [held.user_id])).get(held.user_id)
+    result = outcomes.applied(
+        call.report, before, held.agent_id, callback, placement, now, is_counted=is_counted
+    )
+    if result.callback is not None and result.callback is not callback:
+        await callbacks.update(tx, result.callback)
+        metrics.CALLBACKS.labels(result.callback.state.name.lower()).inc()
+    if result.new_callback is None:
+        return result.entry
+    made = Callback(
+        callback_id=uuid4(),
+        user_id=held.user_id,
+        scheduled_for=result.new_callback.scheduled_for,
+        preferred_agent_id=result.new_callback.preferred_agent_id,
+        state=CallbackState.OPEN,
+        misses=0,
+        created_by=held.agent_id,
+        created_at=now,
+    )
+    await callbacks.insert(tx, made)
+    metrics.CALLBACKS.labels("scheduled").inc()
+    return result.entry.with_callback(made)

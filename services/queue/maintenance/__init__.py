@@ -1,0 +1,1 @@
+"""Rebuild, housekeeping, and the checks of what was applied."""

@@ -1,0 +1,1 @@
+"""Delivers events and invalidations after the commit that wrote them."""

@@ -1,0 +1,1 @@
+"""How facts, rules and the passing of time place people."""

@@ -1,0 +1,1 @@
+"""What agents, supervisors and dashboards read of the queue."""

@@ -1,0 +1,88 @@
+"""What an agent looks up: users by phone number, the calls of one user, and the rules in force."""
+
+from dialler.queue.v1 import queue_pb2
+
+from servicekit.errors import InvalidArgument
+from servicekit.paging import cut_page
+from servicekit.phone_numbers import possible_numbers_in
+from services.queue.domain import pages
+from services.queue.people.rulebook import Rulebook
+from services.queue.rules import hash_of
+from services.queue.store import person_phones, reading
+from services.queue.store.database import Database
+from services.queue.types import Action, Outcome, Reason, UserId
+from services.queue.wire import messages
+
+
+class Lookups:
+    """Reads only."""
+
+    def __init__(self, database: Database, rulebook: Rulebook) -> None:
+        self._database = database
+        self._rulebook = rulebook
+
+    async def by_phone(self, phone_e164: str, limit: int) -> queue_pb2.FindUsersByPhoneResponse:
+        """Return the users who have the number; raises InvalidArgument (PHONE_NOT_VALID)."""
+        if possible_numbers_in(phone_e164) != (phone_e164,):
+            raise InvalidArgument("PHONE_NOT_VALID", "not a phone number in E.164")
+        async with self._database.statements() as tx:
+            found = await person_phones.people_with(tx, phone_e164, pages.page_size(limit))
+        return queue_pb2.FindUsersByPhoneResponse(user_ids=found)
+
+    async def calls(self, user_id: UserId, size: int, token: str) -> queue_pb2.ListCallsResponse:
+        """Return a page of a user's calls; raises InvalidArgument (PAGE_TOKEN_INVALID)."""
+        filters = ["calls", user_id]
+        before = pages.moment_from(token, filters)
+        limit = pages.page_size(size)
+        async with self._database.statements() as tx:
+            found = await reading.calls(tx, user_id, before, limit + 1)
+        shown, next_token = cut_page(
+            found,
+            limit,
+            lambda last: pages.moment_token(last.ended_at, last.assignment_id, filters),
+        )
+        return queue_pb2.ListCallsResponse(
+            calls=[
+                queue_pb2.Call(
+                    assignment_id=str(it.assignment_id),
+                    agent_id=it.agent_id,
+                    queue=messages.queue_number(it.queue),
+                    outcome=messages.outcome_number(it.outcome),
+                    ended_at=messages.timestamp(it.ended_at),
+                    callback_at=messages.timestamp(it.callback_at),
+                    notes=it.notes,
+                )
+                for it in shown
+            ],
+            next_page_token=next_token,
+        )
+
+    def reference(self) -> queue_pb2.GetReferenceResponse:
+        """Return the rules in force that the agent's screen needs."""
+        rules = self._rulebook.rules
+        return queue_pb2.GetReferenceResponse(
+            outcomes=[
+                queue_pb2.OutcomeRule(
+                    outcome=messages.outcome_number(outcome),
+                    sets_score=rule.score.set,
+                    adds_points=rule.score.add,
+                    next_call_hours=rule.next_call_hours,
+                    callback=queue_pb2.CallbackRule.Value(f"CALLBACK_RULE_{rule.callback.name}"),
+                    notes_required=rule.notes_required,
+                    stops_calls=rule.block is not None,
+                    is_conversation=rule.is_conversation,
+                )
+                for outcome, rule in ((it, rules.outcomes[it]) for it in Outcome)
+            ],
+            rules_hash=hash_of(rules),
+            reasons=list(Reason),
+            actions=list(Action),
+            callback_longest_days=rules.calls.callback_longest_days,
+            notes_longest_characters=rules.calls.notes_longest_characters,
+            attempts_per_day=rules.calls.attempts_per_day,
+            attempts_per_period=rules.calls.attempts_per_period,
+            period_days=rules.calls.period_days,
+            lease_seconds=rules.assignment.lease_seconds,
+            company_time_zone=rules.calls.company_time_zone,
+            unreported_rest_minutes=rules.calls.unreported_rest_minutes,
+        )

@@ -1,0 +1,1 @@
+"""Protobuf messages to and from the types of the queue."""

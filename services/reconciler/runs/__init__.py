@@ -1,0 +1,1 @@
+"""Runs: what each kind does, which are due, and which replica works."""

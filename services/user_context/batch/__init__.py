@@ -1,0 +1,1 @@
+"""The facts of all people in one stream, for rebuilding the queue."""

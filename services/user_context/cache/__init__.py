@@ -1,0 +1,1 @@
+"""Contexts in Redis, filled under the fence."""

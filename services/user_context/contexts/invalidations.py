@@ -1,0 +1,80 @@
+"""Invalidations of call states, and those that Redis could not take when they were made."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+
+from servicekit.backoff import UNAVAILABLE
+from servicekit.errors import Unavailable
+from services.user_context import metrics
+from services.user_context.cache.context_cache import ContextCache
+from services.user_context.cache.links import RedisUnavailable
+from services.user_context.domain import Part, UserId
+from services.user_context.store import FenceStore
+
+FENCES_PER_RUN = 500
+
+
+@dataclass(frozen=True, slots=True)
+class RaisedFences:
+    """The fences that one run has raised; `is_held_up` while Redis is unavailable."""
+
+    raised: int
+    has_more: bool = False
+    is_held_up: bool = False
+
+
+class Invalidations:
+    """Brings every invalidation into the cache, at once or as soon as Redis is available."""
+
+    def __init__(self, cache: ContextCache, fences: FenceStore) -> None:
+        self._cache = cache
+        self._fences = fences
+
+    async def invalidate_call_states(self, versions: Mapping[UserId, int]) -> None:
+        """Stop serving older call states as fresh.
+
+        Raises Unavailable (CACHE_UNAVAILABLE) when neither Redis nor PostgreSQL takes the
+        invalidation.
+        """
+        try:
+            await self._cache.raise_fences(Part.CALL, versions)
+        except RedisUnavailable:
+            try:
+                await self._fences.remember_unraised(Part.CALL, versions)
+            except UNAVAILABLE as error:
+                raise Unavailable(
+                    "CACHE_UNAVAILABLE",
+                    "neither the cache nor the dialler's database takes the invalidation now",
+                    retry_after_seconds=1.0,
+                ) from error
+            metrics.FENCES_UNRAISED.inc(len(versions))
+            with suppress(RedisUnavailable):
+                # Redis may have returned, and be trusted by a process that looked for due
+                # invalidations before this one was written.
+                await self._cache.raise_fences(Part.CALL, versions)
+
+    async def run_once(self, now: datetime) -> RaisedFences:
+        """Raise fences that could not be raised before; once none is left the cache is trusted.
+
+        Raises ServiceError when PostgreSQL does not answer. An unavailable cache is no failure: the
+        next run is not delayed, as nothing is served from the cache until a run succeeds.
+        """
+        del now
+        try:
+            # Before the look-up: a fence that is remembered later follows a later loss of Redis.
+            await self._cache.confirm_raised()
+            losses = self._cache.losses
+            fences = await self._fences.unraised(FENCES_PER_RUN)
+            for part in Part:
+                versions = {one.user_id: one.version for one in fences if one.part is part}
+                await self._cache.raise_fences(part, versions)
+        except RedisUnavailable:
+            return RaisedFences(0, is_held_up=True)
+        if fences:
+            await self._fences.forget_raised(fences)
+        has_more = len(fences) == FENCES_PER_RUN
+        if not has_more:
+            self._cache.trust(losses)
+        return RaisedFences(len(fences), has_more=has_more)

@@ -1,0 +1,1 @@
+"""The store of MySQL: every statement that reads the main app."""

@@ -1,0 +1,217 @@
+"""The main app's rows by key: users, claims and what belongs to them, in few statements."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from mainapp.description import ColumnType, Description
+from servicekit.errors import InvalidArgument
+from services.user_context.domain import (
+    OF_CLAIMS,
+    PeopleRows,
+    Person,
+    Row,
+    UserId,
+    assemble,
+    numeric_key,
+)
+from services.user_context.mysql.fingerprints import (
+    ROW_FINGERPRINT,
+    RowChecksums,
+    combined,
+    edition_of,
+    expression,
+    packed,
+)
+from services.user_context.mysql.rows import RowReader
+from services.user_context.mysql.snapshots import (
+    keep_snapshots_repeatable,
+    main_app_errors,
+    snapshot,
+)
+from services.user_context.mysql.tables import main_app_tables
+
+# MySQL and MariaDB read so many keys as one set; larger questions need several statements.
+KEYS_PER_STATEMENT = 1_000
+
+_KEYS: sa.BindParameter[Any] = sa.bindparam("keys", expanding=True)
+
+
+class MainAppStore:
+    """Reads the main app: named columns of the described tables, by key, within time limits.
+
+    ``engine`` is in autocommit, so a lone statement is one round trip. Every method raises
+    Unavailable (MAIN_APP_UNAVAILABLE) when MySQL cannot answer or does not in time.
+    """
+
+    def __init__(self, engine: AsyncEngine, description: Description) -> None:
+        self._engine = engine
+        self._description = description
+        self._tables = main_app_tables(description)
+        self._whole = {
+            name: RowReader(table, table.columns) for name, table in description.tables.items()
+        }
+        self._fingerprinted = {
+            name: RowReader(table, table.columns, (ROW_FINGERPRINT,))
+            for name, table in description.tables.items()
+        }
+        self._edition = edition_of(description.tables)
+        self._row_checksums = {
+            name: sa.literal_column(expression(name, table), sa.BigInteger)
+            for name, table in description.tables.items()
+        }
+        self._facts = {
+            name: RowReader(table, table.facts)
+            for name, table in description.tables.items()
+            if table.facts
+        }
+        users, claims = self._tables["users"], self._tables["claims"]
+        requirements = self._tables["claim_requirements"]
+        joined = users.outerjoin(claims, claims.c.user_id == users.c.user_id).outerjoin(
+            requirements, requirements.c.claim_id == claims.c.claim_id
+        )
+        columns = [
+            self._tables[name].c[column].label(f"{name}_{column}")
+            for name, reader in self._facts.items()
+            for column in reader.names
+        ]
+        query = sa.select(*columns).select_from(joined)
+        self._facts_query = query.where(users.c.user_id.in_(_KEYS))
+        keep_snapshots_repeatable(engine)
+
+    async def ping(self) -> None:
+        """Return when MySQL answers."""
+        with main_app_errors():
+            async with self._engine.connect() as connection:
+                await connection.execute(sa.select(1))
+
+    async def read_people(
+        self, user_ids: Sequence[UserId], *, fingerprinted: bool = False
+    ) -> dict[UserId, Person]:
+        """Return those of up to 1,000 people who exist, all as of one moment after the call.
+
+        The number of statements does not depend on the number of people. With ``fingerprinted``
+        the same statements return the checksum of each row, and one more those of all addresses.
+        """
+        tables, claims = self._tables, self._tables["claims"]
+        is_owned = claims.c.user_id.in_(user_ids)
+        every_address: dict[int, int] = {}
+        async with snapshot(self._engine) as connection:
+
+            async def rows(table: str, condition: sa.ColumnElement[bool]) -> list[Row]:
+                source: sa.FromClause = tables[table]
+                if table in OF_CLAIMS:
+                    source = source.join(claims, claims.c.claim_id == source.c.claim_id)
+                columns: list[sa.ColumnElement[Any]] = [
+                    tables[table].c[name] for name in self._whole[table].names
+                ]
+                reader = self._whole[table]
+                # The current addresses are among every address, whose checksums are summed below.
+                if fingerprinted and table != "user_addresses":
+                    columns.append(self._row_checksums[table])
+                    reader = self._fingerprinted[table]
+                query = sa.select(*columns).select_from(source).where(condition)
+                return [reader.row(values) for values in await connection.execute(query)]
+
+            users = await rows("users", tables["users"].c.user_id.in_(user_ids))
+            owned = await rows("claims", is_owned)
+            of_claims = [await rows(table, is_owned) for table in OF_CLAIMS]
+            current = {row["current_user_address_id"] for row in users} - {None}
+            address_id = tables["user_addresses"].c.address_id
+            addresses = await rows("user_addresses", address_id.in_(list(current)))
+            if fingerprinted:
+                owner = tables["user_addresses"].c.user_id
+                checksum = sa.func.bit_xor(self._row_checksums["user_addresses"])
+                query = sa.select(owner, checksum).where(owner.in_(user_ids))
+                query = query.group_by(owner).order_by(sa.null())
+                every_address = {row[0]: row[1] for row in await connection.execute(query)}
+        found = PeopleRows(users, owned, of_claims[0], of_claims[1], addresses)
+        if fingerprinted:
+            claim_rows: Sequence[Mapping[str, Any]] = owned
+            checksums = RowChecksums(
+                _combined(users, "user_id"),
+                [(row["claim_id"], row["user_id"], row[ROW_FINGERPRINT]) for row in claim_rows],
+                every_address,
+                _combined(found.requirements, "claim_id"),
+                _combined(found.vehicle_packages, "claim_id"),
+            )
+            found = replace(found, row_fingerprints=packed(checksums, self._edition))
+        return assemble(found)
+
+    async def read_facts(self, user_ids: Sequence[UserId]) -> dict[UserId, Person]:
+        """Return the facts of those of up to 1,000 people who exist.
+
+        One statement, so all of them are as of one moment after the call.
+        """
+        with main_app_errors():
+            async with self._engine.connect() as connection:
+                result = await connection.execute(self._facts_query, {"keys": user_ids})
+                found: Sequence[Sequence[Any]] = result.all()
+        # Undoes the join, so that each row of each table comes once. Each table's key is its first
+        # column, NULL where the outer join found no row.
+        readers = self._facts["users"], self._facts["claims"], self._facts["claim_requirements"]
+        ends = len(readers[0].names), len(readers[0].names) + len(readers[1].names)
+        users: dict[object, Row] = {}
+        claims: dict[object, Row] = {}
+        requirements: list[Row] = []
+        for values in found:
+            user_id, claim_id, requirement_id = values[0], values[ends[0]], values[ends[1]]
+            if user_id not in users:
+                users[user_id] = readers[0].row(values[: ends[0]])
+            if claim_id is not None and claim_id not in claims:
+                claims[claim_id] = readers[1].row(values[ends[0] : ends[1]])
+            if requirement_id is not None:
+                requirements.append(readers[2].row(values[ends[1] :]))
+        return assemble(PeopleRows(list(users.values()), list(claims.values()), requirements))
+
+    async def users_of(self, table: str, keys: Sequence[str]) -> set[UserId]:
+        """Return the people to whom the rows of ``table`` with these primary keys belong.
+
+        A key without a row, or one that cannot be a key of that table, belongs to no person.
+
+        Raises:
+            InvalidArgument: the main app's description has no such table.
+        """
+        described = self._description.tables.get(table)
+        if described is None:
+            raise InvalidArgument("UNKNOWN_TABLE", "no such table is described", table=table)
+        known: Sequence[object] = keys
+        if described.columns[described.key].type is ColumnType.UINT64:
+            # MySQL would take "12abc" for 12.
+            known = [number for number in map(numeric_key, keys) if number is not None]
+        source: sa.FromClause = self._tables[table]
+        columns = source.c
+        key, owner = columns[described.our_name(described.key)], described.user
+        user_id = columns[described.our_name(owner.column)]
+        while owner.table is not None:
+            joined, described = self._tables[owner.table], self._description.tables[owner.table]
+            source = source.join(joined, joined.c[described.our_name(described.key)] == user_id)
+            owner = described.user
+            user_id = joined.c[described.our_name(owner.column)]
+        query = sa.select(user_id).distinct().select_from(source).where(key.in_(_KEYS))
+        people: set[UserId] = set()
+        with main_app_errors():
+            async with self._engine.connect() as connection:
+                for start in range(0, len(known), KEYS_PER_STATEMENT):
+                    some = known[start : start + KEYS_PER_STATEMENT]
+                    result = await connection.execute(query, {"keys": some})
+                    # Some applications write 0 or a negative number where a row has no owner.
+                    people.update(UserId(user_id) for (user_id,) in result if (user_id or 0) > 0)
+        return people
+
+    async def list_ids(self, after: int, limit: int) -> tuple[list[UserId], UserId]:
+        """Return up to ``limit`` ids above ``after`` in rising order, and the highest of all."""
+        key = self._tables["users"].c.user_id
+        page = sa.select(key).where(key > after).order_by(key).limit(limit)
+        with main_app_errors():
+            async with self._engine.connect() as connection:
+                ids = [UserId(user_id) for (user_id,) in await connection.execute(page)]
+                highest = await connection.scalar(sa.select(sa.func.max(key)))
+        return ids, UserId(highest or 0)
+
+
+def _combined(rows: Sequence[Mapping[str, Any]], owner: str) -> dict[int, int]:
+    return combined((row[owner], row[ROW_FINGERPRINT]) for row in rows)

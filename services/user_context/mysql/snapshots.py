@@ -1,0 +1,64 @@
+"""Snapshots of the main app, for readings of several statements, and the errors of readings."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from servicekit.backoff import UNAVAILABLE
+from servicekit.database import database_errors
+from servicekit.database_failures import RETRY_AFTER_SECONDS
+from servicekit.errors import Unavailable
+
+_BEGIN_SNAPSHOT = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
+
+
+def main_app_unavailable() -> Unavailable:
+    """Return the error for a main app that does not answer."""
+    return Unavailable(
+        "MAIN_APP_UNAVAILABLE",
+        "the main app's database cannot be read now",
+        retry_after_seconds=RETRY_AFTER_SECONDS,
+    )
+
+
+@contextmanager
+def main_app_errors() -> Iterator[None]:
+    """Raise Unavailable (MAIN_APP_UNAVAILABLE) when MySQL cannot answer or does not in time."""
+    try:
+        with database_errors():
+            yield
+    except UNAVAILABLE as error:
+        raise main_app_unavailable() from error
+
+
+def keep_snapshots_repeatable(engine: AsyncEngine) -> None:
+    """Make snapshots work whatever the server's default isolation level is.
+
+    A server whose default is READ COMMITTED ignores CONSISTENT SNAPSHOT without an error.
+    """
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def prepare(connection: Any, record: object) -> None:
+        cursor = connection.cursor()
+        try:
+            cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        finally:
+            cursor.close()
+
+
+@asynccontextmanager
+async def snapshot(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """Yield a connection whose statements see the database as it is when the block begins."""
+    with main_app_errors():
+        async with engine.connect() as connection:
+            try:
+                await connection.exec_driver_sql(_BEGIN_SNAPSHOT)
+                yield connection
+                await connection.exec_driver_sql("COMMIT")
+            except BaseException:
+                # It must not return to the pool with its snapshot open.
+                await connection.invalidate()
+                raise

@@ -1,0 +1,1 @@
+"""Search for people by phone number, e-mail address or name."""
