@@ -12,6 +12,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from bench.goals import GOALS
+
 ROUNDS = 5
 
 Sample = Callable[[], Awaitable[float]]
@@ -99,7 +101,7 @@ def load_average() -> str:
 def show(results: Sequence[BenchResult], console: Console) -> None:
     """Print the table for people."""
     table = Table(title="ours beside the floor, medians of interleaved rounds")
-    for column in ("name", "ours", "floor", "ratio", "unit", "the floor is", "conditions"):
+    for column in ("name", "ours", "floor", "ratio", "goal", "unit", "the floor is", "conditions"):
         numeric = column in ("ours", "floor", "ratio")
         table.add_column(column, justify="right" if numeric else "left")
     for each in results:
@@ -108,6 +110,7 @@ def show(results: Sequence[BenchResult], console: Console) -> None:
             f"{each.ours:,.4g} ±{each.ours_spread:.0%}",
             f"{each.floor:,.4g} ±{each.floor_spread:.0%}",
             f"{each.ratio:.2f}",
+            judged(each.name, each.ours, each.ratio),
             each.unit,
             each.floor_name,
             each.conditions,
@@ -115,11 +118,23 @@ def show(results: Sequence[BenchResult], console: Console) -> None:
     console.print(table)
 
 
+def judged(name: str, ours: float, ratio: float) -> str:
+    """Return the goal of a figure and whether it is met; empty without a goal."""
+    goal = GOALS.get(name)
+    return f"{goal}: {'met' if goal.is_met(ours, ratio) else 'not met'}" if goal else ""
+
+
 def save(results: Sequence[BenchResult], path: Path) -> None:
-    """Write the figures for machines, keeping those of benchmarks that were not run now."""
+    """Write the figures for machines, keeping those of benchmarks that were not run now.
+
+    All are held against the goals of today.
+    """
     kept = {}
     if path.exists():
         kept = {each["name"]: each for each in json.loads(path.read_text(encoding="utf-8"))}
     kept |= {each.name: asdict(each) for each in results}
-    ordered = [kept[name] for name in sorted(kept)]
-    path.write_text(json.dumps(ordered, indent=2) + "\n", encoding="utf-8")
+    ordered = [
+        figures | {"goal": judged(name, figures["ours"], figures["ratio"])}
+        for name, figures in sorted(kept.items())
+    ]
+    path.write_text(json.dumps(ordered, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
