@@ -30,9 +30,10 @@ CANCELLED_AGAIN_SECONDS = 1.0
 LONGEST_BACKOFF_SECONDS = 30.0
 # A service that is unavailable may be back at any moment, and a try costs little.
 LONGEST_BACKOFF_WHILE_UNAVAILABLE_SECONDS = 5.0
-# From the end of a run to the next one that a nudge asks for: a run serves many of frequent nudges,
-# and a single nudge is served at once.
-NUDGE_GAP_SECONDS = 0.02
+# A run that a nudge asks for begins no sooner after the end of the last one than that one took, and
+# at most so much later: the busier the process, the more of frequent nudges one run serves, and a
+# nudge that finds a quiet process is served at once.
+LONGEST_NUDGE_GAP_SECONDS = 0.02
 
 _log = logging.getLogger(__name__)
 
@@ -174,10 +175,12 @@ class Loop:
                 with telemetry.span(f"loop {self.name}", may_last=True):
                     result = await self._run_once(self._clock.now())
             except Exception as error:
-                metrics.looped(self.name, "error").observe(time.perf_counter() - started)
+                took = time.perf_counter() - started
+                metrics.looped(self.name, "error").observe(took)
                 self._failed(error)
             else:
-                metrics.looped(self.name, "ok").observe(time.perf_counter() - started)
+                took = time.perf_counter() - started
+                metrics.looped(self.name, "ok").observe(took)
                 if self._failures:
                     extra = {"loop": self.name, "failures": self._failures}
                     _log.info("loop_recovered", extra=extra)
@@ -189,7 +192,8 @@ class Loop:
             if self._failures:
                 await self._pause(self._stopping, self._backoff_seconds())
             elif not has_more:
-                await self._pause(self._stopping, min(NUDGE_GAP_SECONDS, self._interval_seconds))
+                gap = min(took, LONGEST_NUDGE_GAP_SECONDS, self._interval_seconds)
+                await self._pause(self._stopping, gap)
                 await self._pause(self._wake, self._interval_seconds)
 
     def _failed(self, error: Exception) -> None:

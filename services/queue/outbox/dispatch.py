@@ -5,6 +5,7 @@ The two have a loop each, so that neither holds up the other.
 
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -79,20 +80,25 @@ class EventDispatch:
         """
         if self._receiver.is_pausing(now):
             return Dispatched(0, is_held_up=True)
-        async with self._database.transaction() as tx:
-            rows = await outbox.lock_events(tx, _EVENT_BATCH)
-            if not rows:
-                return Dispatched(0)
-            events = []
-            for row in rows:
-                try:
-                    events.append(event_pb2.Event.FromString(row.event))
-                except DecodeError:
-                    _log.error("event_undecodable", extra={"outbox_id": row.outbox_id})
-            if not await self._receiver.deliver(lambda: self._stream.publish(events), now):
-                return Dispatched(0, is_held_up=True)
-            await outbox.delete_events(tx, rows)
-        return Dispatched(len(rows), has_more=len(rows) == _EVENT_BATCH)
+        with suppress(_HeldUp):
+            async with self._database.transaction() as tx:
+                rows = await outbox.take_events(tx, _EVENT_BATCH)
+                if not rows:
+                    return Dispatched(0)
+                events = []
+                for row in rows:
+                    try:
+                        events.append(event_pb2.Event.FromString(row.event))
+                    except DecodeError:
+                        _log.error("event_undecodable", extra={"outbox_id": row.outbox_id})
+                if not await self._receiver.deliver(lambda: self._stream.publish(events), now):
+                    raise _HeldUp
+            return Dispatched(len(rows), has_more=len(rows) == _EVENT_BATCH)
+        return Dispatched(0, is_held_up=True)
+
+
+class _HeldUp(Exception):
+    """Puts the events of the transaction back."""
 
 
 class InvalidationDispatch:

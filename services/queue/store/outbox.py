@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from services.queue.store.database import Transaction, statement, wake_dispatch
 from services.queue.types import UserId
@@ -40,27 +41,28 @@ _POST = statement(
 )
 
 
-async def lock_events(tx: Transaction, limit: int) -> list[OutboxEvent]:
-    """Lock and return the oldest events.
+async def take_events(tx: Transaction, limit: int) -> list[OutboxEvent]:
+    """Delete and return the oldest events; a rollback puts them back.
 
     Another dispatcher waits here for the first one's commit and then finds what is left: so a
-    person's events, whose numbers rise under that person's row lock, keep their order.
+    person's events, whose numbers rise under that person's row lock, keep their order. The commit
+    is asynchronous: events whose deletion is lost with the server are published again.
     """
-    rows = await tx.execute(_LOCK_EVENTS, {"limit": limit})
-    return [OutboxEvent(row[0], bytes(row[1])) for row in rows.all()]
+    rows = await tx.execute(_TAKE_EVENTS, {"limit": limit})
+    return sorted(
+        (OutboxEvent(row[0], bytes(row[1])) for row in rows.all()), key=attrgetter("outbox_id")
+    )
 
 
-_LOCK_EVENTS = statement(
-    "SELECT outbox_id, event FROM queue.outbox ORDER BY outbox_id LIMIT :limit FOR UPDATE"
+_TAKE_EVENTS = statement(
+    """
+    WITH oldest AS MATERIALIZED (
+        SELECT outbox_id FROM queue.outbox ORDER BY outbox_id LIMIT :limit FOR UPDATE
+    )
+    DELETE FROM queue.outbox AS taken USING oldest WHERE taken.outbox_id = oldest.outbox_id
+    RETURNING taken.outbox_id, taken.event, set_config('synchronous_commit', 'off', true)
+    """
 )
-
-
-async def delete_events(tx: Transaction, events: Sequence[OutboxEvent]) -> None:
-    """Delete published events."""
-    await tx.execute(_DELETE_EVENTS, {"ids": [it.outbox_id for it in events]})
-
-
-_DELETE_EVENTS = statement("DELETE FROM queue.outbox WHERE outbox_id = ANY(CAST(:ids AS bigint[]))")
 
 
 async def stale_call_states(tx: Transaction, limit: int) -> list[StaleCallState]:
