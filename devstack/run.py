@@ -150,7 +150,8 @@ def _progress(console: Console) -> Progress:
 def _reconcile(desk: Desk, console: Console) -> None:
     """Compare every user once at each start, since the local SQS loses its messages at the end.
 
-    Waited for the first time only: afterwards the queues of the last time are there at once.
+    The first time this waits until people can be called: afterwards the queues of the last time
+    are there at once.
     """
     is_first = all(run["state"] != "succeeded" for run in desk.reconciliations())
     run = desk.post("/v1/reconciliations", {"reason": "make run"}).raise_for_status().json()
@@ -159,13 +160,14 @@ def _reconcile(desk: Desk, console: Console) -> None:
         return
     with _progress(console) as progress:
         task = progress.add_task("Bringing every person into the queues", total=None)
-        while run["state"] in ("pending", "running"):
+        while run["state"] in ("pending", "running") and run["phase"] != "repairing":
             time.sleep(0.25)
             run = next(each for each in desk.reconciliations() if each["run_id"] == run["run_id"])
-            if run["phase"] == "repairing":
+            if run["phase"] == "filling" and run["phase_total"]:
                 progress.update(task, completed=run["phase_done"], total=run["phase_total"])
-    if run["state"] != "succeeded":
+    if run["state"] == "failed":
         raise DidNotStart(f"The first reconciliation failed: {run['error']}")
+    console.print("Every person is in the queues; the contexts follow in the background.")
 
 
 def _traffic(stack: Stack, changes_per_second: float, stop: threading.Event) -> None:

@@ -45,6 +45,7 @@ class RunPhase(StrEnum):
     COMPARING = "comparing"
     RECHECKING = "rechecking"
     REPAIRING = "repairing"
+    FILLING = "filling"
 
 
 class DriftKind(StrEnum):

@@ -27,6 +27,7 @@ _PHASES = {
     reconciler_pb2.RUN_PHASE_COMPARING: "Comparing",
     reconciler_pb2.RUN_PHASE_RECHECKING: "Looking again at what differs",
     reconciler_pb2.RUN_PHASE_REPAIRING: "Refreshing people",
+    reconciler_pb2.RUN_PHASE_FILLING: "Bringing all people into the queues",
 }
 
 

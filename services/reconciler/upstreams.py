@@ -210,6 +210,11 @@ class ReconcilerUpstreams:
         applied = await self._queue.ApplyUserFacts(queue_pb2.ApplyUserFactsRequest(facts=facts))
         return applied.moved
 
+    async def rebuild(self) -> AsyncIterator[queue_pb2.RebuildResponse]:
+        """Have the queue place all users of the main app; yields its progress."""
+        async for progress in self._queue.Rebuild(queue_pb2.RebuildRequest(actor_id="reconciler")):
+            yield progress
+
     async def head(
         self, queue: call_state_pb2.Queue.ValueType, page_token: str
     ) -> tuple[list[int], str]:

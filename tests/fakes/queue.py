@@ -3,7 +3,7 @@
 import asyncio
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -251,6 +251,24 @@ class FakeAppliedFacts(queue_pb2_grpc.QueueServiceServicer):
         self.most_at_once = 0
         self.rounds_of_housekeeping = 3
         self.misplaced: set[int] = set()
+        # Users of the main app whom a rebuild places, and how many rebuilds there were.
+        self.main_app: Collection[int] = ()
+        self.rebuilds = 0
+        self.rebuild_failure: ServiceError | None = None
+
+    async def Rebuild(
+        self, request: queue_pb2.RebuildRequest, context: Context
+    ) -> AsyncIterator[queue_pb2.RebuildResponse]:
+        """Place the users of `main_app`, without row fingerprints."""
+        self.rebuilds += 1
+        if self.rebuild_failure is not None:
+            raise self.rebuild_failure
+        new = [it for it in self.main_app if it not in self.entries]
+        yield queue_pb2.RebuildResponse(phase=queue_pb2.REBUILD_PHASE_READING, people_new=len(new))
+        self.entries |= {it: AppliedEntry(version=1, context=0, rows=b"") for it in new}
+        yield queue_pb2.RebuildResponse(
+            phase=queue_pb2.REBUILD_PHASE_DONE, people_new=len(new), people_written=len(new)
+        )
 
     async def ApplyUserFacts(
         self, request: queue_pb2.ApplyUserFactsRequest, context: Context

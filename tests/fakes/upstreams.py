@@ -97,6 +97,7 @@ async def reconciler_upstreams() -> AsyncIterator[ReconcilerUpstreams]:
     """Serve the doubles that the reconciler calls."""
     user_context = FakeRowFingerprints()  # type: ignore[abstract]
     queue = FakeAppliedFacts()  # type: ignore[abstract]
+    queue.main_app = user_context.people
     ingest = FakeCdcIngest()
     async with serving_doubles(
         user_context=user_context, queue=queue, cdc_ingest=ingest

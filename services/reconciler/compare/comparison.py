@@ -22,8 +22,8 @@ _CLAIMS_PER_CALL = 10_000
 class Candidates:
     """Users to read one by one.
 
-    `may_report_drift` is False while the queue has no user: then every difference is expected. The
-    main app has no row of `gone` in `users`, as far as the comparison read that table.
+    `may_report_drift` is False where every difference is expected. The main app has no row of
+    `gone` in `users`, as far as the comparison read that table.
     """
 
     user_ids: Set[int]
@@ -41,20 +41,12 @@ class Comparison:
     async def candidates(self) -> Candidates:
         """Return the users who may have drifted."""
         context, report = self._context, self._context.report
-        upstreams, retry = context.upstreams, context.retry
         found: set[int] = set()
         await report.enter(RunPhase.READING, len(ComparedTable))
         # MySQL is read at the same time as the queue and the cache.
         reading = asyncio.create_task(read_sums(context))
         try:
             applied = await self._read_applied()
-            if not applied.user_ids:
-                after = 0
-                while users := await retry.call(upstreams.list_users, after):
-                    found.update(users)
-                    after = users[-1]
-                report.figures.users_checked = len(found)
-                return Candidates(found, may_report_drift=False)
             async for page in SnapshotReader(context).everything_cached():
                 found.update(
                     user_id

@@ -36,6 +36,7 @@ class RunPhase(StrEnum):
     COMPARING = "COMPARING"
     RECHECKING = "RECHECKING"
     REPAIRING = "REPAIRING"
+    FILLING = "FILLING"
 
 
 class RunState(StrEnum):

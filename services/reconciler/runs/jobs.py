@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import assert_never
 
+from dialler.queue.v1 import queue_pb2
+
 from servicekit.backoff import Backoff
 from servicekit.clock import Clock
 from services.reconciler.compare.comparison import Candidates, Comparison
@@ -24,6 +26,8 @@ from services.reconciler.upstreams import QUEUES, MySqlCost, ReconcilerUpstreams
 _ALTERED = Difference(DriftKind.ALTERED)
 # A snapshot and its findings take more than a kilobyte: those of every user do not fit in memory.
 _USERS_RECHECKED_AT_ONCE = 20_000
+# Of the first page of users, a queue that knows fewer was never filled.
+_FEW_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,8 @@ class Jobs:
         context = RunContext(self._upstreams, retry, report, self._clock, limits.load_share)
         kind = report.run.kind
         match kind:
+            case RunKind.FULL if await self._is_first_fill(context):
+                await self._fill(context)
             case RunKind.FULL:
                 await self._settle(context, await Comparison(context).candidates())
             case RunKind.CHANGED:
@@ -79,6 +85,43 @@ class Jobs:
                 await self._do_housekeeping(context)
             case _:
                 assert_never(kind)
+
+    async def _is_first_fill(self, context: RunContext) -> bool:
+        """Return whether the queue has no user yet, or as good as none before the first full run.
+
+        Change capture may have brought some users by then.
+        """
+        blocks = context.retry.stream(lambda: self._upstreams.stream_applied(0))
+        async with aclosing(blocks):
+            known = len((await anext(blocks, queue_pb2.AppliedFacts())).user_ids)
+        if not known:
+            return True
+        if await self._store.last_success([RunKind.FULL], self._clock.now()) is not None:
+            return False
+        first = await context.retry.call(self._upstreams.list_users, 0)
+        return known < len(first) * _FEW_SHARE
+
+    async def _fill(self, context: RunContext) -> None:
+        """Have the queue place all users at once, so that calls can begin; then refresh them all.
+
+        The queue's rebuild reads only what decides who is called: without the refresh no later run
+        could tell whether the rest is as it was applied.
+        """
+        upstreams, report, call = self._upstreams, context.report, context.retry.call
+        await report.enter(RunPhase.FILLING)
+        placed = 0
+        async for progress in context.retry.stream(upstreams.rebuild, starts_over=True):
+            report.figures.phase_total = progress.people_new
+            placed = max(placed, progress.people_written)
+            await report.step(placed - report.figures.phase_done)
+        report.figures.users_moved += placed
+        everyone: set[int] = set()
+        after = 0
+        while users := await call(upstreams.list_users, after):
+            everyone.update(users)
+            after = users[-1]
+        report.figures.users_checked = len(everyone)
+        await self._settle(context, Candidates(everyone, may_report_drift=False))
 
     async def _changed_users(self, context: RunContext) -> Candidates:
         limits, report = self._limits, context.report

@@ -16,7 +16,7 @@ from dialler.reconciler.v1.reconciler_pb2 import (
     RUN_STATE_SUCCEEDED,
 )
 
-from servicekit.errors import InvalidArgument, NotFound, Unavailable
+from servicekit.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from services.reconciler.app import build
 from tests.fakes.user_context_rows import packed, person_rows
 
@@ -40,6 +40,48 @@ async def test_an_empty_queue_is_filled(bench: "ReconcilerBench") -> None:
     assert ended.requested_at.ToMicroseconds() <= ended.started_at.ToMicroseconds()
     assert ended.started_at.ToMicroseconds() <= ended.ended_at.ToMicroseconds()
     assert bench.fakes.queue.applied == dict.fromkeys(bench.fakes.user_context.people, 1)
+    assert bench.fakes.queue.rebuilds == 1
+
+
+async def test_users_can_be_called_before_they_are_all_refreshed(bench: "ReconcilerBench") -> None:
+    queue = bench.fakes.queue
+    queue.free_calls = 0
+    async with bench.running() as stub:
+        run = await bench.start_run(stub)
+        await bench.until(lambda: queue.at_once > 0)
+        assert queue.entries.keys() == bench.fakes.user_context.people.keys()
+        queue.gate.set()
+        ended = await bench.ended(stub, run.run_id)
+    assert ended.state == RUN_STATE_SUCCEEDED
+
+
+async def test_users_brought_by_change_capture_do_not_make_the_rest_drift(
+    bench: "ReconcilerBench",
+) -> None:
+    bench.fakes.apply_all_users()
+    entries = bench.fakes.queue.entries
+    for user_id in sorted(entries)[3:]:
+        del entries[user_id]
+    async with bench.running() as stub:
+        ended = await bench.run(stub)
+        assert (ended.state, ended.users_drifted) == (RUN_STATE_SUCCEEDED, 0)
+        assert (ended.users_moved, bench.fakes.queue.rebuilds) == (97, 1)
+        # Later the same is drift, and the queue is not rebuilt.
+        for user_id in sorted(entries)[3:]:
+            del entries[user_id]
+        ended = await bench.run(stub)
+    assert (ended.users_drifted, bench.fakes.queue.rebuilds) == (97, 1)
+
+
+async def test_a_fill_waits_for_the_rebuild_that_is_under_way(bench: "ReconcilerBench") -> None:
+    queue = bench.fakes.queue
+    queue.rebuild_failure = Conflict("REBUILD_UNDER_WAY", "another rebuild is under way")
+    async with bench.running() as stub:
+        run = await bench.start_run(stub)
+        await bench.until(lambda: queue.rebuilds > 1)
+        queue.rebuild_failure = None
+        ended = await bench.ended(stub, run.run_id)
+    assert (ended.state, ended.users_refreshed) == (RUN_STATE_SUCCEEDED, 100)
 
 
 async def test_where_nothing_differs_no_user_is_refreshed(bench: "ReconcilerBench") -> None:

@@ -2722,7 +2722,7 @@ export interface components {
          * @description The phase of a reconciliation.
          * @enum {string}
          */
-        RunPhase: "reading" | "comparing" | "rechecking" | "repairing";
+        RunPhase: "reading" | "comparing" | "rechecking" | "repairing" | "filling";
         /**
          * RunState
          * @description The state of a reconciliation.

@@ -73,6 +73,8 @@ class _RunPhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunPhase.Val
     """Waiting for changes in flight to arrive, then reading the candidates again."""
     RUN_PHASE_REPAIRING: _RunPhase.ValueType  # 4
     """Refreshing users."""
+    RUN_PHASE_FILLING: _RunPhase.ValueType  # 5
+    """Having the queue place all users at once, since it knows few or none."""
 
 class RunPhase(_RunPhase, metaclass=_RunPhaseEnumTypeWrapper):
     """What a run is doing."""
@@ -87,6 +89,8 @@ RUN_PHASE_RECHECKING: RunPhase.ValueType  # 3
 """Waiting for changes in flight to arrive, then reading the candidates again."""
 RUN_PHASE_REPAIRING: RunPhase.ValueType  # 4
 """Refreshing users."""
+RUN_PHASE_FILLING: RunPhase.ValueType  # 5
+"""Having the queue place all users at once, since it knows few or none."""
 Global___RunPhase: _TypeAlias = RunPhase  # noqa: Y015
 
 class _DriftKind:
