@@ -18,7 +18,6 @@ from bench.load import cpu_seconds, drive
 from bench.measurement import BenchResult, summarise
 from devstack.processes import ChildProcess, free_port
 from devstack.stack import Stack, is_serving, service_environment
-from servicekit.settings import ServiceSettings
 
 SERVICE = "/dialler.user_context.v1.UserContextService"
 IN_FLIGHT = 16
@@ -26,7 +25,8 @@ PEOPLE = 200
 SECONDS = 0.7
 ROUNDS = 25
 OFF = "off"
-PRODUCTION = float(ServiceSettings.model_fields["trace_sample_ratio"].default)
+# As deploy/k8s/components/collector samples.
+PRODUCTION = 0.05
 RATIOS: dict[str, float | None] = {OFF: None, "production": PRODUCTION, "all": 1.0}
 
 RawCall = Callable[[bytes], Awaitable[bytes]]
@@ -146,8 +146,9 @@ def _service(
     environment = service_environment("user_context", stack.addresses)
     environment["USER_CONTEXT_GRPC_PORT"] = str(port)
     if ratio is not None:
-        environment["USER_CONTEXT_OTLP_ENDPOINT"] = endpoint
-        environment["USER_CONTEXT_TRACE_SAMPLE_RATIO"] = str(ratio)
+        environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = endpoint
+        environment["OTEL_TRACES_SAMPLER"] = "parentbased_traceidratio"
+        environment["OTEL_TRACES_SAMPLER_ARG"] = str(ratio)
     log = stack.folder / "logs" / f"user_context_{name}.log"
     process = ChildProcess(name, "services.user_context", log, environment=environment)
     target = f"127.0.0.1:{port}"

@@ -23,6 +23,29 @@ which is missing and ends with code 78.
 This page is generated (`make docs`); the texts are those of
 `services/*/settings.py` and `gateway/settings.py`.
 """
+OPENTELEMETRY = """\
+## OpenTelemetry's own
+
+Every service reads these as OpenTelemetry's documents say, by its Python SDK
+([what they do here](observability.md#where-traces-go)). A name that begins with `_` goes on after
+`OTEL_EXPORTER_OTLP`.
+
+| variable | default | meaning |
+|---|---|---|
+| `OTEL_EXPORTER_OTLP_ENDPOINT` | unset | Where traces are sent, as http://collector:4317. \
+With https:// by verified TLS. Unset: nothing is recorded, trace ids are still passed on. |
+| `OTEL_EXPORTER_OTLP_PROTOCOL` | `grpc` | `grpc` or `http/protobuf`. |
+| `_HEADERS`, `_CERTIFICATE`, `_CLIENT_CERTIFICATE`, `_CLIENT_KEY`, `_COMPRESSION` | unset | \
+As the SDK has them. |
+| `OTEL_EXPORTER_OTLP_TIMEOUT` | `2` | Seconds; an absent collector holds up the end of a process \
+for about as long. |
+| `OTEL_TRACES_EXPORTER` | `otlp` | `none`: nothing is recorded, as with `OTEL_SDK_DISABLED=true`. |
+| `OTEL_TRACES_SAMPLER`, `OTEL_TRACES_SAMPLER_ARG` | `parentbased_always_on` | \
+Which traces are exported whole. |
+| `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES` | the service's name | \
+What spans say of their process. |
+| `OTEL_BSP_SCHEDULE_DELAY` and the other `OTEL_BSP_*` | the SDK's | How spans are batched. |
+"""
 
 
 def settings_class(module: str) -> type[ServiceSettings]:
@@ -42,7 +65,7 @@ def page() -> str:
         prefix = settings.model_config.get("env_prefix", "")
         rows = "\n".join(_row(prefix, key, info) for key, info in settings.model_fields.items())
         parts.append(f"## `{name}`\n\n| variable | default | meaning |\n|---|---|---|\n{rows}\n")
-    return "\n".join(parts)
+    return "\n".join([*parts, OPENTELEMETRY])
 
 
 def _row(prefix: str, name: str, info: FieldInfo) -> str:

@@ -1,7 +1,7 @@
 """An OTLP receiver for this machine: what a collector is in production.
 
-It keeps spans and metrics in memory and, when given a folder, writes spans to a file that another
-process can read. Both ends speak OpenTelemetry's own protocol, so that what tests see is what any
+It keeps spans in memory and, when given a folder, writes them to a file that another process can
+read. Both ends speak OpenTelemetry's own protocol, so that what tests see is what any
 collector would get.
 """
 
@@ -18,7 +18,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import grpc
-from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1 import trace_pb2
@@ -27,7 +26,6 @@ from devstack.processes import free_port
 
 MOST_SPANS = 200_000
 LARGEST_FILE_BYTES = 32 * 1024 * 1024
-_PREFIXES = ("USER_CONTEXT", "QUEUE", "RECONCILER", "CDC_INGEST", "BINLOG_RELAY", "GATEWAY")
 
 
 @dataclass(frozen=True)
@@ -53,24 +51,20 @@ class SpanSeen:
 
 
 class OtlpReceiver:
-    """Takes traces and metrics by gRPC on a loopback port, from start to stop."""
+    """Takes traces by gRPC on a loopback port, from start to stop."""
 
     def __init__(
         self, file: Path | None = None, *, port: int | None = None, keeps: bool = True
     ) -> None:
         self.spans: list[SpanSeen] = []
-        self.metrics: dict[str, set[str]] = {}
         # As they came, for tests that look for what must not be in them.
         self.raw: list[bytes] = []
         self._keeps_raw = keeps and file is None
         self._file = SpanFile(file) if file is not None else None
         self._changed = threading.Condition()
         self._server = grpc.server(ThreadPoolExecutor(4, "otlp"))
-        for add, servicer in (
-            (trace_service_pb2_grpc.add_TraceServiceServicer_to_server, _Traces(self)),
-            (metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server, _Metrics(self)),
-        ):
-            add(servicer, self._server)  # type: ignore[no-untyped-call]  # generated without types
+        add = trace_service_pb2_grpc.add_TraceServiceServicer_to_server
+        add(_Traces(self), self._server)  # type: ignore[no-untyped-call]  # generated without types
         self.port = port or free_port()
         self._server.add_insecure_port(f"127.0.0.1:{self.port}")
 
@@ -86,17 +80,15 @@ class OtlpReceiver:
     ) -> None:
         self._server.stop(1.0).wait()
 
-    def environment(self, ratio: float, metrics_seconds: float | None = None) -> dict[str, str]:
+    def environment(self, ratio: float) -> dict[str, str]:
         """Return the variables that make every service of a stack send here."""
-        values = {
-            "OTLP_ENDPOINT": f"http://127.0.0.1:{self.port}",
-            "TRACE_SAMPLE_RATIO": str(ratio),
+        return {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{self.port}",
+            "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
+            "OTEL_TRACES_SAMPLER_ARG": str(ratio),
+            # People who look at a trace should not wait five seconds for it.
+            "OTEL_BSP_SCHEDULE_DELAY": "200",
         }
-        if metrics_seconds is not None:
-            values["OTLP_METRICS_SECONDS"] = str(metrics_seconds)
-        variables = {f"{each}_{key}": value for each in _PREFIXES for key, value in values.items()}
-        # The SDK's own: people who look at a trace should not wait five seconds for it.
-        return variables | {"OTEL_BSP_SCHEDULE_DELAY": "200"}
 
     def of_trace(self, trace_id: str) -> list[SpanSeen]:
         """Return what has come of a trace."""
@@ -116,16 +108,6 @@ class OtlpReceiver:
                 self.spans.extend(seen)
                 del self.spans[:-MOST_SPANS]
             self._changed.notify_all()
-
-    def take_metrics(self, request: metrics_service_pb2.ExportMetricsServiceRequest) -> None:
-        """Keep the names, by service."""
-        with self._changed:
-            for each in request.resource_metrics:
-                service = str(_values(each.resource.attributes).get("service.name"))
-                names = {m.name for scope in each.scope_metrics for m in scope.metrics}
-                self.metrics.setdefault(service, set()).update(names)
-            if self._keeps_raw:
-                self.raw.append(request.SerializeToString())
 
 
 class SpanFile:
@@ -162,17 +144,6 @@ class _Traces(trace_service_pb2_grpc.TraceServiceServicer):
     ) -> trace_service_pb2.ExportTraceServiceResponse:
         self._receiver.take_spans(request)
         return trace_service_pb2.ExportTraceServiceResponse()
-
-
-class _Metrics(metrics_service_pb2_grpc.MetricsServiceServicer):
-    def __init__(self, receiver: OtlpReceiver) -> None:
-        self._receiver = receiver
-
-    def Export(
-        self, request: metrics_service_pb2.ExportMetricsServiceRequest, context: object
-    ) -> metrics_service_pb2.ExportMetricsServiceResponse:
-        self._receiver.take_metrics(request)
-        return metrics_service_pb2.ExportMetricsServiceResponse()
 
 
 def _read(request: trace_service_pb2.ExportTraceServiceRequest) -> Iterator[SpanSeen]:

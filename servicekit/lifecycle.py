@@ -237,7 +237,11 @@ def run(build: Callable[[S], Service | Awaitable[Service]], settings_class: type
         sys.stderr.write(f"cannot start: {_problems(error, settings_class)}\n")
         sys.exit(EXIT_BAD_SETTINGS)
     name = build.__module__.removesuffix(".app").rpartition(".")[2]
-    telemetry.configure(name, settings)
+    try:
+        telemetry.configure(name, settings)
+    except ValueError as error:
+        sys.stderr.write(f"cannot start: {error}\n")
+        sys.exit(EXIT_BAD_SETTINGS)
     code = uvloop.run(_serve(build, settings))
     telemetry.shutdown()
     sys.exit(code)

@@ -36,28 +36,10 @@ class ServiceSettings(BaseSettings):
         pattern="^(DEBUG|INFO|WARNING|ERROR)$",
         description="Lowest level written to the log: DEBUG, INFO, WARNING or ERROR.",
     )
-    otlp_endpoint: str | None = Field(
-        default=None,
-        description="OTLP gRPC endpoint that receives traces, as http://collector:4317. "
-        "Unset: nothing is recorded, trace ids are still passed on and logged.",
-    )
-    trace_sample_ratio: float = Field(
-        default=0.05,
-        ge=0.0,
-        le=1.0,
-        description="Share of traces begun here that are kept whole, from 0 to 1; of the others "
-        "each service keeps its part when it failed or was slow.",
-    )
     trace_slow_seconds: float = Field(
         default=1.0,
         gt=0.0,
-        description="A service's part of a trace that took this long is kept.",
-    )
-    otlp_metrics_seconds: float | None = Field(
-        default=None,
-        gt=0.0,
-        description="Metrics are sent to otlp_endpoint this often. Unset: they are only served "
-        "to Prometheus.",
+        description="A service's part of a trace that took this long is exported, sampled or not.",
     )
     metrics_port: int | None = Field(
         default=None,

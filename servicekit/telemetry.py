@@ -14,20 +14,21 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 import prometheus_client
-from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter
+from opentelemetry.sdk.trace.sampling import (
+    ALWAYS_OFF,
+    Decision,
+    ParentBased,
+    Sampler,
+    TraceIdRatioBased,
+)
 
-from servicekit import logs
+from servicekit import logs, trace_export
 from servicekit.errors import DeadlineExceeded, Internal, ServiceError, Unavailable
-from servicekit.metrics_push import MetricsPush
 from servicekit.settings import ServiceSettings
 from servicekit.spans import Attribute, Kind, LocalTrace, Span, TraceExporter
 
-# An absent collector may hold up the end of the process for about this long.
-EXPORT_SECONDS = 2
 SLOW_SECONDS = 1.0
 # A shared piece of work links this many of those it is done for.
 MOST_LINKS = 32
@@ -60,22 +61,25 @@ class _Tracing:
     """This process's sampling and export; without `exporter` nothing is recorded."""
 
     def __init__(self) -> None:
-        self.ratio = 0.0
+        self.sampler: Sampler = ALWAYS_OFF
         self.exporter: TraceExporter | None = None
-        self.push: MetricsPush | None = None
 
-    def replace(self, ratio: float, exporter: TraceExporter | None) -> None:
+    def replace(self, sampler: Sampler, exporter: TraceExporter | None) -> None:
         self.shutdown()
-        self.ratio = ratio
+        self.sampler = sampler
         self.exporter = exporter
 
     def shutdown(self) -> None:
         exporter, self.exporter = self.exporter, None
         if exporter is not None:
             exporter.processor.shutdown()
-        push, self.push = self.push, None
-        if push is not None:
-            push.close()
+
+    def is_sampled(self, trace_number: int, name: str, parent: str | None) -> bool:
+        """Whether all of a trace is exported, which `parent`, a traceparent, may have decided."""
+        if parent is not None and isinstance(self.sampler, ParentBased):
+            return bool(int(parent[53:55], 16) & 1)
+        decided = self.sampler.should_sample(None, trace_number, name).decision
+        return decided is Decision.RECORD_AND_SAMPLE
 
 
 # A process has one log and one tracer: this is the tracer.
@@ -83,32 +87,25 @@ _tracing = _Tracing()
 
 
 def configure(service: str, settings: ServiceSettings) -> None:
-    """Set up this process's logs, traces and pushed metrics; a repeat replaces the first."""
+    """Set up this process's logs, and its traces as `OTEL_*` says; a repeat replaces the first.
+
+    Raises `ValueError` when these ask for what there is not.
+    """
     logs.configure(service, settings.log_level, trace_id)
-    if settings.otlp_endpoint is None:
-        _tracing.replace(0.0, None)
+    exporter = trace_export.exporter()
+    if exporter is None:
+        _tracing.replace(ALWAYS_OFF, None)
         return
-    insecure = not settings.otlp_endpoint.startswith("https://")
-    otlp_exporter = OTLPSpanExporter(
-        endpoint=settings.otlp_endpoint, insecure=insecure, timeout=EXPORT_SECONDS
-    )
-    processor = BatchSpanProcessor(otlp_exporter)
-    _record(service, settings.trace_sample_ratio, processor, settings.trace_slow_seconds)
-    if settings.otlp_metrics_seconds is not None:
-        _tracing.push = MetricsPush(
-            OTLPMetricExporter(
-                endpoint=settings.otlp_endpoint, insecure=insecure, timeout=EXPORT_SECONDS
-            ),
-            _resource(service),
-            settings.otlp_metrics_seconds,
-        )
+    processor = BatchSpanProcessor(exporter)
+    _record(service, trace_export.sampler(), processor, settings.trace_slow_seconds)
 
 
 def record_to(
     service: str, ratio: float, exporter: SpanExporter, slow_seconds: float = SLOW_SECONDS
 ) -> None:
     """Send each span to `exporter` at once, instead of to the exporter before."""
-    _record(service, ratio, SimpleSpanProcessor(exporter), slow_seconds)
+    sampler = ParentBased(TraceIdRatioBased(ratio))
+    _record(service, sampler, SimpleSpanProcessor(exporter), slow_seconds)
 
 
 def shutdown() -> None:
@@ -303,19 +300,10 @@ def _begin(
         span_id = random.getrandbits(64) or 1  # ids need no secrecy
         return Span.unrecorded(traceparent or f"00-{_new_trace_id():032x}-{span_id:016x}-00")
     if traceparent is None:
-        # Sampling needs no secrecy.
-        is_sampled = random.random() < _tracing.ratio  # noqa: S311
-        return Span(
-            LocalTrace(exporter, is_sampled),
-            name,
-            _new_trace_id(),
-            None,
-            kind,
-            attributes,
-            start_ns,
-        )
-    local_trace = LocalTrace(exporter, bool(int(traceparent[53:55], 16) & 1))
-    trace_number, parent_number = int(traceparent[3:35], 16), int(traceparent[36:52], 16)
+        trace_number, parent_number = _new_trace_id(), None
+    else:
+        trace_number, parent_number = int(traceparent[3:35], 16), int(traceparent[36:52], 16)
+    local_trace = LocalTrace(exporter, _tracing.is_sampled(trace_number, name, traceparent))
     return Span(local_trace, name, trace_number, parent_number, kind, attributes, start_ns)
 
 
@@ -323,9 +311,6 @@ def _new_trace_id() -> int:
     return random.getrandbits(128) or 1  # ids need no secrecy
 
 
-def _resource(service: str) -> Resource:
-    return Resource.create({"service.name": service, "service.namespace": "dialler"})
-
-
-def _record(service: str, ratio: float, processor: SpanProcessor, slow_seconds: float) -> None:
-    _tracing.replace(ratio, TraceExporter(processor, _resource(service), slow_seconds))
+def _record(service: str, sampler: Sampler, processor: SpanProcessor, slow_seconds: float) -> None:
+    exporter = TraceExporter(processor, trace_export.resource(service), slow_seconds)
+    _tracing.replace(sampler, exporter)

@@ -155,6 +155,24 @@ async def test_wrong_setting_is_named_without_its_value(tmp_path: Path) -> None:
     assert running.returncode == 78
 
 
+async def test_a_protocol_that_traces_cannot_be_sent_by_is_named_in_one_line(
+    tmp_path: Path,
+) -> None:
+    environment = {
+        "SAMPLE_API_KEY": "k",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json",
+    }
+    async with process(tmp_path, **environment) as running:
+        events, err = await ended(running)
+    assert err == (
+        "cannot start: OTEL_EXPORTER_OTLP_TRACES_PROTOCOL and OTEL_EXPORTER_OTLP_PROTOCOL"
+        " must be grpc or http/protobuf\n"
+    )
+    assert events == []
+    assert running.returncode == 78
+
+
 async def test_sigterm_during_the_start_is_obeyed(tmp_path: Path) -> None:
     async with process(tmp_path, SAMPLE_API_KEY="k", SAMPLE_BEHAVIOUR="stuck") as running:
         assert running.stdout is not None
