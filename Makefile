@@ -12,7 +12,7 @@ SOURCES := servicekit services gateway mainapp devstack simulation bench tests
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run demo trace trace-view reconcile test check fmt fmt-check lint types imports proto proto-check \
-	proto-release docs docs-check monitoring monitoring-check aws aws-check k8s-check openapi openapi-check ts ts-check desk \
+	proto-release docs docs-check monitoring monitoring-check aws aws-check k8s-check openapi openapi-check release ts ts-check desk \
 	desk-test image images-test deploy stop-capture start-capture sbom audit unit contract integration migrations-check fault e2e mysql-check drift browser \
 	vendor simulation simulate bench lock clean metrics vocabulary-check
 
@@ -75,7 +75,7 @@ proto-check: setup ## Lint the contracts, compare them with those released, see 
 	@$(BIN)/buf breaking --against protos/released.binpb
 	@$(PY) -m devstack.protos_current
 
-proto-release: setup ## Make the present contracts those that later ones may not break
+proto-release: setup ## Make the present contracts those that later ones may not break (`make release` does)
 	@$(BIN)/buf build -o protos/released.binpb
 
 docs: setup ## Write docs/configuration.md from the settings classes
@@ -135,8 +135,12 @@ $(CHECKOV)/.ready: requirements-checkov.lock | setup
 openapi: setup ## Write clients/typescript/openapi.json from the gateway
 	@$(PY) -m devstack.openapi_file
 
-openapi-check: setup
+openapi-check: setup ## The API's description: current, and no client of the last release breaks
 	@$(PY) -m devstack.openapi_file --check
+	@$(PY) -m devstack.api_compatibility
+
+release: setup ## Make a release of the tree: versions, changelog, commit, tag (VERSION=0.2.0)
+	@$(PY) -m devstack.release $(or $(VERSION),$(error say which: make release VERSION=0.2.0))
 
 # One node_modules for the client and the desk: two copies of React do not work together.
 node_modules/.ready: package-lock.json | setup

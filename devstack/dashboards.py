@@ -96,6 +96,10 @@ DASHBOARDS: dict[str, tuple[str, Sequence[Panel]]] = {
                 [(_rate("dialler_http_server_seconds_count", "status"), "{{status}}")],
                 "reqps",
             ),
+            Panel(
+                "Pods by release",
+                [("count by (job, version) (dialler_build_info)", "{{job}} {{version}}")],
+            ),
         ),
     ),
     "pipeline": (

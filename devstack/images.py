@@ -22,6 +22,7 @@ from pathlib import Path
 
 from devstack.packages import Package, advice, install, missing
 from devstack.stack import SERVICES, default_folder
+from servicekit.version import VERSION
 
 ROOT = Path(__file__).parents[1]
 IMAGES = (*SERVICES, "gateway")
@@ -106,6 +107,8 @@ class Engine:
                 *options,
                 f"--build-arg=BASE={base}",
                 f"--build-arg=SERVICE={service}",
+                f"--build-arg=VERSION={VERSION}",
+                f"--build-arg=REVISION={_revision()}",
                 "--file=deploy/Dockerfile",
                 f"--tag={image(service)}",
                 str(ROOT),
@@ -185,6 +188,18 @@ def local_base(engine: Engine) -> str:
         engine.buildah("add", "--quiet", container, str(archive), "/")
         engine.buildah("commit", "--quiet", "--rm", container, name)
     return name
+
+
+def _revision() -> str:
+    """The commit of the sources, marked when they differ from it; "unknown" outside Git."""
+    done = subprocess.run(
+        ["git", "describe", "--always", "--abbrev=40", "--match=", "--dirty"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip() if done.returncode == 0 else "unknown"
 
 
 def _release() -> str:

@@ -22,6 +22,7 @@ from gateway.registry import (
     add_public,
 )
 from gateway.resources.contexts import ContextRoutes
+from servicekit.version import VERSION
 
 _CONTEXT = re.compile(r"/v1/people/(?P<user_id>[^/]+)/context")
 
@@ -43,7 +44,7 @@ def application(guard: Guard, endpoints: Endpoints) -> FastAPI:
     """Return the application with all of its routes."""
     app = FastAPI(
         title="dialler",
-        version="1.0.0",
+        version=VERSION,
         description=DESCRIPTION,
         openapi_url=None,
         docs_url=None,

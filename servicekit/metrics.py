@@ -5,6 +5,8 @@ from functools import lru_cache
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from servicekit.version import VERSION
+
 _BUCKETS = (
     0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0,
 )  # fmt: skip
@@ -29,6 +31,8 @@ _LOOPED = Histogram(
     buckets=_BUCKETS,
 )
 _IN_PROGRESS = Gauge("dialler_grpc_server_in_progress", "Unary calls being answered.")
+_BUILD = Gauge("dialler_build_info", "Always 1; its label is the release that runs.", ("version",))
+_BUILD.labels(VERSION).set(1)
 
 
 def in_progress_is(count: Callable[[], float]) -> None:

@@ -15,6 +15,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter
 from opentelemetry.sdk.trace.sampling import Sampler
 
+from servicekit.version import VERSION
+
 # Unless OTEL_EXPORTER_OTLP_TIMEOUT says otherwise: an absent collector holds up the end of the
 # process for about this long.
 EXPORT_SECONDS = 2
@@ -52,7 +54,9 @@ def sampler() -> Sampler:
 
 def resource(service: str) -> Resource:
     """Return what spans say of their process; OTEL_SERVICE_NAME and _RESOURCE_ATTRIBUTES win."""
-    ours = Resource.create({"service.name": service, "service.namespace": "dialler"})
+    ours = Resource.create(
+        {"service.name": service, "service.namespace": "dialler", "service.version": VERSION}
+    )
     return ours.merge(OTELResourceDetector().detect())
 
 
