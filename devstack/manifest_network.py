@@ -6,7 +6,10 @@ import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from devstack.manifest_overlay import NAME, Overlay
+import yaml
+from opentelemetry.sdk.environment_variables import OTEL_EXPORTER_OTLP_ENDPOINT
+
+from devstack.manifest_overlay import COLLECTOR, NAME, Overlay
 from devstack.manifests import Manifest, pod_labels
 
 Call = tuple[str, str, int]
@@ -24,6 +27,8 @@ def network_is_the_call_graph(overlay: Overlay) -> Iterator[str]:
     stores = {store for name in overlay.deployments for store in _stores(overlay, name)}
     stores |= {(str(job["spec"]["template"]["metadata"]["labels"][NAME]), 5432)
                for job in overlay.of("Job").values()}  # fmt: skip
+    # AWS's APIs.
+    stores |= {(name, 443) for name in overlay.of("Deployment") if name == COLLECTOR}
     outside = _egress_outside(overlay)
     for store in sorted(stores ^ outside):
         yield f"egress: {store} is {'not allowed' if store in stores else 'allowed and not used'}"
@@ -33,12 +38,15 @@ def network_is_the_call_graph(overlay: Overlay) -> Iterator[str]:
 
 
 def _calls(overlay: Overlay) -> set[Call]:
-    calls = set()
+    calls = set(scraped(overlay))
     for name in overlay.deployments:
         environment = overlay.environment(overlay.container(name))
         for variable, value in environment.items():
             if variable.endswith("_TARGET") and (at := re.fullmatch(r"dns:///(.+):(\d+)", value)):
                 calls.add((name, at[1], int(at[2])))
+            if variable == OTEL_EXPORTER_OTLP_ENDPOINT:
+                address = urlsplit(value)
+                calls.add((name, str(address.hostname), address.port or 0))
     for each in overlay.of("CronJob").values():
         labels = pod_labels(each)
         arguments = each["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]["args"]
@@ -46,6 +54,18 @@ def _calls(overlay: Overlay) -> set[Call]:
             if at := re.fullmatch(r"--target=dns:///(.+):(\d+)", value):
                 calls.add((labels[NAME], at[1], int(at[2])))
     return calls
+
+
+def scraped(overlay: Overlay) -> Iterator[Call]:
+    """Whose metrics the collector reads, and on which port, by its configuration."""
+    for name, manifest in overlay.of("ConfigMap").items():
+        if name.startswith(f"{COLLECTOR}-") and "collector.yaml" in manifest["data"]:
+            receivers = yaml.safe_load(manifest["data"]["collector.yaml"])["receivers"]
+            for job in receivers["prometheus"]["config"]["scrape_configs"]:
+                for each in job["dns_sd_configs"]:
+                    for service in each["names"]:
+                        leads_to = overlay.of("Service")[service]["spec"]["selector"][NAME]
+                        yield COLLECTOR, leads_to, each["port"]
 
 
 def _stores(overlay: Overlay, name: str) -> set[tuple[str, int]]:
@@ -60,10 +80,19 @@ def _stores(overlay: Overlay, name: str) -> set[tuple[str, int]]:
 
 def _policies(overlay: Overlay, way: str) -> Iterator[tuple[str, Manifest]]:
     for policy in overlay.of("NetworkPolicy").values():
-        name = policy["spec"]["podSelector"].get("matchLabels", {}).get(NAME)
-        if name is not None and way.capitalize() in policy["spec"]["policyTypes"]:
+        if way.capitalize() not in policy["spec"]["policyTypes"]:
+            continue
+        for name in _selected(policy["spec"]["podSelector"]):
             for rule in policy["spec"].get(way, ()):
                 yield name, rule
+
+
+def _selected(selector: Manifest) -> Iterator[str]:
+    if NAME in selector.get("matchLabels", {}):
+        yield selector["matchLabels"][NAME]
+    for each in selector.get("matchExpressions", ()):
+        if (each["key"], each["operator"]) == (NAME, "In"):
+            yield from each["values"]
 
 
 def _egress(overlay: Overlay) -> set[Call]:

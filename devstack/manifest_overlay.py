@@ -19,6 +19,8 @@ from devstack.manifests import FOLDER, STEPS, Manifest, of_kind, rendered
 from servicekit.settings import ServiceSettings
 
 NAME = "app.kubernetes.io/name"
+COLLECTOR = "collector"
+"""OpenTelemetry's: the one Deployment, by name, whose image is not ours."""
 
 
 @dataclass
@@ -44,12 +46,13 @@ class Overlay:
 
     @property
     def deployments(self) -> dict[str, Manifest]:
-        """The Deployments by name."""
-        return self.of("Deployment")
+        """The services' Deployments by name; the collector is none of them."""
+        found = self.of("Deployment")
+        return {name: each for name, each in found.items() if name != COLLECTOR}
 
     def container(self, name: str) -> Manifest:
         """The one container of a Deployment."""
-        [container] = self.deployments[name]["spec"]["template"]["spec"]["containers"]
+        [container] = self.of("Deployment")[name]["spec"]["template"]["spec"]["containers"]
         return dict(container)
 
     def environment(self, container: Manifest) -> dict[str, str]:

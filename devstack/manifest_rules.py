@@ -16,12 +16,21 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
+import opentelemetry.environment_variables
+import opentelemetry.sdk.environment_variables
 from prometheus_client import REGISTRY
 from pydantic import ValidationError
 
 from devstack.images import IMAGES, ROOT
 from devstack.manifest_network import network_is_the_call_graph
-from devstack.manifest_overlay import NAME, Overlay, loaded_settings, module_of, settings_of
+from devstack.manifest_overlay import (
+    COLLECTOR,
+    NAME,
+    Overlay,
+    loaded_settings,
+    module_of,
+    settings_of,
+)
 from devstack.manifests import Manifest, pod_labels, with_pods
 from servicekit.lifecycle import STOP_SLACK_SECONDS
 from servicekit.server import LIVENESS
@@ -30,6 +39,8 @@ from servicekit.server import LIVENESS
 FOREIGN_VARIABLES = {
     *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
     *("PGSSLMODE", "PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY"),
+    *(each for each in vars(opentelemetry.sdk.environment_variables) if each.startswith("OTEL_")),
+    opentelemetry.environment_variables.OTEL_TRACES_EXPORTER,
 }
 # A pod's own, beside its pool: the advisory lock's, where one copy is elected or one rebuilds.
 LOCK_CONNECTIONS = 1
@@ -43,6 +54,8 @@ def every_service_is_deployed(overlay: Overlay) -> Iterator[str]:
     for kind in ("Deployment", "Service", "ServiceAccount", "PodDisruptionBudget"):
         for name in wanted - overlay.of(kind).keys():
             yield f"no {kind} {name}"
+    for name in overlay.deployments.keys() - wanted:
+        yield f"Deployment {name} is none of ours"
 
 
 def selectors_select(overlay: Overlay) -> Iterator[str]:
@@ -58,7 +71,7 @@ def selectors_select(overlay: Overlay) -> Iterator[str]:
         if not own.items() <= pod_labels(deployment).items():
             yield f"Deployment {name} does not select its own pods"
     for name, service in overlay.of("Service").items():
-        if service["spec"]["selector"] != {NAME: name}:
+        if service["spec"]["selector"] != {NAME: name.removesuffix("-metrics")}:
             yield f"Service {name} leads to other pods: {service['spec']['selector']}"
 
 
@@ -75,7 +88,7 @@ def _selectors(manifest: Manifest) -> Iterator[dict[str, str]]:
                 if "podSelector" in peer and "namespaceSelector" not in peer:
                     yield peer["podSelector"]["matchLabels"]
     elif manifest["kind"] == "Deployment":
-        for each in spec["template"]["spec"]["topologySpreadConstraints"]:
+        for each in spec["template"]["spec"].get("topologySpreadConstraints", ()):
             yield each["labelSelector"]["matchLabels"]
 
 
@@ -163,6 +176,8 @@ def commands_exist(overlay: Overlay) -> Iterator[str]:
     for each, spec in with_pods(overlay.manifests):
         where = f"{each['kind']} {each['metadata']['name']}"
         for container in spec["containers"]:
+            if each["metadata"]["name"] == COLLECTOR:
+                continue
             module, *arguments = container["args"]
             service = container["image"].rpartition("/")[2].partition(":")[0].partition("@")[0]
             if not _can_start(module):
@@ -411,7 +426,7 @@ def accounts_take_their_roles(overlay: Overlay) -> Iterator[str]:
     text = (ROOT / "deploy" / "aws" / "service-roles.yaml").read_text(encoding="utf-8")
     trusted = set(re.findall(r"system:serviceaccount:\$\{Namespace\}:([a-z-]+)", text))
     named = set(re.findall(r"RoleName: !Sub \"\$\{SuiteName\}-([a-z-]+)\"", text))
-    for name in overlay.deployments:
+    for name in overlay.of("Deployment"):
         account = overlay.of("ServiceAccount")[name]["metadata"].get("annotations", {})
         role = f"arn:aws:iam::{overlay.site['AWS_ACCOUNT']}:role/dialler-{name}"
         if account.get("eks.amazonaws.com/role-arn") != role:
@@ -449,10 +464,14 @@ def images_are_ours(overlay: Overlay) -> Iterator[str]:
             match = _IMAGE.fullmatch(image)
             registry, service, tag, digest = match.groups() if match else (None, "", None, None)
             where = f"{each['kind']} {each['metadata']['name']}"
-            if service.replace("-", "_") not in IMAGES:
+            is_foreign = each["metadata"]["name"] == COLLECTOR
+            if service.replace("-", "_") not in IMAGES and not is_foreign:
                 yield f"{where}: {image} is none of our images"
             elif overlay.site and registry is None:
                 yield f"{where}: {image} names no registry (images/kustomization.yaml, newName)"
+            elif is_foreign:
+                if digest is None and tag in (None, "latest"):
+                    yield f"{where}: {image} is of no version"
             elif digest is None and tag not in (version, "local"):
                 yield f"{where}: {image} is not version {version}"
             elif seen.setdefault(service, image) != image:

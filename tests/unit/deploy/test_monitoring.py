@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import yaml
@@ -26,8 +27,7 @@ from devstack.alerting import (
     alert_names,
     rules,
 )
-from devstack.aws_templates import FOLDER as AWS
-from devstack.aws_templates import resources
+from devstack.aws_templates import load, resources
 from devstack.dashboards import DASHBOARDS
 from devstack.images import IMAGES
 
@@ -173,7 +173,7 @@ def test_every_alert_has_its_page_and_every_page_its_alert() -> None:
         for part in ("**Meaning.**", "**Impact.**", "**First look**", "**Fix**"):
             assert part in text, path.name
         for linked in re.findall(r"\]\(([^)]+)\)", text):
-            assert (RUNBOOKS / linked).exists(), f"{path.name}: {linked}"
+            assert (RUNBOOKS / linked.partition("#")[0]).exists(), f"{path.name}: {linked}"
 
 
 def test_every_alert_has_been_seen_to_fire() -> None:
@@ -205,12 +205,25 @@ def test_cloudwatch_watches_the_same_slos() -> None:
         assert objective.alert in alarm["AlarmDescription"]
 
 
-def test_cloudwatch_alarms_are_on_metrics_the_agent_brings(names: set[str]) -> None:
-    agent = json.loads((AWS / "cloudwatch-agent.json").read_text("utf-8"))
-    emf = agent["logs"]["metrics_collected"]["prometheus"]["emf_processor"]
-    (declaration,) = emf["metric_declaration"]
-    brought = {each.strip("^$") for each in declaration["metric_selectors"]}
-    assert brought <= names
+def _collector() -> dict[str, Any]:
+    path = ROOT / "deploy/k8s/components/collector/collector.yaml"
+    return dict(yaml.safe_load(path.read_text("utf-8")))
+
+
+def test_cloudwatch_alarms_are_on_metrics_the_collector_brings(names: set[str]) -> None:
+    config = _collector()
+    [job] = config["receivers"]["prometheus"]["config"]["scrape_configs"]
+    [kept] = [each["regex"] for each in job["metric_relabel_configs"]]
+    brought = {name for name in names if re.fullmatch(kept, name)}
+    labels = {each["target_label"]: each["replacement"] for each in job["relabel_configs"]}
+    exporter = config["exporters"]["awsemf"]
+    [declared] = exporter["metric_declarations"]
+    template = load("service-alarms")["Parameters"]
+    assert exporter["namespace"] == template["MetricsNamespace"]["Default"]
+    assert labels == {"suite": template["SuiteName"]["Default"]}
+    for alternative in kept.split("|dialler"):
+        pattern = f"dialler{alternative.removeprefix('dialler')}"
+        assert any(re.fullmatch(pattern, name) for name in names), f"{pattern} is no metric"
     alarms = {
         name: each
         for (template, name), each in resources("AWS::CloudWatch::Alarm").items()
@@ -221,5 +234,7 @@ def test_cloudwatch_alarms_are_on_metrics_the_agent_brings(names: set[str]) -> N
         stats = [it["MetricStat"] for it in each.get("Metrics", ()) if "MetricStat" in it]
         asked = {it["Metric"]["MetricName"] for it in stats} or {each["MetricName"]}
         assert asked <= brought
+        dimensions = [it["Metric"]["Dimensions"] for it in stats] or [each["Dimensions"]]
+        assert all([it["Name"] for it in of] in declared["dimensions"] for of in dimensions)
         (page,) = re.findall(r"docs/runbooks/\w+\.md", each["AlarmDescription"])
         assert (ROOT / page).exists()

@@ -28,6 +28,8 @@ EXPLAINED = {
     ("queues", "DenyPlainHttp"),
     ("stream", "DenyPlainHttp"),
     ("service-roles", "ReadChangeFiles"),
+    ("service-roles", "SendTraces"),
+    ("service-roles", "SendMetrics"),
 }
 
 # By role: each action and the exports it is allowed on.
@@ -53,6 +55,16 @@ ALLOWED = {
     "QueueRole": {},
     "ReconcilerRole": {},
     "GatewayRole": {},
+    # To none of the suite's own resources.
+    "CollectorRole": {
+        "xray:PutTraceSegments": set(),
+        "xray:PutTelemetryRecords": set(),
+        "logs:CreateLogGroup": set(),
+        "logs:CreateLogStream": set(),
+        "logs:DescribeLogStreams": set(),
+        "logs:PutLogEvents": set(),
+        "logs:PutRetentionPolicy": set(),
+    },
 }
 
 
@@ -128,12 +140,13 @@ def test_every_service_has_a_role_for_its_own_service_account() -> None:
         logical for template, logical in resources("AWS::IAM::Role") if template == "service-roles"
     }
     expected = {
-        "".join(part.title() for part in name.split("_")) + "Role" for name in EVERY_SERVICE
+        "".join(part.title() for part in name.split("_")) + "Role"
+        for name in (*EVERY_SERVICE, "collector")
     }
     assert roles == expected == set(ALLOWED)
 
 
-@pytest.mark.parametrize("service", EVERY_SERVICE)
+@pytest.mark.parametrize("service", [*EVERY_SERVICE, "collector"])
 def test_a_role_is_taken_by_one_service_account_of_one_namespace(service: str) -> None:
     role = "".join(part.title() for part in service.split("_")) + "Role"
     [trust] = [

@@ -81,6 +81,14 @@ def _cron_jobs(folder: Path) -> None:
     )
 
 
+def _collector(folder: Path) -> None:
+    _edit(
+        folder / "services/kustomization.yaml",
+        r"^  - \.\./images\n",
+        "  - ../../../components/collector\n  - ../images\n",
+    )
+
+
 def _without_a_relay(folder: Path) -> None:
     _edit(
         folder / "services/kustomization.yaml",
@@ -98,6 +106,7 @@ VARIANTS: list[Callable[[Path], None]] = [
     _key_set_by_address_and_no_key,
     _postgres_over_tls,
     _cron_jobs,
+    _collector,
     _without_a_relay,
 ]
 
