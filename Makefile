@@ -13,7 +13,7 @@ SOURCES := servicekit services gateway mainapp devstack simulation bench tests
 .DEFAULT_GOAL := help
 .PHONY: help setup run demo trace trace-view reconcile test check fmt fmt-check lint types imports proto proto-check \
 	proto-release docs docs-check monitoring monitoring-check aws aws-check k8s-check openapi openapi-check release ts ts-check desk \
-	desk-test image images-test deploy stop-capture start-capture sbom audit unit contract integration migrations-check fault e2e mysql-check drift browser \
+	desk-test image images-test deploy debug-pod stop-capture start-capture sbom audit unit contract integration migrations-check fault e2e mysql-check drift browser \
 	vendor simulation simulate bench lock clean metrics vocabulary-check
 
 help: ## Show this list
@@ -105,6 +105,9 @@ k8s-check: setup $(CHECKOV)/.ready ## deploy/k8s and the Dockerfile: built, sche
 
 deploy: setup ## An overlay into a cluster, back if it fails (ENV=local|staging|production, CONTEXT=kubectl's)
 	@$(PY) -m devstack.cluster deploy $(or $(ENV),$(error say where: make deploy ENV=staging)) $(if $(CONTEXT),--context $(CONTEXT))
+
+debug-pod: setup ## Print a pod that reaches a service's stores, for kubectl apply -f - (ENV=production, S=queue)
+	@$(PY) -m devstack.debug_pod $(or $(ENV),$(error say where: make $@ ENV=production S=queue)) $(or $(S),queue)
 
 stop-capture: setup ## Stop change capture in a cluster, so that KEDA does not undo it (ENV=production, CONTEXT=kubectl's)
 	@$(PY) -m devstack.cluster $@ $(or $(ENV),$(error say where: make $@ ENV=production)) $(if $(CONTEXT),--context $(CONTEXT))

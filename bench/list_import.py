@@ -42,7 +42,7 @@ IMPORT_SECONDS = 900
 WATCH_SECONDS = 0.02
 _LONGEST_STATEMENT = """
 SELECT coalesce(max(extract(epoch FROM clock_timestamp() - query_start)), 0)::float8
-FROM pg_stat_activity WHERE application_name = 'dialler-queue' AND state = 'active'
+FROM pg_stat_activity WHERE application_name LIKE 'queue@%' AND state = 'active'
 """
 
 

@@ -60,11 +60,12 @@ def build(settings: GatewaySettings) -> Parts:
         address_per_second=settings.address_rate_limit_per_second,
         timeout_seconds=settings.redis_timeout_seconds,
     )
-    guard = Guard(verifier, limiter, trusted_proxies=settings.trusted_proxies)
     channels = Channels(settings)
     user_context = UserContextServiceStub(channels.user_context)
     contexts = ContextReads(user_context)
     queue = QueueServiceStub(channels.queue)
+    trail = AccessTrail(queue, clock)
+    guard = Guard(verifier, limiter, trail, trusted_proxies=settings.trusted_proxies)
     hub = EventHub(
         EventStream(stream_redis),
         clients=settings.events_clients,
@@ -98,7 +99,6 @@ def build(settings: GatewaySettings) -> Parts:
     )
     found = FoundPeople(redis, settings.search_access_seconds)
     access = PersonAccess(queue, found, clock)
-    trail = AccessTrail(queue, clock)
     endpoints = Endpoints(
         contexts=ContextRoutes(guard, contexts, access, trail),
         people=PeopleRoutes(user_context, queue, access, found, trail),

@@ -62,6 +62,11 @@ class TokenSettings(BaseSettings):
         description="The same for the other roles, 366 days: tokens of services and of wallboard "
         "screens are long-lived.",
     )
+    break_glass_public_key: str | None = Field(
+        default=None,
+        description="RSA public key in PEM for tokens of emergencies (`python -m gateway.token "
+        "--break-glass`), beside the issuer's keys. Unset: there are none.",
+    )
     jwks_timeout_seconds: float = Field(
         default=2.0, gt=0.0, description="Time limit for fetching the key set."
     )
@@ -75,7 +80,7 @@ class TokenSettings(BaseSettings):
         "cannot overload the issuer.",
     )
 
-    @field_validator("jwt_public_key")
+    @field_validator("jwt_public_key", "break_glass_public_key")
     @classmethod
     def _is_rsa_key(cls, value: str | None) -> str | None:
         if value is not None:

@@ -1,6 +1,7 @@
 """Engines for PostgreSQL and MySQL with time limits, and their failures as our errors."""
 
 import logging
+import socket
 import ssl
 import time
 import uuid
@@ -40,6 +41,14 @@ _CLIENT_SLACK_SECONDS = 1.0
 # How often a MySQL session that is in use checks whether its server takes writes.
 _DEMOTION_SECONDS = 2.0
 _SERVER = "dialler_server"
+
+
+def session_name(name: str) -> str:
+    """Return what sessions of this process are called: `name`, and the pod that it runs in.
+
+    PostgreSQL shows it as application_name, of which it keeps 63 bytes.
+    """
+    return f"{name}@{socket.gethostname()}"[:63]
 
 
 def lock_session(name: str) -> dict[str, str]:

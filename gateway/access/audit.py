@@ -24,6 +24,8 @@ MOST_WAITING = 50_000
 REPEAT_SECONDS = 60.0
 MOST_REMEMBERED = 200_000
 VIEWS_PER_FLUSH = 5_000
+# In place of a user id, where a view is of no single person.
+NO_PERSON = 0
 # The most people of one RecordAccess, and how many such calls are in flight at once.
 PEOPLE_PER_CALL = 1_000
 CALLS_AT_ONCE = 8
@@ -45,6 +47,8 @@ class ViewAction(StrEnum):
     CALLBACK = "VIEWED_CALLBACK"
     SUPPRESSION = "VIEWED_SUPPRESSION"
     SEARCH = "FOUND_BY_SEARCH"
+    # Of no person: a token for emergencies is in use.
+    BREAK_GLASS = "BREAK_GLASS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +136,9 @@ class AccessTrail:
 
     async def _call(self, call: tuple[str, ViewAction, list[int]]) -> None:
         actor_id, view, people = call
-        request = queue_pb2.RecordAccessRequest(actor_id=actor_id, user_ids=people, action=view)
+        request = queue_pb2.RecordAccessRequest(
+            actor_id=actor_id, user_ids=filter(None, people), action=view
+        )
         try:
             await self._queue.RecordAccess(request)
         except BaseException:

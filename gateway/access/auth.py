@@ -1,8 +1,10 @@
 """Authentication and authorisation: tokens, roles, and the guard in front of every route."""
 
+import logging
 import math
 import re
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -10,15 +12,18 @@ from ipaddress import IPv4Address, ip_address, ip_network
 from typing import Any, Self
 
 import jwt
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
+from gateway.access import break_glass
+from gateway.access.audit import NO_PERSON, AccessTrail, ViewAction
 from gateway.access.keys import JwksKeys, KeySource, StaticKey
 from gateway.access.rate_limit import RateLimiter
 from gateway.http.problems import HttpError
 from gateway.settings import TokenSettings, public_key
 from servicekit.clock import Clock
-from servicekit.errors import PermissionDenied, Unauthenticated
+from servicekit.errors import PermissionDenied, Unauthenticated, Unavailable
 
 LONGEST_TOKEN_CHARACTERS = 8192
 # For how long a valid token is not verified again; its own expiry comes first.
@@ -32,6 +37,7 @@ _JSON = re.compile(r"application/(?:[a-z0-9.-]+\+)?json")
 _TYPES = (None, "JWT", "at+jwt", "application/at+jwt")
 # Headers that carry or point to a key of the sender's choice, or change what is signed.
 _REFUSED_HEADERS = frozenset({"jku", "jwk", "x5u", "x5c", "crit", "b64", "zip"})
+_log = logging.getLogger(__name__)
 
 
 class Role(StrEnum):
@@ -71,6 +77,11 @@ class Caller:
             raise _invalid("the token's queues are not accepted")
         return cls(subject, role, frozenset(queues), expires_at)
 
+    @property
+    def is_break_glass(self) -> bool:
+        """Whether it is a token for emergencies."""
+        return self.subject.startswith(break_glass.PREFIX)
+
     def may_work(self, queue: str) -> bool:
         """Return whether the token allows the queue."""
         return self.queues is None or queue in self.queues
@@ -80,13 +91,16 @@ class TokenVerifier:
     """Verifies bearer tokens.
 
     Only the configured algorithm is accepted, and only keys of the configured source; issuer,
-    audience, times, type and every claim are checked.
+    audience, times, type and every claim are checked. Tokens for emergencies have a key, an issuer
+    and limits of their own.
     """
 
     def __init__(self, settings: TokenSettings, keys: KeySource, clock: Clock) -> None:
         self._settings = settings
         self._keys = keys
         self._clock = clock
+        pem = settings.break_glass_public_key
+        self._break_glass_key = None if pem is None else public_key(pem)
         self._remembered: dict[str, tuple[Caller, float]] = {}
 
     async def verify(self, token: str) -> Caller:
@@ -112,12 +126,14 @@ class TokenVerifier:
         settings = self._settings
         try:
             header = jwt.get_unverified_header(token)
-            if header.get("alg") != settings.jwt_algorithm:
-                raise _invalid("the token's algorithm is not accepted")
             if not _REFUSED_HEADERS.isdisjoint(header):
                 raise _invalid("the token's header is not accepted")
             if header.get("typ") not in _TYPES:
                 raise _invalid("the token's type is not accepted")
+            if self._break_glass_key is not None and header.get("kid") == break_glass.KEY_ID:
+                return self._of_an_emergency(token, self._break_glass_key)
+            if header.get("alg") != settings.jwt_algorithm:
+                raise _invalid("the token's algorithm is not accepted")
             key_id = header.get("kid")
             claims: dict[str, Any] = jwt.decode(
                 token,
@@ -129,6 +145,8 @@ class TokenVerifier:
                 options={"require": ["exp", "iss", "aud", "sub", "role"]},
             )
             caller = Caller.of(claims)
+            if caller.is_break_glass:
+                raise _invalid("the token's subject is not accepted")
             # An issuer that counts in milliseconds makes tokens that are valid for 50,000 years.
             now, issued_at = self._clock.now().timestamp(), claims.get("iat")
             begins_at = now if issued_at is None else min(now, float(issued_at))
@@ -148,15 +166,30 @@ class TokenVerifier:
             )
         return caller
 
+    def _of_an_emergency(self, token: str, key: RSAPublicKey) -> Caller:
+        settings = self._settings
+        claims = break_glass.decoded(token, key, settings.jwt_audience, settings.jwt_leeway_seconds)
+        # Written whatever is unavailable; the audit trail has it when the queue accepts it.
+        _log.warning(
+            "break_glass_used", extra={"caller": claims["sub"], "token_id": str(claims["jti"])}
+        )
+        return Caller.of(claims)
+
 
 class Guard:
     """Admits a request when its token is valid, its role allowed and its rate within limits."""
 
     def __init__(
-        self, verifier: TokenVerifier, limiter: RateLimiter, *, trusted_proxies: int = 0
+        self,
+        verifier: TokenVerifier,
+        limiter: RateLimiter,
+        trail: AccessTrail,
+        *,
+        trusted_proxies: int = 0,
     ) -> None:
         self._verifier = verifier
         self._limiter = limiter
+        self._trail = trail
         self._trusted_proxies = trusted_proxies
 
     async def admit(self, request: Request, roles: frozenset[Role]) -> Caller:
@@ -180,6 +213,10 @@ class Guard:
     async def allow(self, request: Request, caller: Caller, roles: frozenset[Role]) -> None:
         """Do the part of `admit` that follows once the caller is known."""
         request.scope["caller"] = caller
+        if caller.is_break_glass:
+            # The log has its use already, and an emergency is when the trail may be full.
+            with suppress(Unavailable):
+                self._trail.note(caller.subject, NO_PERSON, ViewAction.BREAK_GLASS)
         if caller.role not in roles:
             raise PermissionDenied(
                 "ROLE_NOT_ALLOWED", f"not allowed to role {caller.role}", role=caller.role

@@ -10,7 +10,7 @@ from dialler.reconciler.v1 import reconciler_pb2_grpc
 from mainapp import description
 from servicekit.client import connect
 from servicekit.clock import SystemClock
-from servicekit.database import postgres_engine
+from servicekit.database import postgres_engine, session_name
 from servicekit.leadership import Leadership
 from servicekit.lifecycle import Closing, Parts
 from servicekit.server import GrpcServer
@@ -37,7 +37,7 @@ def build(settings: BinlogRelaySettings) -> Parts:
     engine = postgres_engine(
         postgres_url,
         pool_size=POSTGRES_POOL_SIZE,
-        application_name="binlog_relay",
+        application_name=session_name("binlog_relay"),
         statement_timeout_seconds=_STATEMENT_SECONDS,
     )
     store = PositionStore(engine, settings.source_name)
@@ -72,7 +72,9 @@ def build(settings: BinlogRelaySettings) -> Parts:
     )
     source = MySqlSource.parse(settings.mysql_url.get_secret_value())
     resources = RelayResources(source, description.load(), store, publisher, full_runs, options)
-    leadership = Leadership(postgres_url, *lock_key(settings.source_name), name="binlog_relay-lock")
+    leadership = Leadership(
+        postgres_url, *lock_key(settings.source_name), name=session_name("binlog_relay-lock")
+    )
     relay = BinlogRelay(resources, leadership, clock)
     server = GrpcServer(
         settings,

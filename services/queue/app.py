@@ -10,7 +10,7 @@ from dialler.user_context.v1 import user_context_pb2_grpc
 from servicekit.advisory_lock import AdvisoryLock
 from servicekit.client import connect
 from servicekit.clock import Clock, SystemClock
-from servicekit.database import postgres_engine
+from servicekit.database import postgres_engine, session_name
 from servicekit.event_stream import EventStream
 from servicekit.lifecycle import Closing, Loop, Parts
 from servicekit.redis_client import redis_client
@@ -57,7 +57,7 @@ def build(settings: QueueSettings, clock: Clock | None = None) -> Parts:
     engine = postgres_engine(
         settings.postgres_url.get_secret_value(),
         pool_size=settings.postgres_pool_size,
-        application_name="dialler-queue",
+        application_name=session_name("queue"),
         statement_timeout_seconds=settings.statement_timeout_seconds,
         is_behind_pgbouncer=settings.is_behind_pgbouncer,
     )
@@ -103,7 +103,7 @@ def build(settings: QueueSettings, clock: Clock | None = None) -> Parts:
         guard=lambda: AdvisoryLock(
             settings.postgres_url.get_secret_value(),
             GUARD,
-            name="queue-rebuild-lock",
+            name=session_name("queue-rebuild-lock"),
             is_behind_pgbouncer=settings.is_behind_pgbouncer,
         ),
         batch=settings.rebuild_batch,

@@ -9,7 +9,7 @@ from dialler.reconciler.v1 import reconciler_pb2_grpc
 from servicekit.backoff import Backoff
 from servicekit.client import connect
 from servicekit.clock import SystemClock
-from servicekit.database import postgres_engine
+from servicekit.database import postgres_engine, session_name
 from servicekit.leadership import Leadership
 from servicekit.lifecycle import Closing, Loop, Parts
 from servicekit.server import GrpcServer
@@ -36,7 +36,7 @@ def build(settings: ReconcilerSettings) -> Parts:
     engine = postgres_engine(
         postgres_url,
         pool_size=POSTGRES_POOL_SIZE,
-        application_name="reconciler",
+        application_name=session_name("reconciler"),
         statement_timeout_seconds=_STATEMENT_SECONDS,
     )
     user_context = connect(
@@ -58,7 +58,7 @@ def build(settings: ReconcilerSettings) -> Parts:
         )
     upstreams = ReconcilerUpstreams(user_context, queue, ingest)
     store = RunStore(engine)
-    leadership = Leadership(postgres_url, LOCK_KEY, name="reconciler-lock")
+    leadership = Leadership(postgres_url, LOCK_KEY, name=session_name("reconciler-lock"))
     jobs = Jobs(upstreams, store, _limits(settings), clock)
     worker = Worker(store, leadership, jobs, _schedule(settings), clock)
     loop = Loop("runs", worker.run_once, settings.poll_seconds, clock, stop_seconds=0.5)

@@ -9,7 +9,7 @@ from mainapp import description
 from servicekit import client
 from servicekit.clock import SystemClock
 from servicekit.coalescing import Coalescer
-from servicekit.database import mysql_engine, postgres_engine
+from servicekit.database import mysql_engine, postgres_engine, session_name
 from servicekit.errors import Unavailable
 from servicekit.lifecycle import Closing, Loop, Parts
 from servicekit.server import GrpcServer
@@ -67,7 +67,7 @@ def build(settings: UserContextSettings) -> Parts:
     postgres = postgres_engine(
         settings.postgres_url.get_secret_value(),
         pool_size=settings.postgres_connections,
-        application_name="user_context",
+        application_name=session_name("user_context"),
         statement_timeout_seconds=settings.postgres_seconds,
     )
     queue_channel = client.connect(

@@ -27,11 +27,14 @@ class AuditTrail:
         self._clock = clock
 
     async def note_access(self, actor_id: AgentId, user_ids: Sequence[UserId], action: str) -> None:
-        """Note that the actor looked at users; raises InvalidArgument (ACTION_INVALID)."""
+        """Note what the actor did, once for each user, or once for none.
+
+        Raises InvalidArgument (ACTION_INVALID).
+        """
         if not _ACTION.fullmatch(action):
             raise InvalidArgument("ACTION_INVALID", "an action is a word in UPPER_SNAKE")
         async with self._database.statements() as tx:
-            await audit.note(tx, actor_id, action, user_ids, self._clock.now())
+            await audit.note(tx, actor_id, action, user_ids or [None], self._clock.now())
 
     async def page(
         self, asked: AuditFilter, size: int, token: str

@@ -137,7 +137,7 @@ async def end_lock_connections(database: PostgresDatabase) -> None:
     try:
         ended = await connection.fetch(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE"
-            " application_name = 'binlog_relay-lock' AND datname = current_database()"
+            " application_name LIKE 'binlog_relay-lock@%' AND datname = current_database()"
         )
     finally:
         await connection.close()

@@ -1,11 +1,21 @@
 """Whom an agent may read, and that every view is in the audit trail."""
 
 import asyncio
+import subprocess
+import sys
 import uuid
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 from dialler.user_context.v1 import user_context_pb2
 
 from devstack.servers import Redis
@@ -215,3 +225,29 @@ async def test_connections_that_a_restarted_redis_has_closed_fail_no_request(
             await asyncio.to_thread(own_redis.restart)
             asked = (client.get("/v1/people/7/context") for _ in range(10))
             assert {it.status_code for it in await asyncio.gather(*asked)} == {403}
+
+
+async def test_a_token_for_emergencies_opens_the_api_and_every_use_says_so(
+    start: Any, tmp_path: Path
+) -> None:
+    private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    key = tmp_path / "break-glass.pem"
+    key.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    public = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    gateway = await start(break_glass_public_key=public.decode())
+    know(gateway, 7)
+    asked = ("--break-glass", str(key), "--sub", "alice", "--reason", "INC-1")
+    command = [sys.executable, "-m", "gateway.token", *asked]
+    made = await asyncio.to_thread(subprocess.run, command, capture_output=True, check=True)
+    headers = {"Authorization": f"Bearer {made.stdout.decode().strip()}"}
+    async with httpx.AsyncClient(base_url=gateway.url, headers=headers, timeout=10) as client:
+        assert (await client.get("/v1/queues")).status_code == 200
+        assert (await client.get("/v1/people/7/context")).status_code == 200
+    queue = gateway.services.queue
+    async with waiting.limit(5):
+        while len(queue.requests("RecordAccess")) < 2:  # noqa: ASYNC110 - another's loop
+            await asyncio.sleep(0.02)
+    told = {(it.action, tuple(it.user_ids)) for it in queue.requests("RecordAccess")}
+    assert told == {("BREAK_GLASS", ()), ("VIEWED_CONTEXT", (7,))}
+    actors = {it.actor_id for it in queue.requests("RecordAccess")}
+    assert actors == {"break-glass:alice:INC-1"}

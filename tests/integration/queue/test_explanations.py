@@ -235,6 +235,14 @@ async def test_the_audit_says_who_saw_and_changed_whom(
         )
 
 
+async def test_an_access_to_no_person_is_in_the_audit(desk: Desk, queue: RunningQueue) -> None:
+    await queue.stub.RecordAccess(
+        queue_pb2.RecordAccessRequest(actor_id="break-glass:alice:INC-1", action="BREAK_GLASS")
+    )
+    (entry,) = await desk.audit(action="BREAK_GLASS")
+    assert (entry.actor_id, entry.user_id) == ("break-glass:alice:INC-1", 0)
+
+
 async def test_lists_are_narrowed_by_hold_reason_outcome_agent_and_attempts(
     desk: Desk, queue: RunningQueue, clock: FakeClock
 ) -> None:

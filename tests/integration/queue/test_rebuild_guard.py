@@ -42,7 +42,7 @@ _ENTRIES = "SELECT user_id, eligible_reason, state_version FROM queue.entries OR
 _GONE = "SELECT user_id FROM queue.entries WHERE eligible_reason = 'USER_NOT_FOUND' ORDER BY 1"
 _KILL_GUARD = (
     "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
-    " WHERE application_name = 'queue-rebuild-lock' AND datname = current_database()"
+    " WHERE application_name LIKE 'queue-rebuild-lock@%' AND datname = current_database()"
 )
 _KILL_WRITER = (
     "SELECT count(pg_terminate_backend(pid)) FROM pg_locks"
@@ -217,7 +217,7 @@ async def test_no_session_of_a_rebuild_idles_in_a_transaction(
     async def look(_: Any) -> None:
         sql = (
             "SELECT count(*) FILTER (WHERE state LIKE 'idle in transaction%'),"
-            " count(*) FILTER (WHERE application_name = 'queue-rebuild-lock')"
+            " count(*) FILTER (WHERE application_name LIKE 'queue-rebuild-lock@%')"
             " FROM pg_stat_activity WHERE datname = current_database()"
         )
         idle.append(tuple((await until(lambda: tables.rows(sql), lambda it: it[0][0] == 0))[0]))
@@ -570,7 +570,9 @@ async def test_a_rebuild_behind_pgbouncer_has_its_guard(
         await desk.fill(unsigned(1), unsigned(2))
         queue.main_app.put(done(1), unsigned(3))
         refused = []
-        states = "SELECT state FROM pg_stat_activity WHERE application_name = 'queue-rebuild-lock'"
+        states = (
+            "SELECT state FROM pg_stat_activity WHERE application_name LIKE 'queue-rebuild-lock@%'"
+        )
 
         async def again(_: Any) -> None:
             assert await tables.value(states) == "idle in transaction"

@@ -128,7 +128,7 @@ class _Obstacle:
 
 _WAITING = """
     SELECT query_start FROM pg_stat_activity
-    WHERE datname = current_database() AND application_name = 'reconciler'
+    WHERE datname = current_database() AND application_name LIKE 'reconciler@%'
         AND wait_event_type = 'Lock' AND query LIKE $1
 """
 

@@ -2332,7 +2332,7 @@ class RecordAccessRequest(_message.Message):
     """What they did; UPPER_SNAKE, such as VIEWED_CONTEXT or FOUND_BY_SEARCH."""
     @_builtins.property
     def user_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """At whom; up to 1,000 people."""
+        """At whom; up to 1,000 people, none where it concerns no single person."""
 
     def __init__(
         self,
