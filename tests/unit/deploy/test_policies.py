@@ -33,7 +33,7 @@ EXPLAINED = {
 }
 
 # By role: each action and the exports it is allowed on.
-ALLOWED = {
+ALLOWED: dict[str, dict[str, set[str]]] = {
     "CdcIngestRole": {
         "sqs:ReceiveMessage": {"ChangeQueueArn", "DeadLettersArn"},
         "sqs:DeleteMessage": {"ChangeQueueArn", "DeadLettersArn"},
