@@ -166,3 +166,10 @@ def test_every_release_has_notes_on_upgrading() -> None:
     upgrading = (ROOT / release.UPGRADING).read_text(encoding="utf-8")
     noted = re.findall(r"^## To (\S+)$", upgrading, re.MULTILINE)
     assert set(release.released_versions(changelog)) <= set(noted)
+
+
+def test_what_is_unreleased_can_be_read_in_one_go() -> None:
+    """It is sorted by its readers; a merge that brings old lines back shows here."""
+    lines = unreleased((ROOT / release.CHANGELOG).read_text(encoding="utf-8")).splitlines()
+    assert len(lines) <= 160
+    assert len(lines) == len(set(lines)) + lines.count("") - ("" in lines)
