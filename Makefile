@@ -13,7 +13,7 @@ SOURCES := servicekit services gateway mainapp devstack simulation bench tests
 .DEFAULT_GOAL := help
 .PHONY: help setup run demo trace trace-view reconcile test check fmt fmt-check lint types imports proto proto-check \
 	proto-release docs docs-check monitoring monitoring-check aws aws-check k8s-check openapi openapi-check release ts ts-check desk \
-	desk-test image images-test deploy debug-pod stop-capture start-capture sbom audit unit contract integration migrations-check fault e2e mysql-check drift browser \
+	desk-test image images-test deploy debug-pod stop-capture start-capture sbom audit unit contract integration migrations-check fault e2e mysql-check redis-cluster-check drift browser \
 	vendor simulation simulate bench lock clean metrics vocabulary-check
 
 help: ## Show this list
@@ -189,6 +189,10 @@ e2e: setup ## The whole suite, from a row in MySQL to an event in the desk
 
 mysql-check: setup ## The readings of the main app on Oracle's MySQL (taken from Debian's unstable release, as root)
 	@DIALLER_TEST_MYSQL=1 $(BIN)/pytest -q -n $(JOBS) tests/integration/user_context tests/integration/binlog_relay
+
+redis-cluster-check: setup ## What uses Redis, on a cluster of three nodes (`make integration` has a part of it)
+	@DIALLER_TEST_REDIS=cluster $(BIN)/pytest -q -n $(JOBS) tests/integration/gateway tests/integration/queue \
+		tests/integration/user_context tests/integration/servicekit/test_event_stream.py
 
 drift: setup ## Silent damage of every kind among 50,000 people: all found, nobody falsely accused
 	@$(BIN)/pytest -q tests/drift

@@ -373,13 +373,20 @@ class Redis(Server):
         port: int | None = None,
         maxmemory_bytes: int = 512 << 20,
         maxmemory_policy: str = "volatile-lru",
+        options: Mapping[str, object] | None = None,
     ) -> None:
+        """`options` are settings by their names, besides ours or in their place."""
         super().__init__(folder, port=port)
+        self._options = dict(options or {})
         self._maxmemory_bytes = maxmemory_bytes
         self._maxmemory_policy = maxmemory_policy
 
     def url(self, db: int = 0) -> str:
         return f"redis://{HOST}:{self.port}/{db}"
+
+    def flush(self) -> None:
+        """Empties it."""
+        self.ask("FLUSHALL")
 
     def ask(self, *words: str) -> str:
         """Sends one command and returns the start of its answer as sent; raises `OSError`."""
@@ -400,7 +407,8 @@ class Redis(Server):
             "maxmemory-policy": self._maxmemory_policy,
             "dir": str(self.data),
         }
-        options = [word for name, value in settings.items() for word in (f"--{name}", value)]
+        chosen = settings | {name: str(value) for name, value in self._options.items()}
+        options = [word for name, value in chosen.items() for word in (f"--{name}", value)]
         return [require_program("redis-server"), *options]
 
     def _answers(self) -> bool:

@@ -5,7 +5,6 @@ from dialler.cdc_ingest.v1.cdc_ingest_pb2_grpc import CdcIngestServiceStub
 from dialler.queue.v1.queue_pb2_grpc import QueueServiceStub
 from dialler.reconciler.v1.reconciler_pb2_grpc import ReconcilerServiceStub
 from dialler.user_context.v1.user_context_pb2_grpc import UserContextServiceStub
-from redis.asyncio import Redis
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
@@ -40,7 +39,7 @@ from gateway.settings import GatewaySettings
 from servicekit.clock import SystemClock
 from servicekit.event_stream import EventStream
 from servicekit.lifecycle import Closing, Loop, Parts
-from servicekit.redis_client import redis_client
+from servicekit.redis_client import RedisClient, redis_client
 
 # How often views are written to the audit trail.
 TRAIL_SECONDS = 0.5
@@ -52,13 +51,14 @@ def build(settings: GatewaySettings) -> Parts:
     redis = _redis(settings, settings.redis_timeout_seconds)
     stream_redis = _redis(settings, BLOCK_SECONDS + 2.0)
     verifier = verifier_of(settings, clock)
+    # Of its own: every request asks it.
+    limits_redis = _redis(settings, settings.redis_timeout_seconds)
     limiter = RateLimiter(
-        settings.redis_url.get_secret_value(),
+        limits_redis,
         clock,
         per_second=settings.rate_limit_per_second,
         service_per_second=settings.service_rate_limit_per_second,
         address_per_second=settings.address_rate_limit_per_second,
-        timeout_seconds=settings.redis_timeout_seconds,
     )
     channels = Channels(settings)
     user_context = UserContextServiceStub(channels.user_context)
@@ -142,7 +142,7 @@ def build(settings: GatewaySettings) -> Parts:
     return Parts(
         Closing(redis.aclose),
         Closing(stream_redis.aclose),
-        Closing(limiter.close),
+        Closing(limits_redis.aclose),
         Closing(verifier.close),
         Closing(channels.close),
         Closing(trail.close),
@@ -186,9 +186,10 @@ def _surrounded(app: ASGIApp, settings: GatewaySettings) -> ASGIApp:
     )  # fmt: skip
 
 
-def _redis(settings: GatewaySettings, timeout_seconds: float) -> Redis:
+def _redis(settings: GatewaySettings, timeout_seconds: float) -> RedisClient:
     return redis_client(
         settings.redis_url.get_secret_value(),
         timeout_seconds=timeout_seconds,
         connect_timeout_seconds=min(timeout_seconds, 1.0),
+        tls_ca_file=settings.redis_tls_ca_file,
     )

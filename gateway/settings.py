@@ -1,5 +1,6 @@
 """The gateway's environment variables."""
 
+from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
@@ -8,7 +9,12 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings
 
-from servicekit.settings import ServiceSettings, settings_config
+from servicekit.settings import (
+    REDIS_ADDRESS,
+    REDIS_TLS_CA_FILE,
+    ServiceSettings,
+    settings_config,
+)
 
 # RFC 7518, section 3.2: an HMAC key is at least as long as the hash.
 SHORTEST_SECRET_BYTES = 32
@@ -122,8 +128,9 @@ class GatewaySettings(ServiceSettings, TokenSettings):
         default=0, ge=0, le=65535, description="Port of the HTTP server; 0 picks a free one."
     )
     redis_url: SecretStr = Field(
-        description="Redis with the event stream, rate limits and event tickets: redis://host:port/0."
+        description=f"The Redis of the event stream, rate limits and event tickets: {REDIS_ADDRESS}"
     )
+    redis_tls_ca_file: Path | None = Field(default=None, description=REDIS_TLS_CA_FILE)
     user_context_target: str = Field(description="Address of user_context, such as host:port.")
     queue_target: str = Field(description="Address of queue, such as dns:///queue:50051.")
     cdc_ingest_target: str | None = Field(

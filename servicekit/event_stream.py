@@ -16,19 +16,41 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from dialler.model.v1.event_pb2 import Event, EventType
-from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from servicekit import messaging, telemetry
 from servicekit.errors import InvalidArgument, Unavailable
-from servicekit.redis_client import RedisRefuses
+from servicekit.redis_client import RedisClient, failure_code
 from servicekit.spans import Kind
 
 FIELD = b"event"
 RETRY_AFTER_SECONDS = 1.0
 
 _POSITION = re.compile(r"([0-9a-z]{1,64}):(\d{1,20})-(\d{1,20})")
+_PRIMARY = re.compile(rb"master_replid:(\w+)")
 _START = (0, 0)
+
+# Scripts, since they are transactions on one server and in a cluster alike.
+# KEYS: stream, epoch. ARGV: a new epoch, the length, events.
+_PUBLISH = f"""
+redis.call('SET', KEYS[2], ARGV[1], 'NX')
+for place = 3, #ARGV do
+  redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], '*', '{FIELD.decode()}', ARGV[place])
+end
+"""
+# KEYS: stream, epoch, a list that is not there. ARGV: a new epoch, if it is to begin.
+_STATE = """
+-- Changes nothing. A demoted server goes on answering reads on open connections, but refuses this
+-- write; its stream gets no more entries.
+redis.call('LPUSHX', KEYS[3], '')
+if ARGV[1] then redis.call('SET', KEYS[2], ARGV[1], 'NX') end
+local exists = redis.call('EXISTS', KEYS[1]) == 1
+return {
+  redis.call('GET', KEYS[2]),
+  exists and redis.call('XINFO', 'STREAM', KEYS[1]),
+  redis.call('INFO', 'replication'),
+}
+"""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -64,10 +86,10 @@ class EventStream:
     """
 
     def __init__(
-        self, redis: Redis, key: str = "dialler:events", max_length: int = 100_000
+        self, redis: RedisClient, key: str = "dialler:events", max_length: int = 100_000
     ) -> None:
         self._redis = redis
-        # The tag puts both keys on one node of a cluster, as a transaction over them needs.
+        # The tag puts the keys on one node of a cluster, as scripts need.
         self._key = f"{{{key}}}"
         self._epoch_key = f"{{{key}}}:epoch"
         self._check_key = f"{{{key}}}:takes-writes"
@@ -80,26 +102,21 @@ class EventStream:
         """
         if not events:
             return
+        for event in events:
+            if event.traceparent:
+                sent = telemetry.note(
+                    f"send {self._key}",
+                    event.traceparent,
+                    kind=Kind.PRODUCER,
+                    start_ns=event.occurred_at.ToNanoseconds() or None,
+                    attributes=messaging.described("redis", "send", "send", self._key),
+                )
+                event.traceparent = sent or ""
+        written = (event.SerializeToString() for event in events)
         with _redis_errors():
-            async with self._redis.pipeline(transaction=True) as pipe:
-                pipe.set(self._epoch_key, secrets.token_hex(8), nx=True)
-                for event in events:
-                    if event.traceparent:
-                        sent = telemetry.note(
-                            f"send {self._key}",
-                            event.traceparent,
-                            kind=Kind.PRODUCER,
-                            start_ns=event.occurred_at.ToNanoseconds() or None,
-                            attributes=messaging.described("redis", "send", "send", self._key),
-                        )
-                        event.traceparent = sent or ""
-                    pipe.xadd(
-                        self._key,
-                        {FIELD: event.SerializeToString()},
-                        maxlen=self._max_length,
-                        approximate=True,
-                    )
-                await pipe.execute()
+            await self._redis.eval(
+                _PUBLISH, 2, self._key, self._epoch_key, _new_epoch(), self._max_length, *written
+            )
 
     def trace_delivery(self, event: Event, began_ns: int, receivers: int) -> None:
         """Add a span to the event's trace for its delivery to `receivers`, begun at `began_ns`."""
@@ -118,13 +135,7 @@ class EventStream:
     async def position(self) -> StreamPosition:
         """Return the end of the stream: a read from there yields only later events."""
         with _redis_errors():
-            async with self._redis.pipeline(transaction=True) as pipe:
-                pipe.set(self._epoch_key, secrets.token_hex(8), nx=True)
-                pipe.get(self._epoch_key)
-                pipe.xinfo_stream(self._key)
-                pipe.info("replication")
-                _, *replies = await pipe.execute(raise_on_error=False)
-        state = _StreamState.of(*replies)
+            state = await self._state(_new_epoch())
         return StreamPosition(state.epoch or "", f"{state.last[0]}-{state.last[1]}")
 
     async def read(
@@ -141,15 +152,8 @@ class EventStream:
                 {self._key: after.offset}, count=count, block=block
             )
             # Checked after reading: what holds now held when the entries were read.
-            async with self._redis.pipeline(transaction=True) as pipe:
-                # Changes nothing. A demoted server goes on answering reads on open connections,
-                # but refuses this write; its stream gets no more entries.
-                pipe.lpushx(self._check_key, b"")
-                pipe.get(self._epoch_key)
-                pipe.xinfo_stream(self._key)
-                pipe.info("replication")
-                _, *replies = await pipe.execute(raise_on_error=False)
-        _StreamState.of(*replies).require(after)
+            state = await self._state()
+        state.require(after)
         entries: list[tuple[bytes, dict[bytes, bytes]]] = []
         if isinstance(answer, dict):
             # RESP3: the stream is mapped to lists of entries, or to entries.
@@ -162,6 +166,10 @@ class EventStream:
             (StreamPosition(after.epoch, offset.decode()), Event.FromString(fields[FIELD]))
             for offset, fields in entries
         ]
+
+    async def _state(self, *new_epoch: str) -> "_StreamState":
+        keys = (self._key, self._epoch_key, self._check_key)
+        return _StreamState.of(*await self._redis.eval(_STATE, len(keys), *keys, *new_epoch))
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,25 +186,20 @@ class _StreamState:
     is_whole: bool
 
     @classmethod
-    def of(cls, epoch: Any, info: Any, replication: Any) -> Self:
-        for answer in (epoch, info, replication):
-            if isinstance(answer, Exception):
-                is_absent = (
-                    isinstance(answer, ResponseError) and "no such key" in str(answer).lower()
-                )
-                if not is_absent:
-                    raise _unavailable(answer) from answer
-        primary = str(replication.get("master_replid", ""))
-        name = epoch.decode() + primary if isinstance(epoch, bytes) else None
-        if isinstance(info, Exception):
+    def of(cls, epoch: bytes | None, stream: list[Any] | None, replication: bytes) -> Self:
+        """Return the state that the script found."""
+        primary = _PRIMARY.search(replication)
+        name = (epoch + (primary[1] if primary else b"")).decode() if epoch else None
+        if stream is None:
             return cls(name, None, _START, True)
-        first = info["first-entry"]
+        info = dict(zip(stream[::2], stream[1::2], strict=True))
+        first = info[b"first-entry"]
         return cls(
             name,
             _parsed(first[0]) if first else None,
-            _parsed(info["last-generated-id"]),
+            _parsed(info[b"last-generated-id"]),
             # Redis before 7 does not count added entries: entries may then have been trimmed.
-            info.get("entries-added", -1) == info["length"],
+            info.get(b"entries-added", -1) == info[b"length"],
         )
 
     def require(self, after: StreamPosition) -> None:
@@ -218,14 +221,17 @@ def _redis_errors() -> Iterator[None]:
 
 
 def _unavailable(error: Exception) -> Unavailable:
-    refused = error.code if isinstance(error, RedisRefuses) else None
-    code = refused or getattr(error, "status_code", None) or "UNREACHABLE"
+    code = failure_code(error)
     return Unavailable(
         "EVENT_STREAM_UNAVAILABLE",
         f"the event stream cannot be used: {code}",
         retry_after_seconds=RETRY_AFTER_SECONDS,
         redis=code,
     )
+
+
+def _new_epoch() -> str:
+    return secrets.token_hex(8)
 
 
 def _parsed(offset: bytes | str) -> tuple[int, int]:

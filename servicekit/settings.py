@@ -4,6 +4,11 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 # How an address of PostgreSQL may be written, for the descriptions of settings.
+REDIS_ADDRESS = (
+    "redis://user:password@host:port/0, or rediss:// over TLS; of a cluster, redis+cluster:// or "
+    "rediss+cluster:// and the address of any node or of all."
+)
+REDIS_TLS_CA_FILE = "Certificates to trust for rediss://; unset: those of the system."
 POSTGRES_ADDRESS = (
     "postgresql://user:password@host:port/database. Of several hosts, as host:port,host:port, the "
     "one that takes writes is used (target_session_attrs=read-write, unless the address names "

@@ -16,6 +16,7 @@ from devstack.queues import SqsEndpoint, SqsQueue, running_sqs_endpoint
 from devstack.seed import seed
 from devstack.servers import MariaDB, PostgreSQL, PostgreSQLStandby, Redis
 from tests.fakes import waiting
+from tests.fakes.redis_cluster import RedisCluster, running_redis_cluster
 
 SEEDED_USERS = 300
 
@@ -35,6 +36,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if item.get_closest_marker("mariadb"):
                 item.add_marker(pytest.mark.skip(reason="in MariaDB's own words"))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what is marked each_redis on both kinds, unless one is asked for."""
+    is_marked = metafunc.definition.get_closest_marker("each_redis") is not None
+    if is_marked and "redis_url" in metafunc.fixturenames:
+        asked = os.environ.get("DIALLER_TEST_REDIS")
+        kinds = [asked] if asked else ["server", "cluster"]
+        metafunc.parametrize("redis_url", kinds, indirect=True)
 
 
 def main_app_server(folder: Path) -> MariaDB:
@@ -146,11 +156,20 @@ def postgres_database(postgres: PostgreSQL) -> Iterator[PostgresDatabase]:
     database.drop()
 
 
+@pytest.fixture(scope="session")
+def redis_cluster(servers_folder: Path) -> Iterator[RedisCluster]:
+    """Three nodes without replicas."""
+    with running_redis_cluster(servers_folder / "redis-cluster") as cluster:
+        yield cluster
+
+
 @pytest.fixture
-def redis_url(redis_server: Redis) -> str:
-    """An empty Redis."""
-    redis_server.ask("FLUSHALL")
-    return redis_server.url()
+def redis_url(request: pytest.FixtureRequest) -> str:
+    """An empty Redis: one server, or the kind that DIALLER_TEST_REDIS or `each_redis` asks for."""
+    kind = getattr(request, "param", os.environ.get("DIALLER_TEST_REDIS", "server"))
+    redis: Redis | RedisCluster = request.getfixturevalue(f"redis_{kind}")
+    redis.flush()
+    return redis.url()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dialler.queue.v1 import queue_pb2
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from gateway.access.auth import Caller, Role
@@ -16,6 +15,7 @@ from servicekit.errors import (
     ServiceError,
     Unavailable,
 )
+from servicekit.redis_client import RedisClient, drop_idle_connections
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,7 +31,7 @@ MOST_AGENTS = 10_000
 class FoundPeople:
     """The people that each agent has found by a recent search, kept in Redis for all replicas."""
 
-    def __init__(self, redis: Redis, seconds: int) -> None:
+    def __init__(self, redis: RedisClient, seconds: int) -> None:
         self._redis = redis
         self._seconds = seconds
 
@@ -57,7 +57,7 @@ class FoundPeople:
             return await self._redis.getex(key) is not None
         except (RedisError, OSError):
             # A connection that a restarted Redis has closed fails at its first use.
-            await self._redis.connection_pool.disconnect(inuse_connections=False)
+            await drop_idle_connections(self._redis)
         try:
             return await self._redis.getex(key) is not None
         except (RedisError, OSError) as error:

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 
 from servicekit.clock import Clock
 from servicekit.errors import Exhausted
-from servicekit.redis_client import redis_client
+from servicekit.redis_client import RedisClient
 
 # After a failure Redis is not called for so long.
 PAUSE_SECONDS = 1.0
@@ -39,6 +39,18 @@ class _Draw:
     drawing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
+class _Storage(RedisStorage):
+    """Counts through the given client, of a cluster too: the keys of a caller have one tag."""
+
+    def __init__(self, redis: RedisClient) -> None:
+        self._redis = redis
+        super().__init__("async+redis://", implementation="redispy", key_prefix="dialler:rate")
+
+    def configure_bridge(self) -> None:
+        bridge: Any = self.bridge
+        bridge.connection_getter = lambda _: self._redis
+
+
 class RateLimiter:
     """Refuses callers above their rate; admits every caller while Redis does not answer.
 
@@ -48,23 +60,14 @@ class RateLimiter:
 
     def __init__(
         self,
-        redis_url: str,
+        redis: RedisClient,
         clock: Clock,
         *,
         per_second: int,
         service_per_second: int,
         address_per_second: int,
-        timeout_seconds: float,
     ) -> None:
-        self._redis = redis_client(redis_url, timeout_seconds=timeout_seconds)
-        pool: Any = self._redis.connection_pool
-        storage = RedisStorage(
-            f"async+{redis_url}",
-            implementation="redispy",
-            key_prefix="dialler:rate",
-            connection_pool=pool,
-        )
-        self._limiter = SlidingWindowCounterRateLimiter(storage)
+        self._limiter = SlidingWindowCounterRateLimiter(_Storage(redis))
         self._limits = {
             False: RateLimitItemPerSecond(per_second),
             True: RateLimitItemPerSecond(service_per_second),
@@ -82,10 +85,6 @@ class RateLimiter:
     async def take(self, subject: str, *, is_service: bool) -> None:
         """Count one request; raises Exhausted (RATE_LIMITED) if it is one too many."""
         await self._take(subject, self._limits[is_service])
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._redis.aclose()
 
     async def _take(self, subject: str, limit: RateLimitItemPerSecond) -> None:
         draw = self._draws.get(subject)

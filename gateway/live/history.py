@@ -5,8 +5,9 @@ from collections import deque
 from typing import Any
 
 import orjson
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
+
+from servicekit.redis_client import RedisClient
 
 HOUR_SECONDS = 3600
 KEY = "dialler:wallboard:history"
@@ -24,7 +25,7 @@ class History:
     one for each replica.
     """
 
-    def __init__(self, redis: Redis, seconds: float) -> None:
+    def __init__(self, redis: RedisClient, seconds: float) -> None:
         self._redis = redis
         self._turn_milliseconds = max(1, round(seconds * 900))
         self._most = max(1, round(HOUR_SECONDS / seconds))
@@ -35,21 +36,17 @@ class History:
         text = orjson.dumps(sample)
         try:
             turn = await self._redis.set(f"{KEY}:turn", b"", nx=True, px=self._turn_milliseconds)
-            async with self._redis.pipeline(transaction=True) as pipe:
-                if turn:
-                    pipe.rpush(KEY, text)
-                    pipe.ltrim(KEY, -self._most, -1)
-                    pipe.expire(KEY, HOUR_SECONDS)
-                pipe.lrange(KEY, 0, -1)
-                kept: list[bytes] = (await pipe.execute())[-1]
+            pipe = self._redis.pipeline(transaction=False)
+            if turn:
+                pipe.rpush(KEY, text)
+                pipe.ltrim(KEY, -self._most, -1)
+                pipe.expire(KEY, HOUR_SECONDS)
+            pipe.lrange(KEY, 0, -1)
+            kept: list[bytes] = (await pipe.execute())[-1]
             # Redis was emptied: restore the samples of this process.
             if turn and len(kept) == 1 and len(self._ring) > 1:
                 kept = [*self._ring, text]
-                async with self._redis.pipeline(transaction=True) as pipe:
-                    pipe.delete(KEY)
-                    pipe.rpush(KEY, *kept)
-                    pipe.expire(KEY, HOUR_SECONDS)
-                    await pipe.execute()
+                await self._redis.lpush(KEY, *reversed(self._ring))
             self._ring = deque(kept, maxlen=self._most)
         except (RedisError, OSError):
             _log.warning("history_not_shared")

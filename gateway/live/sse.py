@@ -13,7 +13,6 @@ import orjson
 from dialler.queue.v1 import queue_pb2
 from fastapi import Request, Response
 from pydantic import BaseModel
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from starlette.types import Message, Receive, Scope, Send
 
@@ -37,6 +36,7 @@ from servicekit.errors import (
     Unavailable,
 )
 from servicekit.event_stream import StreamPosition
+from servicekit.redis_client import RedisClient
 
 if TYPE_CHECKING:
     from dialler.queue.v1.queue_pb2_grpc import QueueServiceAsyncStub
@@ -73,7 +73,7 @@ class Ticket(BaseModel):
 class Tickets:
     """Single-use tickets, stored in Redis under their hashes, which cannot be used as tickets."""
 
-    def __init__(self, redis: Redis, clock: Clock, seconds: int) -> None:
+    def __init__(self, redis: RedisClient, clock: Clock, seconds: int) -> None:
         self._redis = redis
         self._clock = clock
         self._seconds = seconds

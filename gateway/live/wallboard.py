@@ -4,7 +4,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from dialler.queue.v1 import queue_pb2
-from redis.asyncio import Redis
 
 from gateway.live.figures import AllowedQueues, Board, Reading, Screen
 from gateway.live.history import History
@@ -13,6 +12,7 @@ from gateway.resources.fields import OUTCOMES
 from gateway.resources.pipeline import PipelineReader, part
 from gateway.resources.queues import Queues
 from servicekit.clock import Clock
+from servicekit.redis_client import RedisClient
 
 if TYPE_CHECKING:
     from dialler.queue.v1.queue_pb2_grpc import QueueServiceAsyncStub
@@ -25,7 +25,7 @@ class Boards:
         self,
         queue: "QueueServiceAsyncStub",
         pipeline: PipelineReader,
-        redis: Redis,
+        redis: RedisClient,
         clock: Clock,
         *,
         figures_seconds: float,

@@ -8,12 +8,11 @@ import grpc.aio
 from fastapi import Request, Response
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pydantic import BaseModel, Field
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from servicekit import deadline
 from servicekit.errors import ServiceError
-from servicekit.redis_client import WRITE_CHECK, RedisRefuses
+from servicekit.redis_client import WRITE_CHECK, RedisClient, failure_code
 
 CHECK_SECONDS = 1.0
 
@@ -48,13 +47,8 @@ class Check:
                     state = await self.ask()
         except ServiceError as error:
             return Dependency(reachable=False, required=self.required, state=error.reason)
-        except RedisRefuses as error:
-            return Dependency(reachable=False, required=self.required, state=error.code)
         except (RedisError, OSError, TimeoutError) as error:
-            # Such as NOPERM.
-            code = getattr(error, "status_code", None)
-            state = code or type(error).__name__
-            return Dependency(reachable=False, required=self.required, state=state)
+            return Dependency(reachable=False, required=self.required, state=failure_code(error))
         return Dependency(reachable=True, required=self.required, state=state)
 
 
@@ -97,7 +91,7 @@ def service_check(channel: grpc.aio.Channel) -> Check:
     return Check(ask, required=True)
 
 
-def redis_check(redis: Redis) -> Check:
+def redis_check(redis: RedisClient) -> Check:
     """Return a check of Redis; without Redis events and rate limits stop, calls go on."""
 
     async def ask() -> str:

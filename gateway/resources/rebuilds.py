@@ -11,13 +11,13 @@ from uuid import UUID
 from dialler.queue.v1 import queue_pb2
 from fastapi import Path, Query
 from pydantic import BaseModel, Field
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from gateway.resources.fields import CallerOf, EnumNames, Id, IdempotencyKey, Moment
 from servicekit import deadline
 from servicekit.clock import Clock
 from servicekit.errors import Exhausted, NotFound, ServiceError, Unavailable
+from servicekit.redis_client import RedisClient
 
 if TYPE_CHECKING:
     from dialler.queue.v1.queue_pb2_grpc import QueueServiceAsyncStub
@@ -92,7 +92,7 @@ class RebuildRoutes:
     rebuilds. The queue decides whether another rebuild may start.
     """
 
-    def __init__(self, queue: "QueueServiceAsyncStub", redis: Redis, clock: Clock) -> None:
+    def __init__(self, queue: "QueueServiceAsyncStub", redis: RedisClient, clock: Clock) -> None:
         self._queue = queue
         self._redis = redis
         self._clock = clock

@@ -64,7 +64,9 @@ def build(settings: QueueSettings, clock: Clock | None = None) -> Parts:
     database = Database(engine)
     rulebook = Rulebook(settings.rules_path, database, clock)
     redis = redis_client(
-        settings.redis_url.get_secret_value(), timeout_seconds=settings.redis_timeout_seconds
+        settings.redis_url.get_secret_value(),
+        timeout_seconds=settings.redis_timeout_seconds,
+        tls_ca_file=settings.redis_tls_ca_file,
     )
     channel = connect(
         settings.user_context_target,

@@ -4,7 +4,13 @@ from pathlib import Path
 
 from pydantic import Field, SecretStr
 
-from servicekit.settings import POSTGRES_ADDRESS, ServiceSettings, settings_config
+from servicekit.settings import (
+    POSTGRES_ADDRESS,
+    REDIS_ADDRESS,
+    REDIS_TLS_CA_FILE,
+    ServiceSettings,
+    settings_config,
+)
 
 
 class QueueSettings(ServiceSettings):
@@ -15,9 +21,8 @@ class QueueSettings(ServiceSettings):
     postgres_url: SecretStr = Field(
         description=f"The PostgreSQL whose schema `queue` is ours: {POSTGRES_ADDRESS}"
     )
-    redis_url: SecretStr = Field(
-        description="Address of the Redis that holds the event stream: redis://..."
-    )
+    redis_url: SecretStr = Field(description=f"The Redis of the event stream: {REDIS_ADDRESS}")
+    redis_tls_ca_file: Path | None = Field(default=None, description=REDIS_TLS_CA_FILE)
     user_context_target: str = Field(description="gRPC address of user_context.")
     rules_path: Path | None = Field(
         default=None, description="Rules file that replaces the shipped one."

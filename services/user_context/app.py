@@ -12,10 +12,11 @@ from servicekit.coalescing import Coalescer
 from servicekit.database import mysql_engine, postgres_engine, session_name
 from servicekit.errors import Unavailable
 from servicekit.lifecycle import Closing, Loop, Parts
+from servicekit.redis_client import is_cluster
 from servicekit.server import GrpcServer
 from services.user_context.batch.facts_stream import FactsStreams
 from services.user_context.cache.breaker import Breaker
-from services.user_context.cache.cluster import ClusterLink, is_cluster
+from services.user_context.cache.cluster import ClusterLink
 from services.user_context.cache.context_cache import ContextCache, Lifetimes
 from services.user_context.cache.links import RedisLink
 from services.user_context.cache.redis import PipelinedLink
@@ -189,6 +190,5 @@ def _either(first: Ping, second: Ping) -> Ping:
 def redis_link(settings: UserContextSettings) -> RedisLink:
     """Return the link to the Redis server or cluster that the settings name."""
     url = settings.redis_url.get_secret_value()
-    if is_cluster(url):
-        return ClusterLink(url, timeout_seconds=settings.redis_seconds)
-    return PipelinedLink(url, timeout_seconds=settings.redis_seconds)
+    link = ClusterLink if is_cluster(url) else PipelinedLink
+    return link(url, timeout_seconds=settings.redis_seconds, tls_ca_file=settings.redis_tls_ca_file)

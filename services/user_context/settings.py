@@ -4,7 +4,13 @@ from pathlib import Path
 
 from pydantic import Field, SecretStr
 
-from servicekit.settings import POSTGRES_ADDRESS, ServiceSettings, settings_config
+from servicekit.settings import (
+    POSTGRES_ADDRESS,
+    REDIS_ADDRESS,
+    REDIS_TLS_CA_FILE,
+    ServiceSettings,
+    settings_config,
+)
 
 
 class UserContextSettings(ServiceSettings):
@@ -17,10 +23,8 @@ class UserContextSettings(ServiceSettings):
         "needs SELECT on the described tables and nothing else."
     )
     postgres_url: SecretStr = Field(description=f"The dialler's database: {POSTGRES_ADDRESS}")
-    redis_url: SecretStr = Field(
-        description="The cache: redis:// or rediss:// for one server, redis+cluster:// or "
-        "rediss+cluster:// for a cluster."
-    )
+    redis_url: SecretStr = Field(description=f"The Redis of the cache: {REDIS_ADDRESS}")
+    redis_tls_ca_file: Path | None = Field(default=None, description=REDIS_TLS_CA_FILE)
     queue_target: str = Field(description="The queue service, host:port or dns:///host:port.")
     description_path: Path | None = Field(
         default=None, description="Description of the main app's tables; unset: the one built in."

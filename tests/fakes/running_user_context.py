@@ -21,9 +21,12 @@ from servicekit import client
 from servicekit.clock import SystemClock
 from servicekit.database import mysql_engine, postgres_engine
 from servicekit.migrations import upgrade
+from servicekit.redis_client import is_cluster
 from services.user_context.app import build
 from services.user_context.cache.breaker import Breaker
+from services.user_context.cache.cluster import ClusterLink
 from services.user_context.cache.context_cache import ContextCache, Lifetimes
+from services.user_context.cache.links import RedisLink
 from services.user_context.cache.redis import PipelinedLink
 from services.user_context.contexts.readings import MainAppReadings
 from services.user_context.domain import Person, UserId
@@ -138,6 +141,12 @@ def _moment(seconds: int) -> Timestamp | None:
     return None if seconds == NO_MOMENT else Timestamp(seconds=seconds)
 
 
+def link_to(redis_url: str, *, timeout_seconds: float = 5.0) -> RedisLink:
+    """Return a link to one server or a cluster, as the service makes it."""
+    kind = ClusterLink if is_cluster(redis_url) else PipelinedLink
+    return kind(redis_url, timeout_seconds=timeout_seconds)
+
+
 class PausableStore(MainAppStore):
     """Readings that have read and then, once ``pauses`` is set, wait until they are let go."""
 
@@ -180,7 +189,7 @@ async def taken_apart(
     postgres = postgres_engine(
         postgres_url, pool_size=2, application_name="test", statement_timeout_seconds=5.0
     )
-    link = PipelinedLink(redis_url, timeout_seconds=2.0)
+    link = link_to(redis_url, timeout_seconds=2.0)
     cache = ContextCache(
         link,
         breaker=Breaker(clock),

@@ -1,18 +1,21 @@
 """A Redis Cluster, through redis-py's cluster client."""
 
-from collections.abc import AsyncGenerator, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from hashlib import sha256
+from pathlib import Path
 from typing import cast
 
 from redis.asyncio import RedisCluster
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisClusterException, RedisError, ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from servicekit.redis_client import (
-    WITHOUT_CLIENT_COMMANDS,
     WRITE_CHECK,
     check_refusal,
-    refusal,
+    failure_code,
+    redis_client,
+    reply_text,
 )
 from services.user_context.cache.fragments import RUN_BYTES
 from services.user_context.cache.links import (
@@ -27,45 +30,46 @@ from services.user_context.cache.links import (
 # So many keys reach every node of a cluster, except one with very few slots.
 _KEYS_FOR_EVERY_NODE = 200
 
-_SCHEMES = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
-
-
-def is_cluster(url: str) -> bool:
-    """Whether ``url`` asks for a cluster: redis+cluster:// or rediss+cluster://."""
-    return url.partition("://")[0] in _SCHEMES
-
 
 class ClusterLink:
-    """Sends each command to the node that holds its key; pipelines node by node."""
+    """Sends each command to the node that holds its key; pipelines node by node.
 
-    # A node's copies are not distinguished from those of its predecessor, and redis-py does not say
-    # when it reconnects.
-    run = b"\0" * RUN_BYTES
-    reconnects = 0
+    The run is that of all primaries together: a replica that is promoted may lack invalidations, so
+    that nothing cached before serves as fresh, on whichever node it is. While a node is unavailable
+    all of the cluster is.
+    """
 
-    def __init__(self, url: str, *, timeout_seconds: float) -> None:
-        scheme, _, rest = url.partition("://")
-        self._client = RedisCluster.from_url(
-            f"{_SCHEMES[scheme]}://{rest}",
-            socket_timeout=timeout_seconds,
-            socket_connect_timeout=timeout_seconds,
-            # A repeated command could make a fence twice under one token, with a loss in between.
-            retry=Retry(NoBackoff(), 0),
-            **WITHOUT_CLIENT_COMMANDS,
-        )
+    def __init__(
+        self, url: str, *, timeout_seconds: float, tls_ca_file: Path | None = None
+    ) -> None:
+        client = redis_client(url, timeout_seconds=timeout_seconds, tls_ca_file=tls_ca_file)
+        if not isinstance(client, RedisCluster):
+            raise ValueError("not a redis+cluster:// or rediss+cluster:// address")
+        self._client = client
+        self.run = b"\0" * RUN_BYTES
+        self.reconnects = 0
+        # The nodes whose run is known; empty after a failure.
+        self._identified: frozenset[str] = frozenset()
+        self._identifying = asyncio.Lock()
 
     async def confirm(self) -> None:
-        """Return when every node takes writes. Raises RedisUnavailable."""
+        """Return when every node is of that run and takes writes. Raises RedisUnavailable."""
         keys = (b"{%d}" % number for number in range(_KEYS_FOR_EVERY_NODE))
         await self.execute([("HMGET", key, "f") for key in keys])
+        run = self.run
+        with self._failures():
+            await self._identify()
+            if self.run != run:
+                raise RedisUnavailable("other nodes lead")
 
     async def execute(self, commands: Sequence[Command]) -> list[Reply]:
         """Send the commands and return their replies, in order. Raises RedisUnavailable.
 
         On each node, a write that changes nothing goes first.
         """
-        try:
-            await self._client.initialize()
+        with self._failures():
+            await self._find_run()
+            identified = self._identified
             name, check_key, value = WRITE_CHECK
             tags: dict[object, bytes] = {}
             for command in commands:
@@ -82,19 +86,19 @@ class ClusterLink:
             pipeline = self._client.pipeline()
             for command in (*checks, *commands):
                 pipeline.execute_command(*command)
-            replies = await pipeline.execute(raise_on_error=False)
-        except (RedisError, RedisClusterException, OSError) as error:
-            raise RedisUnavailable(type(error).__name__) from error
-        found = [_reply(reply) for reply in replies]
-        for check in found[: len(checks)]:
-            if isinstance(check, ReplyError) and (code := check_refusal(str(check))):
-                raise refused(code)
-        return found[len(checks) :]
+            replies = [_reply(reply) for reply in await pipeline.execute(raise_on_error=False)]
+            for check in replies[: len(checks)]:
+                if isinstance(check, ReplyError) and (code := check_refusal(str(check))):
+                    raise refused(code)
+            if self._primaries() != identified:
+                # A node has sent the commands on to its successor, whose run is not known.
+                raise RedisUnavailable("other nodes lead", "MOVED")
+        return replies[len(checks) :]
 
     async def keys(self, pattern: str) -> AsyncGenerator[Sequence[bytes], None]:
         """Yield the keys of every node that match, some perhaps twice. Raises RedisUnavailable."""
         found: list[bytes] = []
-        try:
+        with self._failures():
             scan = self._client.scan_iter(
                 match=pattern, count=KEYS_PER_SCAN, target_nodes=RedisCluster.PRIMARIES
             )
@@ -103,26 +107,52 @@ class ClusterLink:
                 if len(found) == KEYS_PER_SCAN:
                     yield found
                     found = []
-        except (RedisError, RedisClusterException, OSError) as error:
-            raise RedisUnavailable(type(error).__name__) from error
         if found:
             yield found
 
     async def start(self) -> None:
-        """Do nothing: the first command finds the nodes."""
+        """Find the nodes if they answer; otherwise the first command finds them."""
+        with suppress(RedisUnavailable), self._failures():
+            await self._find_run()
 
     async def stop(self) -> None:
         """Close every connection."""
         await self._client.aclose()
 
+    def _primaries(self) -> frozenset[str]:
+        return frozenset(node.name for node in self._client.get_primaries())
+
+    async def _find_run(self) -> None:
+        await self._client.initialize()
+        if self._primaries() != self._identified:
+            async with self._identifying:
+                if self._primaries() != self._identified:
+                    await self._identify()
+
+    async def _identify(self) -> None:
+        """Read the run of every primary."""
+        names = self._primaries()
+        nodes = self._client.get_primaries()
+        found = await asyncio.gather(*(self._client.info(target_nodes=node) for node in nodes))
+        if any(info["role"] != "master" for info in found):
+            raise refused("REPLICA")
+        identities = sorted(f"{info['run_id']} {info['master_replid']}" for info in found)
+        run = sha256(" ".join(identities).encode()).digest()[:RUN_BYTES]
+        if self.run not in (run, b"\0" * RUN_BYTES):
+            self.reconnects += 1
+        self.run = run
+        self._identified = names
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        try:
+            yield
+        except (RedisUnavailable, RedisError, OSError) as error:
+            self._identified = frozenset()
+            if isinstance(error, RedisUnavailable):
+                raise
+            raise RedisUnavailable(type(error).__name__, failure_code(error)) from error
+
 
 def _reply(reply: Reply) -> Reply:
-    if isinstance(reply, ResponseError):
-        # The client removes the code from the text of the errors that it knows.
-        text = f"{reply.status_code or ''} {reply}".lstrip()
-        if code := refusal(text):
-            raise refused(code)
-        return ReplyError(text)
-    if isinstance(reply, RedisError | OSError):
-        raise RedisUnavailable(type(reply).__name__)
-    return reply
+    return ReplyError(reply_text(reply)) if isinstance(reply, ResponseError) else reply

@@ -10,12 +10,13 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from hashlib import sha256
+from pathlib import Path
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
 import hiredis
 
-from servicekit.redis_client import WRITE_CHECK, check_refusal, refusal
+from servicekit.redis_client import WRITE_CHECK, check_refusal, failure_code, refusal
 from services.user_context.cache.fragments import RUN_BYTES
 from services.user_context.cache.links import (
     KEYS_PER_SCAN,
@@ -174,7 +175,12 @@ class PipelinedLink:
     """Keeps one connection to ``url`` (redis:// or rediss://) and makes it anew when it is lost."""
 
     def __init__(
-        self, url: str, *, timeout_seconds: float, connect_timeout_seconds: float | None = None
+        self,
+        url: str,
+        *,
+        timeout_seconds: float,
+        connect_timeout_seconds: float | None = None,
+        tls_ca_file: Path | None = None,
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("redis", "rediss"):
@@ -183,7 +189,9 @@ class PipelinedLink:
         self._port = parts.port or 6379
         self._database = int(parts.path.strip("/") or 0)
         self._account = [unquote(word) for word in (parts.username, parts.password) if word]
-        self._tls = ssl.create_default_context() if parts.scheme == "rediss" else None
+        self._tls = (
+            ssl.create_default_context(cafile=tls_ca_file) if parts.scheme == "rediss" else None
+        )
         self._timeout_seconds = timeout_seconds
         self._connect_timeout_seconds = connect_timeout_seconds or timeout_seconds
         self._connection: _Connection | None = None
@@ -271,7 +279,8 @@ class PipelinedLink:
                 made.abort()
             if isinstance(error, RedisUnavailable):
                 raise
-            raise RedisUnavailable(f"cannot connect: {type(error).__name__}") from error
+            message = f"cannot connect: {type(error).__name__}"
+            raise RedisUnavailable(message, failure_code(error)) from error
         finally:
             self._connecting = None
         self.reconnects += self._connection is not None

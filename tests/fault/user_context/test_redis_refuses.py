@@ -1,16 +1,13 @@
 """A Redis that reads as ever and takes no writes: nothing it has is served as fresh."""
 
-import asyncio
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from dialler.model.v1.call_state_pb2 import CallState
-from dialler.user_context.v1 import user_context_pb2 as pb
 
 from devstack.mainapp_database import MainAppDatabase
 from devstack.postgres_database import PostgresDatabase
@@ -20,85 +17,22 @@ from services.user_context.contexts.invalidations import Invalidations
 from services.user_context.domain import Part, UserId
 from tests.fakes.proxy import FaultProxy
 from tests.fakes.running_user_context import (
-    RunningUserContext,
     insertion,
-    running_user_context,
     taken_apart,
 )
+from tests.fault.user_context.two_services import PEOPLE, TwoServices, two_services, until
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(120)]
 
-PEOPLE = range(1, 41)
 
-
+@dataclass
 class Scene:
-    """Two processes of the service and the name of a Redis, which may come to mean another.
+    """Two services and the name of a Redis, which may come to mean another."""
 
-    Readings of contexts go to `reader` alone, refreshes to `writer` alone: that Redis refuses is
-    only met by the one, and must not be missed by the other.
-    """
-
-    def __init__(
-        self,
-        reader: RunningUserContext,
-        writer: RunningUserContext,
-        main_app: MainAppDatabase,
-        proxy: FaultProxy,
-        servers: list[Redis],
-    ) -> None:
-        self.reader = reader
-        self.proxy = proxy
-        self.first, self.second = servers
-        self._writer = writer
-        self._main_app = main_app
-        self._changes = 0
-
-    async def change(self, user_id: int) -> None:
-        """Change the person in MySQL and refresh them, as the ingest does."""
-        self._changes += 1
-        name = f"change {self._changes}"
-        self._main_app.execute("UPDATE users SET first_name = %s WHERE id = %s", [name, user_id])
-        await self._writer.stub.RefreshUsers(pb.RefreshUsersRequest(user_ids=[user_id]))
-
-    async def shown(self) -> dict[int, tuple[str, bool]]:
-        """Return each person's name as `reader` serves it, and whether from the cache."""
-        request = pb.BatchGetUserContextsRequest(user_ids=PEOPLE)
-        answer = await self.reader.stub.BatchGetUserContexts(request)
-        assert not any(each.freshness.stale for each in answer.contexts)
-        return {
-            each.context.user.user_id: (each.context.user.first_name, each.freshness.cached)
-            for each in answer.contexts
-        }
-
-    async def reason(self, service: RunningUserContext) -> str:
-        return (await service.stub.GetCacheStats(pb.GetCacheStatsRequest())).distrust_reason
-
-    def wrong(self, shown: dict[int, tuple[str, bool]]) -> list[str]:
-        """Compare with MySQL, by a query that has nothing to do with the service's own."""
-        truth = dict(self._main_app.rows("SELECT id, first_name FROM users"))
-        return [
-            f"{user_id} is shown as {shown.get(user_id)} instead of {name}"
-            for user_id, name in truth.items()
-            if shown.get(user_id, ("", False))[0] != name
-        ]
-
-    async def until_cached(self) -> None:
-        """Wait until every person is served from a cache that is trusted again."""
-
-        async def all_cached() -> bool:
-            shown = await self.shown()
-            assert not self.wrong(shown)
-            return all(cached for _, cached in shown.values())
-
-        await _until(all_cached, "the cache to be used")
-        assert await self.reason(self.reader) == ""
-
-
-async def _until(holds: Callable[[], Awaitable[bool]], what: str, seconds: float = 40.0) -> None:
-    end = time.monotonic() + seconds
-    while not await holds():
-        assert time.monotonic() < end, f"waited for {what}"
-        await asyncio.sleep(0.02)
+    services: TwoServices
+    proxy: FaultProxy
+    first: Redis
+    second: Redis
 
 
 @pytest.fixture
@@ -117,33 +51,13 @@ async def scene(
     postgres_database: PostgresDatabase,
     two_servers: list[Redis],
 ) -> AsyncIterator[Scene]:
-    for user_id in PEOPLE:
-        row = insertion(
-            "users", id=user_id, email_address=f"{user_id}@example.com", first_name="as at first"
-        )
-        mainapp_database.execute(*row)
-    async with AsyncExitStack() as stack:
-        proxy = await stack.enter_async_context(FaultProxy("127.0.0.1", two_servers[0].port))
-        services = [
-            await stack.enter_async_context(
-                running_user_context(
-                    mysql_url=mainapp_database.url,
-                    postgres_url=postgres_database.url,
-                    redis_url=f"redis://127.0.0.1:{proxy.port}/0",
-                    redis_seconds=2.0,
-                )
-            )
-            for _ in range(2)
-        ]
-        for service in services:
-            # Known to the queue, so that it stays cached for longer than the test takes.
-            service.queue.states.update(
-                {user_id: CallState(user_id=user_id, version=1) for user_id in PEOPLE}
-            )
-        reader, writer = services
-        scene = Scene(reader, writer, mainapp_database, proxy, two_servers)
-        await scene.until_cached()
-        yield scene
+    async with (
+        FaultProxy("127.0.0.1", two_servers[0].port) as proxy,
+        two_services(
+            mainapp_database, postgres_database.url, f"redis://127.0.0.1:{proxy.port}/0"
+        ) as services,
+    ):
+        yield Scene(services, proxy, *two_servers)
 
 
 def _set(server: Redis, name: str, value: str) -> None:
@@ -190,17 +104,17 @@ async def test_while_redis_refuses_writes_nothing_it_has_is_served_as_fresh(
     refuse, relent = REFUSALS[code]
     refuse(scene.first)
     for user_id in (1, 2, 3):
-        await scene.change(user_id)
-        shown = await scene.shown()
-        assert not scene.wrong(shown)
+        await scene.services.change(user_id)
+        shown = await scene.services.shown()
+        assert not scene.services.wrong(shown)
         assert not any(cached for _, cached in shown.values())
-    assert await scene.reason(scene.reader) == code
+    assert await scene.services.reason(scene.services.reader) == code
 
     relent(scene.first)
     # Moments in which the fences that could not be raised are still due.
     for _ in range(20):
-        assert not scene.wrong(await scene.shown())
-    await scene.until_cached()
+        assert not scene.services.wrong(await scene.services.shown())
+    await scene.services.until_cached()
 
 
 async def test_what_is_due_is_raised_before_anything_is_trusted_again(
@@ -208,27 +122,27 @@ async def test_what_is_due_is_raised_before_anything_is_trusted_again(
 ) -> None:
     """However long PostgreSQL, which keeps what is due, cannot be asked for it."""
     _set(scene.first, "min-replicas-to-write", "1")
-    await scene.change(1)
-    assert not scene.wrong(await scene.shown())
+    await scene.services.change(1)
+    assert not scene.services.wrong(await scene.services.shown())
     database = postgres_database.name
     hide = "ALTER TABLE user_context.unraised_fences RENAME TO hidden"
     postgres.execute(hide, database=database)
     _set(scene.first, "min-replicas-to-write", "0")
     end = time.monotonic() + 3.0
     while time.monotonic() < end:
-        shown = await scene.shown()
-        assert not scene.wrong(shown)
+        shown = await scene.services.shown()
+        assert not scene.services.wrong(shown)
         assert not any(cached for _, cached in shown.values())
     show = "ALTER TABLE user_context.hidden RENAME TO unraised_fences"
     postgres.execute(show, database=database)
-    await scene.until_cached()
+    await scene.services.until_cached()
 
 
 async def test_a_demoted_server_is_left_at_once_although_its_connections_stay_open(
     scene: Scene,
 ) -> None:
     scene.second.ask("REPLICAOF", "127.0.0.1", str(scene.first.port))
-    await _until(_is_copied(scene.second), "the replica to be up to date")
+    await until(_is_copied(scene.second), "the replica to be up to date")
     connections = scene.proxy.connections
 
     scene.second.ask("REPLICAOF", "NO", "ONE")
@@ -237,9 +151,9 @@ async def test_a_demoted_server_is_left_at_once_although_its_connections_stay_op
     assert scene.proxy.connections == connections
 
     for user_id in PEOPLE:
-        await scene.change(user_id)
-        assert not scene.wrong(await scene.shown())
-    await scene.until_cached()
+        await scene.services.change(user_id)
+        assert not scene.services.wrong(await scene.services.shown())
+    await scene.services.until_cached()
     # Nothing of ours is left on the one that was demoted.
     assert "connected_clients:2\r" in scene.first.ask("INFO", "clients")
 
@@ -256,17 +170,17 @@ async def test_a_server_that_leads_again_serves_nothing_of_its_former_time(scene
     scene.proxy.lead_to("127.0.0.1", scene.second.port)
     # Cut off from its successor, it keeps what it had.
     scene.first.ask("REPLICAOF", "127.0.0.1", "1")
-    await scene.until_cached()
+    await scene.services.until_cached()
     for user_id in PEOPLE:
-        await scene.change(user_id)
-    await scene.until_cached()
+        await scene.services.change(user_id)
+    await scene.services.until_cached()
 
     scene.second.ask("REPLICAOF", "127.0.0.1", "1")
     scene.first.ask("REPLICAOF", "NO", "ONE")
     scene.proxy.lead_to("127.0.0.1", scene.first.port)
     for _ in range(20):
-        assert not scene.wrong(await scene.shown())
-    await scene.until_cached()
+        assert not scene.services.wrong(await scene.services.shown())
+    await scene.services.until_cached()
 
 
 async def test_what_a_demoted_server_took_is_raised_where_its_successor_leads(

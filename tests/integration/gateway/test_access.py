@@ -112,6 +112,7 @@ async def test_a_claims_answer_that_names_a_lease_of_the_past_opens_no_person(
     assert reason(await agent.get("/v1/people/7/context"), 403) == "PERSON_NOT_YOURS"
 
 
+@pytest.mark.each_redis
 async def test_agents_read_whom_they_have_found_at_any_copy_for_a_while(start: Any) -> None:
     first = await start(search_access_seconds=10)
     other = await start(search_access_seconds=10)

@@ -355,6 +355,7 @@ async def test_a_list_that_shrinks_says_by_how_much_and_may_be_meant_to(
     assert gateway.services.queue.requests("ImportSuppressedPhones")[-1].allow_shrink
 
 
+@pytest.mark.each_redis
 async def test_a_rebuild_is_followed_and_seen_by_other_copies(start: Any) -> None:
     gateway, other = await start(), await start()
     gate = gateway.services.queue.gates["RebuildStep"] = asyncio.Event()

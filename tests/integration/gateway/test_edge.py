@@ -8,6 +8,7 @@ import socket
 import statistics
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,6 +18,7 @@ from prometheus_client import REGISTRY
 from devstack.servers import Redis
 from servicekit.logs import JsonFormatter
 from tests.fakes import waiting
+from tests.fakes.redis_tls import running_tls_redis
 from tests.fakes.running_gateway import RunningGateway
 
 pytestmark = pytest.mark.integration
@@ -403,6 +405,7 @@ async def test_log_has_ids_only(
     assert "07700900123" not in ours
 
 
+@pytest.mark.each_redis
 async def test_rate_limit_is_one_callers_at_all_copies(start: Any) -> None:
     copies = [await start(rate_limit_per_second=20) for _ in range(2)]
     began, found = time.monotonic(), list[httpx.Response]()
@@ -473,6 +476,7 @@ async def test_cors(start: Any) -> None:
         assert "access-control-allow-origin" not in response.headers
 
 
+@pytest.mark.each_redis
 async def test_health(gateway: RunningGateway, http: httpx.AsyncClient) -> None:
     assert (await http.get("/healthz")).json() == {"status": "live"}
     response = await http.get("/readyz")
@@ -491,6 +495,18 @@ async def test_health(gateway: RunningGateway, http: httpx.AsyncClient) -> None:
     assert response.json()["dependencies"]["queue"]["reachable"] is False
     assert response.json()["dependencies"]["user_context"]["reachable"] is True
     assert (await http.get("/healthz")).status_code == 200
+
+
+async def test_redis_over_tls(start: Any, tmp_path: Path) -> None:
+    with running_tls_redis(tmp_path) as redis:
+        trusting = await start(redis_url=redis.url, redis_tls_ca_file=redis.ca_file)
+        doubting = await start(redis_url=redis.url)
+        async with httpx.AsyncClient() as client:
+            found = [
+                (await client.get(f"{each.url}/readyz")).json()["dependencies"]["redis"]["state"]
+                for each in (trusting, doubting)
+            ]
+    assert found == ["serving", "TLS"]
 
 
 async def test_ready_without_redis_but_says_so(start: Any, own_redis: Redis) -> None:

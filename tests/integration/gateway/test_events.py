@@ -13,16 +13,16 @@ import httpx
 import pytest
 from dialler.model.v1 import call_state_pb2, event_pb2
 from prometheus_client import REGISTRY
-from redis.asyncio import Redis as RedisClient
 
 from devstack.servers import Redis
 from gateway.live.hub import EventHub
 from servicekit.errors import Unavailable
 from servicekit.event_stream import EventStream
+from servicekit.redis_client import redis_client
 from tests.fakes.recorded_calls import MOMENT_SECONDS
 from tests.fakes.running_gateway import RunningGateway, running_gateway
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.each_redis]
 
 CHANGED = event_pb2.EVENT_TYPE_CONTEXT_CHANGED
 OBJECTION = event_pb2.EVENT_TYPE_OBJECTION_RECORDED
@@ -103,7 +103,7 @@ async def opened(
 
 @asynccontextmanager
 async def stream_of(url: str) -> AsyncIterator[EventStream]:
-    redis = RedisClient.from_url(url)
+    redis = redis_client(url, timeout_seconds=10.0)
     try:
         yield EventStream(redis)
     finally:
@@ -305,13 +305,14 @@ async def test_what_cannot_be_resumed_is_reset(
 
 
 async def test_replaced_stream_resets_every_client(
-    gateway: RunningGateway, stream: EventStream, redis_server: Redis
+    gateway: RunningGateway, stream: EventStream, redis_url: str
 ) -> None:
     async with opened(gateway) as first, opened(gateway) as second:
         await stream.publish([event(1)])
         await first.event("context_changed")
         await second.event("context_changed")
-        redis_server.ask("FLUSHALL")
+        async with redis_client(redis_url, timeout_seconds=10.0) as redis:
+            await redis.flushall()
         await stream.publish([event(2)])
         for reader in (first, second):
             assert (await reader.event()).kind == "reset"
@@ -502,8 +503,8 @@ async def test_ticket_is_kept_as_a_hash_and_runs_out(
     gateway: RunningGateway, supervisor: httpx.AsyncClient, redis_url: str
 ) -> None:
     ticket = (await supervisor.post("/v1/events/tickets")).json()["ticket"]
-    async with RedisClient.from_url(redis_url) as redis:
-        (name,) = await redis.keys("dialler:ticket:*")
+    async with redis_client(redis_url, timeout_seconds=10.0) as redis:
+        (name,) = [each async for each in redis.scan_iter("dialler:ticket:*")]
         assert ticket.encode() not in name
         assert 0 < await redis.ttl(name) <= 60
         await redis.delete(name)

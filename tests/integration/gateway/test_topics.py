@@ -16,6 +16,7 @@ from devstack.servers import Redis
 from gateway.live.topics import SHOWN
 from servicekit.errors import Unavailable
 from servicekit.event_stream import EventStream
+from servicekit.redis_client import redis_client
 from tests.fakes.queue import FakeQueue
 from tests.fakes.running_gateway import RunningGateway
 
@@ -92,7 +93,7 @@ async def following(
 
 @pytest.fixture
 async def stream(redis_url: str) -> AsyncIterator[EventStream]:
-    async with RedisClient.from_url(redis_url) as redis:
+    async with redis_client(redis_url, timeout_seconds=10.0) as redis:
         yield EventStream(redis)
 
 
@@ -297,6 +298,7 @@ async def test_agents_are_counted_by_what_they_do(start: Any) -> None:
     assert agents == {"present": 3, "on_call": 1, "available": 1, "wrap_up": 0, "on_break": 1}
 
 
+@pytest.mark.each_redis
 async def test_the_last_hour_is_shared_and_survives_a_restart(start: Any, redis_url: str) -> None:
     gateway = await start(**QUICK_HOUR)
     async with following(gateway, "supervisor", "wallboard") as listener:
@@ -309,8 +311,8 @@ async def test_the_last_hour_is_shared_and_survives_a_restart(start: Any, redis_
         assert samples[0]["ready"] == {"unsigned_users": 0}
         assert samples[0]["backlog"] == 5
         # Redis emptied: running replicas still have the samples.
-        async with RedisClient.from_url(redis_url) as redis:
-            await redis.flushdb()
+        async with redis_client(redis_url, timeout_seconds=10.0) as redis:
+            await redis.flushall()
         while len((await listener.named("history"))["samples"]) < 3:
             pass
 

@@ -21,7 +21,6 @@ from dialler.model.v1.call_state_pb2 import (
 from dialler.model.v1.change_pb2 import ChangeTimeline
 from dialler.model.v1.facts_pb2 import UserFacts
 from dialler.queue.v1 import queue_pb2
-from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
@@ -29,6 +28,7 @@ from sqlalchemy.pool import NullPool
 from devstack.postgres_database import PostgresDatabase
 from servicekit.event_stream import EventStream
 from servicekit.migrations import upgrade
+from servicekit.redis_client import redis_client
 from services.queue.wire.messages import timestamp
 from tests.fakes import waiting
 from tests.fakes.clock import FakeClock
@@ -339,6 +339,6 @@ def desk(queue: RunningQueue) -> Desk:
 
 @pytest.fixture
 async def stream(redis_url: str) -> AsyncIterator[EventStream]:
-    redis = Redis.from_url(redis_url)
+    redis = redis_client(redis_url, timeout_seconds=10.0)
     yield EventStream(redis)
     await redis.aclose()

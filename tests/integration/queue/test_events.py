@@ -1,11 +1,16 @@
 """What others are told, in what order, and with which trace."""
 
+from pathlib import Path
+
 import pytest
 from dialler.model.v1 import call_state_pb2, change_pb2, event_pb2
 from dialler.queue.v1 import queue_pb2
 
 from servicekit.event_stream import EventStream, StreamPosition
-from tests.fakes.running_queue import RunningQueue
+from servicekit.redis_client import redis_client
+from tests.fakes.clock import FakeClock
+from tests.fakes.redis_tls import running_tls_redis
+from tests.fakes.running_queue import RunningQueue, running_queue
 from tests.fakes.user_facts import done, unsigned
 from tests.integration.queue.bench import Desk, Tables, until
 
@@ -24,6 +29,7 @@ async def _read(stream: EventStream, after: StreamPosition, count: int) -> list[
     return found
 
 
+@pytest.mark.each_redis
 async def test_the_story_of_a_call(
     desk: Desk, queue: RunningQueue, stream: EventStream, tables: Tables
 ) -> None:
@@ -96,3 +102,20 @@ async def test_events_hold_ids_and_states_only(
     text = b"".join(it.SerializeToString() for it in await _read(stream, start, 3))
     for secret in (b"mother", b"7700900", b"Blue Motor"):
         assert secret not in text
+
+
+async def test_events_are_published_over_tls(
+    queue_url: str, clock: FakeClock, tmp_path: Path
+) -> None:
+    with running_tls_redis(tmp_path) as redis:
+        ca = redis.ca_file
+        async with (
+            redis_client(redis.url, timeout_seconds=10.0, tls_ca_file=ca) as client,
+            running_queue(queue_url, redis.url, clock=clock, redis_tls_ca_file=ca) as running,
+        ):
+            stream = EventStream(client)
+            start = await stream.position()
+            desk = Desk(running)
+            await desk.fill(unsigned(1))
+            await desk.claim("agent")
+            assert [event.user_id for event in await _read(stream, start, 1)] == [1]

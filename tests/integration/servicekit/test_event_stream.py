@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 from dialler.model.v1 import event_pb2
-from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError, ResponseError
 
 from devstack.processes import free_port
 from devstack.servers import Redis as RedisServer
 from servicekit.errors import InvalidArgument, Unavailable
 from servicekit.event_stream import EventStream, StreamGap, StreamPosition
-from servicekit.redis_client import RedisRefuses, redis_client, refusal
+from servicekit.redis_client import RedisClient, RedisRefuses, redis_client, refusal
 from tests.fakes import waiting
 from tests.fakes.proxy import FaultProxy
 
@@ -26,7 +25,7 @@ def _events(*user_ids: int) -> list[event_pb2.Event]:
 
 
 @pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[Redis]:
+async def redis(redis_url: str) -> AsyncIterator[RedisClient]:
     client = redis_client(redis_url, timeout_seconds=5.0)
     yield client
     await client.aclose()
@@ -36,8 +35,9 @@ async def _read_ids(stream: EventStream, after: StreamPosition) -> list[int]:
     return [event.user_id for _, event in await stream.read(after, block_seconds=0, count=100)]
 
 
+@pytest.mark.each_redis
 async def test_events_come_in_order_and_each_position_resumes_after_its_event(
-    redis: Redis,
+    redis: RedisClient,
 ) -> None:
     stream = EventStream(redis)
     start = await stream.position()
@@ -50,7 +50,8 @@ async def test_events_come_in_order_and_each_position_resumes_after_its_event(
     assert seen[-1][0] == await stream.position()
 
 
-async def test_a_waiting_reader_gets_what_is_published_meanwhile(redis: Redis) -> None:
+@pytest.mark.each_redis
+async def test_a_waiting_reader_gets_what_is_published_meanwhile(redis: RedisClient) -> None:
     stream = EventStream(redis)
     start = await stream.position()
     reading = asyncio.create_task(stream.read(start, block_seconds=4, count=10))
@@ -61,12 +62,14 @@ async def test_a_waiting_reader_gets_what_is_published_meanwhile(redis: Redis) -
     assert [event.user_id for _, event in await reading] == [7]
 
 
-async def test_nothing_comes_within_the_wait(redis: Redis) -> None:
+@pytest.mark.each_redis
+async def test_nothing_comes_within_the_wait(redis: RedisClient) -> None:
     stream = EventStream(redis)
     assert await stream.read(await stream.position(), block_seconds=0.02, count=10) == []
 
 
-async def test_an_emptied_redis_is_a_gap_at_once_and_after_new_events(redis: Redis) -> None:
+@pytest.mark.each_redis
+async def test_an_emptied_redis_is_a_gap_at_once_and_after_new_events(redis: RedisClient) -> None:
     stream = EventStream(redis)
     await stream.publish(_events(1))
     before = await stream.position()
@@ -79,7 +82,8 @@ async def test_an_emptied_redis_is_a_gap_at_once_and_after_new_events(redis: Red
     assert await _read_ids(stream, await stream.position()) == []
 
 
-async def test_a_position_of_the_future_is_a_gap(redis: Redis) -> None:
+@pytest.mark.each_redis
+async def test_a_position_of_the_future_is_a_gap(redis: RedisClient) -> None:
     """As after a fail-over to a replica that had not received the last entries."""
     stream = EventStream(redis)
     await stream.publish(_events(1))
@@ -88,7 +92,8 @@ async def test_a_position_of_the_future_is_a_gap(redis: Redis) -> None:
         await _read_ids(stream, StreamPosition(here.epoch, f"9{here.offset}"))
 
 
-async def test_dropped_entries_are_a_gap_only_for_readers_before_them(redis: Redis) -> None:
+@pytest.mark.each_redis
+async def test_dropped_entries_are_a_gap_only_for_readers_before_them(redis: RedisClient) -> None:
     stream = EventStream(redis)
     start = await stream.position()
     await stream.publish(_events(*range(10)))
@@ -100,7 +105,8 @@ async def test_dropped_entries_are_a_gap_only_for_readers_before_them(redis: Red
     assert await _read_ids(stream, middle) == [8, 9]
 
 
-async def test_the_end_of_a_stream_trimmed_to_nothing_is_no_gap(redis: Redis) -> None:
+@pytest.mark.each_redis
+async def test_the_end_of_a_stream_trimmed_to_nothing_is_no_gap(redis: RedisClient) -> None:
     stream = EventStream(redis)
     await stream.publish(_events(1, 2))
     end = await stream.position()
@@ -110,14 +116,16 @@ async def test_the_end_of_a_stream_trimmed_to_nothing_is_no_gap(redis: Redis) ->
     assert await stream.position() != end
 
 
-async def test_length_is_bounded(redis: Redis) -> None:
+@pytest.mark.each_redis
+async def test_length_is_bounded(redis: RedisClient) -> None:
     stream = EventStream(redis, max_length=50)
     for _ in range(10):
         await stream.publish(_events(*range(100)))
     assert await redis.xlen("{dialler:events}") < 1_000
 
 
-async def test_epoch_and_events_are_one_write(redis: Redis) -> None:
+@pytest.mark.each_redis
+async def test_epoch_and_events_are_one_write(redis: RedisClient) -> None:
     """A reader never meets events of a stream without an epoch."""
     await EventStream(redis).publish(_events(1))
     assert await redis.exists("{dialler:events}", "{dialler:events}:epoch") == 2

@@ -9,9 +9,10 @@ from devstack.mainapp_database import MainAppDatabase
 from devstack.postgres_database import PostgresDatabase
 from devstack.servers import Redis
 from servicekit.errors import Unavailable
+from servicekit.redis_client import redis_client
 from services.user_context.cache.fragments import HEADER_BYTES
-from services.user_context.cache.redis import PipelinedLink
-from tests.fakes.running_user_context import RunningUserContext, running_user_context
+from services.user_context.cache.links import RedisLink
+from tests.fakes.running_user_context import RunningUserContext, link_to, running_user_context
 
 pytestmark = pytest.mark.integration
 
@@ -19,8 +20,8 @@ _ALL_PEOPLE = range(1, 301)
 
 
 @pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[PipelinedLink]:
-    link = PipelinedLink(redis_url, timeout_seconds=5.0)
+async def redis(redis_url: str) -> AsyncIterator[RedisLink]:
+    link = link_to(redis_url)
     yield link
     await link.stop()
 
@@ -63,8 +64,9 @@ async def _inspect_all(service: RunningUserContext) -> dict[int, tuple[int, bool
     return found
 
 
+@pytest.mark.each_redis
 async def test_every_cached_person_is_streamed_whatever_else_is_stored(
-    seeded_user_context: RunningUserContext, redis: PipelinedLink
+    seeded_user_context: RunningUserContext, redis: RedisLink
 ) -> None:
     service = seeded_user_context
     assert await _inspect_all(service) == {}
@@ -95,7 +97,7 @@ _ALTERATIONS: dict[str, Callable[[bytes], bytes]] = {
 @pytest.mark.parametrize("field", ["mp", "mj"])
 @pytest.mark.parametrize("alteration", _ALTERATIONS)
 async def test_an_altered_copy_is_found(
-    seeded_user_context: RunningUserContext, redis: PipelinedLink, alteration: str, field: str
+    seeded_user_context: RunningUserContext, redis: RedisLink, alteration: str, field: str
 ) -> None:
     await _refresh(seeded_user_context, 5, 6, 7)
     (raw,) = await redis.execute([("HGET", b"ctx:{6}", field)])
@@ -113,7 +115,7 @@ async def test_an_altered_copy_is_found(
 
 
 async def test_a_copy_with_a_form_gone_is_not_intact(
-    seeded_user_context: RunningUserContext, redis: PipelinedLink
+    seeded_user_context: RunningUserContext, redis: RedisLink
 ) -> None:
     await _refresh(seeded_user_context, 5, 6, 7, 8)
     await redis.execute([("HDEL", b"ctx:{5}", "mp"), ("HDEL", b"ctx:{6}", "mj")])
@@ -129,7 +131,7 @@ async def test_a_copy_with_a_form_gone_is_not_intact(
 
 
 async def test_what_would_not_be_served_as_fresh_is_not_listed(
-    seeded_user_context: RunningUserContext, redis: PipelinedLink
+    seeded_user_context: RunningUserContext, redis: RedisLink
 ) -> None:
     await _refresh(seeded_user_context, 5, 6, 7, 8)
     above = b"%020d" % 10**12
@@ -159,10 +161,11 @@ async def test_a_copy_past_its_time_is_not_listed(
 
 
 async def test_the_scripts_are_sent_again_to_a_server_that_lost_them(
-    seeded_user_context: RunningUserContext, redis: PipelinedLink
+    seeded_user_context: RunningUserContext, redis_url: str
 ) -> None:
     await _refresh(seeded_user_context, 5)
-    await redis.execute([("SCRIPT", "FLUSH")])
+    async with redis_client(redis_url, timeout_seconds=5.0) as client:
+        await client.script_flush()
 
     assert (await _inspect(seeded_user_context, 5)).keys() == {5}
 

@@ -15,10 +15,9 @@ from dialler.user_context.v1 import user_context_pb2_grpc
 from google.protobuf import json_format
 
 from devstack.mainapp_database import MainAppDatabase
-from devstack.servers import Redis
 from servicekit.errors import FailedPrecondition, InvalidArgument, NotFound
 from services.user_context.domain import PEOPLE_PER_READING
-from tests.fakes.running_user_context import RunningUserContext, insertion
+from tests.fakes.running_user_context import RunningUserContext, insertion, link_to
 
 pytestmark = pytest.mark.integration
 
@@ -438,10 +437,12 @@ async def test_people_the_queue_has_never_heard_of_are_cached_too(
 
 
 async def test_every_key_has_an_end(
-    seeded_user_context: RunningUserContext, redis_server: Redis
+    seeded_user_context: RunningUserContext, redis_url: str
 ) -> None:
     await _get(seeded_user_context, 16)
-    kept_ms = int(redis_server.ask("PTTL", "ctx:{16}").removeprefix(":"))
+    link = link_to(redis_url)
+    (kept_ms,) = await link.execute([("PTTL", "ctx:{16}")])
+    await link.stop()
 
     assert 0 < kept_ms <= seeded_user_context.settings.context_kept_seconds * 1_000
     assert kept_ms > seeded_user_context.settings.context_fresh_seconds * 1_000

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from services.user_context.cache import scripts
 from services.user_context.cache.fragments import version_text
-from services.user_context.cache.links import Command, Reply
-from services.user_context.cache.redis import PipelinedLink
+from services.user_context.cache.links import Command, RedisLink, Reply
 from tests.fakes import fence
 from tests.fakes.fence import Slot
+from tests.fakes.running_user_context import link_to
 
 pytestmark = pytest.mark.integration
 
@@ -72,7 +72,7 @@ def _state(reply: Sequence[bytes | None]) -> Slot | None:
     return Slot(int(fence_text), token.decode(), stored, content)
 
 
-async def _compare(link: PipelinedLink, sequences: Sequence[Sequence[Operation]]) -> None:
+async def _compare(link: RedisLink, sequences: Sequence[Sequence[Operation]]) -> None:
     """Run each sequence on a key of its own and compare every answer and the end."""
     commands: list[Command] = []
     for number, sequence in enumerate(sequences):
@@ -105,8 +105,9 @@ _ALPHABET = [
 ]
 
 
+@pytest.mark.each_redis
 async def test_every_short_sequence_of_operations_ends_the_same(redis_url: str) -> None:
-    link = PipelinedLink(redis_url, timeout_seconds=30.0)
+    link = link_to(redis_url, timeout_seconds=30.0)
     sequences = list(itertools.product(_ALPHABET, repeat=3))
     for start in range(0, len(sequences), 500):
         await _compare(link, sequences[start : start + 500])
@@ -133,13 +134,14 @@ _OPERATIONS = st.builds(
 async def test_long_sequences_and_huge_versions_end_the_same(
     redis_url: str, sequences: list[list[Operation]]
 ) -> None:
-    link = PipelinedLink(redis_url, timeout_seconds=30.0)
+    link = link_to(redis_url, timeout_seconds=30.0)
     await _compare(link, sequences)
     await link.stop()
 
 
+@pytest.mark.each_redis
 async def test_every_write_extends_the_keys_time_to_live(redis_url: str) -> None:
-    link = PipelinedLink(redis_url, timeout_seconds=5.0)
+    link = link_to(redis_url, timeout_seconds=5.0)
     for kind in ("begin", "invalidate", "fill"):
         setup = [_command(b"kept", Operation("begin", 1, "a")), ("PEXPIRE", b"kept", 100)]
         command = _command(b"kept", Operation(kind, 1, "a"))

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from devstack.processes import free_port, wait_until
+from devstack.processes import free_port
 from devstack.servers import Redis
 from services.user_context.cache.breaker import Breaker
-from services.user_context.cache.cluster import ClusterLink, is_cluster
+from services.user_context.cache.cluster import ClusterLink
 from services.user_context.cache.context_cache import ContextCache, Filling, Grant, Lifetimes
 from services.user_context.cache.links import RedisUnavailable, ReplyError
 from services.user_context.cache.redis import PipelinedLink
@@ -23,8 +23,15 @@ from services.user_context.metrics import CacheStats
 from tests.fakes import waiting
 from tests.fakes.clock import FakeClock
 from tests.fakes.proxy import FaultProxy
+from tests.fakes.redis_cluster import RedisCluster, running_redis_cluster
 
 pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def redis_url(redis_server: Redis) -> str:
+    redis_server.flush()
+    return redis_server.url()
 
 
 async def test_concurrent_requests_get_their_own_replies(redis_url: str) -> None:
@@ -315,51 +322,13 @@ async def test_what_an_account_lacks_is_one_commands_but_for_the_check(own_redis
     await link.stop()
 
 
-class _ClusterNode(Redis):
-    """A Redis that is part of a cluster."""
-
-    bus_port = 0
-
-    def _command(self) -> list[str]:
-        self.bus_port = self.bus_port or free_port()
-        cluster = {
-            "cluster-enabled": "yes",
-            "cluster-port": str(self.bus_port),
-            "cluster-config-file": "nodes.conf",
-        }
-        return [*super()._command(), *(w for k, v in cluster.items() for w in (f"--{k}", v))]
-
-
-@pytest.fixture(scope="module")
-def cluster_nodes(servers_folder: Path) -> Iterator[list[_ClusterNode]]:
-    nodes = [_ClusterNode(servers_folder / f"cluster-{number}") for number in range(3)]
-    for node in nodes:
-        node.start()
-    for number, node in enumerate(nodes):
-        first, last = number * 5_462, min(number * 5_462 + 5_461, 16_383)
-        node.ask("CLUSTER", "ADDSLOTSRANGE", str(first), str(last))
-        node.ask("CLUSTER", "MEET", "127.0.0.1", str(nodes[0].port), str(nodes[0].bus_port))
-    for node in nodes:
-        wait_until(
-            lambda node=node: (
-                "cluster_state:ok" in node.ask("CLUSTER", "INFO")  # type: ignore[misc]
-                and "cluster_known_nodes:3" in node.ask("CLUSTER", "INFO")
-            ),
-            seconds=30,
-            what="the cluster to form",
-        )
-    yield nodes
-    for node in nodes:
-        node.discard()
-
-
 @pytest.fixture
-def cluster_url(cluster_nodes: list[_ClusterNode]) -> str:
-    return f"redis+cluster://127.0.0.1:{cluster_nodes[0].port}"
+def cluster_url(redis_cluster: RedisCluster) -> str:
+    redis_cluster.flush()
+    return redis_cluster.url()
 
 
 async def test_a_cluster_answers_for_keys_of_every_node(cluster_url: str) -> None:
-    assert is_cluster(cluster_url)
     link = ClusterLink(cluster_url, timeout_seconds=2.0)
     await link.start()
     keys = [b"ctx:{%d}" % number for number in range(100)]
@@ -398,13 +367,13 @@ async def test_a_cluster_says_in_place_which_scripts_it_lacks(cluster_url: str) 
 
 
 async def test_a_node_of_a_cluster_that_refuses_writes_is_not_read_from(
-    cluster_url: str, cluster_nodes: list["_ClusterNode"]
+    cluster_url: str, redis_cluster: RedisCluster
 ) -> None:
     link = ClusterLink(cluster_url, timeout_seconds=2.0)
     keys = [b"ctx:{%d}" % number for number in range(100)]
     await link.execute([("HSET", key, "f", "1") for key in keys])
     await link.confirm()
-    refusing = cluster_nodes[1]
+    refusing = redis_cluster.primaries[1]
     refusing.ask("CONFIG", "SET", "min-replicas-to-write", "1")
     answers = await asyncio.gather(
         *(link.execute([("HMGET", key, "f")]) for key in keys), return_exceptions=True
@@ -423,6 +392,7 @@ async def test_a_node_of_a_cluster_that_refuses_writes_is_not_read_from(
 
 async def test_contexts_are_fenced_in_a_cluster_as_anywhere(cluster_url: str) -> None:
     link = ClusterLink(cluster_url, timeout_seconds=2.0)
+    await link.start()
     clock, stats = FakeClock(), CacheStats()
     cache = ContextCache(
         link,
@@ -453,6 +423,123 @@ async def test_contexts_are_fenced_in_a_cluster_as_anywhere(cluster_url: str) ->
     assert await fill(6, late) == len(people) - 20
     assert stats.fenced_fills == len(people) + 20
     await link.stop()
+
+
+@pytest.fixture
+def replicated_cluster(servers_folder: Path) -> Iterator[RedisCluster]:
+    """A cluster of the test's own in which a dead primary is soon replaced."""
+    folder = Path(tempfile.mkdtemp(dir=servers_folder))
+    with running_redis_cluster(folder, with_replicas=True, fails_after_seconds=2.0) as cluster:
+        yield cluster
+
+
+async def _until_confirmed(link: ClusterLink) -> None:
+    async with waiting.limit(30):
+        while True:
+            try:
+                await link.confirm()
+            except RedisUnavailable:
+                await asyncio.sleep(0.05)
+            else:
+                return
+
+
+async def test_what_a_promoted_replica_has_is_not_fresh_even_when_all_is_trusted(
+    replicated_cluster: RedisCluster,
+) -> None:
+    """It may lack invalidations that its predecessor has taken."""
+    link = ClusterLink(replicated_cluster.url(), timeout_seconds=2.0)
+    await link.start()
+    cache, person = _cache(link), UserId(1)
+    part = RenderedPart(b"message", b"json", 1)
+
+    async def fill(version: int) -> None:
+        grants = await cache.begin(Part.MAIN, [person], version)
+        form = cache.form(Part.MAIN, Filling(person, version, part), grants[person].run, 0)
+        await cache.fill(Part.MAIN, {person: form}, grants)
+
+    await fill(1)
+    assert (await cache.read_one(person, as_json=True)).is_main_fresh
+    (before,) = await link.execute([("HGETALL", "ctx:{1}")])
+    await cache.invalidate(Part.MAIN, [person], 2)
+    victim = replicated_cluster.primary_of("ctx:{1}")
+    victim.kill()
+    await _until_confirmed(link)
+    assert "role:master" in replicated_cluster.successor_of(victim).ask("INFO", "replication")
+
+    # As if the invalidation had not been copied any more.
+    fields = [word for pair in before.items() for word in pair]
+    await link.execute([("HSET", "ctx:{1}", *fields)])
+    cache.trust(cache.losses)
+    held = await cache.read_one(person, as_json=True)
+    assert held.main is not None
+    assert not held.is_main_fresh
+    await fill(3)
+    assert (await cache.read_one(person, as_json=True)).is_main_fresh
+    await link.stop()
+
+
+async def test_keys_that_move_to_another_node_are_followed_and_stay_fresh(
+    replicated_cluster: RedisCluster,
+) -> None:
+    link = ClusterLink(replicated_cluster.url(), timeout_seconds=2.0)
+    await link.start()
+    cache, people = _cache(link), [UserId(1), UserId(2)]
+    part = RenderedPart(b"message", b"json", 1)
+    grants = await cache.begin(Part.MAIN, people, 1)
+    forms = {
+        one: cache.form(Part.MAIN, Filling(one, 1, part), grants[one].run, 0) for one in people
+    }
+    await cache.fill(Part.MAIN, forms, grants)
+    old = replicated_cluster.primary_of("ctx:{1}")
+    new = next(node for node in replicated_cluster.primaries if node is not old)
+    slot = old.ask("CLUSTER", "KEYSLOT", "ctx:{1}")[1:].strip()
+    losses = cache.losses
+
+    async def still_fresh() -> bool:
+        held = await cache.read_many(people, as_json=True)
+        return all(one.is_main_fresh for one in held)
+
+    new.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", old.node_id)
+    old.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", new.node_id)
+    assert await still_fresh()
+    old.ask("MIGRATE", "127.0.0.1", str(new.port), "ctx:{1}", "0", "5000")
+    # The old node says ASK.
+    assert await still_fresh()
+    for node in (new, old):
+        node.ask("CLUSTER", "SETSLOT", slot, "NODE", new.node_id)
+    # And now MOVED.
+    assert await still_fresh()
+    assert cache.losses == losses
+    await link.stop()
+
+
+async def test_a_cluster_is_found_by_its_address_when_no_known_node_is_left(
+    servers_folder: Path, redis_cluster: RedisCluster
+) -> None:
+    folder = Path(tempfile.mkdtemp(dir=servers_folder))
+    with running_redis_cluster(folder) as former:
+        first = former.primaries[0]
+        async with FaultProxy(first.host, first.port) as address:
+            link = ClusterLink(f"redis+cluster://127.0.0.1:{address.port}", timeout_seconds=2.0)
+            await link.confirm()
+            for node in former.primaries:
+                node.kill()
+            address.lead_to(redis_cluster.primaries[1].host, redis_cluster.primaries[1].port)
+            await _until_confirmed(link)
+            assert (await link.execute([("SET", "a", "b"), ("GET", "a")]))[1] == b"b"
+            await link.stop()
+
+
+def _cache(link: ClusterLink) -> ContextCache:
+    clock = FakeClock()
+    return ContextCache(
+        link,
+        breaker=Breaker(clock),
+        clock=clock,
+        lifetimes=Lifetimes(main_fresh=900, call_fresh=300, absent_fresh=30, kept=3_600),
+        stats=CacheStats(),
+    )
 
 
 async def test_nothing_is_fresh_after_a_new_connection_until_nothing_is_due(

@@ -11,9 +11,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from devstack.mainapp_database import MainAppDatabase
 from devstack.people import CANARY
 from mainapp import description
-from services.user_context.cache.redis import PipelinedLink
 from services.user_context.domain import OF_CLAIMS, OF_PEOPLE
-from tests.fakes.running_user_context import RunningUserContext
+from tests.fakes.running_user_context import RunningUserContext, link_to
 
 pytestmark = pytest.mark.integration
 
@@ -49,8 +48,8 @@ async def _all_answers(service: RunningUserContext) -> bytes:
 
 
 async def _everything_cached(redis_url: str) -> bytes:
-    link = PipelinedLink(redis_url, timeout_seconds=5.0)
-    (keys,) = await link.execute([("KEYS", "*")])
+    link = link_to(redis_url)
+    keys = [key async for page in link.keys("*") for key in page]
     hashes = await link.execute([("HGETALL", key) for key in keys])
     await link.stop()
     assert len(keys) == len(ALL_PEOPLE)

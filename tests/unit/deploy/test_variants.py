@@ -73,6 +73,14 @@ def _postgres_over_tls(folder: Path) -> None:
         )
 
 
+def _redis_over_tls(folder: Path) -> None:
+    _edit(
+        folder / "services/kustomization.yaml",
+        r"^  - \.\./images\n",
+        "  - ../../../components/redis-tls\n  - ../images\n",
+    )
+
+
 def _cron_jobs(folder: Path) -> None:
     _edit(
         folder / "services/kustomization.yaml",
@@ -105,6 +113,7 @@ VARIANTS: list[Callable[[Path], None]] = [
     _key_set_by_address,
     _key_set_by_address_and_no_key,
     _postgres_over_tls,
+    _redis_over_tls,
     _cron_jobs,
     _collector,
     _without_a_relay,
