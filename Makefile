@@ -12,8 +12,8 @@ SOURCES := servicekit services gateway mainapp devstack simulation bench tests
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run demo trace trace-view reconcile test check fmt fmt-check lint types imports proto proto-check \
-	proto-release docs docs-check monitoring monitoring-check aws aws-check k8s-check openapi openapi-check release ts ts-check desk \
-	desk-test image images-test deploy debug-pod stop-capture start-capture sbom audit unit contract integration migrations-check fault e2e mysql-check redis-cluster-check drift browser \
+	proto-release docs docs-check monitoring monitoring-check aws aws-check k8s-check openapi openapi-check release grants grants-check ts ts-check desk \
+	desk-test image image-push image-load images-test deploy debug-pod stop-capture start-capture sbom audit unit contract integration migrations-check fault e2e mysql-check redis-cluster-check drift browser \
 	vendor simulation simulate bench lock clean metrics vocabulary-check
 
 help: ## Show this list
@@ -45,7 +45,7 @@ reconcile: setup ## With `make run` going: compare everybody with MySQL (KIND=ch
 test: setup check contract integration migrations-check fault e2e simulation ## All checks and all tests
 	@echo "All checks and tests have passed."
 
-check: setup fmt-check lint types imports vocabulary-check proto-check docs-check monitoring-check openapi-check aws-check k8s-check unit ## What needs no servers
+check: setup fmt-check lint types imports vocabulary-check proto-check docs-check monitoring-check openapi-check grants-check aws-check k8s-check unit ## What needs no servers
 
 fmt: setup ## Format the code
 	@$(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix .
@@ -99,6 +99,12 @@ aws-check: setup $(CHECKOV)/.ready ## deploy/aws: current, linted, scanned again
 	@$(BIN)/cfn-lint --regions eu-west-2 -- deploy/aws/*.yaml
 	@$(CHECKOV)/bin/checkov --directory deploy/aws --framework cloudformation --skip-download --quiet --compact
 
+grants: setup ## Write deploy/sql, what each database account may do, from the main app's description
+	@$(PY) -m devstack.sql_grants
+
+grants-check: setup
+	@$(PY) -m devstack.sql_grants --check
+
 k8s-check: setup $(CHECKOV)/.ready ## deploy/k8s and the Dockerfile: built, schemas, policies, held against the code
 	@$(BIN)/hadolint deploy/Dockerfile
 	@$(PY) -m devstack.manifest_check
@@ -117,6 +123,13 @@ start-capture: setup ## Start it again (ENV=production)
 
 image: setup ## One service's image, without a daemon, as root (S=queue or S=all; BASE=NAME@sha256:...)
 	@$(PY) -m devstack.images $(or $(S),$(error say which: make image S=queue)) $(if $(BASE),--base $(BASE))
+
+image-push: setup ## The images into a registry, their digests into an overlay (REGISTRY=HOST/PATH, ENV=staging, SIGN_BY=key)
+	@$(PY) -m devstack.image_push $(or $(REGISTRY),$(error say where: make image-push REGISTRY=registry.example/team)) \
+		$(if $(ENV),--overlay $(ENV)) $(if $(SIGN_BY),--sign-by $(SIGN_BY)) $(if $(INSECURE),--insecure)
+
+image-load: setup ## All images and the stores' into a cluster on this machine, for ENV=local (INTO=kind or minikube)
+	@$(PY) -m devstack.image_load $(or $(INTO),$(error say where: make image-load INTO=kind)) $(if $(BASE),--base $(BASE))
 
 images-test: setup ## All images, started from the rendered manifests, do the suite's work (as root, ten minutes)
 	@$(PY) -m devstack.images all
@@ -230,6 +243,8 @@ lock: ## Pin the dependencies anew (needs uv)
 		uv pip compile pyproject.toml --extra $$service --constraint requirements.lock --python-version 3.11 \
 			--generate-hashes --no-emit-index-url --no-header --no-annotate -q -o deploy/locks/$$service.lock || exit 1; \
 	done
+	@uv pip compile pyproject.toml --group stores --constraint requirements.lock --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-header --no-annotate -q -o deploy/locks/stores.lock
 	@echo checkov | uv pip compile - --python-version 3.11 --upgrade \
 		--generate-hashes --no-emit-index-url --no-header -q -o requirements-checkov.lock
 

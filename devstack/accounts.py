@@ -3,7 +3,7 @@
 PASSWORDS = {
     "admin": "admin-local",  # MariaDB: everything
     "laravel": "laravel-local",  # MariaDB: the main app itself, the only writer
-    "dialler": "dialler-local",  # MariaDB: SELECT on the main app; PostgreSQL: owner of our schemas
+    "dialler": "dialler-local",  # MariaDB: reads the main app; PostgreSQL: owner of our schemas
     "dialler_relay": "relay-local",  # MariaDB: reads the binlog
     "postgres": "postgres-local",  # PostgreSQL: everything
 }
@@ -11,10 +11,9 @@ PASSWORDS = {
 # Databases whose names begin like this are main apps, so that each test can have its own.
 MAINAPP_PREFIX = "mainapp"
 
+# What the readers may do in each main app is that of production (`devstack.sql_grants`).
 _GRANTS = (
     ("laravel", f"ALL ON `{MAINAPP_PREFIX}%`.*"),
-    ("dialler", f"SELECT ON `{MAINAPP_PREFIX}%`.*"),
-    ("dialler_relay", f"SELECT ON `{MAINAPP_PREFIX}%`.*"),
     ("dialler_relay", "REPLICATION SLAVE, REPLICATION CLIENT ON *.*"),
 )
 

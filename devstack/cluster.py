@@ -16,13 +16,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from devstack.cluster_versions import ClusterFacts, version_problems
 from devstack.manifest_check import schema_errors
 from devstack.manifest_overlay import Overlay
 from devstack.manifest_rules import RULES
 from devstack.manifests import FOLDER, KUBECTL, OVERLAYS, RenderError, with_pods
 
 NAMESPACE = "dialler"
-PLACEHOLDERS = re.compile(r"\bregistry\.example\b|\b111122223333\b")
+PLACEHOLDERS = re.compile(r"\bregistry\.example\b|\b111122223333\b|\b444455556666\b")
 PAUSED = "autoscaling.keda.sh/paused-replicas"
 _POLL_SECONDS = 2.0
 _MIGRATIONS_SECONDS = 900.0
@@ -62,6 +63,20 @@ class Cluster:
         """Return the objects that `kubectl get` finds."""
         return list(json.loads(self.run("get", *arguments, "-o", "json"))["items"])
 
+    def facts(self) -> ClusterFacts:
+        """Return the versions that the cluster has; raises `DeployError`."""
+        server = json.loads(self.run("version", "-o", "json"))["serverVersion"]["gitVersion"]
+        apis = frozenset(self.run("api-versions").split())
+        try:
+            deployments = self.items("deployments", "--all-namespaces")
+        except DeployError as error:
+            # An account that may deploy into one namespace may not look at the others.
+            print(f"the operators' versions are not seen: {error}", flush=True)
+            deployments = []
+        specs = [each["spec"]["template"]["spec"] for each in deployments]
+        images = [container["image"] for spec in specs for container in spec["containers"]]
+        return ClusterFacts(server, apis, images)
+
     def _done(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         context = [f"--context={self.context}"] if self.context else []
         command = [self.kubectl, *context, f"--namespace={NAMESPACE}", *arguments]
@@ -90,12 +105,14 @@ def deploy(cluster: Cluster, name: str) -> None:
 
     Migrations are not undone: the code before runs on the schema after.
     """
-    found = list(problems(name))
-    if found:
-        raise DeployError("not deployed:\n  " + "\n  ".join(found))
+    _refuse(problems(name))
+    overlay = Overlay.load(name)
+    _refuse(version_problems(overlay, cluster.facts()))
     folder = FOLDER / "overlays" / name
     print("foundation ...", flush=True)
     cluster.run("apply", "-k", str(folder / "foundation"))
+    for stores in overlay.of("StatefulSet"):
+        cluster.run("rollout", "status", f"statefulset/{stores}", f"--timeout={_ROLL_OUT_SECONDS}s")
     if cluster.items("externalsecrets") if name != "local" else ():
         cluster.run("wait", "--for=condition=Ready", "externalsecret", "--all", "--timeout=120s")
     print("migrations ...", flush=True)
@@ -113,6 +130,12 @@ def deploy(cluster: Cluster, name: str) -> None:
             cluster.succeeds("rollout", "undo", f"deployment/{deployment}")
         was = f"{', '.join(undone)} went back" if undone else "nothing to go back to"
         raise DeployError(f"the roll-out failed; {was}")
+
+
+def _refuse(problems_found: Iterator[str]) -> None:
+    found = list(problems_found)
+    if found:
+        raise DeployError("not deployed:\n  " + "\n  ".join(found))
 
 
 def wait_for_jobs(cluster: Cluster, label: str) -> None:

@@ -26,6 +26,8 @@ from servicekit.version import VERSION
 
 ROOT = Path(__file__).parents[1]
 IMAGES = (*SERVICES, "gateway")
+STORES = "stores"
+"""The image of the local stores, for kind and minikube; not one of the suite's."""
 TAG = "local"
 LOCAL_BASE = "localhost/dialler/base"
 
@@ -38,7 +40,14 @@ TOOLS = (
     Package("catatonit", "catatonit"),
     Package("iproute2", "ip"),
 )
+# For the tests of `make image-push`: a registry, and what reads from one as a node would.
+REGISTRY_TOOLS = (
+    Package("docker-registry", "docker-registry"),
+    Package("skopeo", "skopeo"),
+    Package("gnupg", "gpg"),
+)
 _BASE_PACKAGES = ("python3", "python3-venv", "ca-certificates", "tzdata", "libstdc++6")
+_STORES_PACKAGES = ("mariadb-server", "postgresql", "redis-server", "passwd")
 _LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
 _PINNED = re.compile(r".+@sha256:[0-9a-f]{64}")
 
@@ -83,13 +92,16 @@ class Engine:
         text = _CONTAINERS_CONF.format(hosts=self.folder / "hosts", state=self._state)
         (self.folder / "containers.conf").write_text(text, encoding="utf-8")
 
-    def podman(self, *arguments: str) -> str:
-        """Run podman and return what it prints; raises `ImageError` with what it complains of."""
-        return self._run("podman", *arguments)
+    def podman(self, *arguments: str, environment: Mapping[str, str] | None = None) -> str:
+        """Run podman and return what it prints; raises `ImageError` with what it complains of.
+
+        `environment` has variables that it gets besides.
+        """
+        return self._run("podman", *arguments, environment=environment or {})
 
     def buildah(self, *arguments: str) -> str:
         """Run buildah and return what it prints; raises `ImageError` with what it complains of."""
-        return self._run("buildah", *arguments)
+        return self._run("buildah", *arguments, environment={})
 
     def has(self, name: str) -> bool:
         """Whether there is such an image."""
@@ -109,7 +121,7 @@ class Engine:
                 f"--build-arg=SERVICE={service}",
                 f"--build-arg=VERSION={VERSION}",
                 f"--build-arg=REVISION={_revision()}",
-                "--file=deploy/Dockerfile",
+                f"--file=deploy/{'stores.' if service == STORES else ''}Dockerfile",
                 f"--tag={image(service)}",
                 str(ROOT),
             )
@@ -125,12 +137,12 @@ class Engine:
             if folder.exists():
                 shutil.rmtree(folder)
 
-    def _run(self, program: str, *arguments: str) -> str:
+    def _run(self, program: str, *arguments: str, environment: Mapping[str, str]) -> str:
         storage = (f"--root={self.folder / 'root'}", f"--runroot={self._state}")
-        environment = {**os.environ, "CONTAINERS_CONF": str(self.folder / "containers.conf")}
+        settings = {"CONTAINERS_CONF": str(self.folder / "containers.conf")}
         done = subprocess.run(
             [program, *storage, *arguments],
-            env=environment,
+            env={**os.environ, **settings, **environment},
             cwd=ROOT,
             capture_output=True,
             text=True,
@@ -142,11 +154,12 @@ class Engine:
         return done.stdout.strip()
 
 
-def require_tools() -> None:
+def require_tools(tools: Sequence[Package] | None = None) -> None:
     """Install what is missing; raises `ImageError` with the command that does when it cannot."""
     if platform.system() != "Linux":
         raise ImageError("Images are built with Debian's buildah and podman; this is no Linux.")
-    names = missing(TOOLS)
+    wanted = TOOLS if tools is None else tools
+    names = missing(wanted)
     if os.geteuid() != 0:
         raise ImageError("Images are built and started as root here. Run it with sudo.")
     if not names:
@@ -155,7 +168,7 @@ def require_tools() -> None:
         install(names)
     except (OSError, subprocess.CalledProcessError) as error:
         raise ImageError(f"{advice(names)} ({error})") from None
-    if left := missing(TOOLS):
+    if left := missing(wanted):
         raise ImageError(advice(left))
 
 
@@ -168,16 +181,20 @@ def checked_base(base: str) -> str:
     )
 
 
-def local_base(engine: Engine) -> str:
-    """Return the base made from this machine's Debian packages; makes it the first time."""
-    recipe = sha256(repr((_BASE_PACKAGES, _LEFT_OUT, _release())).encode()).hexdigest()[:12]
+def local_base(engine: Engine, more: Sequence[str] = ()) -> str:
+    """Return the base made from this machine's Debian packages; makes it the first time.
+
+    `more` are packages that the image needs besides: the base has no apt.
+    """
+    packages = (*_BASE_PACKAGES, *more)
+    recipe = sha256(repr((packages, _LEFT_OUT, _release())).encode()).hexdigest()[:12]
     name = f"{LOCAL_BASE}:{recipe}"
     if engine.has(name):
         return name
     with tempfile.TemporaryDirectory(prefix="dialler-base-") as folder:
         archive = Path(folder) / "base.tar"
         command = ["mmdebstrap", "--quiet", "--variant=essential"]
-        command += [f"--include={','.join(_BASE_PACKAGES)}"]
+        command += [f"--include={','.join(packages)}"]
         command += [f"--dpkgopt=path-exclude={path}" for path in _LEFT_OUT]
         # Whatever mirror this machine uses.
         command += [_release(), str(archive), *map(str, _apt_sources())]
@@ -244,10 +261,10 @@ def build(engine: Engine, names: Sequence[str], base: str | None = None) -> None
     """Build the images of `names`; on the local base unless another is given."""
     require_tools()
     engine.prepare()
-    chosen = checked_base(base) if base else local_base(engine)
     for name in names:
         print(f"Building {image(name)} ...", flush=True)
-        engine.build(name, chosen)
+        more = _STORES_PACKAGES if name == STORES else ()
+        engine.build(name, checked_base(base) if base else local_base(engine, more))
         size = engine.buildah("images", "--format", "{{.Size}}", image(name))
         print(f"  {size} with its base", flush=True)
 
@@ -259,10 +276,10 @@ def default_engine() -> Engine:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m devstack.images", description=__doc__)
-    parser.add_argument("service", choices=(*IMAGES, "all"))
+    parser.add_argument("service", choices=(*IMAGES, STORES, "all"))
     parser.add_argument("--base", help="a base named by digest; else one is made from Debian")
     options = parser.parse_args(arguments)
-    names = IMAGES if options.service == "all" else (options.service,)
+    names = (*IMAGES, STORES) if options.service == "all" else (options.service,)
     try:
         build(default_engine(), names, options.base)
     except ImageError as error:

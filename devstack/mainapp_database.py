@@ -10,13 +10,20 @@ import pymysql
 
 from devstack.accounts import MAINAPP_PREFIX
 from devstack.servers import MariaDB
+from devstack.sql_grants import reader, relay
+from mainapp.description import load
 
 SCHEMA_FILE = Path(__file__).with_name("mainapp_schema.sql")
 
 
 def schema_statements() -> list[str]:
     """The main app's schema, a statement each."""
-    lines = [line for line in SCHEMA_FILE.read_text().splitlines() if not line.startswith("--")]
+    return statements_of(SCHEMA_FILE.read_text())
+
+
+def statements_of(sql: str) -> list[str]:
+    """The statements of an SQL file in which no text holds a semicolon."""
+    lines = [line for line in sql.splitlines() if not line.startswith("--")]
     return [part.strip() for part in "\n".join(lines).split(";") if part.strip()]
 
 
@@ -29,13 +36,22 @@ class MainAppDatabase:
 
     @classmethod
     def create(cls, server: MariaDB, name: str | None = None) -> "MainAppDatabase":
-        """A new database, under a unique name unless one is given."""
+        """A new database, under a unique name unless one is given.
+
+        The readers' accounts may do in it what deploy/sql grants, and no more; what it grants on
+        the whole server is left to `devstack.accounts`.
+        """
         database = cls(server, name or f"{MAINAPP_PREFIX}_{uuid.uuid4().hex}")
         with server.connect("laravel") as connection, connection.cursor() as cursor:
             cursor.execute(f"CREATE DATABASE `{database.name}`")
             cursor.execute(f"USE `{database.name}`")
             for statement in schema_statements():
                 cursor.execute(statement)
+        grants = statements_of(reader(load()) + relay(load()))
+        with server.connect(database=database.name) as connection, connection.cursor() as cursor:
+            for statement in grants:
+                if "ON *.*" not in statement:
+                    cursor.execute(statement)
         return database
 
     def drop(self) -> None:

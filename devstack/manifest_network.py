@@ -1,7 +1,11 @@
-"""Whether NetworkPolicies let through what is called, at both ends, and nothing more."""
+"""Whether NetworkPolicies let through what is called, at both ends, and nothing more.
+
+Calls from browsers included, where an Ingress or a load balancer brings them.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
@@ -9,8 +13,9 @@ from urllib.parse import urlsplit
 import yaml
 from opentelemetry.sdk.environment_variables import OTEL_EXPORTER_OTLP_ENDPOINT
 
-from devstack.manifest_overlay import COLLECTOR, NAME, Overlay
+from devstack.manifest_overlay import COLLECTOR, LOCAL_STORES, NAME, Overlay, loaded_settings
 from devstack.manifests import Manifest, pod_labels
+from gateway.http.server import KEEP_ALIVE_SECONDS
 
 Call = tuple[str, str, int]
 """Who, whom, and on which port."""
@@ -88,8 +93,9 @@ def _policies(overlay: Overlay, way: str) -> Iterator[tuple[str, Manifest]]:
 
 
 def _selected(selector: Manifest) -> Iterator[str]:
-    if NAME in selector.get("matchLabels", {}):
-        yield selector["matchLabels"][NAME]
+    name = selector.get("matchLabels", {}).get(NAME)
+    if name not in (None, LOCAL_STORES):
+        yield name
     for each in selector.get("matchExpressions", ()):
         if (each["key"], each["operator"]) == (NAME, "In"):
             yield from each["values"]
@@ -128,3 +134,65 @@ def _egress_outside(overlay: Overlay) -> set[tuple[str, int]]:
         if "ipBlock" in peer
         for port in rule["ports"]
     }
+
+
+_ALB = "alb.ingress.kubernetes.io"
+
+
+def browsers_reach_the_gateway(overlay: Overlay) -> Iterator[str]:
+    """What brings browsers leads to a Service, is trusted as a proxy, and holds event streams."""
+    settings = loaded_settings("gateway", overlay.environment(overlay.container("gateway")))
+    for name, ingress in overlay.of("Ingress").items():
+        for rule in ingress["spec"]["rules"]:
+            for path in rule["http"]["paths"]:
+                yield from _backend_errors(overlay, f"Ingress {name}", path["backend"]["service"])
+        if not settings.trusted_proxies:
+            yield f"Ingress {name}: GATEWAY_TRUSTED_PROXIES is 0: all clients have one address"
+        if ingress["spec"]["ingressClassName"] == "alb":
+            yield from _load_balancer_errors(overlay, ingress, settings.events_heartbeat_seconds)
+
+
+def _backend_errors(overlay: Overlay, where: str, backend: Manifest) -> Iterator[str]:
+    service = overlay.of("Service").get(backend["name"], {"spec": {"ports": ()}})
+    if backend["port"]["name"] not in {port["name"] for port in service["spec"]["ports"]}:
+        yield f"{where}: no port {backend['port']['name']} of a Service {backend['name']}"
+
+
+def _load_balancer_errors(
+    overlay: Overlay, ingress: Manifest, heartbeat_seconds: float
+) -> Iterator[str]:
+    annotations = ingress["metadata"]["annotations"]
+    probes = overlay.container("gateway")
+    if annotations[f"{_ALB}/healthcheck-path"] != probes["livenessProbe"]["httpGet"]["path"]:
+        yield "the load balancer's health check is not the liveness probe"
+    idle = _attribute(annotations, "load-balancer-attributes", "idle_timeout.timeout_seconds")
+    if not 2 * heartbeat_seconds < idle < KEEP_ALIVE_SECONDS:
+        yield f"idle time {idle:g} s: heartbeats {heartbeat_seconds:g} s, {KEEP_ALIVE_SECONDS} s"
+    delay = _attribute(
+        annotations, "target-group-attributes", "deregistration_delay.timeout_seconds"
+    )
+    if delay >= probes["lifecycle"]["preStop"]["sleep"]["seconds"]:
+        yield f"a pod may be sent requests for {delay:g} s, longer than it waits in preStop"
+    entries = [
+        peer
+        for policy in overlay.of("NetworkPolicy").values()
+        if policy["spec"]["podSelector"].get("matchLabels") == {NAME: "gateway"}
+        for rule in policy["spec"].get("ingress", ())
+        if {"port": "http"} in rule["ports"]
+        for peer in rule["from"]
+    ]
+    if not any("ipBlock" in peer for peer in entries):
+        yield "no policy lets the load balancer's subnets in"
+
+
+def _attribute(annotations: dict[str, str], kind: str, name: str) -> float:
+    """Return the value of one of a comma-separated list; AWS's default is not good enough."""
+    values = dict(it.split("=", 1) for it in annotations[f"{_ALB}/{kind}"].split(","))
+    return float(values[name])
+
+
+def nothing_is_left_to_set(overlay: Overlay) -> Iterator[str]:
+    """What the components leave to the overlay's `site` has been filled in."""
+    for each in overlay.manifests:
+        if "set-by-overlay" in json.dumps(each):
+            yield f"{each['kind']} {each['metadata']['name']}: something is still set-by-overlay"

@@ -21,6 +21,8 @@ from servicekit.settings import ServiceSettings
 NAME = "app.kubernetes.io/name"
 COLLECTOR = "collector"
 """OpenTelemetry's: the one Deployment, by name, whose image is not ours."""
+LOCAL_STORES = "stores"
+"""Name of the pod with all stores, and of its image, where they are in the cluster."""
 
 
 @dataclass

@@ -22,9 +22,14 @@ from prometheus_client import REGISTRY
 from pydantic import ValidationError
 
 from devstack.images import IMAGES, ROOT
-from devstack.manifest_network import network_is_the_call_graph
+from devstack.manifest_network import (
+    browsers_reach_the_gateway,
+    network_is_the_call_graph,
+    nothing_is_left_to_set,
+)
 from devstack.manifest_overlay import (
     COLLECTOR,
+    LOCAL_STORES,
     NAME,
     Overlay,
     loaded_settings,
@@ -71,7 +76,8 @@ def selectors_select(overlay: Overlay) -> Iterator[str]:
         if not own.items() <= pod_labels(deployment).items():
             yield f"Deployment {name} does not select its own pods"
     for name, service in overlay.of("Service").items():
-        if service["spec"]["selector"] != {NAME: name.removesuffix("-metrics")}:
+        own = {NAME: name.removesuffix("-metrics")}
+        if service["spec"]["selector"] not in (own, {NAME: LOCAL_STORES}):
             yield f"Service {name} leads to other pods: {service['spec']['selector']}"
 
 
@@ -86,7 +92,7 @@ def _selectors(manifest: Manifest) -> Iterator[dict[str, str]]:
         for rule in (*spec.get("ingress", ()), *spec.get("egress", ())):
             for peer in (*rule.get("from", ()), *rule.get("to", ())):
                 if "podSelector" in peer and "namespaceSelector" not in peer:
-                    yield peer["podSelector"]["matchLabels"]
+                    yield peer["podSelector"].get("matchLabels", {})
     elif manifest["kind"] == "Deployment":
         for each in spec["template"]["spec"].get("topologySpreadConstraints", ()):
             yield each["labelSelector"]["matchLabels"]
@@ -182,6 +188,8 @@ def commands_exist(overlay: Overlay) -> Iterator[str]:
             service = container["image"].rpartition("/")[2].partition(":")[0].partition("@")[0]
             if not _can_start(module):
                 yield f"{where}: there is no python -m {module}"
+            elif service == LOCAL_STORES:
+                continue
             elif module == "servicekit.migrations":
                 if arguments != [module_of(service)]:
                     yield f"{where}: {arguments} is not in the image of {service}"
@@ -451,12 +459,10 @@ _IMAGE = re.compile(
 
 
 def images_are_ours(overlay: Overlay) -> Iterator[str]:
-    """A service and its migration are of one image, by digest or of this version.
+    """A service and its migration are of one image, by digest or of a release.
 
     Where there is a site, images come from a registry: a bare name would be looked for elsewhere.
     """
-    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    version = re.findall(r'^version = "(.+)"$', project, re.MULTILINE)[0]
     seen: dict[str, str] = {}
     for each, spec in with_pods(overlay.manifests):
         for container in spec["containers"]:
@@ -465,15 +471,16 @@ def images_are_ours(overlay: Overlay) -> Iterator[str]:
             registry, service, tag, digest = match.groups() if match else (None, "", None, None)
             where = f"{each['kind']} {each['metadata']['name']}"
             is_foreign = each["metadata"]["name"] == COLLECTOR
-            if service.replace("-", "_") not in IMAGES and not is_foreign:
+            known = IMAGES if overlay.site else (*IMAGES, LOCAL_STORES)
+            if service.replace("-", "_") not in known and not is_foreign:
                 yield f"{where}: {image} is none of our images"
             elif overlay.site and registry is None:
                 yield f"{where}: {image} names no registry (images/kustomization.yaml, newName)"
             elif is_foreign:
                 if digest is None and tag in (None, "latest"):
                     yield f"{where}: {image} is of no version"
-            elif digest is None and tag not in (version, "local"):
-                yield f"{where}: {image} is not version {version}"
+            elif digest is None and not re.fullmatch(r"\d+\.\d+\.\d+|local", str(tag)):
+                yield f"{where}: {image} is of no release"
             elif seen.setdefault(service, image) != image:
                 yield f"{where}: {image} beside {seen[service]}"
 
@@ -490,6 +497,8 @@ RULES: tuple[Rule, ...] = (
     jobs_get_their_secrets,
     every_schema_is_migrated,
     network_is_the_call_graph,
+    browsers_reach_the_gateway,
+    nothing_is_left_to_set,
     grace_is_long_enough,
     one_owner_of_the_number_of_copies,
     scaling_metrics_exist,

@@ -24,10 +24,9 @@ from devstack.manifests import Manifest, of_kind, rendered
 from devstack.processes import HOST, DidNotStart, wait_until
 from devstack.servers import MariaDB, PostgreSQL, Redis
 from devstack.stack import Addresses, Stack
+from devstack.stores import PORTS as STORES
 
 OVERLAY = "local"
-STORES = {"mariadb": 3306, "postgres": 5432, "redis": 6379, "sqs": 9324}
-"""Names and ports by which the overlay knows the servers."""
 START_SECONDS = 90.0
 
 

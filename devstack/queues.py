@@ -1,5 +1,7 @@
 """The local SQS endpoint as a process, and queues on it."""
 
+from __future__ import annotations
+
 import json
 import sys
 import tempfile
@@ -8,12 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import boto3
-from mypy_boto3_sqs.client import SQSClient
-from mypy_boto3_sqs.literals import QueueAttributeNameType
 
 from devstack.processes import DidNotStart, OwnedProcess, wait_until
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs.client import SQSClient
+    from mypy_boto3_sqs.literals import QueueAttributeNameType
 
 REGION = "eu-west-2"
 _ROOT = Path(__file__).parents[1]
@@ -56,7 +61,7 @@ class SqsQueue:
         max_receives: int = 20,
         visibility_timeout_seconds: int = 30,
         is_fifo: bool = False,
-    ) -> "SqsQueue":
+    ) -> SqsQueue:
         name = name or f"changes-{uuid.uuid4().hex}"
         end = ".fifo" if is_fifo else ""
         kind: dict[QueueAttributeNameType, str] = {"FifoQueue": "true"} if is_fifo else {}

@@ -24,6 +24,8 @@ class Server(ABC):
 
     The port is chosen at the first start and kept by later ones. Several owners may not share a
     folder: `start` waits a little for the other one's server to end and then raises.
+
+    It listens on loopback only, unless `listens_on` is another address of this machine.
     """
 
     title: str
@@ -37,6 +39,7 @@ class Server(ABC):
         self.folder = folder.absolute()
         self._port = port
         self._durable = durable
+        self.listens_on = HOST
         self._process: OwnedProcess | None = None
 
     @property

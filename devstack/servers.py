@@ -106,7 +106,7 @@ class MariaDB(Server):
             "datadir": self.data,
             # A starting MariaDB deletes other servers' temporary tables from a shared folder.
             "tmpdir": temporary,
-            "bind-address": HOST,
+            "bind-address": self.listens_on,
             "port": self.port,
             # Relative to the data, whose path may exceed the 107 bytes a socket's may have.
             "socket": "mariadb.sock",
@@ -279,6 +279,9 @@ class PostgreSQL(Server):
                     "--no-sync",
                 ]
             )
+        if self.listens_on != HOST:
+            with (data / "pg_hba.conf").open("a", encoding="utf-8") as access:
+                access.write("host all all all scram-sha-256\n")
         (data / "initialised").touch()
 
     def _check_owner(self, data: Path) -> None:
@@ -296,7 +299,7 @@ class PostgreSQL(Server):
 
     def _command(self) -> list[str]:
         settings = {
-            "listen_addresses": HOST,
+            "listen_addresses": self.listens_on,
             "port": self.port,
             "unix_socket_directories": "",
             "max_connections": 200,
@@ -399,7 +402,8 @@ class Redis(Server):
 
     def _command(self) -> list[str]:
         settings = {
-            "bind": HOST,
+            "bind": self.listens_on,
+            "protected-mode": "yes" if self.listens_on == HOST else "no",
             "port": str(self.port),
             "save": "",
             "appendonly": "no",

@@ -28,8 +28,8 @@ LOCK_TIMEOUT_SECONDS = 5
 async def upgrade(url: str, *, package: str, schema: str, revision: str = "head") -> None:
     """Migrate ``schema`` to ``revision``; a second runner waits for the first, then does nothing.
 
-    ``url`` is a ``postgresql://`` address whose user may create the schema; of several hosts the
-    one that takes writes is migrated.
+    ``url`` is a ``postgresql://`` address whose user owns the schema, or may create it; of several
+    hosts the one that takes writes is migrated.
     """
     engine = create_async_engine(
         "postgresql+asyncpg://",
@@ -52,7 +52,9 @@ def _upgrade(connection: Connection, package: str, schema: str, revision: str) -
         {"key": zlib.crc32(f"migrations of {schema}".encode())},
     )
     connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'"))
-    connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
+    # Even for a schema that is there PostgreSQL would ask for the right to make one.
+    if connection.scalar(text("SELECT to_regnamespace(:schema)"), {"schema": schema}) is None:
+        connection.execute(text(f'CREATE SCHEMA "{schema}"'))
     connection.commit()
     config = Config()
     config.set_main_option("script_location", str(resources.files(package) / "migrations"))

@@ -27,8 +27,7 @@ def test_readers_cannot_write_or_lock(
 ) -> None:
     mainapp_database.execute("INSERT INTO users (email_address) VALUES ('a@example.com')")
     with mainapp_database.connect(user) as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT email_address FROM users")
-        assert cursor.fetchall() == (("a@example.com",),)
+        assert cursor.execute("SELECT id FROM users") == 1
         with pytest.raises(pymysql.err.OperationalError) as refused:
             cursor.execute(statement)
         assert refused.value.args[0] in (1044, 1142, 1227)
@@ -37,13 +36,13 @@ def test_readers_cannot_write_or_lock(
 
 def test_only_the_relay_reads_the_binlog(mainapp_database: MainAppDatabase) -> None:
     with mainapp_database.connect("dialler_relay") as connection, connection.cursor() as cursor:
-        assert cursor.execute("SHOW BINARY LOGS") >= 1
+        assert cursor.execute("SHOW BINLOG EVENTS LIMIT 1") == 1
     with (
         mainapp_database.connect("dialler") as connection,
         connection.cursor() as cursor,
         pytest.raises(pymysql.err.OperationalError),
     ):
-        cursor.execute("SHOW BINARY LOGS")
+        cursor.execute("SHOW BINLOG EVENTS LIMIT 1")
 
 
 def test_schema_has_no_index_on_updated_at_and_cascades_claims(

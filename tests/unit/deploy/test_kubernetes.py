@@ -15,7 +15,11 @@ import yaml
 
 from devstack import manifest_rules as rules
 from devstack.manifest_check import all_schema_errors, schema_errors
-from devstack.manifest_network import network_is_the_call_graph
+from devstack.manifest_network import (
+    browsers_reach_the_gateway,
+    network_is_the_call_graph,
+    nothing_is_left_to_set,
+)
 from devstack.manifest_overlay import NAME, Overlay, loaded_settings
 from devstack.manifest_rules import RULES, Rule
 from devstack.manifests import FOLDER, OVERLAYS, of_kind, rendered_text
@@ -88,7 +92,73 @@ def _without(overlay: Overlay, kind: str, name: str) -> None:
     overlay.manifests.remove(overlay.of(kind)[name])
 
 
+def _load_balancer(overlay: Overlay) -> Any:
+    """Add components/alb and return its Ingress, which as it stands is good."""
+    folder = FOLDER / "components" / "alb"
+    for file in ("ingress.yaml", "network.yaml"):
+        overlay.manifests.append(yaml.safe_load((folder / file).read_text(encoding="utf-8")))
+    _variable(overlay, "gateway", "GATEWAY_TRUSTED_PROXIES", "1")
+    _first(overlay, "gateway")["lifecycle"]["preStop"]["sleep"]["seconds"] = 20
+    assert list(browsers_reach_the_gateway(overlay)) == []
+    return overlay.of("Ingress")["gateway"]
+
+
+def _untrusted(overlay: Overlay) -> None:
+    _load_balancer(overlay)
+    _variable(overlay, "gateway", "GATEWAY_TRUSTED_PROXIES", None)
+
+
+def _shut_out(overlay: Overlay) -> None:
+    _load_balancer(overlay)
+    _without(overlay, "NetworkPolicy", "gateway-from-alb")
+
+
+def _annotated(overlay: Overlay, name: str, value: str) -> None:
+    annotations = _load_balancer(overlay)["metadata"]["annotations"]
+    annotations[f"alb.ingress.kubernetes.io/{name}"] = value
+
+
 BROKEN: list[tuple[Rule, str, Change]] = [
+    (
+        browsers_reach_the_gateway,
+        "a port that is none",
+        lambda o: _load_balancer(o)["spec"]["rules"][0]["http"]["paths"][0]["backend"][
+            "service"
+        ].update(port={"name": "grpc"}),
+    ),
+    (
+        browsers_reach_the_gateway,
+        "all clients have the load balancer's address",
+        _untrusted,
+    ),
+    (
+        browsers_reach_the_gateway,
+        "a health check that no store may fail",
+        lambda o: _annotated(o, "healthcheck-path", "/readyz"),
+    ),
+    (
+        browsers_reach_the_gateway,
+        "event streams cut between heartbeats",
+        lambda o: _annotated(o, "load-balancer-attributes", "idle_timeout.timeout_seconds=20"),
+    ),
+    (
+        browsers_reach_the_gateway,
+        "connections that the gateway closes first",
+        lambda o: _annotated(o, "load-balancer-attributes", "idle_timeout.timeout_seconds=300"),
+    ),
+    (
+        browsers_reach_the_gateway,
+        "requests to a pod that has gone",
+        lambda o: _annotated(
+            o, "target-group-attributes", "deregistration_delay.timeout_seconds=60"
+        ),
+    ),
+    (
+        browsers_reach_the_gateway,
+        "no way in for the load balancer",
+        _shut_out,
+    ),
+    (nothing_is_left_to_set, "a host that is not filled in", lambda o: _load_balancer(o)),
     (
         rules.every_service_is_deployed,
         "a service is gone",
@@ -486,10 +556,27 @@ def test_the_local_rules_are_those_of_the_local_stack(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["staging", "production"])
-def test_nothing_of_the_components_is_left_to_be_set(name: str) -> None:
-    for step in ("foundation", "migrations", "services"):
-        assert "set-by-overlay" not in rendered_text(FOLDER / "overlays" / name / step)
+def test_the_site_itself_is_not_sent_to_the_cluster(name: str) -> None:
     assert of_kind(_overlay(name).manifests, "ConfigMap").keys().isdisjoint({"site"})
+
+
+@pytest.mark.parametrize("path", sorted((FOLDER / "examples").iterdir()), ids=lambda it: it.name)
+def test_an_example_is_what_its_operator_takes(path: Path) -> None:
+    example = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert list(schema_errors(example)) == []
+    example["spec"]["provider"]["aws"]["servise"] = example["spec"]["provider"]["aws"].pop(
+        "service"
+    )
+    assert list(schema_errors(example))
+
+
+def test_external_secrets_name_the_store_of_the_example() -> None:
+    example = yaml.safe_load((FOLDER / "examples/cluster-secret-store.yaml").read_text())
+    stores = {
+        (it["spec"]["secretStoreRef"]["kind"], it["spec"]["secretStoreRef"]["name"])
+        for it in _overlay("production").of("ExternalSecret").values()
+    }
+    assert stores == {(example["kind"], example["metadata"]["name"])}
 
 
 def test_the_adapter_of_the_page_serves_what_autoscalers_ask_for() -> None:

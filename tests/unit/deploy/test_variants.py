@@ -64,13 +64,15 @@ def _key_set_by_address(folder: Path) -> None:
     )
 
 
+def _listed(folder: Path, step: str, *components: str) -> None:
+    """List components among those of a step, before the images."""
+    lines = "".join(f"  - ../../../components/{it}\n" for it in components)
+    _edit(folder / step / "kustomization.yaml", r"(^  - \.\./images\n)", rf"{lines}\1")
+
+
 def _postgres_over_tls(folder: Path) -> None:
     for step in ("services", "migrations"):
-        _edit(
-            folder / step / "kustomization.yaml",
-            r"^  - \.\./images\n",
-            "  - ../../../components/postgres-tls\n  - ../images\n",
-        )
+        _listed(folder, step, "postgres-tls")
 
 
 def _redis_over_tls(folder: Path) -> None:
@@ -82,27 +84,36 @@ def _redis_over_tls(folder: Path) -> None:
 
 
 def _cron_jobs(folder: Path) -> None:
-    _edit(
-        folder / "services/kustomization.yaml",
-        r"^  - \.\./images\n",
-        "  - ../../../components/reconciler-cron\n  - ../images\n",
-    )
+    _listed(folder, "services", "reconciler-cron")
 
 
 def _collector(folder: Path) -> None:
-    _edit(
-        folder / "services/kustomization.yaml",
-        r"^  - \.\./images\n",
-        "  - ../../../components/collector\n  - ../images\n",
-    )
+    _listed(folder, "services", "collector")
 
 
-def _without_a_relay(folder: Path) -> None:
+def _changes_by_dms(folder: Path) -> None:
+    _listed(folder, "services", "dms")
+
+
+def _no_change_capture(folder: Path) -> None:
+    _listed(folder, "services", "batch")
+
+
+def _ingress_controller(folder: Path) -> None:
+    _listed(folder, "services", "ingress")
+    _edit(folder / "site/site.env", r"\Z", "PUBLIC_HOST=dialler.example\nINGRESS_CLASS=traefik\n")
+
+
+def _load_balancer(folder: Path) -> None:
+    _listed(folder, "services", "alb")
     _edit(
-        folder / "services/kustomization.yaml",
+        folder / "foundation/kustomization.yaml",
         r"\Z",
-        "replicas:\n  - {name: binlog-relay, count: 0}\n",
+        "  - ../../../components/alb/foundation\n",
     )
+    certificate = "arn:aws:acm:eu-west-2:123456789012:certificate/1"
+    values = f"PUBLIC_HOST=dialler.example\nALB_CERTIFICATE_ARN={certificate}\n"
+    _edit(folder / "site/site.env", r"\Z", f"{values}ALB_CIDR=10.40.16.0/20\n")
 
 
 VARIANTS: list[Callable[[Path], None]] = [
@@ -116,7 +127,10 @@ VARIANTS: list[Callable[[Path], None]] = [
     _redis_over_tls,
     _cron_jobs,
     _collector,
-    _without_a_relay,
+    _changes_by_dms,
+    _no_change_capture,
+    _ingress_controller,
+    _load_balancer,
 ]
 
 
