@@ -106,7 +106,7 @@ grants-check: setup
 	@$(PY) -m devstack.sql_grants --check
 
 k8s-check: setup $(CHECKOV)/.ready ## deploy/k8s and the Dockerfile: built, schemas, policies, held against the code
-	@$(BIN)/hadolint deploy/Dockerfile
+	@$(BIN)/hadolint deploy/Dockerfile deploy/stores.Dockerfile
 	@$(PY) -m devstack.manifest_check
 
 deploy: setup ## An overlay into a cluster, back if it fails (ENV=local|staging|production, CONTEXT=kubectl's)
