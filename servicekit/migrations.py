@@ -7,6 +7,7 @@ the service's schema, so that services migrate independently in one database.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 import zlib
@@ -17,12 +18,16 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from servicekit.database import database_errors
+from servicekit.errors import DeadlineExceeded, FailedPrecondition, Unavailable
 from servicekit.postgres_hosts import PostgresHosts
 
 LOCK_TIMEOUT_SECONDS = 5
+
+_log = logging.getLogger(__name__)
 
 
 async def upgrade(url: str, *, package: str, schema: str, revision: str = "head") -> None:
@@ -68,6 +73,66 @@ def _upgrade(connection: Connection, package: str, schema: str, revision: str) -
     for step in reversed(steps):
         with connection.begin():
             command.upgrade(config, step.revision)
+
+
+class SchemaCheck:
+    """The readiness check that a service's schema is as new as its code, or newer.
+
+    Old code runs on a newer schema; new code on an older one would fail call by call.
+    """
+
+    def __init__(self, engine: AsyncEngine, package: str, schema: str) -> None:
+        """`package` has the history, in its folder `migrations`, of `schema`."""
+        config = Config()
+        config.set_main_option("script_location", str(resources.files(package) / "migrations"))
+        script = ScriptDirectory.from_config(config)
+        self._engine = engine
+        self._package = package
+        self._schema = schema
+        self._head = script.get_current_head()
+        self._earlier = {each.revision for each in script.walk_revisions()} - {self._head}
+        self._is_met = False
+        self._is_logged = False
+
+    async def __call__(self) -> None:
+        """Raise FailedPrecondition (SCHEMA_OLD) until the migrations of this code have been run.
+
+        A PostgreSQL that does not answer is left to the service's own check.
+        """
+        if self._is_met:
+            return
+        try:
+            found = await self._revision()
+        except (Unavailable, DeadlineExceeded):
+            return
+        if found is None or found in self._earlier:
+            if not self._is_logged:
+                details = {"schema": self._schema, "revision": found, "needed": self._head}
+                _log.error("schema_old", extra=details)
+                self._is_logged = True
+            raise FailedPrecondition(
+                "SCHEMA_OLD",
+                f"schema {self._schema} is at {found or 'no revision'}, this code needs "
+                f"{self._head}: run python -m servicekit.migrations {self._package}",
+            )
+        self._is_met = True
+
+    async def _revision(self) -> str | None:
+        """Return the schema's revision; an account that may not read it is taken at its word."""
+        table = f"{self._schema}.alembic_version"
+        with database_errors():
+            async with self._engine.connect() as connection:
+                readable = await connection.scalar(
+                    text("SELECT has_table_privilege(to_regclass(:table), 'SELECT')"),
+                    {"table": table},
+                )
+                if readable is None:
+                    return None
+                if not readable:
+                    return self._head
+                # The schema is a name of our own.
+                found = await connection.scalar(text(f"SELECT version_num FROM {table}"))  # noqa: S608
+                return None if found is None else str(found)
 
 
 def run_env() -> None:

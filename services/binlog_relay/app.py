@@ -13,6 +13,7 @@ from servicekit.clock import SystemClock
 from servicekit.database import postgres_engine, session_name
 from servicekit.leadership import Leadership
 from servicekit.lifecycle import Closing, Parts
+from servicekit.migrations import SchemaCheck
 from servicekit.server import GrpcServer
 from services.binlog_relay.binlog.server import MySqlSource
 from services.binlog_relay.domain.packing import PackingLimits
@@ -22,6 +23,7 @@ from services.binlog_relay.publish.publisher import Publisher
 from services.binlog_relay.servicer import BinlogRelayServicer
 from services.binlog_relay.settings import BinlogRelaySettings
 from services.binlog_relay.store import PositionStore, lock_key
+from services.binlog_relay.tables import SCHEMA
 from services.binlog_relay.worker import BinlogRelay
 
 POSTGRES_POOL_SIZE = 2
@@ -81,6 +83,11 @@ def build(settings: BinlogRelaySettings) -> Parts:
         "binlog_relay",
         partial(add_BinlogRelayServiceServicer_to_server, BinlogRelayServicer(relay)),
         ["dialler.binlog_relay.v1.BinlogRelayService"],
-        {"relay": relay.check, "postgres": store.ping, "leadership": leadership.check},
+        {
+            "relay": relay.check,
+            "postgres": store.ping,
+            "schema": SchemaCheck(engine, "services.binlog_relay", SCHEMA),
+            "leadership": leadership.check,
+        },
     )
     return Parts(Closing(engine.dispose), Closing(lambda: channel.close(None)), relay, server)

@@ -13,6 +13,7 @@ from servicekit.clock import Clock, SystemClock
 from servicekit.database import postgres_engine, session_name
 from servicekit.event_stream import EventStream
 from servicekit.lifecycle import Closing, Loop, Parts
+from servicekit.migrations import SchemaCheck
 from servicekit.redis_client import redis_client
 from servicekit.server import GrpcServer
 from services.queue.calls.agents import Agents
@@ -47,6 +48,7 @@ from services.queue.servicer import SERVICE_NAME, QueueServicer, UseCases
 from services.queue.settings import QueueSettings
 from services.queue.store.database import Database
 from services.queue.store.rebuilding import GUARD
+from services.queue.store.tables import SCHEMA
 
 GAUGE_INTERVAL_SECONDS = 15.0
 
@@ -188,5 +190,11 @@ def build(settings: QueueSettings, clock: Clock | None = None) -> Parts:
             GAUGE_INTERVAL_SECONDS,
         ),
         Closing(handout.stop),
-        GrpcServer(settings, "queue", register, [SERVICE_NAME], {"postgres": database.ping}),
+        GrpcServer(
+            settings,
+            "queue",
+            register,
+            [SERVICE_NAME],
+            {"postgres": database.ping, "schema": SchemaCheck(engine, "services.queue", SCHEMA)},
+        ),
     )

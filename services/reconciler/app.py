@@ -12,6 +12,7 @@ from servicekit.clock import SystemClock
 from servicekit.database import postgres_engine, session_name
 from servicekit.leadership import Leadership
 from servicekit.lifecycle import Closing, Loop, Parts
+from servicekit.migrations import SchemaCheck
 from servicekit.server import GrpcServer
 from services.reconciler.domain.runs import RunKind
 from services.reconciler.domain.schedule import Schedule
@@ -21,6 +22,7 @@ from services.reconciler.runs.worker import Worker
 from services.reconciler.servicer import ReconcilerServicer
 from services.reconciler.settings import ReconcilerSettings
 from services.reconciler.store import LOCK_KEY, RunStore
+from services.reconciler.tables import SCHEMA
 from services.reconciler.upstreams import ReconcilerUpstreams
 
 SERVICE_NAME = "dialler.reconciler.v1.ReconcilerService"
@@ -58,6 +60,7 @@ def build(settings: ReconcilerSettings) -> Parts:
         )
     upstreams = ReconcilerUpstreams(user_context, queue, ingest)
     store = RunStore(engine)
+    schema = SchemaCheck(engine, "services.reconciler", SCHEMA)
     leadership = Leadership(postgres_url, LOCK_KEY, name=session_name("reconciler-lock"))
     jobs = Jobs(upstreams, store, _limits(settings), clock)
     worker = Worker(store, leadership, jobs, _schedule(settings), clock)
@@ -76,7 +79,7 @@ def build(settings: ReconcilerSettings) -> Parts:
         "reconciler",
         partial(reconciler_pb2_grpc.add_ReconcilerServiceServicer_to_server, servicer),
         [SERVICE_NAME],
-        {"postgres": store.ping, "leadership": leadership.check},
+        {"postgres": store.ping, "schema": schema, "leadership": leadership.check},
     )
     return Parts(
         Closing(engine.dispose),

@@ -12,6 +12,7 @@ from servicekit.coalescing import Coalescer
 from servicekit.database import mysql_engine, postgres_engine, session_name
 from servicekit.errors import Unavailable
 from servicekit.lifecycle import Closing, Loop, Parts
+from servicekit.migrations import SchemaCheck
 from servicekit.redis_client import is_cluster
 from servicekit.server import GrpcServer
 from services.user_context.batch.facts_stream import FactsStreams
@@ -39,6 +40,7 @@ from services.user_context.search.store import MainAppPeople, NameStore
 from services.user_context.servicer import SERVICE_NAME, UserContextServicer, registering
 from services.user_context.settings import UserContextSettings
 from services.user_context.store import FenceStore
+from services.user_context.tables import SCHEMA
 
 # How soon a changed name is indexed, and how often a sweep is checked for being due.
 NAMES_SECONDS = 1.0
@@ -154,7 +156,10 @@ def build(settings: UserContextSettings) -> Parts:
             "user_context",
             registering(servicer),
             (SERVICE_NAME,),
-            {"mysql or redis": _either(live.ping, cache.confirm)},
+            {
+                "mysql or redis": _either(live.ping, cache.confirm),
+                "schema": SchemaCheck(postgres, "services.user_context", SCHEMA),
+            },
         ),
     )
 

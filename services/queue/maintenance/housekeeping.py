@@ -11,7 +11,7 @@ from services.queue.calls.leases import Leases
 from services.queue.domain.rules import Rules
 from services.queue.people.phone_placing import PhonePlacing
 from services.queue.people.rulebook import Rulebook
-from services.queue.store import rebuilding, retention, roll_out, suppressions
+from services.queue.store import rebuilding, retention
 from services.queue.store.database import Database
 from services.queue.store.retention import FIRST_CALL, Cutoffs
 
@@ -37,7 +37,6 @@ class Purged:
 
 
 # Longer than any two releases run side by side.
-_ROLL_OUT = timedelta(days=1)
 
 
 class Housekeeping:
@@ -62,9 +61,6 @@ class Housekeeping:
             done = await retention.sweep(tx, cutoffs, now, _BATCH)
         async with self._database.transaction() as tx:
             left = await rebuilding.clear_leftovers(tx)
-        async with self._database.transaction() as tx:
-            await suppressions.guard(tx)
-            await roll_out.take_over(tx, now - _ROLL_OUT)
         await self._phone_placing.settle()
         return Purged({"attempts_deleted": calls, **done}, left)
 

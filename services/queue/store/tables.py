@@ -22,8 +22,7 @@ def _index(name: str, *columns: str, where: str, unique: bool = False) -> sa.Ind
     return sa.Index(name, *keys, unique=unique, postgresql_where=sa.text(where))
 
 
-# `phone_e164` of six tables is for the code before 0005, which reads and writes it. This code does
-# not write it, and takes over what that code wrote (`store/roll_out.py`).
+# `phone_e164` of six tables was for the code before 0005; this code does not write it.
 
 # Orders the states of each person. Not cached by sessions: of two values for one person, drawn
 # under that person's row lock, the later must be the higher.

@@ -294,26 +294,3 @@ async def test_a_holder_is_told_when_the_person_gets_a_number_that_is_objected_t
         return [event.agent_id for _, event in read if event.type == kind]
 
     assert await until(told, bool) == ["agent"]
-
-
-async def test_what_older_code_writes_during_a_roll_out_is_taken_over(
-    desk: Desk, queue: RunningQueue, tables: Tables, clock: FakeClock
-) -> None:
-    """That code knows one number and no lines, and ends an assignment without freeing its line."""
-    await desk.fill(give_phones(unsigned(1), PHONE), give_phones(unsigned(2), PHONE), unsigned(3))
-    held = (await desk.claim("agent")).assignment
-    assert held.user_id == 3
-    await tables.rows(
-        "INSERT INTO queue.suppressions (suppression_id, user_id, phone_e164, created_by,"
-        " created_at, notes) VALUES (gen_random_uuid(), 1, :phone, 'old', :now, '')",
-        phone=PHONE,
-        now=clock.now(),
-    )
-    await tables.rows(
-        "UPDATE queue.assignments SET ended_at = :now, ending = 2 WHERE ended_at IS NULL",
-        now=clock.now(),
-    )
-    await queue.stub.PurgeExpired(queue_pb2.PurgeExpiredRequest())
-    await until(lambda: desk.state(2), lambda it: it.reason == "PHONE_SUPPRESSED")
-    lines = "SELECT count(*) FROM queue.live_lines"
-    await until(lambda: tables.value(lines), lambda it: it == 0)

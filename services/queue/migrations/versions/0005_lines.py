@@ -1,9 +1,9 @@
 """Several numbers a person, calls by line and without a report, objections to bare numbers.
 
-The columns `phone_e164` stay for the code before, which goes on while this is rolled out; what it
-writes meanwhile is taken over by housekeeping (`store/roll_out.py`), and the rebuild that the new
-rules bring reads all numbers anew. `entries` is locked from its ALTER on, some ten seconds for half
-a million people: to be done outside calling hours.
+The columns `phone_e164` stay for the code before, which went on while this was rolled out; since
+0009 that code does not run. The rebuild that the new rules bring reads all numbers anew. `entries`
+is locked from its ALTER on, some ten seconds for half a million people: to be done outside calling
+hours.
 """
 
 from alembic import op
