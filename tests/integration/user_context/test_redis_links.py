@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.exceptions import RedisError
 
 from devstack.processes import free_port
 from devstack.servers import Redis
+from servicekit.redis_client import redis_client
 from services.user_context.cache.breaker import Breaker
 from services.user_context.cache.cluster import ClusterLink
 from services.user_context.cache.context_cache import ContextCache, Filling, Grant, Lifetimes
@@ -477,6 +479,30 @@ async def test_what_a_promoted_replica_has_is_not_fresh_even_when_all_is_trusted
     await fill(3)
     assert (await cache.read_one(person, as_json=True)).is_main_fresh
     await link.stop()
+
+
+async def test_a_pipeline_finds_the_successor_of_a_dead_node(
+    replicated_cluster: RedisCluster,
+) -> None:
+    """redis-py itself would ask the dead node for ever."""
+    client = redis_client(replicated_cluster.url(), timeout_seconds=2.0)
+
+    async def store() -> None:
+        pipe = client.pipeline(transaction=False)
+        pipe.set("a", b"b")
+        await pipe.execute()
+
+    await store()
+    replicated_cluster.primary_of("a").kill()
+    async with waiting.limit(30):
+        while True:
+            try:
+                await store()
+            except RedisError:
+                await asyncio.sleep(0.05)
+            else:
+                break
+    await client.aclose()
 
 
 async def test_keys_that_move_to_another_node_are_followed_and_stay_fresh(
