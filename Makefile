@@ -5,6 +5,7 @@ CHECKOV := .venv-checkov
 PY := $(BIN)/python
 USERS ?= 50000
 CHANGES ?= 1
+COPIES ?= 1
 GATEWAY ?= http://127.0.0.1:8080
 JOBS ?= 3
 PRODUCTION := services gateway servicekit mainapp
@@ -24,8 +25,8 @@ setup: $(VENV)/.ready ## Make the Python environment and see that the Debian pac
 $(VENV)/.ready: requirements.lock pyproject.toml devstack/setup.sh
 	@sh devstack/setup.sh
 
-run: setup ## Start everything on this machine (USERS=50000, CHANGES=1 a second); Ctrl-C stops it
-	@$(PY) -m devstack.run --users $(USERS) --changes $(CHANGES)
+run: setup ## Start everything on this machine (USERS=50000, CHANGES=1 a second, COPIES=2 of each); Ctrl-C stops it
+	@$(PY) -m devstack.run --users $(USERS) --changes $(CHANGES) --copies $(COPIES)
 
 demo: setup ## With `make run` going: follow one signature from MySQL to the desk, then make a call
 	@$(PY) -m devstack.demo
@@ -194,8 +195,9 @@ integration: setup ## Each service against real servers
 migrations-check: setup ## Migrations from nothing; tables as declared
 	@$(BIN)/pytest -q tests/migrations
 
-fault: setup ## Tests that break things on purpose
-	@$(BIN)/pytest -q -n $(JOBS) tests/fault
+fault: COPIES = 2
+fault: setup ## Tests that break things on purpose, beside two copies of each service (COPIES=1 for one)
+	@DIALLER_TEST_COPIES=$(COPIES) $(BIN)/pytest -q -n $(JOBS) tests/fault
 
 e2e: setup ## The whole suite, from a row in MySQL to an event in the desk
 	@$(BIN)/pytest -q tests/e2e
@@ -221,17 +223,18 @@ tests/browser/node_modules/.ready: tests/browser/package-lock.json | setup
 vendor: setup ## Fetch the wallboard's chart library as pinned in devstack/vendor.py
 	@$(PY) -m devstack.vendor
 
-simulation: setup ## A short simulated day, and the same with rules broken on purpose
-	@$(BIN)/pytest -q -n $(JOBS) tests/simulation
+simulation: COPIES = 2
+simulation: setup ## A short simulated day, beside two copies of each service, and with rules broken on purpose
+	@DIALLER_TEST_COPIES=$(COPIES) $(BIN)/pytest -q -n $(JOBS) tests/simulation
 
 simulate: PEOPLE = 50000
 simulate: AGENTS = 100
 simulate: CHANGES = 100000
 simulate: DAYS = 5
 simulate: SEED = 1
-simulate: setup ## A working week of 100 agents on 50,000 people, checked (SEED=1, FIRST_DAY=2026-06-08)
+simulate: setup ## A working week of 100 agents on 50,000 people, checked (SEED=1, COPIES=2, FIRST_DAY=2026-06-08)
 	@$(PY) -m simulation --people $(PEOPLE) --agents $(AGENTS) --changes $(CHANGES) \
-		--days $(DAYS) --seed $(SEED) $(if $(FIRST_DAY),--first-day $(FIRST_DAY))
+		--days $(DAYS) --seed $(SEED) --copies $(COPIES) $(if $(FIRST_DAY),--first-day $(FIRST_DAY))
 
 bench: setup ## Speed beside the bare engines'; ONLY=name for one; ONLY=rebuild PEOPLE=500000; ONLY=list_import NUMBERS=2000000
 	@$(PY) -m bench $(if $(ONLY),--only $(ONLY)) $(if $(PEOPLE),--people $(PEOPLE))$(if $(NUMBERS), --numbers $(NUMBERS))

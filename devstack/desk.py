@@ -6,9 +6,10 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import cycle
 from queue import Empty, Queue
 from types import TracebackType
 from typing import Any, Self
@@ -98,8 +99,22 @@ class DeskEventStream:
                 self._seen.put(SeenEvent(datetime.now(UTC), event))
 
 
+class InTurn(httpx.HTTPTransport):
+    """Sends each request to the next gateway, as a load balancer does."""
+
+    def __init__(self, gateways: Sequence[str]) -> None:
+        super().__init__()
+        self._next = cycle([httpx.URL(each) for each in gateways])
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send one request."""
+        gateway = next(self._next)
+        request.url = request.url.copy_with(host=gateway.host, port=gateway.port)
+        return super().handle_request(request)
+
+
 class Desk:
-    """One signed-in person at the gateway."""
+    """One signed-in person at the gateway, each of whose copies is asked in turn."""
 
     def __init__(self, addresses: Addresses, role: str, subject: str | None = None) -> None:
         """``role`` is agent or supervisor; without ``subject`` it is a new user."""
@@ -112,6 +127,7 @@ class Desk:
             base_url=addresses.gateway,
             headers={"Authorization": f"Bearer {self.token}"},
             timeout=15.0,
+            transport=InTurn(addresses.gateways),
         )
 
     def __enter__(self) -> Self:

@@ -38,6 +38,7 @@ SCREEN = """
   agent token       {agent}
   supervisor token  {supervisor}
 
+{copies}
 Try, in another terminal:
   [cyan]curl -s -H "Authorization: Bearer {agent}" {gateway}/v1/queues[/cyan]
   [cyan]make demo[/cyan]     follow one signature from MySQL to the desk, then make a call
@@ -45,6 +46,12 @@ Try, in another terminal:
   [cyan]make desk[/cyan]     the example desk at http://localhost:3000; sign in with the agent token
 
 Logs are in {folder}/logs. Ctrl-C stops everything.
+"""
+
+
+COPIES = """  {copies} copies of every service, at {hosts}, found by DNS and asked in turn;
+  of reconciler and binlog_relay one leads
+  gateway, 2nd copy {others}          (tokens are good at each; nothing balances between them here)
 """
 
 
@@ -75,6 +82,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--users", type=int, default=50_000, help="people in the main app")
     parser.add_argument("--changes", type=float, default=1.0, help="changes a second; 0 for none")
+    parser.add_argument(
+        "--copies", type=int, default=1, choices=range(1, 10), help="processes of each service"
+    )
     return parser.parse_args()
 
 
@@ -101,6 +111,7 @@ def _stack(
     stack = Stack(
         folder=folder,
         users=arguments.users,
+        copies=arguments.copies,
         preferred_gateway_port=PREFERRED_GATEWAY_PORT,
         extra_environment={
             **receiver.environment(ratio=1.0),
@@ -127,6 +138,7 @@ def _serve(stack: Stack, changes: float, console: Console) -> None:
     console.print(
         SCREEN.format(
             gateway=stack.addresses.gateway,
+            copies=_copies(stack),
             agent=agent.token,
             supervisor=desk.token,
             folder=stack.folder,
@@ -140,6 +152,15 @@ def _serve(stack: Stack, changes: float, console: Console) -> None:
     finally:
         stop.set()
         traffic.join(timeout=5)
+
+
+def _copies(stack: Stack) -> str:
+    """Say where the copies are; nothing of one copy."""
+    if stack.copies == 1:
+        return ""
+    addresses = stack.addresses
+    hosts, others = ", ".join(addresses.hosts), ", ".join(addresses.other_gateways)
+    return COPIES.format(copies=stack.copies, hosts=hosts, others=others)
 
 
 def _progress(console: Console) -> Progress:

@@ -8,8 +8,9 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -19,8 +20,9 @@ import httpx
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from devstack.mainapp_database import MainAppDatabase
+from devstack.names import NameServer
 from devstack.postgres_database import PostgresDatabase
-from devstack.processes import ChildProcess, free_port
+from devstack.processes import HOST, ChildProcess, free_port
 from devstack.queues import REGION, SqsEndpoint, SqsQueue
 from devstack.rules import write_rules
 from devstack.seed import seed
@@ -51,6 +53,20 @@ class Addresses:
     sqs_dlq: str
     grpc: dict[str, str]
     jwt_secret: str
+    hosts: Sequence[str] = (HOST,)
+    """Of the copies of each service, which all have its port."""
+    other_gateways: Sequence[str] = ()
+    """Of the copies of the gateway after the first."""
+
+    @property
+    def gateways(self) -> list[str]:
+        """Of every copy of the gateway."""
+        return [self.gateway, *self.other_gateways]
+
+    def copies_of(self, name: str) -> list[str]:
+        """Return the address of each copy of a service."""
+        port = self.grpc[name].rpartition(":")[2]
+        return [f"{host}:{port}" for host in self.hosts]
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -73,13 +89,15 @@ class Stack:
     """Private servers in ``folder`` and every service of the suite.
 
     ``durable`` makes the servers flush as production ones do. ``extra_environment`` goes to every
-    service. Use as a context manager, from the main thread.
+    service. Of several ``copies`` each has an address of its own, and the services find one another
+    by DNS. Use as a context manager, from the main thread.
     """
 
     folder: Path
     users: int
     seed: int = 1
     durable: bool = True
+    copies: int = 1
     preferred_gateway_port: int | None = None
     preferred_sqs_port: int | None = None
     extra_environment: Mapping[str, str] = field(default_factory=dict)
@@ -117,6 +135,7 @@ class Stack:
         (self.folder / "stack.json").unlink(missing_ok=True)
         for process in reversed(self.services.values()):
             process.stop()
+        self._names.close()
         for server in (self.sqs, self.redis, self.postgres, self.mariadb):
             server.stop()
 
@@ -124,6 +143,7 @@ class Stack:
         self.mariadb = MariaDB(self.folder / "mariadb", durable=self.durable)
         self.postgres = PostgreSQL(self.folder / "postgres", durable=self.durable)
         self.redis = Redis(self.folder / "redis")
+        self._names = contextlib.ExitStack()
         self._sqs_port = 0
         self.sqs = ChildProcess("sqs", "devstack.sqs", self.logs / "sqs.log")
 
@@ -177,8 +197,11 @@ class Stack:
         return f"http://127.0.0.1:{self._sqs_port}"
 
     def _addresses(self) -> Addresses:
+        port = free_port(self.preferred_gateway_port)
+        others = [free_port(port + copy) for copy in range(1, self.copies)]
+        hosts = copy_hosts(self.copies)
         return Addresses(
-            gateway=f"http://127.0.0.1:{free_port(self.preferred_gateway_port)}",
+            gateway=f"http://{HOST}:{port}",
             mysql_writer=self.main_app.writer_url,
             mysql_reader=self.main_app.url,
             mysql_relay=self.main_app.relay_url,
@@ -187,39 +210,50 @@ class Stack:
             sqs_endpoint=self._sqs_endpoint,
             sqs_queue=self._queue.url,
             sqs_dlq=self._queue.dlq_url,
-            grpc={name: f"127.0.0.1:{free_port()}" for name in SERVICES},
+            grpc=self._names.enter_context(service_targets(hosts)),
             jwt_secret=secrets.token_hex(32),
+            hosts=hosts,
+            other_gateways=[f"http://{HOST}:{each}" for each in others],
         )
 
     def _start_services(self) -> None:
         self.report("Starting the services ...")
         rules = {"QUEUE_RULES_PATH": str(write_rules(self.folder / "queue_rules.yaml"))}
+        more = rules | dict(self.extra_environment)
         for name in SERVICES:
-            environment = service_environment(name, self.addresses) | rules
-            environment |= self.extra_environment
-            self.services[name] = ChildProcess(
-                name, f"services.{name}", self.logs / f"{name}.log", environment=environment
-            )
-        gateway = gateway_environment(self.addresses) | dict(self.extra_environment)
-        self.services["gateway"] = ChildProcess(
-            "gateway", "gateway", self.logs / "gateway.log", environment=gateway
-        )
+            self.services |= service_processes(name, self.addresses, self.logs, more)
+        self.services |= gateway_processes(self.addresses, self.logs, more)
         for process in self.services.values():
             process.start()
-        for name in self.services:
+        for name in (*SERVICES, "gateway"):
             self.wait_ready(name)
 
+    def copies_of(self, name: str) -> list[ChildProcess]:
+        """Return the processes of a service or of the gateway."""
+        return [it for it in self.services.values() if it.name.partition("-")[0] == name]
+
+    def is_ready(self, name: str) -> bool:
+        """Whether every copy of a service says that it is ready."""
+        return all(map(is_serving, self.addresses.copies_of(name)))
+
     def wait_ready(self, name: str) -> None:
-        """Return once the service says that it is ready; `DidNotStart` when it does not."""
-        process = self.services[name]
+        """Return once every copy says that it is ready; `DidNotStart` when one does not."""
         if name == "gateway":
-            process.wait_ready(lambda: _answers(f"{self.addresses.gateway}/readyz"))
+            checks = [partial(_is_gateway_ready, it) for it in self.addresses.gateways]
         else:
-            process.wait_ready(lambda: is_serving(self.addresses.grpc[name]))
+            checks = [partial(is_serving, it) for it in self.addresses.copies_of(name)]
+        for process, check in zip(self.copies_of(name), checks, strict=True):
+            process.wait_ready(check)
+
+    def kill(self, name: str) -> None:
+        """Kill every copy of a service."""
+        for process in self.copies_of(name):
+            process.kill()
 
     def restart(self, name: str) -> None:
-        """Start a service that has ended, and return when the gateway reaches it again."""
-        self.services[name].start()
+        """Start copies that have ended, and return when the gateway reaches all of them again."""
+        for process in self.copies_of(name):
+            process.start()
         self.wait_ready(name)
         self.wait_ready("gateway")
 
@@ -231,8 +265,55 @@ class Stack:
         return ended
 
 
-def service_environment(name: str, addresses: Addresses) -> dict[str, str]:
-    """Return the variables of one gRPC service."""
+def copy_hosts(copies: int) -> list[str]:
+    """Return an address for each copy: the usual one for one copy, else of 127.0.1.0/24."""
+    return [HOST] if copies == 1 else [f"127.0.1.{number}" for number in range(1, copies + 1)]
+
+
+@contextlib.contextmanager
+def service_targets(hosts: Sequence[str]) -> Iterator[dict[str, str]]:
+    """Yield a gRPC target for each service: a name in DNS where there are several hosts."""
+    ports = {name: free_port() for name in SERVICES}
+    if len(hosts) == 1:
+        yield {name: f"{hosts[0]}:{port}" for name, port in ports.items()}
+        return
+    with NameServer(hosts) as names:
+        yield {name: names.target(name, port) for name, port in ports.items()}
+
+
+def service_processes(
+    name: str, addresses: Addresses, logs: Path, more: Mapping[str, str]
+) -> dict[str, ChildProcess]:
+    """Return the copies of a service by name, not started; `more` are further variables."""
+    environments = [service_environment(name, addresses, host) for host in addresses.hosts]
+    return _copies(name, f"services.{name}", logs, environments, more)
+
+
+def gateway_processes(
+    addresses: Addresses, logs: Path, more: Mapping[str, str]
+) -> dict[str, ChildProcess]:
+    """Return the copies of the gateway by name, not started."""
+    environments = [gateway_environment(addresses, each) for each in addresses.gateways]
+    return _copies("gateway", "gateway", logs, environments, more)
+
+
+def _copies(
+    name: str,
+    module: str,
+    logs: Path,
+    environments: Sequence[Mapping[str, str]],
+    more: Mapping[str, str],
+) -> dict[str, ChildProcess]:
+    """Return a process for each environment, `name`, `name-2` and so on."""
+    names = [name, *(f"{name}-{number}" for number in range(2, len(environments) + 1))]
+    return {
+        each: ChildProcess(each, module, logs / f"{each}.log", environment={**environment, **more})
+        for each, environment in zip(names, environments, strict=True)
+    }
+
+
+def service_environment(name: str, addresses: Addresses, host: str = HOST) -> dict[str, str]:
+    """Return the variables of one gRPC service that listens on a host."""
     prefix = name.upper()
     port = addresses.grpc[name].rpartition(":")[2]
     aws = {
@@ -253,17 +334,17 @@ def service_environment(name: str, addresses: Addresses) -> dict[str, str]:
         "binlog_relay": aws
         | {"MYSQL_URL": addresses.mysql_relay, "POSTGRES_URL": addresses.postgres},
     }[name]
-    values = own | targets | {"GRPC_PORT": port}
+    values = own | targets | {"GRPC_PORT": port, "BIND_HOST": host}
     return _aws_credentials() | {f"{prefix}_{key}": value for key, value in values.items()}
 
 
-def gateway_environment(addresses: Addresses) -> dict[str, str]:
-    """Return the variables of the gateway."""
+def gateway_environment(addresses: Addresses, url: str) -> dict[str, str]:
+    """Return the variables of the gateway that answers at a URL."""
     targets = {f"{name.upper()}_TARGET": address for name, address in addresses.grpc.items()}
     values = targets | {
         "REDIS_URL": addresses.redis,
         "JWT_SECRET": addresses.jwt_secret,
-        "HTTP_PORT": addresses.gateway.rpartition(":")[2],
+        "HTTP_PORT": url.rpartition(":")[2],
     }
     return {f"GATEWAY_{key}": value for key, value in values.items()}
 
@@ -282,6 +363,10 @@ def is_serving(target: str) -> bool:
         except grpc.RpcError:
             return False
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def _is_gateway_ready(url: str) -> bool:
+    return _answers(f"{url}/readyz")
 
 
 def _answers(url: str) -> bool:

@@ -45,6 +45,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rules", type=Path, help="other rules for the queue, not for the checker")
     parser.add_argument("--tick-seconds", type=float, default=10.0)
     parser.add_argument("--loop-seconds", type=float, default=0.1)
+    parser.add_argument("--copies", type=int, default=1, help="of every service")
     parser.add_argument("--logs", type=Path, help="leave the services' logs in this folder")
     parser.add_argument("--keep", type=Path, help="pickle the week into this file, to look into it")
     return parser.parse_args()
@@ -62,6 +63,7 @@ def _plan(given: argparse.Namespace) -> Plan:
         rules_path=given.rules,
         tick_seconds=given.tick_seconds,
         loop_seconds=given.loop_seconds,
+        copies=given.copies,
         logs=given.logs,
     )
 

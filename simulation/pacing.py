@@ -6,6 +6,7 @@ A week in half an hour would leave them behind by hours, of which the rules know
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -28,10 +29,12 @@ _GIVE_UP_SECONDS = 180.0
 class LoopsWatch:
     """Sees that the queue's loops have run since a moment before time goes on."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, copies: int) -> None:
         self._clock = clock
+        # One more than can be under way: of so many runs that end one has begun since.
+        self._more = copies + 1
         self._marked_at = clock.now()
-        self._wanted = self._counts(more=2)
+        self._wanted = self._counts(self._more)
 
     async def keep_up(self, when: datetime) -> None:
         """Return when a run of each loop has begun since shortly before `when`, and ended."""
@@ -39,7 +42,7 @@ class LoopsWatch:
             return
         await self.settle(runs=0)
         self._marked_at = self._clock.now()
-        self._wanted = self._counts(more=2)
+        self._wanted = self._counts(self._more)
 
     async def settle(self, runs: int) -> None:
         """Return when each loop has run as often as is wanted, and `runs` times more from now."""
@@ -80,14 +83,17 @@ class CaptureWatch:
         self,
         clock: Clock,
         connection: Connection,
-        relay: "binlog_relay_pb2_grpc.BinlogRelayServiceAsyncStub",
-        ingest: "cdc_ingest_pb2_grpc.CdcIngestServiceAsyncStub",
+        relays: Sequence["binlog_relay_pb2_grpc.BinlogRelayServiceAsyncStub"],
+        ingests: Sequence["cdc_ingest_pb2_grpc.CdcIngestServiceAsyncStub"],
     ) -> None:
-        """`connection` belongs to an account that may ask where the binlog is."""
+        """`connection` belongs to an account that may ask where the binlog is.
+
+        Of relays and ingests one for each copy, each of which counts its own messages.
+        """
         self._clock = clock
         self._connection = connection
-        self._relay = relay
-        self._ingest = ingest
+        self._relays = relays
+        self._ingests = ingests
         self._through = clock.now()
         self._mark: _Mark | None = None
         self._moved = asyncio.Event()
@@ -115,11 +121,13 @@ class CaptureWatch:
 
     async def pause(self) -> None:
         """Hold up whatever is changed from now on."""
-        await self._ingest.PauseIngest(cdc_ingest_pb2.PauseIngestRequest())
+        for ingest in self._ingests:
+            await ingest.PauseIngest(cdc_ingest_pb2.PauseIngestRequest())
 
     async def resume(self) -> None:
         """Let arrive what was held up."""
-        await self._ingest.ResumeIngest(cdc_ingest_pb2.ResumeIngestRequest())
+        for ingest in self._ingests:
+            await ingest.ResumeIngest(cdc_ingest_pb2.ResumeIngestRequest())
 
     async def _arrived(self, moment: datetime) -> None:
         async with asyncio.timeout(_GIVE_UP_SECONDS):
@@ -138,13 +146,16 @@ class CaptureWatch:
         if self._mark is None:
             self._mark = _Mark(self._clock.now(), await asyncio.to_thread(self._end_of_binlog))
         if self._mark.messages is None:
-            position = await self._relay.GetPosition(binlog_relay_pb2.GetPositionRequest())
-            if (position.file, position.offset) >= self._mark.place:
-                self._mark = self._mark._replace(messages=position.messages_published)
+            asked = binlog_relay_pb2.GetPositionRequest()
+            positions = [await it.GetPosition(asked) for it in self._relays]
+            if max((it.file, it.offset) for it in positions) >= self._mark.place:
+                sent = sum(it.messages_published for it in positions)
+                self._mark = self._mark._replace(messages=sent)
         if self._mark.messages is not None:
-            status = await self._ingest.GetStatus(cdc_ingest_pb2.GetStatusRequest())
-            self.messages = status.messages_done
-            if status.messages_done >= self._mark.messages:
+            request = cdc_ingest_pb2.GetStatusRequest()
+            statuses = [await it.GetStatus(request) for it in self._ingests]
+            self.messages = sum(it.messages_done for it in statuses)
+            if self.messages >= self._mark.messages:
                 self._through = self._mark.at
                 self._mark = None
                 self._moved.set()

@@ -29,6 +29,8 @@ class Plan:
     tick_seconds: float = 5.0
     # Real time between runs of the queue's loops: less goes faster and costs more.
     loop_seconds: float = 0.05
+    # Of every service; those of the queue run in one process.
+    copies: int = 1
     # Where the services' logs are left; nowhere unless given.
     logs: Path | None = None
 

@@ -11,15 +11,23 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from devstack.mainapp_database import MainAppDatabase
 from devstack.postgres_database import PostgresDatabase
-from devstack.processes import ChildProcess, free_port
+from devstack.processes import ChildProcess
 from devstack.queues import SqsQueue, running_sqs_endpoint
 from devstack.seed import seed
 from devstack.servers import MariaDB, PostgreSQL, Redis, Server
-from devstack.stack import OWNS_TABLES, SERVICES, Addresses, is_serving, service_environment
+from devstack.stack import (
+    OWNS_TABLES,
+    Addresses,
+    copy_hosts,
+    is_serving,
+    service_processes,
+    service_targets,
+)
 from servicekit.migrations import upgrade
 from simulation.phone_fields import respell
 from simulation.plan import Plan
@@ -68,6 +76,7 @@ def running_servers(plan: Plan) -> Iterator[Servers]:
         endpoint = stack.enter_context(running_sqs_endpoint())
         client = stack.enter_context(closing(endpoint.client()))
         queue = SqsQueue.create(endpoint, client)
+        hosts = copy_hosts(plan.copies)
         addresses = Addresses(
             gateway="",
             mysql_writer=main_app.writer_url,
@@ -78,8 +87,9 @@ def running_servers(plan: Plan) -> Iterator[Servers]:
             sqs_endpoint=endpoint.url,
             sqs_queue=queue.url,
             sqs_dlq=queue.dlq_url,
-            grpc={name: f"127.0.0.1:{free_port()}" for name in SERVICES},
+            grpc=stack.enter_context(service_targets(hosts)),
             jwt_secret="",
+            hosts=hosts,
         )
         _start_services(stack, plan.logs or folder, addresses)
         yield Servers(addresses, main_app, admin_url)
@@ -96,18 +106,12 @@ async def _migrate(url: str) -> None:
 
 
 def _start_services(stack: ExitStack, folder: Path, addresses: Addresses) -> None:
-    processes = [
-        ChildProcess(
-            name,
-            f"services.{name}",
-            folder / f"{name}.log",
-            environment=service_environment(name, addresses) | _PATIENCE,
-        )
-        for name in ON_THE_REAL_CLOCK
-    ]
-    for process in processes:
-        process.start()
-        stack.callback(process.stop)
-    for process in processes:
-        target = addresses.grpc[process.name]
-        process.wait_ready(lambda target=target: is_serving(target))  # type: ignore[misc]
+    started: list[tuple[ChildProcess, str]] = []
+    for name in ON_THE_REAL_CLOCK:
+        processes = service_processes(name, addresses, folder, _PATIENCE)
+        for process in processes.values():
+            process.start()
+            stack.callback(process.stop)
+        started += zip(processes.values(), addresses.copies_of(name), strict=True)
+    for process, address in started:
+        process.wait_ready(partial(is_serving, address))

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, time, timedelta
 from random import Random
@@ -66,25 +66,26 @@ class Week:
     async def run(self) -> WeekResult:
         """Return the week once it is over and every change has arrived."""
         clock = FakeClock(self.plan.begins)
-        queue = build(self._queue_settings(), clock)
-        await queue.start()
-        channels = {
-            name: connect(address, name=name, default_timeout_seconds=_CALL_SECONDS)
-            for name, address in self.servers.addresses.grpc.items()
-        }
-        try:
-            return await self._run(clock, channels)
-        finally:
-            for channel in channels.values():
-                await channel.close(None)
-            await queue.stop()
+        addresses = self.servers.addresses
+        async with AsyncExitStack() as running:
+            for host in addresses.hosts:
+                queue = build(self._queue_settings(host), clock)
+                await queue.start()
+                running.push_async_callback(queue.stop)
+            channels = {name: await _open(running, it) for name, it in addresses.grpc.items()}
+            copies = {
+                name: [await _open(running, it) for it in addresses.copies_of(name)]
+                for name in ("binlog_relay", "cdc_ingest")
+            }
+            return await self._run(clock, channels, copies)
 
-    def _queue_settings(self) -> QueueSettings:
+    def _queue_settings(self, host: str) -> QueueSettings:
         addresses = self.servers.addresses
         return QueueSettings(
             postgres_url=SecretStr(addresses.postgres),
             redis_url=SecretStr(addresses.redis),
             user_context_target=addresses.grpc["user_context"],
+            bind_host=host,
             grpc_port=int(addresses.grpc["queue"].rpartition(":")[2]),
             rules_path=self.plan.rules_path,
             promotion_interval_seconds=self.plan.loop_seconds,
@@ -95,7 +96,9 @@ class Week:
             drain_seconds=1.0,
         )
 
-    async def _run(self, clock: FakeClock, channels: dict[str, Any]) -> WeekResult:
+    async def _run(
+        self, clock: FakeClock, channels: dict[str, Any], copies: dict[str, list[Any]]
+    ) -> WeekResult:
         addresses = self.servers.addresses
         history = WeekHistory(clock.now())
         rows = MainAppRows(addresses.mysql_writer)
@@ -106,13 +109,13 @@ class Week:
         reconciler = reconciler_pb2_grpc.ReconcilerServiceStub(channels["reconciler"])
         await self._reconcile(reconciler, clock, history)
 
-        loops = LoopsWatch(clock)
+        loops = LoopsWatch(clock, self.plan.copies)
         await loops.settle(runs=2)
         capture = CaptureWatch(
             clock,
             connect_mysql(self.servers.unlogged_url),
-            binlog_relay_pb2_grpc.BinlogRelayServiceStub(channels["binlog_relay"]),
-            cdc_ingest_pb2_grpc.CdcIngestServiceStub(channels["cdc_ingest"]),
+            [binlog_relay_pb2_grpc.BinlogRelayServiceStub(it) for it in copies["binlog_relay"]],
+            [cdc_ingest_pb2_grpc.CdcIngestServiceStub(it) for it in copies["cdc_ingest"]],
         )
 
         async def before_step(when: datetime) -> None:
@@ -246,3 +249,9 @@ class Week:
         """Have the whole queue rebuilt in the middle of the week, while the work goes on."""
         await simulated.sleep_until(self.plan.moment(self.plan.days // 2, time(10)))
         self._looks.append(asyncio.create_task(desk.rebuild()))
+
+
+async def _open(running: AsyncExitStack, address: str) -> Any:
+    """Return a channel that `running` closes."""
+    channel = connect(address, name=address, default_timeout_seconds=_CALL_SECONDS)
+    return await running.enter_async_context(channel)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -10,17 +11,18 @@ from pathlib import Path
 
 import grpc
 import pytest
-from dialler.cdc_ingest.v1 import cdc_ingest_pb2
 from dialler.cdc_ingest.v1.cdc_ingest_pb2_grpc import CdcIngestServiceStub
 from mypy_boto3_sqs.client import SQSClient
 
 from devstack.desk import Desk
 from devstack.queues import SqsEndpoint
-from devstack.stack import SERVICES, Stack
+from devstack.stack import Stack
 from tests.fault.pipeline.comparison import await_agreement, runs
 from tests.fault.pipeline.redis_name import NamedRedisStack, redis_name
+from tests.fault.pipeline.storm import Ingest, resume
 
 USERS = 300
+COPIES = int(os.environ.get("DIALLER_TEST_COPIES", "2"))
 VISIBILITY_SECONDS = 3
 IMPATIENT = {
     "CDC_INGEST_VISIBILITY_SECONDS": str(VISIBILITY_SECONDS),
@@ -51,6 +53,7 @@ def running_stack() -> Iterator[NamedRedisStack]:
             folder,
             users=USERS,
             durable=False,
+            copies=COPIES,
             extra_environment=IMPATIENT,
             report=lambda _: None,
             name=name,
@@ -69,16 +72,19 @@ def stack(running_stack: NamedRedisStack) -> Iterator[NamedRedisStack]:
     before = runs(running_stack)
     yield running_stack
     assert runs(running_stack) == before, "repaired by a full run rather than by the changes"
-    assert all(running_stack.services[name].is_running for name in SERVICES)
+    assert all(each.is_running for each in running_stack.services.values())
 
 
 @pytest.fixture
-def ingest(stack: Stack) -> Iterator[CdcIngestServiceStub]:
-    """The RPCs of an operator; a pause that a test leaves is ended."""
-    with grpc.insecure_channel(stack.addresses.grpc["cdc_ingest"]) as channel:
-        stub = CdcIngestServiceStub(channel)
-        yield stub
-        stub.ResumeIngest(cdc_ingest_pb2.ResumeIngestRequest(), timeout=5, wait_for_ready=True)
+def ingest(stack: Stack) -> Iterator[Ingest]:
+    """The RPCs of an operator, to each copy; a pause that a test leaves is ended."""
+    with contextlib.ExitStack() as channels:
+        copies = [
+            CdcIngestServiceStub(channels.enter_context(grpc.insecure_channel(address)))
+            for address in stack.addresses.copies_of("cdc_ingest")
+        ]
+        yield copies
+        resume(copies)
 
 
 @pytest.fixture

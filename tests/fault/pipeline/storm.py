@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from random import Random
 from types import TracebackType
 from typing import Self
@@ -15,10 +15,14 @@ import httpx
 import pymysql
 from dialler.cdc_ingest.v1 import cdc_ingest_pb2 as pb
 from dialler.cdc_ingest.v1.cdc_ingest_pb2_grpc import CdcIngestServiceStub
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from devstack.changes import MainApp
 from devstack.processes import ChildProcess
 from devstack.stack import Stack, wait_until
+
+# One for each copy.
+Ingest = Sequence[CdcIngestServiceStub]
 
 
 class Storm:
@@ -83,18 +87,49 @@ def fail_requests(stack: Stack, action: str, requests: int) -> None:
     httpx.post(f"{stack.addresses.sqs_endpoint}/_faults", json=order).raise_for_status()
 
 
-def status(ingest: CdcIngestServiceStub) -> pb.GetStatusResponse:
-    """The status of the ingest."""
-    return ingest.GetStatus(pb.GetStatusRequest(), timeout=10)
+def status(ingest: Ingest) -> pb.GetStatusResponse:
+    """The status of all copies: counts added up, the latest time, an alarm of any.
+
+    `downstream_unavailable` once it is so for every copy.
+    """
+    copies = [each.GetStatus(pb.GetStatusRequest(), timeout=10) for each in ingest]
+    return pb.GetStatusResponse(
+        messages_retried=sum(it.messages_retried for it in copies),
+        messages_dead=sum(it.messages_dead for it in copies),
+        messages_held=sum(it.messages_held for it in copies),
+        downstream_unavailable=all(it.downstream_unavailable for it in copies),
+        dead_letter_alarm=any(it.dead_letter_alarm for it in copies),
+        capture_ahead_seconds=max(it.capture_ahead_seconds for it in copies),
+        capture_alive_at=max((it.capture_alive_at for it in copies), key=_nanoseconds),
+        applied_through=max((it.applied_through for it in copies), key=_nanoseconds),
+    )
+
+
+def _nanoseconds(moment: Timestamp) -> int:
+    return moment.ToNanoseconds()
+
+
+def pause(ingest: Ingest) -> None:
+    """Pause every copy at once; by itself the pause of one reaches the others within seconds."""
+    for each in ingest:
+        each.PauseIngest(pb.PauseIngestRequest(), timeout=5)
+
+
+def resume(ingest: Ingest) -> None:
+    """End the pause of every copy."""
+    for each in ingest:
+        each.ResumeIngest(pb.ResumeIngestRequest(), timeout=5, wait_for_ready=True)
 
 
 @contextlib.contextmanager
-def halted(process: ChildProcess) -> Iterator[None]:
-    """Suspend a process: its connections stay open and it does not answer."""
-    os.kill(process.pid, signal.SIGSTOP)
+def halted(processes: Sequence[ChildProcess]) -> Iterator[None]:
+    """Suspend processes: their connections stay open and they do not answer."""
+    for process in processes:
+        os.kill(process.pid, signal.SIGSTOP)
     try:
         yield
     finally:
-        # The test may have killed it meanwhile.
-        if process.is_running:
-            os.kill(process.pid, signal.SIGCONT)
+        for process in processes:
+            # The test may have killed it meanwhile.
+            if process.is_running:
+                os.kill(process.pid, signal.SIGCONT)

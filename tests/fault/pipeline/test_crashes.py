@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import httpx
 import pytest
-from dialler.cdc_ingest.v1.cdc_ingest_pb2_grpc import CdcIngestServiceStub
 
 from devstack.changes import MainApp
 from devstack.desk import Desk
-from devstack.stack import Stack, is_serving, wait_until
+from devstack.stack import Stack, wait_until
+from tests.fakes import waiting
 from tests.fault.pipeline.comparison import await_agreement
-from tests.fault.pipeline.storm import Storm, fail_requests, halted, status
+from tests.fault.pipeline.storm import Ingest, Storm, fail_requests, halted, status
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(180)]
 
@@ -20,14 +20,19 @@ pytestmark = [pytest.mark.fault, pytest.mark.timeout(180)]
     ("name", "waits_for"),
     [("cdc_ingest", "queue"), ("user_context", "user_context"), ("queue", "queue")],
 )
+@pytest.mark.parametrize("killed", ["one copy", "every copy"])
 def test_killed_in_the_middle_of_a_batch(
-    stack: Stack, ingest: CdcIngestServiceStub, name: str, waits_for: str
+    stack: Stack, ingest: Ingest, name: str, waits_for: str, killed: str
 ) -> None:
-    with Storm(stack, name) as storm:
-        with halted(stack.services[waits_for]):
-            _change_every_claim(stack, name)
-            wait_until(lambda: status(ingest).messages_held >= 20, 20, "messages under way")
-            stack.services[name].kill()
+    processes = stack.copies_of(name)[: 1 if killed == "one copy" else None]
+    with Storm(stack, f"{name}, {killed}") as storm:
+        with halted(stack.copies_of(waits_for)):
+            _change_every_claim(stack, f"{name}, {killed}")
+            wait_until(
+                lambda: status(ingest).messages_held >= 10, 20 * waiting.SCALE, "messages under way"
+            )
+            for process in processes:
+                process.kill()
         storm.rages()
         stack.restart(name)
     await_agreement(stack)
@@ -41,8 +46,8 @@ def test_relay_killed_while_it_sends(stack: Stack) -> None:
         for user_id in people:
             main_app.set_status(user_id, "sent only once")
     # By then a position would have been saved, had there been one to save.
-    wait_until(lambda: not is_serving(stack.addresses.grpc["binlog_relay"]), 20, "it to show")
-    stack.services["binlog_relay"].kill()
+    wait_until(lambda: not stack.is_ready("binlog_relay"), 20, "it to show")
+    stack.kill("binlog_relay")
     fail_requests(stack, "SendMessageBatch", 0)
     stack.restart("binlog_relay")
     await_agreement(stack)
@@ -51,10 +56,10 @@ def test_relay_killed_while_it_sends(stack: Stack) -> None:
 def test_reconciler_killed_in_the_middle_of_a_run(running_stack: Stack) -> None:
     stack = running_stack
     with Desk(stack.addresses, "supervisor") as desk:
-        with halted(stack.services["user_context"]):
+        with halted(stack.copies_of("user_context")):
             run = desk.post("/v1/reconciliations").raise_for_status().json()["run_id"]
             wait_until(lambda: desk.reconciliations()[0]["state"] == "running", 20, "the run")
-            stack.services["reconciler"].kill()
+            stack.kill("reconciler")
         stack.restart("reconciler")
         wait_until(lambda: _latest_run(desk) == (run, "succeeded"), 40, "the run to end well")
     await_agreement(stack)
@@ -105,8 +110,8 @@ def test_mysql_is_restarted(stack: Stack, how: str) -> None:
 def test_sqs_is_unavailable(stack: Stack) -> None:
     with Storm(stack, "sqs") as storm:
         for action in ("ReceiveMessage", "DeleteMessageBatch", "SendMessageBatch"):
-            fail_requests(stack, action, 14)
-        wait_until(lambda: not is_serving(stack.addresses.grpc["cdc_ingest"]), 20, "it to show")
+            fail_requests(stack, action, 14 * stack.copies)
+        wait_until(lambda: not stack.is_ready("cdc_ingest"), 20, "it to show")
         storm.rages()
-        wait_until(lambda: is_serving(stack.addresses.grpc["cdc_ingest"]), 40, "it to be back")
+        wait_until(lambda: stack.is_ready("cdc_ingest"), 40, "it to be back")
     await_agreement(stack)

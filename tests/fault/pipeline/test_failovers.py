@@ -7,12 +7,11 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
-from dialler.cdc_ingest.v1.cdc_ingest_pb2_grpc import CdcIngestServiceStub
 
 from devstack.desk import Desk
 from devstack.stack import DIALLER, Stack, is_serving, wait_until
 from tests.fault.pipeline.comparison import await_agreement
-from tests.fault.pipeline.storm import Storm, status
+from tests.fault.pipeline.storm import Ingest, Storm, status
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(180)]
 
@@ -53,9 +52,7 @@ def _calls_in_postgres(stack: Stack, agent_id: str) -> int:
     return int(stack.postgres.execute(counted, database=DIALLER))
 
 
-def test_postgres_is_demoted_and_its_sessions_stay_open(
-    stack: Stack, ingest: CdcIngestServiceStub
-) -> None:
+def test_postgres_is_demoted_and_its_sessions_stay_open(stack: Stack, ingest: Ingest) -> None:
     """Like a DNS name that leads new sessions to the new primary."""
     dead = status(ingest).messages_dead
     with Storm(stack, "postgres demoted") as storm, Desk(stack.addresses, "agent") as desk:
@@ -76,21 +73,21 @@ def test_postgres_is_demoted_and_its_sessions_stay_open(
     assert status(ingest).messages_dead == dead
 
 
-def test_no_postgres_takes_writes_for_a_while(stack: Stack, ingest: CdcIngestServiceStub) -> None:
+def test_no_postgres_takes_writes_for_a_while(stack: Stack, ingest: Ingest) -> None:
     dead = status(ingest).messages_dead
-    queue = stack.addresses.grpc["queue"]
+    queues = stack.addresses.copies_of("queue")
     with Storm(stack, "no primary") as storm, Desk(stack.addresses, "agent") as desk:
         with _demoted(stack, serves_new_sessions=False):
             storm.rages()
             _check_refused(desk.post("/v1/assignments"))
-            wait_until(lambda: not is_serving(queue), 20, "the queue to show it")
+            wait_until(lambda: not any(map(is_serving, queues)), 20, "the queue to show it")
             ready = httpx.get(f"{stack.addresses.gateway}/readyz", timeout=5).json()
             assert ready["dependencies"]["queue"]["state"] == "not_serving"
             wait_until(lambda: status(ingest).downstream_unavailable, 20, "the ingest to notice")
             with Desk(stack.addresses, "supervisor") as supervisor:
                 health = supervisor.get("/v1/pipeline")["health"]
             assert health["fresh"] is False
-        wait_until(lambda: is_serving(queue), 20, "the queue to be back")
+        wait_until(lambda: stack.is_ready("queue"), 20, "the queue to be back")
         wait_until(lambda: desk.post("/v1/assignments").is_success, 20, "claims to work again")
         storm.rages()
     await_agreement(stack)

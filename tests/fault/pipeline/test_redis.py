@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from devstack.comparison import differences
 from devstack.desk import Desk
 from devstack.servers import Redis
 from devstack.stack import wait_until
-from tests.fault.pipeline.comparison import await_agreement, differences
+from tests.fault.pipeline.comparison import await_agreement
 from tests.fault.pipeline.redis_name import NamedRedisStack
 from tests.fault.pipeline.storm import Storm
 
@@ -130,7 +131,9 @@ def _await_told(desk: Desk, code: str | None) -> None:
     """Wait until the gateway reports it for the events and user_context for the cache."""
 
     def is_told() -> bool:
-        state = desk.get("/v1/pipeline")
-        return (state["events_lost"], state["cache"]["distrust_reason"]) == (code, code)
+        # By every copy of the gateway, and of user_context, which answer in turn.
+        states = [desk.get("/v1/pipeline") for _ in range(4)]
+        told = {(it["events_lost"], it["cache"]["distrust_reason"]) for it in states}
+        return told == {(code, code)}
 
     wait_until(is_told, 30, f"{code} to be told")

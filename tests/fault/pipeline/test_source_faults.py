@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from devstack.stack import SERVICES, Stack, is_serving, wait_until
+from devstack.stack import Stack, wait_until
 from tests.fault.pipeline.comparison import await_agreement, runs
 from tests.fault.pipeline.storm import Storm
 
@@ -31,7 +31,7 @@ def mended(running_stack: Stack) -> Iterator[Stack]:
     await_agreement(running_stack, seconds=90)
     wait_until(lambda: all_ended(running_stack), 60, "the full run to end")
     assert runs(running_stack) > before, "nothing asked for a full run"
-    assert all(running_stack.services[name].is_running for name in SERVICES)
+    assert all(each.is_running for each in running_stack.services.values())
 
 
 def all_ended(stack: Stack) -> bool:
@@ -96,14 +96,13 @@ def test_another_server_without_the_last_transactions_answers(mended: Stack) -> 
 
 
 def test_settings_that_lose_changes_for_a_while(mended: Stack) -> None:
-    relay = mended.addresses.grpc["binlog_relay"]
     as_admin(mended, "SET GLOBAL binlog_row_image = MINIMAL")
     try:
-        wait_until(lambda: not is_serving(relay), 30, "health to say so")
+        wait_until(lambda: not mended.is_ready("binlog_relay"), 30, "health to say so")
         as_admin(mended, _UNSEEN)
     finally:
         as_admin(mended, "SET GLOBAL binlog_row_image = FULL")
-    wait_until(lambda: is_serving(relay), 30, "it to be well again")
+    wait_until(lambda: mended.is_ready("binlog_relay"), 30, "it to be well again")
 
 
 def test_a_record_that_sqs_never_takes(mended: Stack) -> None:
@@ -116,13 +115,12 @@ def test_a_record_that_sqs_never_takes(mended: Stack) -> None:
 
 
 def test_a_primary_that_is_demoted_is_not_well(stack: Stack) -> None:
-    relay = stack.addresses.grpc["binlog_relay"]
     as_admin(stack, "SET GLOBAL read_only = ON")
     try:
-        wait_until(lambda: not is_serving(relay), 30, "health to say so")
+        wait_until(lambda: not stack.is_ready("binlog_relay"), 30, "health to say so")
     finally:
         as_admin(stack, "SET GLOBAL read_only = OFF")
-    wait_until(lambda: is_serving(relay), 30, "it to be well again")
+    wait_until(lambda: stack.is_ready("binlog_relay"), 30, "it to be well again")
     with Storm(stack, "demoted") as storm:
         storm.rages()
     await_agreement(stack)

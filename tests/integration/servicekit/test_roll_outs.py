@@ -10,12 +10,12 @@ from typing import Any
 import grpc.aio
 import pytest
 
+from devstack.names import NameServer
 from servicekit import client
 from servicekit.client import connect
 from servicekit.errors import Unavailable
 from servicekit.server import GrpcServer
 from servicekit.settings import ServiceSettings
-from tests.fakes.names import NameServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.fault]
 
@@ -73,7 +73,8 @@ async def test_no_call_fails_while_every_server_is_replaced() -> None:
             calls += 1
             await asyncio.sleep(0.01)
 
-    async with AsyncExitStack() as servers, NameServer() as names:
+    async with AsyncExitStack() as servers:
+        names = servers.enter_context(NameServer())
 
         async def begin(host: str) -> GrpcServer:
             server = await _start(host, port)
@@ -83,8 +84,9 @@ async def test_no_call_fails_while_every_server_is_replaced() -> None:
         hosts = ["127.0.0.2", "127.0.0.3"]
         running = [await begin(host) for host in hosts]
         names.addresses = hosts
+        target = names.target("service.test", port)
         async with (
-            connect(names.target(port), name="test", default_timeout_seconds=5.0) as channel,
+            connect(target, name="test", default_timeout_seconds=5.0) as channel,
             asyncio.TaskGroup() as callers,
         ):
             echo = channel.unary_unary(METHOD, None, None)
@@ -107,10 +109,12 @@ async def test_a_name_that_leads_nowhere_is_asked_for_anew(monkeypatch: pytest.M
     """As a service's that waits for its database: gRPC by itself asks ever less often."""
     monkeypatch.setattr(client, "REPLACE_SECONDS", 0.1)
     port = _free_port()
-    async with (
-        NameServer() as names,
-        connect(names.target(port), name="test", default_timeout_seconds=5.0) as channel,
-    ):
+    async with AsyncExitStack() as stack:
+        names = stack.enter_context(NameServer())
+        target = names.target("service.test", port)
+        channel = await stack.enter_async_context(
+            connect(target, name="test", default_timeout_seconds=5.0)
+        )
         echo = channel.unary_unary(METHOD, None, None)
         # By itself it would have asked four times in as many seconds, and eight in forty.
         while names.asked < 8:
