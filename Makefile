@@ -12,7 +12,7 @@ PRODUCTION := services gateway servicekit mainapp
 SOURCES := servicekit services gateway mainapp devstack simulation bench tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo trace trace-view reconcile test check fmt fmt-check lint types imports proto proto-check \
+.PHONY: help setup run restore-drill demo trace trace-view reconcile test check fmt fmt-check lint types imports proto proto-check \
 	proto-release docs docs-check monitoring monitoring-check aws aws-check k8s-check openapi openapi-check release grants grants-check ts ts-check desk \
 	desk-test image image-push image-load images-test deploy debug-pod stop-capture start-capture sbom audit unit contract integration migrations-check fault e2e mysql-check redis-cluster-check drift browser \
 	vendor simulation simulate bench lock clean metrics vocabulary-check
@@ -42,6 +42,10 @@ trace-view: setup ## The same as a waterfall in the browser
 reconcile: KIND = full
 reconcile: setup ## With `make run` going: compare everybody with MySQL (KIND=changed, warming, housekeeping)
 	@$(PY) -m devstack.reconcile --kind $(KIND)
+
+restore-drill: USERS = 5000
+restore-drill: setup ## Lose PostgreSQL and Redis under load, restore, and see what is missing (USERS=5000, COPIES=2)
+	@$(PY) -m devstack.restore_drill --users $(USERS) --copies $(COPIES)
 
 test: setup check contract integration migrations-check fault e2e simulation ## All checks and all tests
 	@echo "All checks and tests have passed."

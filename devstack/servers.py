@@ -267,7 +267,7 @@ class PostgreSQL(Server):
                 os.chown(password.name, pwd.getpwnam(self._user).pw_uid, -1)
             self._run(
                 [
-                    _postgresql_program("initdb"),
+                    postgresql_program("initdb"),
                     "-D",
                     str(data),
                     "-U",
@@ -293,9 +293,14 @@ class PostgreSQL(Server):
 
     def _make_private(self, data: Path) -> None:
         data.mkdir(mode=0o700)
+        self._own(data)
+
+    def _own(self, folder: Path) -> None:
+        """Give a folder, and all that is in it, to the server's account."""
         if self._user is not None:
             account = pwd.getpwnam(self._user)
-            os.chown(data, account.pw_uid, account.pw_gid)
+            for each in (folder, *folder.rglob("*")):
+                os.chown(each, account.pw_uid, account.pw_gid, follow_symlinks=False)
 
     def _command(self) -> list[str]:
         settings = {
@@ -313,7 +318,7 @@ class PostgreSQL(Server):
             "full_page_writes": "on" if self._durable else "off",
         }
         options = [f"--{name}={value}" for name, value in settings.items()]
-        return [_postgresql_program("postgres"), "-D", str(self.data), *options]
+        return [postgresql_program("postgres"), "-D", str(self.data), *options]
 
     def _answers(self) -> bool:
         try:
@@ -352,7 +357,7 @@ class PostgreSQLStandby(PostgreSQL):
         source = ["-h", HOST, "-p", str(self._primary.port), "-U", "postgres"]
         self._run(
             [
-                _postgresql_program("pg_basebackup"),
+                postgresql_program("pg_basebackup"),
                 "-D",
                 str(data),
                 "--write-recovery-conf",
@@ -438,7 +443,7 @@ def _mariadb_admin() -> list[str]:
     ]
 
 
-def _postgresql_program(name: str) -> str:
+def postgresql_program(name: str) -> str:
     """The newest installed version's; Debian keeps them out of the search path."""
     found = sorted(
         Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: float(path.parts[4])

@@ -1,6 +1,7 @@
 """Wiring of the queue."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import datetime
 
 import grpc.aio
@@ -29,6 +30,7 @@ from services.queue.maintenance.entry_check import EntryCheck
 from services.queue.maintenance.facts_stream import FactsStream
 from services.queue.maintenance.housekeeping import Housekeeping, PurgeExpired
 from services.queue.maintenance.rebuild import Rebuild
+from services.queue.maintenance.recovery import Recovery
 from services.queue.outbox.dispatch import EventDispatch, InvalidationDispatch
 from services.queue.people.age_boundaries import AgeBoundaries
 from services.queue.people.apply_facts import FactsApplication
@@ -198,3 +200,40 @@ def build(settings: QueueSettings, clock: Clock | None = None) -> Parts:
             {"postgres": database.ping, "schema": SchemaCheck(engine, "services.queue", SCHEMA)},
         ),
     )
+
+
+@asynccontextmanager
+async def recovering(
+    settings: QueueSettings, clock: Clock | None = None
+) -> AsyncIterator[Recovery]:
+    """Yield what enters deeds again after a restore; no queue need run."""
+    clock = clock or SystemClock()
+    engine = postgres_engine(
+        settings.postgres_url.get_secret_value(),
+        pool_size=settings.postgres_pool_size,
+        application_name="dialler-queue-recover",
+        statement_timeout_seconds=settings.statement_timeout_seconds,
+        is_behind_pgbouncer=settings.is_behind_pgbouncer,
+    )
+    database = Database(engine)
+    rulebook = Rulebook(settings.rules_path, database, clock)
+    seconds = settings.live_check_seconds
+    try:
+        async with connect(
+            settings.user_context_target, name="user_context", default_timeout_seconds=seconds
+        ) as channel:
+            await rulebook.start()
+            user_context = UserContextClient(
+                user_context_pb2_grpc.UserContextServiceStub(channel), seconds
+            )
+            facts = FactsApplication(database, rulebook, clock)
+            figures = QueueFigures(database, rulebook, clock)
+            yield Recovery(
+                database,
+                Leases(database, rulebook, figures, clock),
+                Outcomes(database, rulebook, facts, user_context, figures, clock),
+                Suppressions(database, rulebook, user_context, figures, clock),
+                clock,
+            )
+    finally:
+        await engine.dispose()

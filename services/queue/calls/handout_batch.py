@@ -20,11 +20,11 @@ from services.queue.people.placing import place_by_status
 from services.queue.people.refreshing import Refreshing
 from services.queue.people.time_zones import TimeZones
 from services.queue.people.user_context_client import UserContextClient
-from services.queue.store import entries, handouts, suppressions
+from services.queue.store import audit, entries, handouts, suppressions
 from services.queue.store.assignments import Assignment
 from services.queue.store.database import Database
 from services.queue.store.handouts import Candidate, Gate, HandOut, LinesInCall
-from services.queue.types import Queue, UserId
+from services.queue.types import Action, Queue, UserId
 from services.queue.wire import messages
 
 _log = logging.getLogger(__name__)
@@ -336,6 +336,7 @@ class HandoutBatch:
             for it in given:
                 if it.assignment.user_id in written:
                     handed_out[it.assignment.user_id] = it.assignment
+                    _log_hand_out(it.assignment)
 
         async def refuse(pair: tuple[Candidate, WaitingAgent], _: Exception) -> None:
             await self._quarantine([pair[0]], "refused")
@@ -432,6 +433,18 @@ class HandoutBatch:
             return await self._refreshing.refresh(user_ids)
         except ServiceError:
             return set(user_ids)
+
+
+def _log_hand_out(assignment: Assignment) -> None:
+    """Log what the statement of the hand-out has kept for audit."""
+    details = {"assignment_id": str(assignment.assignment_id)}
+    audit.log(
+        assignment.agent_id,
+        Action.HANDED_OUT,
+        assignment.user_id,
+        assignment.started_at,
+        details,
+    )
 
 
 def _audit(checked: _Checked, handed_out: Collection[UserId]) -> None:

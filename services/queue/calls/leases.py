@@ -33,7 +33,7 @@ from services.queue.store import agents, assignments, audit, callbacks, entries
 from services.queue.store.assignments import Assignment
 from services.queue.store.database import Database, Transaction
 from services.queue.store.idempotency_records import IdempotentRequest
-from services.queue.types import Action, AgentId, Ending, Queue
+from services.queue.types import Action, AgentId, Ending, Queue, UserId
 
 _SWEEP_BATCH = 100
 
@@ -167,6 +167,42 @@ class Leases:
             except ServiceError as error:
                 extra = {"assignment_id": str(assignment_id), "error": str(error)}
                 _log.error("assignment_not_ended", extra=extra)
+
+    async def enter_lost_call(
+        self, assignment_id: UUID, agent_id: AgentId, user_id: UserId, began_at: datetime
+    ) -> bool:
+        """Enter a call that a restored database lacks, as one that ends now without a report.
+
+        The agent may still report it. Returns False for an assignment that is known; raises
+        NotFound (USER_UNKNOWN).
+        """
+        now, placement = self._clock.now(), self._rulebook.placement
+        async with self._database.transaction() as tx:
+            if await assignments.lock(tx, assignment_id) is not None:
+                return False
+            entry = (await entries.lock(tx, [user_id])).get(user_id)
+            if entry is None:
+                raise NotFound("USER_UNKNOWN", "the queue knows no such person")
+            lost = Assignment(
+                assignment_id=assignment_id,
+                agent_id=agent_id,
+                user_id=user_id,
+                queue=entry.queue or entry.eligible_queue or Queue.UNSIGNED_USERS,
+                reason=entry.reason,
+                score=0.0,
+                fence=entry.fence,
+                started_at=began_at,
+                lease_expires_at=now,
+                lines=entry.lines,
+                heartbeat_at=began_at,
+                ended_at=now,
+                ending=Ending.EXPIRED,
+            )
+            await assignments.insert_ended(tx, lost)
+            await self._end(tx, lost, Ending.EXPIRED, placement, now)
+            details = {"assignment_id": str(assignment_id)}
+            await audit.note(tx, agent_id, Action.HANDED_OUT, [user_id], began_at, **details)
+        return True
 
     async def _end(
         self,

@@ -246,8 +246,13 @@ async def _write(tx: Transaction, call: _Call) -> bool:
         now,
         assignment_id=str(held.assignment_id),
         outcome=call.report.outcome.name.lower(),
+        **_agreed(call.report),
     )
     return True
+
+
+def _agreed(report: CallReport) -> dict[str, str]:
+    return {} if report.callback_at is None else {"callback_at": report.callback_at.isoformat()}
 
 
 async def _write_objection(tx: Transaction, call: _Call, lines: set[str]) -> None:

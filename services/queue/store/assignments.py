@@ -1,7 +1,7 @@
 """Statements on assignments and attempts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -246,6 +246,17 @@ _END = statement(
         end_notes = COALESCE(:notes, end_notes)
     WHERE assignment_id = :assignment_id
     """
+)
+
+
+async def insert_ended(tx: Transaction, ended: Assignment) -> None:
+    """Insert an assignment that has ended."""
+    await tx.execute(_INSERT_ENDED, asdict(ended))
+
+
+_INSERT_ENDED = statement(
+    f"INSERT INTO queue.assignments ({_COLUMNS}) VALUES"  # noqa: S608 - our own column names
+    f" ({', '.join(f':{name.strip()}' for name in _COLUMNS.split(','))})"
 )
 
 

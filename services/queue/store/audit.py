@@ -1,5 +1,6 @@
 """Statements on the audit of who saw and changed whom."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -7,7 +8,9 @@ from datetime import datetime
 import orjson
 
 from services.queue.store.database import Transaction, statement
-from services.queue.types import UserId
+from services.queue.types import Action, UserId
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,13 @@ async def note(
     now: datetime,
     **details: str,
 ) -> None:
-    """Keep what an actor did, once for each person; `details` hold no personal data."""
+    """Keep what an actor did, once for each person; `details` hold no personal data.
+
+    It is logged, too: the log outlives a database that is restored to an earlier moment.
+    """
+    if isinstance(action, Action):
+        for user_id in user_ids:
+            log(actor_id, action, user_id, now, details)
     values = {
         "at": now,
         "actor_id": actor_id,
@@ -45,6 +54,30 @@ async def note(
     await tx.execute(_NOTE, values)
 
 
+def log(
+    actor_id: str,
+    action: Action,
+    user_id: UserId | None,
+    at: datetime,
+    details: Mapping[str, str],
+) -> None:
+    """Log what an actor did, in the form that `services.queue.recover` reads."""
+    deed = {"at": at, "actor_id": actor_id, "action": action, "user_id": user_id}
+    _log.info("audit", extra={**deed, "details": dict(details)})
+
+
+async def is_noted(
+    tx: Transaction, actor_id: str, action: str, user_id: UserId | None, at: datetime
+) -> bool:
+    """Return whether this was kept."""
+    values = {"actor_id": actor_id, "action": action, "user_id": user_id, "at": at}
+    return bool((await tx.execute(_IS_NOTED, values)).scalar_one())
+
+
+_IS_NOTED = statement(
+    "SELECT EXISTS (SELECT FROM queue.audit WHERE at = :at AND actor_id = :actor_id"
+    " AND action = :action AND user_id IS NOT DISTINCT FROM CAST(:user_id AS bigint))"
+)
 _NOTE = statement(
     """
     INSERT INTO queue.audit (at, actor_id, action, user_id, details)

@@ -1,0 +1,145 @@
+"""Enters again what the log has of the time that a restore of PostgreSQL has lost."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from uuid import UUID, uuid4
+
+from servicekit.clock import Clock
+from servicekit.errors import ServiceError
+from services.queue.calls.leases import Leases
+from services.queue.calls.outcomes import Outcomes
+from services.queue.calls.suppressions import Suppressions
+from services.queue.domain.outcomes import CallReport
+from services.queue.store import assignments, audit
+from services.queue.store.database import Database
+from services.queue.store.idempotency_records import IdempotentRequest
+from services.queue.types import Action, AgentId, Outcome, UserId
+
+NOTES = "Entered again from the log after a restore; the agent's own notes are lost."
+# A callback whose time has come meanwhile is agreed for as soon as may be.
+_SOON = timedelta(minutes=1)
+# Assignments that ended like this were no calls.
+_NO_CALL = (Action.RELEASED, Action.SKIPPED)
+
+
+@dataclass(frozen=True, slots=True)
+class Deed:
+    """What an actor did, as `audit.log` has written it."""
+
+    at: datetime
+    actor_id: AgentId
+    action: Action
+    user_id: UserId | None
+    details: Mapping[str, str]
+
+    @property
+    def assignment_id(self) -> UUID | None:
+        """The assignment in question, if there is one."""
+        given = self.details.get("assignment_id")
+        return None if given is None else UUID(given)
+
+
+@dataclass(slots=True)
+class Recovered:
+    """How many deeds the database had, what was entered again, and what people have to enter."""
+
+    known: int = 0
+    calls: int = 0
+    outcomes: int = 0
+    objections: int = 0
+    no_calls: int = 0
+    by_hand: list[tuple[Deed, str]] = field(default_factory=list)
+
+
+def deeds_in(lines: Iterable[str]) -> Iterator[Deed]:
+    """Yield the deeds in a log's lines, whatever a collector has put before each; skips others."""
+    for line in lines:
+        start = line.find("{")
+        if start < 0 or '"event":"audit"' not in line:
+            continue
+        try:
+            read = json.loads(line[start:])
+            yield Deed(
+                at=datetime.fromisoformat(read["at"]),
+                actor_id=AgentId(read["actor_id"]),
+                action=Action(read["action"]),
+                user_id=None if read["user_id"] is None else UserId(read["user_id"]),
+                details=read["details"],
+            )
+        except (ValueError, KeyError, TypeError):
+            continue
+
+
+class Recovery:
+    """Enters deeds again before any queue serves; a repeat changes nothing.
+
+    A call is entered as one without a report that ends now, so that the person rests and it counts
+    for all caps; then its report, if the log has it, as of now.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        leases: Leases,
+        outcomes: Outcomes,
+        suppressions: Suppressions,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._leases = leases
+        self._outcomes = outcomes
+        self._suppressions = suppressions
+        self._clock = clock
+
+    async def run(self, deeds: Iterable[Deed]) -> Recovered:
+        """Enter all that the database lacks, in the order of time."""
+        ordered = sorted(deeds, key=lambda it: it.at)
+        no_calls = {it.assignment_id for it in ordered if it.action in _NO_CALL}
+        recovered = Recovered()
+        for deed in ordered:
+            try:
+                await self._enter(deed, recovered, is_no_call=deed.assignment_id in no_calls)
+            except ServiceError as error:
+                recovered.by_hand.append((deed, error.reason))
+        return recovered
+
+    async def _enter(self, deed: Deed, recovered: Recovered, *, is_no_call: bool) -> None:
+        if await self._is_known(deed):
+            recovered.known += 1
+        elif deed.action is Action.HANDED_OUT and deed.user_id and deed.assignment_id:
+            if is_no_call:
+                recovered.no_calls += 1
+            else:
+                recovered.calls += await self._leases.enter_lost_call(
+                    deed.assignment_id, deed.actor_id, deed.user_id, deed.at
+                )
+        elif deed.action is Action.OUTCOME_RECORDED and deed.assignment_id:
+            await self._outcomes.record(deed.assignment_id, _request(deed), self._report(deed))
+            recovered.outcomes += 1
+        elif deed.action is Action.SUPPRESSED and deed.user_id:
+            await self._suppressions.suppress(_request(deed), deed.user_id, NOTES)
+            recovered.objections += 1
+        elif deed.action in _NO_CALL:
+            recovered.no_calls += 1
+        else:
+            recovered.by_hand.append((deed, "ENTER_BY_HAND"))
+
+    async def _is_known(self, deed: Deed) -> bool:
+        async with self._database.statements() as tx:
+            if deed.action is Action.OUTCOME_RECORDED and deed.assignment_id:
+                attempt = await assignments.attempt_of(tx, deed.assignment_id)
+                return attempt is not None and attempt.report is not None
+            return await audit.is_noted(tx, deed.actor_id, deed.action, deed.user_id, deed.at)
+
+    def _report(self, deed: Deed) -> CallReport:
+        agreed = deed.details.get("callback_at")
+        callback_at = None
+        if agreed is not None:
+            callback_at = max(datetime.fromisoformat(agreed), self._clock.now() + _SOON)
+        return CallReport(Outcome[deed.details["outcome"].upper()], NOTES, callback_at)
+
+
+def _request(deed: Deed) -> IdempotentRequest:
+    return IdempotentRequest(deed.actor_id, uuid4(), "recover", b"")

@@ -1,0 +1,51 @@
+"""After a restore of PostgreSQL: ``python -m services.queue.recover queue.log ...``.
+
+Reads the queue's log, from standard input without a file, and enters again the calls, outcomes and
+objections that the database lacks. Run it before any queue serves, with the queue's own variables.
+Exit codes: 0 when all is entered, 1 when something is left to enter by hand.
+"""
+
+import argparse
+import asyncio
+import fileinput
+import sys
+
+from services.queue.app import recovering
+from services.queue.maintenance.recovery import Deed, Recovered, deeds_in
+from services.queue.settings import QueueSettings
+
+
+def main() -> int:
+    """Recover from the files that the command line names."""
+    parser = argparse.ArgumentParser(prog="python -m services.queue.recover", description=__doc__)
+    parser.add_argument("logs", nargs="*", help="files of log lines; standard input without any")
+    with fileinput.input(parser.parse_args().logs, encoding="utf-8") as lines:
+        deeds = list(deeds_in(lines))
+    recovered = asyncio.run(_recover(deeds))
+    sys.stdout.write("".join(f"{line}\n" for line in _summary(len(deeds), recovered)))
+    return 1 if recovered.by_hand else 0
+
+
+async def _recover(deeds: list[Deed]) -> Recovered:
+    async with recovering(QueueSettings()) as recovery:
+        return await recovery.run(deeds)
+
+
+def _summary(deeds: int, recovered: Recovered) -> list[str]:
+    lines = [
+        f"{deeds} deeds in the log, {recovered.known} of them in the database.",
+        f"Entered again: {recovered.calls} calls, {recovered.outcomes} outcomes,"
+        f" {recovered.objections} objections; {recovered.no_calls} entries are of no call.",
+    ]
+    if recovered.by_hand:
+        lines.append(f"To be entered by hand: {len(recovered.by_hand)}.")
+    lines += [
+        f"  {deed.at:%Y-%m-%d %H:%M:%S}Z {deed.action} by {deed.actor_id},"
+        f" person {deed.user_id or '-'} {dict(deed.details)} ({reason})"
+        for deed, reason in recovered.by_hand
+    ]
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())
