@@ -58,6 +58,7 @@ class Table(_Frozen):
     user: UserPath
     columns: dict[str, Annotated[Column, BeforeValidator(_long_form)]]
     facts: tuple[str, ...] = ()
+    compared: tuple[str, ...] = ()
     secret: frozenset[str] = frozenset()
 
     def our_name(self, column: str) -> str:
@@ -69,7 +70,7 @@ class Table(_Frozen):
         leaked = self.secret & self.columns.keys()
         if leaked:
             raise ValueError(f"columns both read and secret: {', '.join(sorted(leaked))}")
-        named = {self.key, self.user.column, *self.facts}
+        named = {self.key, self.user.column, *self.facts, *self.compared}
         unread = named - self.columns.keys()
         if unread:
             raise ValueError(f"columns named but not read: {', '.join(sorted(unread))}")

@@ -64,6 +64,7 @@ def build(settings: BinlogRelaySettings) -> Parts:
             settings.max_request_bytes,
         ),
         max_record_bytes=settings.max_record_bytes,
+        bulk_above_bytes=settings.bulk_above_bytes,
         server_id=settings.server_id or derived,
         heartbeat_seconds=settings.heartbeat_seconds,
         capture_heartbeat_seconds=settings.capture_heartbeat_seconds,

@@ -23,7 +23,6 @@ from services.binlog_relay.binlog.server import MySqlSource, ServerState, examin
 from services.binlog_relay.domain.packing import (
     Heartbeat,
     PackedMessage,
-    PackedRequest,
     PackingLimits,
     RowChange,
 )
@@ -35,9 +34,13 @@ from services.binlog_relay.domain.positions import (
     is_before,
     way_to_resume,
 )
-from services.binlog_relay.domain.published_positions import PendingSend, PublishedPositions
 from services.binlog_relay.full_run_requests import FullRunRequests
-from services.binlog_relay.publish.backlog import BacklogClosedError, SendBacklog
+from services.binlog_relay.publish.backlog import (
+    BacklogClosedError,
+    PackedRequest,
+    SendBacklog,
+    SendLane,
+)
 from services.binlog_relay.publish.dms import heartbeat_record
 from services.binlog_relay.publish.publisher import Publisher
 from services.binlog_relay.store import PositionStore
@@ -57,6 +60,7 @@ class RelayOptions:
 
     limits: PackingLimits
     max_record_bytes: int
+    bulk_above_bytes: int
     server_id: int
     heartbeat_seconds: float
     capture_heartbeat_seconds: float
@@ -96,7 +100,8 @@ class RelayLeadership:
         self._epoch = epoch
         self._saved = saved
         self._resume_at = saved
-        self._positions: PublishedPositions | None = None
+        self._backlog: SendBacklog | None = None
+        self._published: BinlogPosition | None = None
         self._reader: BinlogReader | None = None
         self._sends: set[asyncio.Task[None]] = set()
         self._heartbeat: asyncio.Task[None] | None = None
@@ -158,7 +163,7 @@ class RelayLeadership:
                 lost = _SETTINGS
                 self._obstruct(error)
                 # The position says nothing of the changes that the settings hide.
-                self._positions = None
+                self._backlog = self._published = None
                 await self._resources.store.invalidate()
             except (pymysql.err.MySQLError, StreamEndedError, BacklogClosedError, OSError) as error:
                 self._ended(type(error).__name__, error)
@@ -219,8 +224,8 @@ class RelayLeadership:
     async def _session(self, start: StreamStart) -> None:
         """Read one connection to its end and raise what ended it."""
         resources, options = self._resources, self._resources.options
-        positions = self._positions = PublishedPositions(start.position)
-        backlog = SendBacklog(options.backlog_bytes, options.limits)
+        self._published = start.position
+        backlog = self._backlog = SendBacklog(options.backlog_bytes, options.limits)
         reader = self._reader = BinlogReader(
             resources.source,
             start,
@@ -229,35 +234,41 @@ class RelayLeadership:
             server_id=options.server_id,
             heartbeat_seconds=options.heartbeat_seconds,
             max_record_bytes=options.max_record_bytes,
+            bulk_above_bytes=options.bulk_above_bytes,
         )
         _log.info("reading", extra={"file": start.position.file, "offset": start.position.offset})
         reading = asyncio.get_running_loop().run_in_executor(None, reader.run)
-        sending = asyncio.create_task(self._send_forever(backlog, positions), name="send")
+        sending = [
+            asyncio.create_task(self._send_forever(backlog, lane), name=f"send-{lane.value}")
+            for lane in SendLane
+        ]
         heartbeats = asyncio.create_task(self._send_heartbeats(reader, backlog), name="heartbeat")
         self._broken = asyncio.get_running_loop().create_future()
-        ends = (reading, sending, heartbeats, self._broken)
+        ends = (reading, *sending, heartbeats, self._broken)
         try:
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            first, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
             resources.progress.heard_at = reader.last_event_at
             reader.stop()
             backlog.close()
-            await _cancel(sending)
-            await _cancel(heartbeats)
+            for task in (*sending, heartbeats):
+                await _cancel(task)
             if self._heartbeat is not None:
                 await _cancel(self._heartbeat)
             self._is_heartbeat_pending = False
             await asyncio.wait((reading,), timeout=_SETTLE_SECONDS)
             # Sends under way retry as long as it takes, unless this replica stops.
             await self._end_sends(_SETTLE_SECONDS if self._is_stopping else None)
-            self._resume_at = positions.published
-            if positions.published != start.position:
+            self._advance()
+            self._resume_at = self._published
+            if self._published != start.position:
                 self._failures = self._unreadable_events = 0
             for end in ends:
                 # asyncio reports a failure that is never asked for, as after a cancellation.
                 if end.done() and not end.cancelled():
                     end.exception()
-        _raise_what_failed(*ends)
+        # Reading fails too, after another end has closed its connection.
+        _raise_what_failed(*first, *ends)
 
     async def _end_sends(self, timeout_seconds: float | None) -> None:
         if self._sends:
@@ -265,28 +276,35 @@ class RelayLeadership:
         for send in self._sends:
             send.cancel()
 
-    async def _send_forever(self, backlog: SendBacklog, positions: PublishedPositions) -> None:
-        options = self._resources.options
+    async def _send_forever(self, backlog: SendBacklog, lane: SendLane) -> None:
+        most = self._resources.options.sends_in_flight
+        bulk = max(1, most - _SMALL_SENDS)
+        sends: set[asyncio.Task[None]] = set()
         while True:
             # Changes gather while sends are under way: two small requests overlap, full ones more.
-            while len(self._sends) >= min(_SMALL_SENDS, options.sends_in_flight):
-                is_full = backlog.waiting_bytes >= options.limits.max_message_bytes
-                if is_full and len(self._sends) < options.sends_in_flight:
+            while sends:
+                limit = most if backlog.is_full(lane) else min(_SMALL_SENDS, most)
+                if len(sends) < (bulk if lane is SendLane.BULK else limit):
                     break
-                await asyncio.wait(self._sends, return_when=asyncio.FIRST_COMPLETED)
-            packed = await backlog.take()
-            for reason in packed.gaps:
-                self._resources.full_runs.request(reason)
-            pending_send = positions.open(packed.position)
-            if packed.messages:
-                send = asyncio.create_task(self._send(packed, positions, pending_send), name="send")
-                self._sends.add(send)
-                send.add_done_callback(self._sent)
-            else:
-                positions.close(pending_send)
-            if packed.heartbeat is not None:
-                heartbeat = self._publish_heartbeat(packed.heartbeat, frozenset(self._sends))
-                self._heartbeat = asyncio.create_task(heartbeat, name="send-heartbeat")
+                await asyncio.wait(sends, return_when=asyncio.FIRST_COMPLETED)
+            request = await backlog.take(lane)
+            send = asyncio.create_task(self._send(request, backlog), name="send")
+            for group in (sends, self._sends):
+                group.add(send)
+            send.add_done_callback(sends.discard)
+            send.add_done_callback(self._sent)
+
+    def _advance(self) -> None:
+        """Request full runs for gaps, note the published position, send a heartbeat now due."""
+        if self._backlog is None:
+            return
+        progress = self._backlog.progress()
+        for reason in progress.gaps:
+            self._resources.full_runs.request(reason)
+        self._published = progress.position or self._published
+        if progress.heartbeat is not None and self._is_heartbeat_pending:
+            heartbeat = self._publish_heartbeat(progress.heartbeat)
+            self._heartbeat = asyncio.create_task(heartbeat, name="send-heartbeat")
 
     async def _send_heartbeats(self, reader: BinlogReader, backlog: SendBacklog) -> None:
         """Examine the server regularly, and put heartbeats behind the changes read so far.
@@ -315,6 +333,7 @@ class RelayLeadership:
                 if written != CAUGHT_UP:
                     through = min(through, written * 1_000_000)
                 backlog.put_heartbeat(Heartbeat(heard_at_us, through))
+                self._advance()
 
     async def _confirmed(self, reader: BinlogReader) -> float | None:
         """Return how far a replica is behind; None when the server is unreachable or stands still.
@@ -337,12 +356,8 @@ class RelayLeadership:
             raise PositionLostError("the binlog ends before what was read", BINLOG_RESET)
         return None if state.standstill else state.behind_seconds
 
-    async def _publish_heartbeat(
-        self, heartbeat: Heartbeat, earlier: "frozenset[asyncio.Task[None]]"
-    ) -> None:
-        if earlier:
-            await asyncio.wait(earlier)
-        if self._broken is None or self._broken.done() or any(s.cancelled() for s in earlier):
+    async def _publish_heartbeat(self, heartbeat: Heartbeat) -> None:
+        if self._broken is None or self._broken.done():
             return
         if self._resources.full_runs.is_pending:
             self._is_heartbeat_pending = False
@@ -360,17 +375,16 @@ class RelayLeadership:
         if error is not None and self._broken is not None and not self._broken.done():
             self._broken.set_exception(error)
 
-    async def _send(
-        self, packed: PackedRequest, positions: PublishedPositions, pending_send: PendingSend
-    ) -> None:
+    async def _send(self, packed: PackedRequest, backlog: SendBacklog) -> None:
         for code in await self._resources.publisher.publish(packed.messages):
             self._resources.full_runs.request(f"sqs_refused_{code}")
-        positions.close(pending_send)
+        backlog.published(packed)
+        self._advance()
         now_us = time.time_ns() // 1000
         progress = self._resources.progress
-        progress.records += packed.records
+        progress.records += packed.rows
         progress.messages += len(packed.messages)
-        metrics.RECORDS.inc(packed.records)
+        metrics.RECORDS.inc(packed.rows)
         metrics.MESSAGES.inc(len(packed.messages))
         for message in packed.messages:
             metrics.PUBLISH_SECONDS.observe((now_us - message.captured_at_us) / 1e6)
@@ -393,10 +407,9 @@ class RelayLeadership:
 
     async def _save(self) -> None:
         # Beyond a gap no position is saved before the reconciler has accepted a full run.
-        if self._positions is None or self._resources.full_runs.is_pending:
-            return
-        position = self._positions.published
-        if position == self._saved:
+        self._advance()
+        position = self._published
+        if position is None or position == self._saved or self._resources.full_runs.is_pending:
             return
         records = self._resources.progress.records
         await self._resources.store.save(self._epoch, position, records - self._saved_records)

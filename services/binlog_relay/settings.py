@@ -78,11 +78,18 @@ class BinlogRelaySettings(ServiceSettings):
         le=1_000_000,
         description="A longer record keeps only its key and the column that identifies the user.",
     )
+    bulk_above_bytes: int = Field(
+        default=32 * 1024,
+        ge=0,
+        description="Row images of one transaction beyond this size are bulk: they are sent apart, "
+        "many rows in a record, with only their keys and the columns that cdc_ingest compares. "
+        "32 KiB are about 150 rows. 0: never, for consumers that know only the records of DMS.",
+    )
     sends_in_flight: int = Field(
         default=4, ge=1, le=32, description="Most SendMessageBatch requests at the same time."
     )
     backlog_bytes: int = Field(
-        default=16 * 1024 * 1024,
+        default=64 * 1024 * 1024,
         ge=65_536,
         description="Most bytes of changes in memory; above it, reading the binlog waits.",
     )

@@ -155,10 +155,10 @@ class PipelineMetrics:
                 counter = self._kinds[which] = _RECORDS.labels(which[0], which[1].value)
             counter.inc(count)
 
-    def deleted(self) -> None:
-        """Count a message that was deleted after its work."""
-        self.done += 1
-        _DONE.inc()
+    def deleted(self, messages: int) -> None:
+        """Count messages that were deleted after their work."""
+        self.done += messages
+        _DONE.inc(messages)
 
     def not_deleted(self) -> None:
         """Count a message whose work is done and which could not be deleted."""

@@ -116,6 +116,7 @@ class BinlogReader:
         server_id: int,
         heartbeat_seconds: float,
         max_record_bytes: int,
+        bulk_above_bytes: int,
     ) -> None:
         self.last_event_at: float | None = None
         self.last_event_seconds = 0
@@ -147,7 +148,12 @@ class BinlogReader:
             enable_logging=False,
         )
         self._translator = EventTranslator(
-            source.database, description, start.server, start.position, max_record_bytes
+            source.database,
+            description,
+            start.server,
+            start.position,
+            max_record_bytes=max_record_bytes,
+            bulk_above_bytes=bulk_above_bytes,
         )
 
     def run(self) -> None:

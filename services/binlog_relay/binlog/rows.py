@@ -1,7 +1,7 @@
 """Decodes the wanted columns of row images; it skips the others and never reads them."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 from pymysqlreplication.constants import FIELD_TYPE as TYPE
@@ -12,6 +12,7 @@ from services.binlog_relay.binlog.values import (
     Skipper,
     UnreadableColumnError,
     Value,
+    fixed_size,
     value_reader,
     value_skipper,
 )
@@ -28,7 +29,8 @@ class ColumnMap(Protocol):
     character_set_name: str | None
 
 
-Step: TypeAlias = "tuple[str, Reader] | tuple[None, Skipper]"
+Step: TypeAlias = "tuple[str, Reader] | tuple[None, Skipper | int]"
+"""A wanted column with its reader; any other with its skipper, or its size if that is fixed."""
 
 
 class DecodingPlan:
@@ -50,40 +52,79 @@ class DecodingPlan:
         while position < end:
             layout = layouts[len(images) % len(layouts)]
             middle = position + layout.null_bytes
-            nulls = data[position:middle]
+            way = layout.way(data[position:middle])
             position = middle
-            image: Image = {}
-            for name, step, byte, mask in layout.columns:
-                if nulls[byte] & mask:
-                    if name is not None:
-                        image[name] = None
-                elif name is None:
-                    position = step(data, position)
+            image = layout.empty.copy()
+            for gap, name, step in way.steps:
+                if name is None:
+                    position = step(data, position + gap)
                 else:
-                    image[name], position = step(data, position)
+                    image[name], position = step(data, position + gap)
+            position += way.tail
             images.append(image)
         return images
 
     def lacks(self, bitmap: bytes, names: Collection[str]) -> bool:
         """Return whether an image of these columns lacks one of `names` that the table has."""
-        present = {name for name, *_ in self._layout(bitmap).columns}
+        present = self._layout(bitmap).empty
         return any(name in names and name not in present for name, _ in self._steps)
 
     def _layout(self, bitmap: bytes) -> "_Layout":
         known = self._layouts.get(bitmap)
         if known is None:
-            present = (s for i, s in enumerate(self._steps) if bitmap[i >> 3] >> (i & 7) & 1)
-            columns = [(*step, i >> 3, 1 << (i & 7)) for i, step in enumerate(present)]
-            known = self._layouts[bitmap] = _Layout((len(columns) + 7) // 8, columns)
+            present = [s for i, s in enumerate(self._steps) if bitmap[i >> 3] >> (i & 7) & 1]
+            known = self._layouts[bitmap] = _Layout(present)
         return known
 
 
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """The columns that are present, each with its place in the bitmap of nulls in front."""
+_MAX_WAYS = 1_000
 
-    null_bytes: int
-    columns: Sequence[tuple[str | None, Any, int, int]]
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How to pass through the values of one image: each step begins `gap` bytes after the last."""
+
+    steps: Sequence[tuple[int, str | None, Any]]
+    tail: int
+
+
+@dataclass(slots=True)
+class _Layout:
+    """The columns that are present; `empty` is an image in which each of the wanted ones is NULL.
+
+    Rows with the same columns NULL share a way, in which columns to be skipped that have a fixed
+    size and follow one another are one gap.
+    """
+
+    columns: Sequence[Step]
+    null_bytes: int = field(init=False)
+    empty: Image = field(init=False)
+    _ways: dict[bytes, _Way] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.null_bytes = (len(self.columns) + 7) // 8
+        self.empty = {name: None for name, _ in self.columns if name is not None}
+
+    def way(self, nulls: bytes) -> _Way:
+        known = self._ways.get(nulls)
+        if known is None:
+            if len(self._ways) >= _MAX_WAYS:
+                self._ways.clear()
+            known = self._ways[nulls] = self._new_way(nulls)
+        return known
+
+    def _new_way(self, nulls: bytes) -> _Way:
+        steps: list[tuple[int, str | None, Any]] = []
+        gap = 0
+        for place, (name, step) in enumerate(self.columns):
+            if nulls[place >> 3] >> (place & 7) & 1:
+                continue
+            if isinstance(step, int):
+                gap += step
+            else:
+                steps.append((gap, name, step))
+                gap = 0
+        return _Way(steps, gap)
 
 
 def decoding_plan(
@@ -104,7 +145,8 @@ def decoding_plan(
         if not name:
             raise UnreadableColumnError("a column without a name")
         try:
-            skipper = value_skipper(column)
+            size = fixed_size(column)
+            skipper = value_skipper(column) if size is None else size
             if name not in wanted:
                 steps.append((None, skipper))
             elif getattr(column, "is_opaque", False) or column.type == TYPE.GEOMETRY:

@@ -1,9 +1,11 @@
 """Turns binlog events into items to be published."""
 
 import logging
+import math
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
 
 from pymysqlreplication.event import (
     ExecuteLoadQueryEvent,
@@ -23,11 +25,17 @@ from pymysqlreplication.row_event import (
     WriteRowsEvent,
 )
 
-from mainapp.description import Description
+from mainapp.description import Description, Table
 from services.binlog_relay.binlog.rows import DecodingPlan, Image, decoding_plan
 from services.binlog_relay.binlog.server import ServerState
 from services.binlog_relay.binlog.values import UnreadableColumnError
-from services.binlog_relay.domain.packing import Gap, Item, RowChange, TransactionEnd
+from services.binlog_relay.domain.packing import (
+    BulkRows,
+    Gap,
+    Item,
+    RowChange,
+    TransactionEnd,
+)
 from services.binlog_relay.domain.positions import BINLOG_RESET, BinlogPosition, PositionLostError
 from services.binlog_relay.domain.statements import Loss, Scope, meaning_of
 from services.binlog_relay.domain.transactions import Boundary
@@ -66,10 +74,13 @@ class EventTranslator:
         description: Description,
         server: ServerState,
         start: BinlogPosition,
+        *,
         max_record_bytes: int,
+        bulk_above_bytes: int,
     ) -> None:
         self._schema = schema
         self._max_record_bytes = max_record_bytes
+        self._bulk_above_bytes = bulk_above_bytes or math.inf
         self._tables = description.tables
         self._scope = Scope(schema, description.tables)
         self._server = server.identity
@@ -78,7 +89,8 @@ class EventTranslator:
         self._boundary = Boundary()
         self._gtid: str | None = None
         self._committed_at_us = 0
-        self._plans: dict[int, tuple[object, DecodingPlan]] = {}
+        self._transaction_bytes = 0
+        self._plans: dict[int, _Plans] = {}
 
     def items(self, event: Any, file: str, offset: int) -> list[Item]:
         """Return the items of one event that ends at `offset`; a branch for each kind."""
@@ -126,7 +138,7 @@ class EventTranslator:
             if not self._gtids.add(self._gtid):
                 raise PositionLostError("a transaction's number comes again", BINLOG_RESET)
             self._gtid = None
-        self._committed_at_us = 0
+        self._committed_at_us = self._transaction_bytes = 0
         return TransactionEnd(BinlogPosition(self._server, file, offset, str(self._gtids)))
 
     def _statement(self, event: Any, file: str, offset: int) -> list[Item]:
@@ -174,44 +186,99 @@ class EventTranslator:
         if name is None:
             return []
         table = self._tables[name]
+        try:
+            plans = self._plans_of(event, table)
+        except UnreadableColumnError as error:
+            _log.error("rows_unreadable", extra={"table": name, "error": str(error)})
+            # The next description of the table may be complete.
+            event.table_map.pop(event.table_id, None)
+            return [Gap("unreadable_rows")]
         captured_at_us = time.time_ns() // 1000
         origin = self._origin(event, name, file, offset)
-        operation = _OPERATIONS[type(event)]
-        writer = RecordWriter(origin, operation, captured_at_us, self._max_record_bytes)
-        identifying = {table.key, table.user.column}
-        described = event.table_map[event.table_id]
-        known, plan = self._plans.get(event.table_id, (None, None))
-        if plan is None or known is not described:
-            try:
-                plan = decoding_plan(described.columns, table.columns, identifying)
-            except UnreadableColumnError as error:
-                _log.error("rows_unreadable", extra={"table": name, "error": str(error)})
-                # The next description of the table may be complete.
-                event.table_map.pop(event.table_id, None)
-                return [Gap("unreadable_rows")]
-            if plan.unread:
-                _log.warning("columns_not_read", extra={"table": name, "columns": plan.unread})
-            self._plans[event.table_id] = (described, plan)
-        data = event.packet.read(event.event_size - event.packet.read_bytes)
-        befores: Sequence[Image | None]
+        rows = _RowEvent(
+            plans=plans,
+            data=event.packet.read(event.event_size - event.packet.read_bytes),
+            bitmaps=[event.columns_present_bitmap],
+            writer=RecordWriter(
+                origin, _OPERATIONS[type(event)], captured_at_us, self._max_record_bytes
+            ),
+            identifying=_identifying(table),
+            captured_at_us=captured_at_us,
+            committed_at_us=origin.committed_at_us,
+        )
         if isinstance(event, UpdateRowsEvent):
-            bitmaps = [event.columns_present_bitmap, event.columns_present_bitmap2]
-            images = plan.images(data, bitmaps)
-            befores, afters = images[::2], images[1::2]
-        else:
-            afters = plan.images(data, [event.columns_present_bitmap])
-            befores = [None] * len(afters)
-        changes: list[Item] = [
-            RowChange(
-                writer.write(after, before, identifying), captured_at_us, origin.committed_at_us
-            )
-            for before, after in zip(befores, afters, strict=True)
-        ]
+            rows.bitmaps.append(event.columns_present_bitmap2)
         is_old = not isinstance(event, WriteRowsEvent)
-        if is_old and plan.lacks(event.columns_present_bitmap, identifying):
+        if is_old and plans.full.lacks(event.columns_present_bitmap, rows.identifying):
             # A session that logs less than FULL does not say whose row it was before.
-            return [Gap("partial_image"), *changes]
-        return changes
+            return [Gap("partial_image"), *rows.changes()]
+        self._transaction_bytes += len(rows.data)
+        if self._transaction_bytes > self._bulk_above_bytes and rows.is_uniform:
+            return [BulkRows(len(rows.data), origin.committed_at_us, rows.bulk_change)]
+        return list(rows.changes())
+
+    def _plans_of(self, event: Any, table: Table) -> "_Plans":
+        described = event.table_map[event.table_id]
+        plans = self._plans.get(event.table_id)
+        if plans is None or plans.described is not described:
+            identifying = _identifying(table)
+            full = decoding_plan(described.columns, table.columns, identifying)
+            wanted = identifying.union(table.compared)
+            compared = decoding_plan(described.columns, wanted, identifying)
+            plans = self._plans[event.table_id] = _Plans(described, full, compared)
+            if full.unread:
+                extra = {"table": event.table, "columns": full.unread}
+                _log.warning("columns_not_read", extra=extra)
+        return plans
+
+
+class _Plans(NamedTuple):
+    """How to decode the rows that a table map describes: in full, and as far as bulk rows are."""
+
+    described: Any
+    full: DecodingPlan
+    compared: DecodingPlan
+
+
+@dataclass(frozen=True, slots=True)
+class _RowEvent:
+    """The rows of one event, not decoded yet; an update has two bitmaps of columns, two images."""
+
+    plans: _Plans
+    data: bytes
+    bitmaps: list[bytes]
+    writer: RecordWriter
+    identifying: frozenset[str]
+    captured_at_us: int
+    committed_at_us: int
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether all images have the same columns."""
+        return len(set(self.bitmaps)) == 1
+
+    def changes(self) -> Iterator[RowChange]:
+        """Yield a record for each row, with all described columns."""
+        befores, afters = self._images(self.plans.full)
+        for place, after in enumerate(afters):
+            before = befores[place] if befores else None
+            body = self.writer.write(after, before, self.identifying)
+            yield RowChange(body, self.captured_at_us, self.committed_at_us)
+
+    def bulk_change(self) -> RowChange:
+        """Return one record of all rows, with the columns that consumers need of bulk changes."""
+        befores, afters = self._images(self.plans.compared)
+        body = self.writer.write_rows(afters, befores, self.identifying)
+        return RowChange(body, self.captured_at_us, self.committed_at_us, len(afters))
+
+    def _images(self, plan: DecodingPlan) -> tuple[Sequence[Image], Sequence[Image]]:
+        """Return the images before, which only updates have, and those after."""
+        images = plan.images(self.data, self.bitmaps)
+        return (images[::2], images[1::2]) if len(self.bitmaps) == 2 else ([], images)
+
+
+def _identifying(table: Table) -> frozenset[str]:
+    return frozenset({table.key, table.user.column})
 
 
 _OPERATIONS: Mapping[type[Any], str] = {

@@ -49,10 +49,7 @@ _INTEGERS = frozenset({TYPE.TINY, TYPE.SHORT, TYPE.INT24, TYPE.LONG, TYPE.LONGLO
 
 
 def value_skipper(column: Any) -> Skipper:
-    """Return a function that returns the position behind a value of this column."""
-    size = _fixed_size(column)
-    if size is not None:
-        return lambda data, position: position + size
+    """Return a function that returns the position behind a value of a column of varying size."""
     length_bytes = _length_bytes(column)
     if length_bytes == 1:
         return lambda data, position: position + 1 + data[position]
@@ -64,7 +61,8 @@ def value_skipper(column: Any) -> Skipper:
     return skip
 
 
-def _fixed_size(column: Any) -> int | None:
+def fixed_size(column: Any) -> int | None:
+    """Return the size in bytes of every value of the column; None when it varies or is unknown."""
     kind = column.type
     if kind in _FIXED:
         return _FIXED[int(kind)]
@@ -104,7 +102,7 @@ def value_reader(column: Any) -> Reader:
         return enumerations(column.size, column.enum_values or [])
     if kind == TYPE.SET:
         return sets(column.size, column.set_values or [])
-    size = _fixed_size(column)
+    size = fixed_size(column)
     if size is None:
         raise UnreadableColumnError(f"column type {kind}")
     convert = _SIMPLE.get(kind) or (lambda raw: int.from_bytes(raw, "big"))

@@ -1,6 +1,7 @@
 """Packs waiting changes into as few messages as the limits allow."""
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
@@ -10,11 +11,28 @@ MAX_MESSAGES = 10
 
 
 class RowChange(NamedTuple):
-    """One record ready to be sent; its times are microseconds since 1970."""
+    """One record ready to be sent; its times are microseconds since 1970.
+
+    The record of a bulk transaction holds several changed rows.
+    """
 
     body: bytes
     captured_at_us: int
     committed_at_us: int
+    rows: int = 1
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of the record."""
+        return len(self.body)
+
+
+class BulkRows(NamedTuple):
+    """A row event of a bulk transaction, which `write` decodes when it is about to be sent."""
+
+    size_bytes: int
+    committed_at_us: int
+    write: Callable[[], RowChange]
 
 
 class TransactionEnd(NamedTuple):
@@ -39,12 +57,15 @@ class Heartbeat(NamedTuple):
     committed_at_us: int
 
 
-Item: TypeAlias = RowChange | TransactionEnd | Gap | Heartbeat
+Item: TypeAlias = RowChange | BulkRows | TransactionEnd | Gap | Heartbeat
 
 
 @dataclass(frozen=True, slots=True)
 class PackingLimits:
-    """Sizes in bytes; `attributes_bytes` is the size of each message without its body."""
+    """Sizes in bytes; `attributes_bytes` is the size of each message without its body.
+
+    `max_records_per_message` counts changed rows, but for a record that alone has more.
+    """
 
     max_records_per_message: int
     max_message_bytes: int
@@ -54,14 +75,22 @@ class PackingLimits:
 
 @dataclass(slots=True)
 class PackedMessage:
-    """The records of one SQS message, sent as a JSON object when there is one, else as an array."""
+    """The records of one SQS message, sent as a JSON object when there is one, else as an array.
+
+    `is_bulk` is true for rows of a bulk transaction. `unsent_since_us` is set while changes that
+    were committed then, and read before these, are still to be sent.
+    """
 
     changes: list[RowChange] = field(default_factory=list)
     size_bytes: int = 2
+    rows: int = 0
+    is_bulk: bool = False
+    unsent_since_us: int | None = None
 
     def add(self, change: RowChange) -> None:
         """Append a record."""
         self.size_bytes += len(change.body) + (1 if self.changes else 0)
+        self.rows += change.rows
         self.changes.append(change)
 
     def takes(self, change: RowChange, limits: PackingLimits) -> bool:
@@ -69,7 +98,7 @@ class PackedMessage:
         if not self.changes:
             return True
         return (
-            len(self.changes) < limits.max_records_per_message
+            self.rows + change.rows <= limits.max_records_per_message
             and self.size_bytes + 1 + len(change.body) <= limits.max_message_bytes
         )
 
@@ -78,7 +107,13 @@ class PackedMessage:
         middle = len(self.changes) // 2
         if not middle:
             return []
-        return [_message(self.changes[:middle]), _message(self.changes[middle:])]
+        halves = []
+        for part in (self.changes[:middle], self.changes[middle:]):
+            half = PackedMessage(is_bulk=self.is_bulk, unsent_since_us=self.unsent_since_us)
+            for change in part:
+                half.add(change)
+            halves.append(half)
+        return halves
 
     def body(self) -> str:
         """Return the JSON text."""
@@ -97,57 +132,19 @@ class PackedMessage:
         return min(change.committed_at_us for change in self.changes)
 
 
-def _message(changes: list[RowChange]) -> PackedMessage:
-    message = PackedMessage()
-    for change in changes:
-        message.add(change)
-    return message
-
-
-@dataclass(slots=True)
-class PackedRequest:
-    """The content of one request. `position` is the last transaction end in it, if any.
-
-    `heartbeat` is published after this request and all before it.
-    """
-
-    messages: list[PackedMessage] = field(default_factory=list)
-    position: BinlogPosition | None = None
-    gaps: list[str] = field(default_factory=list)
-    heartbeat: Heartbeat | None = None
-
-    @property
-    def records(self) -> int:
-        """How many changes it carries."""
-        return sum(len(message.changes) for message in self.messages)
-
-
-def pack(waiting: deque[Item], limits: PackingLimits) -> PackedRequest:
-    """Take the first items of `waiting` that fit into one request, in order; at least one."""
-    packed = PackedRequest()
+def pack(waiting: deque[RowChange], limits: PackingLimits) -> list[PackedMessage]:
+    """Take the first records of `waiting` that fit into one request, in order; at least one."""
+    messages: list[PackedMessage] = []
     total = 0
-    message: PackedMessage | None = None
     while waiting:
-        item = waiting[0]
-        if isinstance(item, TransactionEnd):
-            packed.position = item.position
-        elif isinstance(item, Gap):
-            packed.gaps.append(item.reason)
-        elif isinstance(item, Heartbeat):
-            packed.heartbeat = item
-            waiting.popleft()
-            return packed
-        else:
-            needs_message = message is None or not message.takes(item, limits)
-            cost = len(item.body) + (limits.attributes_bytes + 2 if needs_message else 1)
-            if packed.messages and total + cost > limits.max_request_bytes:
-                return packed
-            if message is None or needs_message:
-                if len(packed.messages) == MAX_MESSAGES:
-                    return packed
-                message = PackedMessage()
-                packed.messages.append(message)
-            message.add(item)
-            total += cost
-        waiting.popleft()
-    return packed
+        change = waiting[0]
+        needs_message = not messages or not messages[-1].takes(change, limits)
+        total += len(change.body) + (limits.attributes_bytes + 2 if needs_message else 1)
+        if messages and total > limits.max_request_bytes:
+            break
+        if needs_message:
+            if len(messages) == MAX_MESSAGES:
+                break
+            messages.append(PackedMessage())
+        messages[-1].add(waiting.popleft())
+    return messages

@@ -1,41 +1,47 @@
-"""The published position, while sends overlap and end in any order."""
+"""How far everything is published, while two lanes send at their own pace, in any order."""
 
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 
-from services.binlog_relay.domain.positions import BinlogPosition
-
-
-@dataclass(slots=True, eq=False)
-class PendingSend:
-    """One request that has not been published in full; `position` is its last transaction end."""
-
-    position: BinlogPosition | None
-    is_done: bool = False
+from services.binlog_relay.domain.packing import Heartbeat, TransactionEnd
 
 
 class PublishedPositions:
-    """Keeps `published`: the last transaction end before which everything is published."""
+    """Tells which marks have been reached: everything read before them is published.
 
-    def __init__(self, start: BinlogPosition) -> None:
-        self.published = start
-        self._open: deque[PendingSend] = deque()
+    Records are numbered as they are read; `add` numbers one, `close` says that those of a request
+    are published.
+    """
 
-    @property
-    def is_settled(self) -> bool:
-        """Whether no send is pending."""
-        return not self._open
+    def __init__(self) -> None:
+        self._next = 0
+        self._open: set[int] = set()
+        self._lowest = 0
+        self._marks: deque[tuple[int, TransactionEnd | Heartbeat]] = deque()
 
-    def open(self, position: BinlogPosition | None) -> PendingSend:
-        """Add a send, in binlog order; `position` is the last transaction end in it."""
-        send = PendingSend(position)
-        self._open.append(send)
-        return send
+    def add(self) -> int:
+        """Return the number of one more record, which is not published yet."""
+        number = self._next
+        self._next += 1
+        self._open.add(number)
+        return number
 
-    def close(self, send: PendingSend) -> None:
-        """Mark a send as published and advance `published` as far as possible."""
-        send.is_done = True
-        while self._open and self._open[0].is_done:
-            position = self._open.popleft().position
-            if position is not None:
-                self.published = position
+    def mark(self, mark: TransactionEnd | Heartbeat) -> None:
+        """Add a mark behind all records so far; a transaction's end replaces the one before it."""
+        if self._marks and isinstance(mark, TransactionEnd):
+            number, last = self._marks[-1]
+            if number == self._next and isinstance(last, TransactionEnd):
+                # Transactions of other tables leave only the last of their ends.
+                self._marks.pop()
+        self._marks.append((self._next, mark))
+
+    def close(self, numbers: Iterable[int]) -> None:
+        """Count these records as published."""
+        self._open.difference_update(numbers)
+
+    def reached(self) -> Iterator[TransactionEnd | Heartbeat]:
+        """Remove and yield the marks before which everything is published, in order."""
+        while self._lowest < self._next and self._lowest not in self._open:
+            self._lowest += 1
+        while self._marks and self._marks[0][0] <= self._lowest:
+            yield self._marks.popleft()[1]

@@ -1,12 +1,13 @@
 """The record format of AWS DMS with Kinesis or Kafka targets, as single-line JSON.
 
 Like DMS with IncludeNullAndEmpty, IncludeTransactionDetails and a before-image of all columns.
-In addition, `source-server` in the metadata names the server that a `stream-position` is of.
+In addition, `source-server` in the metadata names the server that a `stream-position` is of. The
+record of a bulk transaction is ours: it has the rows of one row event, as lists of values.
 """
 
 import hashlib
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -67,10 +68,37 @@ class RecordWriter:
         kept = _only(before, identifying) if before is not None else None
         return self._write(_only(data, identifying), kept)
 
+    def write_rows(
+        self, rows: Sequence[Image], befores: Sequence[Image], identifying: Collection[str]
+    ) -> bytes:
+        """Return one record of all these rows, which have the same columns.
+
+        `befores` is empty unless each has an image before. A too long record keeps only the
+        `identifying` columns.
+        """
+        record = self._write_rows(rows, befores)
+        if len(record) <= self._max_record_bytes:
+            return record
+        return self._write_rows(
+            [_only(row, identifying) for row in rows], [_only(row, identifying) for row in befores]
+        )
+
+    def _write_rows(self, rows: Sequence[Image], befores: Sequence[Image]) -> bytes:
+        document: dict[str, Any] = {
+            "columns": list(rows[0]) if rows else [],
+            "rows": [list(row.values()) for row in rows],
+        }
+        if befores:
+            document["before-rows"] = [list(row.values()) for row in befores]
+        return self._dumped(document)
+
     def _write(self, data: Image, before: Image | None) -> bytes:
         document: dict[str, Any] = {"data": data}
         if before is not None:
             document["before-image"] = before
+        return self._dumped(document)
+
+    def _dumped(self, document: dict[str, Any]) -> bytes:
         document["metadata"] = self._metadata
         record = orjson.dumps(document)
         # JSON allows U+FFFE and U+FFFF, and SQS refuses them.

@@ -168,7 +168,7 @@ class Publisher:
                 f"create {self._destination}",
                 kind=Kind.PRODUCER,
                 start_ns=began_us * 1000,
-                attributes=described | {"dialler.records": len(message.changes)},
+                attributes=described | {"dialler.records": message.rows},
                 may_last=True,
             ) as created:
                 traceparent = created.traceparent
@@ -178,6 +178,11 @@ class Publisher:
                 "source": _attribute("String", "binlog_relay"),
                 "traceparent": _attribute("String", traceparent),
             }
+            if message.unsent_since_us is not None:
+                since = str(message.unsent_since_us)
+                attributes["unsent_since_us"] = _attribute("Number", since)
+            if message.is_bulk:
+                attributes["bulk"] = _attribute("String", "true")
             entry: SendMessageBatchRequestEntryTypeDef = {
                 "Id": "0",
                 "MessageBody": message.body(),

@@ -9,13 +9,18 @@ from services.cdc_ingest.domain.people import Demand
 from services.cdc_ingest.domain.staleness import Observations
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+SMALL_BYTES = 16 * 1024
+_RELAY = "binlog_relay"
 _SENT_WITHIN = timedelta(milliseconds=1)
 _SKEW_REMEMBERED = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One delivery of one SQS message. `receipt` is valid for this delivery only."""
+    """One delivery of one SQS message. `receipt` is valid for this delivery only.
+
+    `unsent_since` is set when the capture had changes that were committed then still to send.
+    """
 
     message_id: str
     receipt: str
@@ -28,6 +33,7 @@ class Message:
     captured_at: datetime | None = None
     traceparent: str | None = None
     group_id: str | None = None
+    unsent_since: datetime | None = None
     text_attributes: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -38,6 +44,16 @@ class Message:
         """
         known = (self.first_received_at, self.sent_at and self.sent_at + _SENT_WITHIN)
         return min((self.received_at, *(moment for moment in known if moment is not None)))
+
+    @property
+    def is_bulk(self) -> bool:
+        """Whether it holds bulk changes, so that small ones need not wait until it is read.
+
+        binlog_relay says so; of other captures the size tells.
+        """
+        if self.text_attributes.get("source") == _RELAY:
+            return "bulk" in self.text_attributes
+        return self.size_bytes > SMALL_BYTES
 
     @property
     def size_bytes(self) -> int:
@@ -102,8 +118,10 @@ class Arrival:
 
     @property
     def committed_from(self) -> datetime | None:
-        """The earliest commit time of its changes; None when unknown."""
-        return self.times.committed_at or self.captured_from
+        """The earliest commit time of its changes, and of those sent later; None when unknown."""
+        committed = self.times.committed_at or self.captured_from
+        unsent = self.message.unsent_since
+        return committed if committed is None or unsent is None else min(committed, unsent)
 
 
 def times_of(message: Message, records: Iterable[Record]) -> ChangeTimes:

@@ -21,7 +21,7 @@ class Names:
         self._tables = {_plain(name): name for name in description.tables}
         self._columns = {
             name: {
-                _plain(column): column for column in (table.key, table.user.column, *table.facts)
+                _plain(column): column for column in (table.key, table.user.column, *table.compared)
             }
             for name, table in description.tables.items()
         }
@@ -57,7 +57,7 @@ class Names:
                     is_same = False
                     image = {renamed.get(name, name): image[name] for name in image}
             images.append(image)
-        return record if is_same else replace(record, table=table, images=tuple(images))
+        return record if is_same else record._replace(table=table, images=tuple(images))
 
 
 def places_of(wanted: Iterable[str], header: Sequence[str]) -> list[tuple[str, int]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 from mainapp.description import ColumnType, Description
-from services.cdc_ingest.domain.formats.keys import NOT_EXACT, NOT_POSITIVE, key_text
+from services.cdc_ingest.domain.formats.keys import NOT_EXACT, NOT_POSITIVE, is_same, key_text
 from services.cdc_ingest.domain.formats.records import (
     ChangeRecord,
     Kind,
@@ -209,7 +209,11 @@ class _Leads:
 
 def _leads(change: ChangeRecord, route: _Route) -> _Leads:
     found = _Leads()
-    for image in change.images:
+    images = change.images
+    if len(images) == 2 and is_same(images, (route.owner, route.key)):
+        # Most updates leave the keys as they are.
+        images = images[1:]
+    for image in images:
         try:
             owner = key_text(image, route.owner, route.owner_type, wraps=change.wraps_unsigned)
             if owner is not None:
@@ -222,7 +226,7 @@ def _leads(change: ChangeRecord, route: _Route) -> _Leads:
                 found.owner_fault = found.owner_fault or error.reason
     if route.is_person or (found.owners and not route.is_parent):
         return found
-    for image in change.images:
+    for image in images:
         try:
             key = key_text(image, route.key, route.key_type, wraps=change.wraps_unsigned)
             if key is not None:

@@ -15,7 +15,7 @@ from itertools import count
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from mainapp.description import ColumnType, Description, Table
-from services.cdc_ingest.domain.formats.keys import key_text
+from services.cdc_ingest.domain.formats.keys import is_same, key_text
 from services.cdc_ingest.domain.formats.records import (
     ChangeRecord,
     Image,
@@ -176,7 +176,11 @@ class RowObserver:
         elif change.images:
             before = change.images[0] if len(change.images) > 1 else None
             after = change.images[-1]
-        old, new = self._located(change, table, before), self._located(change, table, after)
+        old = self._located(change, table, before)
+        if before is not None and after is not None and is_same(change.images, _keys(table)):
+            new = old
+        else:
+            new = self._located(change, table, after)
         shown = SHOWN.get(change.table)
         is_moved = old is not None and old != new
         rows: list[tuple[Key, ObservedRow]] = []
@@ -221,6 +225,10 @@ class RowObserver:
             return None
         owner: Key = int(lead) if owner_table is None else RowKey(owner_table, lead)
         return owner, RowKey(change.table, key)
+
+
+def _keys(table: Table) -> tuple[str, str]:
+    return table.key, table.user.column
 
 
 def _compared(

@@ -141,14 +141,14 @@ class InFlight:
         """End the threads after their requests."""
         self._threads.shutdown(wait=False)
 
-    def _deleted(self, deletion: _Deletion, is_done: bool) -> None:
-        message = deletion.message
-        self._gate.release(message)
-        if not is_done:
+    def _deleted(self, deletions: Sequence[_Deletion], is_done: bool) -> None:
+        self._gate.release([deletion.message for deletion in deletions])
+        if is_done:
+            self._metrics.deleted(sum(not each.is_dead_lettered for each in deletions))
+            return
+        for deletion in deletions:
             self._metrics.not_deleted()
-            _log.warning("message_not_deleted", extra={"message_id": message.message_id})
-        elif not deletion.is_dead_lettered:
-            self._metrics.deleted()
+            _log.warning("message_not_deleted", extra={"message_id": deletion.message.message_id})
 
     def _change_visibility(
         self, changes: Sequence[_VisibilityChange]
@@ -160,13 +160,11 @@ class InFlight:
         refused = self._store.change_visibility([(h.message, h.seconds) for h in wanted])
         return _refused_of(wanted, refused)
 
-    def _visibility_changed(self, change: _VisibilityChange, is_done: bool) -> None:
-        message = change.message
-        if not is_done:
+    def _visibility_changed(self, changes: Sequence[_VisibilityChange], is_done: bool) -> None:
+        for change in () if is_done else changes:
             # It becomes visible after its timeout; the work goes on, and a repeat is harmless.
-            _log.info("visibility_not_changed", extra={"message_id": message.message_id})
-        if change.is_settling:
-            self._gate.release(message)
+            _log.info("visibility_not_changed", extra={"message_id": change.message.message_id})
+        self._gate.release([change.message for change in changes if change.is_settling])
 
     def _dead_letter(
         self, requests: Sequence[tuple[Message, str]]
@@ -177,18 +175,18 @@ class InFlight:
                 self._store.send_to_dead_letters(message, reason, telemetry.inject())
         return [], []
 
-    def _dead_lettered(self, request: tuple[Message, str], is_done: bool) -> None:
-        message, reason = request
-        extra = {"message_id": message.message_id, "dead_reason": reason}
-        if is_done:
-            self._metrics.dead_lettered()
-            _log.warning("message_dead", extra=extra)
-            self._held.pop(message.receipt, None)
-            self.watermark.finish(message)
-            self._deletions.add(_Deletion(message, is_dead_lettered=True))
-        else:
-            _log.error("dead_letter_not_sent", extra=extra)
-            self.put_back(message)
+    def _dead_lettered(self, requests: Sequence[tuple[Message, str]], is_done: bool) -> None:
+        for message, reason in requests:
+            extra = {"message_id": message.message_id, "dead_reason": reason}
+            if is_done:
+                self._metrics.dead_lettered()
+                _log.warning("message_dead", extra=extra)
+                self._held.pop(message.receipt, None)
+                self.watermark.finish(message)
+                self._deletions.add(_Deletion(message, is_dead_lettered=True))
+            else:
+                _log.error("dead_letter_not_sent", extra=extra)
+                self.put_back(message)
 
 
 def _refused_of(items: Sequence[_S], refused: Iterable[RefusedEntry]) -> tuple[list[_S], list[_S]]:

@@ -115,6 +115,7 @@ class SqsStore:
                 captured_at=moment(text.get("captured_at_us"), 1_000_000),
                 traceparent=text.get("traceparent"),
                 group_id=system.get("MessageGroupId"),
+                unsent_since=moment(text.get("unsent_since_us"), 1_000_000),
                 text_attributes=text,
             )
             messages.append(message)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from threading import Condition
 
@@ -78,9 +78,10 @@ class ReceiveGate:
         sizes = [message.size_bytes for message in messages]
         self._change(messages=len(sizes) - MAX_BATCH, size_bytes=sum(sizes))
 
-    def release(self, message: Message) -> None:
-        """Free the place of a message that is deleted or visible again."""
-        self._change(messages=-1, size_bytes=-message.size_bytes)
+    def release(self, messages: Sequence[Message]) -> None:
+        """Free the places of messages that are deleted or visible again."""
+        size_bytes = sum(message.size_bytes for message in messages)
+        self._change(messages=-len(messages), size_bytes=-size_bytes)
 
     def close(self, reason: CloseReason) -> None:
         """Receive nothing until `open` with the same reason."""

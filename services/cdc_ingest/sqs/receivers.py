@@ -17,7 +17,6 @@ from services.cdc_ingest.sqs.message_reader import read_message
 from services.cdc_ingest.sqs.queue import SqsStore
 from services.cdc_ingest.sqs.receive_gate import ReceiveGate
 
-SMALL_BYTES = 16 * 1024
 _QUEUE_WAIT_SECONDS = 0.05
 _BACKOFF = Backoff(first_seconds=0.2, longest_seconds=10.0)
 
@@ -29,9 +28,9 @@ Deliver = Callable[[Sequence[Arrival]], None]
 class Receivers:
     """Polls while the gate is open; `deliver` is called on the event loop.
 
-    A large message holds many bulk changes: a thread of its own reads large messages, so that polls
-    go on and a small change behind them does not wait. A message goes back to SQS at once when the
-    gate is closed for an operator or an alarm, or shut down, or when it has waited too long.
+    A thread of its own reads messages of bulk changes, so that polls go on and a small change
+    behind them does not wait. A message goes back to SQS at once when the gate is closed for an
+    operator or an alarm, or shut down, or when it has waited too long.
     """
 
     def __init__(
@@ -52,7 +51,7 @@ class Receivers:
         self._wait_seconds = wait_seconds
         # The visibility timeout of a message that has not been read is not extended.
         self._longest_wait_seconds = visibility_seconds / 2
-        self._large: queue.SimpleQueue[tuple[float, Message]] = queue.SimpleQueue()
+        self._bulk: queue.SimpleQueue[tuple[float, Message]] = queue.SimpleQueue()
         self._count = threads
         self._threads: list[threading.Thread] = []
         self._failing = [False] * threads
@@ -71,7 +70,7 @@ class Receivers:
             self._threads.append(thread)
             thread.start()
         reader = threading.Thread(
-            target=self._read_large, args=(loop, deliver), name="reader", daemon=True
+            target=self._read_bulk, args=(loop, deliver), name="reader", daemon=True
         )
         self._threads.append(reader)
         reader.start()
@@ -113,18 +112,18 @@ class Receivers:
             failures = 0
             self._failing[number] = False
             self._gate.fill_reservation(messages)
-            small, large = by_size(messages)
+            small, bulk = by_lane(messages)
             received_at = time.monotonic()
-            for message in large:
-                self._large.put((received_at, message))
+            for message in bulk:
+                self._bulk.put((received_at, message))
             if small:
                 self._read(small, loop, deliver)
 
-    def _read_large(self, loop: asyncio.AbstractEventLoop, deliver: Deliver) -> None:
-        """Read large messages one by one; at the end return the others once no thread polls."""
+    def _read_bulk(self, loop: asyncio.AbstractEventLoop, deliver: Deliver) -> None:
+        """Read bulk changes message by message; return the rest once no thread polls any more."""
         while True:
             try:
-                taken_at, message = self._large.get(timeout=_QUEUE_WAIT_SECONDS)
+                taken_at, message = self._bulk.get(timeout=_QUEUE_WAIT_SECONDS)
             except queue.Empty:
                 receivers = self._threads[: self._count]
                 if self._stopping.is_set() and not any(each.is_alive() for each in receivers):
@@ -155,12 +154,11 @@ class Receivers:
         except Exception:
             # They become visible after their timeout.
             _log.info("messages_not_returned", extra={"count": len(messages)})
-        for message in messages:
-            self._gate.release(message)
+        self._gate.release(messages)
 
 
-def by_size(messages: Sequence[Message]) -> tuple[list[Message], list[Message]]:
-    """Return the small messages, and the large ones by size, in the order of reading."""
-    small = [message for message in messages if message.size_bytes <= SMALL_BYTES]
-    large = [message for message in messages if message.size_bytes > SMALL_BYTES]
-    return small, sorted(large, key=lambda message: message.size_bytes)
+def by_lane(messages: Sequence[Message]) -> tuple[list[Message], list[Message]]:
+    """Return the messages of few changes, and those of bulk changes by size, the smallest first."""
+    small = [message for message in messages if not message.is_bulk]
+    bulk = [message for message in messages if message.is_bulk]
+    return small, sorted(bulk, key=lambda message: message.size_bytes)

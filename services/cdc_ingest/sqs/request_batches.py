@@ -30,15 +30,15 @@ class RequestBatches(Generic[T]):
     """Performs the added items in any order, with retries, and reports the end of each once.
 
     `perform` runs in a thread, takes at most ten items, returns those to retry and those to give
-    up, and may raise `Unavailable` to retry all. `finished` is called on the event loop with
-    whether the item was done.
+    up, and may raise `Unavailable` to retry all. `finished` is called on the event loop with items
+    that have ended together, and whether they were done.
     """
 
     def __init__(
         self,
         executor: Executor,
         perform: Callable[[Sequence[T]], tuple[list[T], list[T]]],
-        finished: Callable[[T, bool], None],
+        finished: Callable[[Sequence[T], bool], None],
         *,
         concurrency: int = 2,
         batch: int = MAX_BATCH,
@@ -82,6 +82,7 @@ class RequestBatches(Generic[T]):
                 _log.exception("sqs_request_failed")
                 again, lost = [], items
             repeat, drop = set(map(id, again)), set(map(id, lost))
+            ended: dict[bool, list[T]] = {True: [], False: []}
             for request in requests:
                 request.attempts += 1
                 if id(request.item) in repeat and request.attempts < ATTEMPTS:
@@ -89,7 +90,10 @@ class RequestBatches(Generic[T]):
                     self._retries.add(retry)
                     retry.add_done_callback(self._retries.discard)
                 else:
-                    self._finished(request.item, id(request.item) not in repeat | drop)
+                    ended[id(request.item) not in repeat | drop].append(request.item)
+            for is_done, items in ended.items():
+                if items:
+                    self._finished(items, is_done)
 
     async def _retry_later(self, request: _SqsRequest[T]) -> None:
         await asyncio.sleep(_BACKOFF.delay_seconds(request.attempts))

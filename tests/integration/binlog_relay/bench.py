@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -194,12 +194,26 @@ class RelayBench:
         for message in answer.get("Messages", []):
             body = json.loads(message["Body"])
             received.bodies.append(message["Body"])
-            received.records.extend(body if isinstance(body, list) else [body])
+            for record in body if isinstance(body, list) else [body]:
+                received.records.extend(single_records(record))
             given = message.get("MessageAttributes", {})
             received.attributes.append({n: v["StringValue"] for n, v in given.items()})
             self.queue.client.delete_message(
                 QueueUrl=self.queue.url, ReceiptHandle=message["ReceiptHandle"]
             )
+
+
+def single_records(record: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield a record of many rows as one for each, and any other as it is."""
+    if "rows" not in record:
+        yield record
+        return
+    befores = record.get("before-rows") or [None] * len(record["rows"])
+    for row, before in zip(record["rows"], befores, strict=True):
+        single = {"data": dict(zip(record["columns"], row, strict=True))}
+        if before is not None:
+            single["before-image"] = dict(zip(record["columns"], before, strict=True))
+        yield single | {"metadata": record["metadata"]}
 
 
 _SECRETS = ("mysql_url", "postgres_url")

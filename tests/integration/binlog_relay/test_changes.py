@@ -163,6 +163,44 @@ async def test_many_changes_are_packed_and_none_is_missing(bench: RelayBench) ->
     assert max(len(body.encode()) for body in received.bodies) <= 200 * 1024
 
 
+async def test_of_a_bulk_transaction_keys_and_compared_columns_are_sent(bench: RelayBench) -> None:
+    async with bench.relay() as parts:
+        await bench.add_users(range(1, 2_001), first_name="Ann", status="old")
+        await bench.receive_records(2_000)
+        await bench.execute("UPDATE users SET status = 'new', last_name = 'Ox'")
+        await bench.add_users([3_000])
+        received = await bench.receive_records(2_001)
+        await bench.caught_up(parts)
+    assert sorted(received.ids()) == [*range(1, 2_001), 3_000]
+    *bulk, lone = sorted(received.records, key=lambda record: record["data"]["id"])
+    assert "first_name" in lone["data"]
+    narrow = [record for record in bulk if "first_name" not in record["data"]]
+    assert len(narrow) > 1_500
+    for record in narrow:
+        assert record["metadata"]["operation"] == "update"
+        kept = {"id": record["data"]["id"], "is_enabled": 1, "current_signature_file_id": None}
+        assert record["before-image"] == kept | {"status": "old"}
+        assert record["data"] == kept | {"status": "new"}
+    marked = [attributes for attributes in received.attributes if "bulk" in attributes]
+    assert marked
+    assert all("unsent_since_us" not in attributes for attributes in marked)
+
+
+async def test_a_change_behind_a_bulk_transaction_is_not_sent_after_all_of_it(
+    bench: RelayBench,
+) -> None:
+    # Small requests: hundreds for the bulk transaction, of which the first few hold its first rows.
+    async with bench.relay(max_request_bytes=4_096) as parts:
+        await bench.add_users(range(1, 20_001))
+        await bench.add_users([30_000])
+        received = await bench.receive(lambda so_far: len(set(so_far.ids())) == 20_001)
+        await bench.caught_up(parts)
+    place = next(n for n, body in enumerate(received.bodies) if '"id":30000,' in body)
+    assert place < len(received.bodies) - 10
+    lone = received.attributes[place]
+    assert int(lone["unsent_since_us"]) <= int(lone["committed_at_us"])
+
+
 async def test_changes_of_a_table_itself_are_control_records(bench: RelayBench) -> None:
     name = bench.main_app.name
     async with bench.relay():

@@ -179,6 +179,7 @@ def changes_of(
         deliver,
         server_id=9_999_001,
         heartbeat_seconds=1.0,
+        bulk_above_bytes=0,
         max_record_bytes=180_000,
     )
     yield records

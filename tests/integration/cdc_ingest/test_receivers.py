@@ -10,12 +10,12 @@ import pytest
 from mainapp import description
 from servicekit.clock import SystemClock
 from services.cdc_ingest.domain.formats.records import Record
-from services.cdc_ingest.domain.messages import Arrival
+from services.cdc_ingest.domain.messages import SMALL_BYTES, Arrival
 from services.cdc_ingest.domain.people import Demand, PersonMap
 from services.cdc_ingest.domain.staleness import RowObserver
 from services.cdc_ingest.sqs.queue import SqsStore
 from services.cdc_ingest.sqs.receive_gate import ReceiveGate
-from services.cdc_ingest.sqs.receivers import SMALL_BYTES, Receivers
+from services.cdc_ingest.sqs.receivers import Receivers
 
 if TYPE_CHECKING:
     from tests.integration.cdc_ingest.conftest import Bench

@@ -100,3 +100,22 @@ def test_decimals_keep_their_digits() -> None:
 )
 def test_moments(microseconds: int, expected: str) -> None:
     assert iso_moment(microseconds) == expected
+
+
+@given(st.lists(st.tuples(values, values), min_size=1), st.booleans())
+def test_the_rows_of_a_bulk_transaction_survive(rows: Any, has_befores: bool) -> None:
+    afters = [{"id": after, "status": "x"} for after, _ in rows]
+    befores = [{"id": before, "status": None} for _, before in rows] if has_befores else []
+    writer = RecordWriter(ORIGIN, "update", 1, MAX_RECORD_BYTES)
+    record = json.loads(writer.write_rows(afters, befores, {"id"}))
+    assert [dict(zip(record["columns"], row, strict=True)) for row in record["rows"]] == afters
+    assert record.get("before-rows", []) == [list(row.values()) for row in befores]
+    assert record["metadata"] == written({"id": 1})["metadata"]
+
+
+def test_too_long_rows_keep_only_what_identifies_their_users() -> None:
+    rows = [{"id": number, "status": "x" * 900} for number in range(9)]
+    writer = RecordWriter(ORIGIN, "update", 1, 4_000)
+    record = json.loads(writer.write_rows(rows, rows, {"id"}))
+    assert record["columns"] == ["id"]
+    assert record["rows"] == record["before-rows"] == [[number] for number in range(9)]

@@ -8,17 +8,11 @@ from hypothesis import strategies as st
 
 from services.binlog_relay.domain.packing import (
     MAX_MESSAGES,
-    Gap,
-    Heartbeat,
-    Item,
     PackedMessage,
-    PackedRequest,
     PackingLimits,
     RowChange,
-    TransactionEnd,
     pack,
 )
-from services.binlog_relay.domain.positions import BinlogPosition
 
 LIMITS = PackingLimits(
     max_records_per_message=5, max_message_bytes=150, max_request_bytes=700, attributes_bytes=50
@@ -30,102 +24,62 @@ def change(number: int, size: int = 10) -> RowChange:
     return RowChange(body, captured_at_us=number, committed_at_us=number)
 
 
-def mark(number: int) -> TransactionEnd:
-    return TransactionEnd(BinlogPosition("server", "binlog.1", number))
+def changes() -> st.SearchStrategy[list[RowChange]]:
+    return st.lists(st.builds(change, st.integers(0, 10**6), st.integers(0, 150)), max_size=120)
 
 
-def items() -> st.SearchStrategy[list[Item]]:
-    kinds = st.one_of(
-        st.builds(change, st.integers(0, 10**6), st.integers(0, 150)),
-        st.builds(mark, st.integers(0, 10**6)),
-        st.just(Gap("why")),
-        st.just(Heartbeat(1, 1)),
-    )
-    return st.lists(kinds, max_size=120)
-
-
-def unpacked(packed: PackedRequest) -> list[RowChange]:
-    return [change for message in packed.messages for change in message.changes]
-
-
-@given(items())
-def test_every_item_is_packed_once_and_in_order(given_items: list[Item]) -> None:
-    waiting = deque(given_items)
-    loads: list[PackedRequest] = []
+def packed_all(given_changes: list[RowChange]) -> list[list[PackedMessage]]:
+    waiting = deque(given_changes)
+    requests: list[list[PackedMessage]] = []
     while waiting:
         before = len(waiting)
-        loads.append(pack(waiting, LIMITS))
+        requests.append(pack(waiting, LIMITS))
         assert len(waiting) < before
-    changes = [item for item in given_items if isinstance(item, RowChange)]
-    assert [change for packed in loads for change in unpacked(packed)] == changes
-    assert sum(len(packed.gaps) for packed in loads) == len(
-        [item for item in given_items if isinstance(item, Gap)]
-    )
+    return requests
 
 
-@given(items())
-def test_packed_requests_keep_the_limits(given_items: list[Item]) -> None:
-    waiting = deque(given_items)
-    while waiting:
-        packed = pack(waiting, LIMITS)
-        assert len(packed.messages) <= MAX_MESSAGES
-        sizes = [len(message.body().encode()) for message in packed.messages]
-        for message, size in zip(packed.messages, sizes, strict=True):
+@given(changes())
+def test_every_change_is_packed_once_and_in_order(given_changes: list[RowChange]) -> None:
+    requests = packed_all(given_changes)
+    packed = [each for request in requests for message in request for each in message.changes]
+    assert packed == given_changes
+
+
+@given(changes())
+def test_packed_requests_keep_the_limits(given_changes: list[RowChange]) -> None:
+    for messages in packed_all(given_changes):
+        assert len(messages) <= MAX_MESSAGES
+        sizes = [len(message.body().encode()) for message in messages]
+        for message, size in zip(messages, sizes, strict=True):
             assert size <= max(LIMITS.max_message_bytes, len(message.changes[0].body))
-            assert len(message.changes) <= LIMITS.max_records_per_message
+            assert message.rows <= LIMITS.max_records_per_message
         total = sum(sizes) + LIMITS.attributes_bytes * len(sizes)
-        assert len(packed.messages) <= 1 or total <= LIMITS.max_request_bytes
+        assert len(messages) <= 1 or total <= LIMITS.max_request_bytes
 
 
-@given(items())
-def test_the_position_of_a_packed_request_has_everything_before_it_in_it_or_in_earlier_ones(
-    given_items: list[Item],
-) -> None:
-    waiting = deque(given_items)
-    packed_count = 0
-    while waiting:
-        packed = pack(waiting, LIMITS)
-        packed_count += len(unpacked(packed))
-        taken = given_items[: len(given_items) - len(waiting)]
-        marks = [item for item in taken if isinstance(item, TransactionEnd)]
-        if packed.position is not None:
-            assert packed.position == marks[-1].position
-            place = len(taken) - 1 - taken[::-1].index(marks[-1])
-            assert packed_count >= len(
-                [item for item in taken[:place] if isinstance(item, RowChange)]
-            )
+def test_the_rows_of_a_record_count_each() -> None:
+    three = RowChange(b"{}", 1, 1, rows=3)
+    more_than_a_message = RowChange(b"{}", 1, 1, rows=9)
+    messages = pack(deque([three, three, change(1), more_than_a_message]), LIMITS)
+    assert [message.rows for message in messages] == [3, 4, 9]
 
 
 def test_a_lone_change_is_an_object_and_several_are_an_array() -> None:
-    one = pack(deque([change(1)]), LIMITS)
-    assert json.loads(one.messages[0].body()) == {"n": 1, "pad": "x" * 10}
-    two = pack(deque([change(1), mark(9), change(2)]), LIMITS)
-    assert [entry["n"] for entry in json.loads(two.messages[0].body())] == [1, 2]
-    assert two.position == mark(9).position
+    [one] = pack(deque([change(1)]), LIMITS)
+    assert json.loads(one.body()) == {"n": 1, "pad": "x" * 10}
+    [two] = pack(deque([change(1), change(2)]), LIMITS)
+    assert [entry["n"] for entry in json.loads(two.body())] == [1, 2]
 
 
 def test_a_message_is_as_old_as_its_oldest_change() -> None:
-    changes = [RowChange(b"{}", 10, 5), RowChange(b"{}", 11, 3)]
-    [message] = pack(deque(changes), LIMITS).messages
+    [message] = pack(deque([RowChange(b"{}", 10, 5), RowChange(b"{}", 11, 3)]), LIMITS)
     assert message.captured_at_us == 10
     assert message.committed_at_us == 3
 
 
-def test_a_heartbeat_ends_its_request() -> None:
-    waiting: deque[Item] = deque([change(1), mark(1), Heartbeat(7, 6), change(2)])
-    packed = pack(waiting, LIMITS)
-    assert (packed.heartbeat, packed.position, len(unpacked(packed))) == (
-        Heartbeat(7, 6),
-        mark(1).position,
-        1,
-    )
-    after = pack(waiting, LIMITS)
-    assert (after.heartbeat, len(unpacked(after))) == (None, 1)
-
-
 @given(st.integers(1, 60))
 def test_the_halves_of_a_message_have_its_records_in_order(count: int) -> None:
-    message = PackedMessage()
+    message = PackedMessage(is_bulk=True, unsent_since_us=7)
     for number in range(count):
         message.add(RowChange(f'{{"n":{number}}}'.encode(), number, number))
     halves = message.halves()
@@ -134,4 +88,5 @@ def test_the_halves_of_a_message_have_its_records_in_order(count: int) -> None:
         return
     assert [change for half in halves for change in half.changes] == message.changes
     assert all(half.size_bytes >= len(half.body()) for half in halves)
+    assert all(half.is_bulk and half.unsent_since_us == 7 for half in halves)
     assert abs(len(halves[0].changes) - len(halves[1].changes)) <= 1

@@ -144,3 +144,48 @@ def test_a_time_that_is_none_counts_as_not_told() -> None:
     ).records
     assert isinstance(change, ChangeRecord)
     assert change.captured_at is None
+
+
+@pytest.mark.parametrize("operation", ["insert", "update", "delete"])
+def test_many_rows_in_one_record_are_as_many_records(operation: str) -> None:
+    afters: list[dict[str, object]] = [
+        {"id": n, "user_id": n + 5, "status": "x"} for n in range(1, 9)
+    ]
+    befores = [row | {"status": None} for row in afters] if operation == "update" else None
+    details = {
+        "commit-timestamp": "2025-06-02T09:00:00.000000Z",
+        "transaction-id": 12,
+        "stream-position": "binlog.000003:4711:0:4711:12:binlog.000003:4711",
+        "source-server": "a1",
+    }
+    together = dms("claims", operation, **details)
+    del together["data"]
+    together["columns"] = list(afters[0])
+    together["rows"] = [list(row.values()) for row in afters]
+    if befores is not None:
+        together["before-rows"] = [list(row.values()) for row in befores]
+    singles = [
+        dms("claims", operation, row, befores[place] if befores else None, **details)
+        for place, row in enumerate(afters)
+    ]
+    found, expected = decode_body(json.dumps(together)), decode_body(json.dumps(singles))
+    assert found.records == expected.records
+    assert (found.fault, found.files) == (None, [])
+    assert demand(together) == demand(singles)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"columns": ["id"], "rows": 5},
+        {"columns": "id", "rows": [[1, 2]]},
+        {"columns": [7], "rows": [[1]]},
+        {"columns": ["id"], "rows": [[1, 2]]},
+        {"columns": ["id"], "rows": [1]},
+        {"columns": ["id"], "rows": [[1]], "before-rows": [[1], [2]]},
+        {"columns": ["id"], "rows": [[1]], "before-rows": "x"},
+        {"rows": [[1]]},
+    ],
+)
+def test_malformed_rows_are_refused_whole(parts: dict[str, object]) -> None:
+    assert decode_body(json.dumps(dms("users", "update") | parts)).fault == "DMS_ROWS_MALFORMED"

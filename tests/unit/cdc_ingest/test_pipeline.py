@@ -207,7 +207,7 @@ def test_places_held_are_shown_when_they_are_given_back() -> None:
     held = message("x")
     gate.fill_reservation([held])
     assert _held() == 1
-    gate.release(held)
+    gate.release([held])
     assert _held() == 0
 
 

@@ -64,6 +64,13 @@ def judged(
     return verdict(observations.get(place), place, found, latest or LatestObservations())
 
 
+def test_the_description_names_the_columns_that_are_compared() -> None:
+    compared = {name: set(table.compared) for name, table in description.load().tables.items()}
+    assert {name: of for name, of in compared.items() if of} == {
+        name: set(columns) for name, columns in SHOWN.items()
+    }
+
+
 def test_the_columns_compared_are_facts_of_the_description() -> None:
     tables = description.load().tables
     for table, columns in SHOWN.items():

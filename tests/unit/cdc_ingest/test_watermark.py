@@ -162,3 +162,16 @@ def test_it_never_promises_what_is_held(steps: list[tuple[str, int, int]]) -> No
         through = watermark.applied_through
         assert all(through is not None and through <= each for each in known)
         assert through is None or watermark.alive_at is None or through <= watermark.alive_at
+
+
+def test_it_does_not_pass_what_the_capture_has_still_to_send() -> None:
+    watermark = Watermark(GRACE)
+    lone = came("lone", 100)
+    overtaking = dataclasses.replace(lone.message, unsent_since=at(40))
+    watermark.hold(dataclasses.replace(lone, message=overtaking))
+    watermark.finish(overtaking)
+    assert watermark.applied_through == at(40)
+    bulk = came("bulk", 40)
+    watermark.hold(bulk)
+    watermark.hold(came("next", 120))
+    assert watermark.applied_through == at(40)

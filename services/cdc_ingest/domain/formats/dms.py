@@ -1,6 +1,7 @@
 """AWS DMS records, and those of binlog_relay, which writes the same format.
 
 The format is described in the DMS user guide under "Using Amazon Kinesis Data Streams as a target".
+Records with many rows are the relay's own, for bulk transactions.
 """
 
 from collections.abc import Mapping
@@ -63,8 +64,8 @@ class DmsDecoder:
         """Tell whether `document` has the metadata that every DMS record has."""
         return "operation" in _metadata(document)
 
-    def decode(self, document: object) -> tuple[Record]:
-        """Return the record.
+    def decode(self, document: object) -> tuple[Record, ...]:
+        """Return the record, or those of all rows in a record of the relay's for many.
 
         Raises:
             UnreadableError: the metadata or an image is malformed.
@@ -83,28 +84,58 @@ class DmsDecoder:
             return (Ignored(kind, _FORMAT, captured_at),)
         if not table:
             raise UnreadableError("DMS_TABLE_MISSING")
+        if "rows" in document:
+            one = _change(table, operation, (), metadata)
+            return tuple(one._replace(images=images) for images in _rows(document))
         after = _image(document.get("data"))
         fields = document if "before-image" in document else loosely_named(document)
         before = _image(fields.get("before-image", fields.get("beforeimage")))
         if before is None and after and operation == Operation.UPDATE:
             before = before_image_columns(after)
-        change = ChangeRecord(
-            table=table,
-            operation=_OPERATIONS.get(operation, Operation.OTHER),
-            images=tuple(found for found in (before, after) if found),
-            committed_at=iso_moment(metadata.get("commit-timestamp")),
-            captured_at=iso_moment(metadata.get("timestamp")),
-            transaction=transaction(metadata.get("transaction-id")),
-            format=_FORMAT,
-            # Only binlog_relay names the server.
-            position=place_position(
-                text(metadata.get("source-server")), metadata.get("stream-position")
-            ),
-            sequence=leading_integers(
-                metadata.get("transaction-id"), metadata.get("transaction-record-id")
-            ),
-        )
-        return (change,)
+        images = tuple(found for found in (before, after) if found)
+        return (_change(table, operation, images, metadata),)
+
+
+def _change(
+    table: str, operation: str, images: tuple[Image, ...], metadata: Mapping[str, object]
+) -> ChangeRecord:
+    return ChangeRecord(
+        table=table,
+        operation=_OPERATIONS.get(operation, Operation.OTHER),
+        images=images,
+        committed_at=iso_moment(metadata.get("commit-timestamp")),
+        captured_at=iso_moment(metadata.get("timestamp")),
+        transaction=transaction(metadata.get("transaction-id")),
+        format=_FORMAT,
+        # Only binlog_relay names the server.
+        position=place_position(
+            text(metadata.get("source-server")), metadata.get("stream-position")
+        ),
+        sequence=leading_integers(
+            metadata.get("transaction-id"), metadata.get("transaction-record-id")
+        ),
+    )
+
+
+def _rows(document: Mapping[str, object]) -> list[tuple[Image, ...]]:
+    """Return the images of each row, the one before first, from lists of values.
+
+    Raises:
+        UnreadableError: DMS_ROWS_MALFORMED.
+    """
+    columns, rows, befores = (document.get(n) for n in ("columns", "rows", "before-rows"))
+    if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
+        raise UnreadableError("DMS_ROWS_MALFORMED")
+    if not isinstance(rows, list) or not isinstance(befores, list | None):
+        raise UnreadableError("DMS_ROWS_MALFORMED")
+    try:
+        afters = [dict(zip(columns, row, strict=True)) for row in rows]
+        if befores is None:
+            return [(after,) for after in afters]
+        olds = [dict(zip(columns, row, strict=True)) for row in befores]
+        return list(zip(olds, afters, strict=True))
+    except (TypeError, ValueError) as error:
+        raise UnreadableError("DMS_ROWS_MALFORMED") from error
 
 
 def _metadata(document: object) -> Mapping[str, object]:

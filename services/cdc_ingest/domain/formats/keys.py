@@ -1,6 +1,7 @@
 """Reads keys, which formats write as integers, texts, floats, or negative where they wrapped."""
 
 import math
+from collections.abc import Iterable, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Final
 
@@ -25,6 +26,9 @@ def key_text(image: Image, column: str, kind: ColumnType, *, wraps: bool) -> str
             number of 0 or less, which sources use for "none", is KEY_NOT_POSITIVE.
     """
     value = image.get(column)
+    if type(value) is int and kind is ColumnType.UINT64 and 0 < value <= MAX_UINT64:
+        # The usual form.
+        return str(value)
     if value is None or value == "":
         # Some sources write NULL as an empty text.
         return None
@@ -52,6 +56,16 @@ def key_text(image: Image, column: str, kind: ColumnType, *, wraps: bool) -> str
     if not 0 < number <= MAX_UINT64:
         raise UnreadableError("KEY_NOT_A_NUMBER")
     return str(number)
+
+
+def is_same(images: Sequence[Image], columns: Iterable[str]) -> bool:
+    """Whether two images of a row have the very same value in each of these columns."""
+    before, after = images
+    for column in columns:
+        old, new = before.get(column), after.get(column)
+        if old is not new and (type(old) is not type(new) or old != new):
+            return False
+    return True
 
 
 def _whole_text(value: str) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from services.cdc_ingest.domain.ordering import LogPosition
 
@@ -44,8 +44,7 @@ class Kind(StrEnum):
     UNREADABLE = "unreadable"
 
 
-@dataclass(frozen=True, slots=True)
-class ChangeRecord:
+class ChangeRecord(NamedTuple):
     """One changed row. `images` holds all row images of the record, the oldest first.
 
     `transaction` identifies the transaction; "" when unknown. `position` and `sequence` order the
