@@ -1,4 +1,4 @@
-"""The gateway's reads of cached contexts, beside a bare pass-through and beside a Node.js server.
+"""The gateway's reads of cached contexts, beside a bare pass-through and two Node.js servers.
 
 One process each. All sides are driven in turn, so that the machine's moods meet them alike. What
 a core is worth is told by the CPU that a request costs the process that answers it.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -67,41 +67,57 @@ async def measure(stack: Stack) -> list[BenchResult]:
     headers = {"Authorization": f"Bearer {token}"}
     paths = await _warm(stack, headers)
     plain = [request_bytes(path) for path in paths]
-    bare_port, node_port = free_port(), free_port()
+    bare_port = free_port()
     bare = _python_peer(stack, bare_port)
-    node = _NodeProcess(node_port, stack.addresses.redis, stack.folder / "logs" / "node.log")
+    logs = stack.folder / "logs"
+    peers = {
+        "node_grpc": _NodeProcess("grpc_server", stack.addresses.grpc["user_context"], logs),
+        "node": _NodeProcess("server", stack.addresses.redis, logs),
+    }
     try:
         bare.start()
         bare.wait_ready(lambda: _answers(bare_port, paths[0]))
-        node.start(lambda: _answers(node_port, paths[0]))
+        for peer in peers.values():
+            peer.start(paths[0])
         gateway_port = int(stack.addresses.gateway.rpartition(":")[2])
         with_token = [request_bytes(path, **headers) for path in paths]
-        ours = JsonSide(gateway_port, stack.services["gateway"].pid, with_token)
-        floor = JsonSide(bare_port, bare.pid, plain)
-        sides = [ours, floor, *([JsonSide(node_port, node.pid, plain)] if node.pid else [])]
-        for side in sides:
+        sides = {
+            "gateway": JsonSide(gateway_port, stack.services["gateway"].pid, with_token),
+            "bare": JsonSide(bare_port, bare.pid, plain),
+        }
+        sides |= {
+            name: JsonSide(peer.port, peer.pid, plain) for name, peer in peers.items() if peer.pid
+        }
+        for side in sides.values():
             # Connections, caches and just-in-time compilers are not what is measured.
             await side.round()
             side.rates.clear()
             side.costs.clear()
         for _ in range(ROUNDS):
-            for side in sides:
+            for side in sides.values():
                 await side.round()
     finally:
-        node.stop()
+        for peer in peers.values():
+            peer.stop()
         bare.stop()
     return _results(sides)
 
 
-def _results(sides: Sequence[JsonSide]) -> list[BenchResult]:
-    ours, *others = sides
-    names = {
-        "bare": "a bare Starlette route making the same gRPC call",
-        "node": "Node.js, fastify and ioredis, the same JSON from the same Redis",
-    }
+PEERS = {
+    "bare": "a bare Starlette route making the same gRPC call",
+    "node_grpc": "Node.js, fastify and @grpc/grpc-js, making the same gRPC call",
+    "node": "Node.js, fastify and ioredis, the same JSON from the same Redis",
+}
+
+
+def _results(sides: Mapping[str, JsonSide]) -> list[BenchResult]:
+    ours = sides["gateway"]
     conditions = f"{IN_FLIGHT} in flight, one process each, load {load_average()}"
     found = []
-    for (short, floor_name), floor in zip(names.items(), others, strict=False):
+    for short, floor_name in PEERS.items():
+        floor = sides.get(short)
+        if floor is None:
+            continue
         found += [
             summarise(
                 f"context_json_{short}",
@@ -155,29 +171,30 @@ def _answers(port: int, path: str) -> bool:
 
 
 class _NodeProcess:
-    """The peer in Node.js; stays out of it, with pid 0, where there is no Node.js."""
+    """A peer in Node.js; stays out of it, with pid 0, where there is no Node.js."""
 
-    def __init__(self, port: int, redis_url: str, log: Path) -> None:
-        self._arguments = [str(port), redis_url]
-        self._log = log
+    def __init__(self, script: str, address: str, logs: Path) -> None:
+        self.port = free_port()
+        self._command = [str(NODE / f"{script}.mjs"), str(self.port), address]
+        self._log = logs / f"node_{script}.log"
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def pid(self) -> int:
         return self._process.pid if self._process else 0
 
-    def start(self, answers: Callable[[], bool]) -> None:
+    def start(self, path: str) -> None:
         node, npm = find_program("node"), find_program("npm")
         if node is None or npm is None:
             print("Node.js or npm is not installed: measured without that peer.")
             return
-        if not (NODE / "node_modules").exists():
+        if not (NODE / "node_modules" / "@grpc").exists():
             self._install(npm)
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [node, str(NODE / "server.mjs"), *self._arguments], stdout=log, stderr=log
-            )
-        wait_until(answers, seconds=20.0, what="the Node.js server")
+            self._process = subprocess.Popen([node, *self._command], stdout=log, stderr=log)
+        wait_until(
+            lambda: _answers(self.port, path), seconds=20.0, what=f"{self._log.stem} to answer"
+        )
 
     def stop(self) -> None:
         if self._process is not None:
