@@ -1,16 +1,18 @@
-"""The interceptor of our gRPC servers: trace and metrics, errors, deadline, admission.
+"""What surrounds each method of our gRPC servers: trace and metrics, errors, deadline, admission.
 
-It is one interceptor, since each further one costs every call a coroutine. The order is in `_unary`
-and `_stream`: the trace is outermost, so that it sees the status with which an error ends the call.
+Methods are wrapped when they are first called: an interceptor of grpc.aio costs every call several
+coroutines. The order is in `_unary` and `_stream`: the trace is outermost, so that it sees the
+status with which an error ends the call.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from types import TracebackType
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
@@ -35,6 +37,7 @@ _log = logging.getLogger(__name__)
 Context = grpc.aio.ServicerContext[Any, Any]
 # Generic in the stubs only.
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Handlers: TypeAlias = "grpc.GenericRpcHandler[Any, Any]"
 Behaviour = Callable[[Any, Context], Any]
 
 
@@ -86,34 +89,52 @@ class OpenStreams:
             task.cancel()
 
 
-class MethodInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not at run time
-    """Wraps each method once, except unary methods of gRPC's own services such as health.
+class ServedMethods(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # not at run time
+    """The methods of one server, each wrapped once, but for unary ones of gRPC's own services.
 
-    Requests and responses are passed through unchanged.
+    Generated code registers services with it as if it were the server. Requests and responses are
+    passed through unchanged.
     """
 
     def __init__(
         self, default_deadline_seconds: float, admission: Admission, streams: OpenStreams
     ) -> None:
-        self._default_deadline_seconds = default_deadline_seconds
+        self._timeout = deadline.Timeout(default_deadline_seconds)
         self._admission = admission
         self._streams = streams
-        self._wrapped: dict[str, tuple[object, Handler]] = {}
+        self._services: list[Handlers] = []
+        self._wrapped: dict[str, Handler] = {}
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler:
-        """Return the method's handler, wrapped."""
-        handler = cast("Handler | None", await continuation(handler_call_details))
+    def add_generic_rpc_handlers(self, services: Sequence[Handlers]) -> None:
+        """Add the methods of services; takes the place of the server's own method."""
+        self._services += services
+
+    def add_registered_method_handlers(self, *_: object) -> None:
+        """Do nothing: the same methods are added as generic handlers too.
+
+        Where each is registered with the server by itself, every call costs grpc.aio a look at the
+        queue of every method.
+        """
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "Handler | None":
+        """Return the method's handler, wrapped; None if there is no such method."""
+        wrapped = self._wrapped.get(handler_call_details.method)
+        if wrapped is not None:
+            return wrapped
+        for service in self._services:
+            handler = service.service(handler_call_details)
+            if handler is not None:
+                break
+        else:
+            return None
         method = handler_call_details.method
-        cached = self._wrapped.get(method)
-        if cached is not None and cached[0] is handler:
-            return cached[1]
-        # Only existing methods are cached, so callers cannot make the cache grow.
-        if handler is None or (method.startswith("/grpc.") and not handler.response_streaming):
-            return cast(Handler, handler)
+        # Only existing methods are kept, so callers cannot make the dictionary grow.
+        self._wrapped[method] = wrapped = self._around(method, handler)
+        return wrapped
+
+    def _around(self, method: str, handler: Handler) -> Handler:
+        if method.startswith("/grpc.") and not handler.response_streaming:
+            return handler
         asked, answered = bool(handler.request_streaming), bool(handler.response_streaming)
         make: Any
         inner: Any
@@ -124,33 +145,36 @@ class MethodInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  
             (True, True): (grpc.stream_stream_rpc_method_handler, handler.stream_stream),
         }[asked, answered]
         around = self._stream if answered else self._unary
-        wrapped: Handler = make(
+        made: Handler = make(
             around(method, inner), handler.request_deserializer, handler.response_serializer
         )
-        self._wrapped[method] = (handler, wrapped)
-        return wrapped
+        return made
 
     def _unary(self, method: str, behaviour: Behaviour) -> Behaviour:
-        admission, default_seconds = self._admission, self._default_deadline_seconds
-        succeeded = metrics.served(method, "OK")
+        admission, timeout = self._admission, self._timeout
+        observed = partial(_Observed, method, metrics.served(method, "OK"), is_stream=False)
 
         async def answer(request: Any, context: Context) -> Any:
-            with _Observed(method, context, succeeded, is_stream=False):
-                async with _Errors(method, context):
+            with observed(context):
+                try:
                     with admission:
                         if _accept_deadline(context):
                             return await behaviour(request, context)
-                        return await _within(default_seconds, behaviour(request, context))
+                        with timeout:
+                            return await behaviour(request, context)
+                except Exception as error:
+                    await _abort(method, context, error)
+                    raise
 
         return answer
 
     def _stream(self, method: str, behaviour: Behaviour) -> Behaviour:
-        succeeded = metrics.served(method, "OK")
+        observed = partial(_Observed, method, metrics.served(method, "OK"), is_stream=True)
         streams = self._streams
 
         async def answer(request: Any, context: Context) -> AsyncIterator[Any]:
-            with _Observed(method, context, succeeded, is_stream=True):
-                async with _Errors(method, context):
+            with observed(context):
+                try:
                     with nullcontext() if _accept_deadline(context) else streams.joined():
                         answers = behaviour(request, context)
                         if hasattr(answers, "__aiter__"):
@@ -158,6 +182,9 @@ class MethodInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  
                                 yield message
                         else:
                             await answers
+                except Exception as error:
+                    await _abort(method, context, error)
+                    raise
 
         return answer
 
@@ -168,7 +195,7 @@ class _Observed:
     __slots__ = ("_context", "_is_stream", "_method", "_span", "_started", "_succeeded")
 
     def __init__(
-        self, method: str, context: Context, succeeded: Histogram, *, is_stream: bool
+        self, method: str, succeeded: Histogram, context: Context, *, is_stream: bool
     ) -> None:
         self._method = method
         self._is_stream = is_stream
@@ -216,33 +243,20 @@ class _Observed:
             span.end()
 
 
-class _Errors:
-    """Ends a call that raised with a status; INTERNAL for what is no ServiceError."""
-
-    __slots__ = ("_context", "_method")
-
-    def __init__(self, method: str, context: Context) -> None:
-        self._method = method
-        self._context = context
-
-    async def __aenter__(self) -> None:
+async def _abort(method: str, context: Context, error: Exception) -> None:
+    """End a call that raised with a status; INTERNAL for what is no ServiceError."""
+    if isinstance(error, grpc.aio.AbortError):
         return
-
-    async def __aexit__(
-        self, kind: object, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if not isinstance(error, Exception) or isinstance(error, grpc.aio.AbortError):
-            return
-        answer: ServiceError
-        if isinstance(error, ServiceError):
-            answer = error
-        elif isinstance(error, TimeoutError) and deadline.remaining_seconds() == 0.0:
-            answer = _too_late()
-        else:
-            _log.error("unexpected_error", exc_info=error, extra={"method": self._method})
-            answer = Internal("INTERNAL", "internal error")
-        code, message, trailing = to_grpc(answer)
-        await self._context.abort(code, message, trailing)
+    answer: ServiceError
+    if isinstance(error, ServiceError):
+        answer = error
+    elif isinstance(error, TimeoutError) and deadline.remaining_seconds() == 0.0:
+        answer = _too_late()
+    else:
+        _log.error("unexpected_error", exc_info=error, extra={"method": method})
+        answer = Internal("INTERNAL", "internal error")
+    code, message, trailing = to_grpc(answer)
+    await context.abort(code, message, trailing)
 
 
 def _accept_deadline(context: Context) -> bool:
@@ -254,18 +268,6 @@ def _accept_deadline(context: Context) -> bool:
         raise _too_late()
     deadline.start(seconds)
     return True
-
-
-async def _within(seconds: float, work: Awaitable[Any]) -> Any:
-    deadline.start(seconds)
-    limit = asyncio.timeout(seconds)
-    try:
-        async with limit:
-            return await work
-    except TimeoutError:
-        if limit.expired():
-            raise _too_late() from None
-        raise
 
 
 def _stopping() -> Unavailable:

@@ -3,15 +3,17 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import cast
 
 import grpc.aio
 from grpc_health.v1 import _async as health_aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import _async as reflection_aio
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from servicekit.errors import ServiceError, Unavailable
-from servicekit.interceptors import Admission, MethodInterceptor, OpenStreams
 from servicekit.lifecycle import cancelled
+from servicekit.served_methods import Admission, OpenStreams, ServedMethods
 from servicekit.settings import ServiceSettings
 
 LIVENESS = "live"
@@ -79,16 +81,20 @@ class GrpcServer:
 
     async def start(self) -> None:
         """Listen and serve; raises Unavailable (ADDRESS_TAKEN) if the address is in use."""
-        interceptor = MethodInterceptor(
+        methods = ServedMethods(
             self._settings.default_deadline_seconds,
             Admission(self._settings.max_concurrent_calls),
             self._streams,
         )
-        self._server = server = grpc.aio.server(interceptors=(interceptor,), options=OPTIONS)
-        self._register(server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, server)
+        self._server = server = grpc.aio.server(options=OPTIONS)
+        # Generated code calls no other method of a server than those to add services.
+        registry = cast(grpc.aio.Server, methods)
+        self._register(registry)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, registry)
         names = (*self._service_names, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, server)
+        reflecting = reflection_aio.ReflectionServicer(service_names=names)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflecting, registry)
+        server.add_generic_rpc_handlers((methods,))
         wanted = f"{self._settings.bind_host}:{self._settings.grpc_port}"
         try:
             self._port = server.add_insecure_port(wanted)

@@ -1,6 +1,5 @@
 """The outermost layer: trace, deadline, body limit, headers, one log line, metrics."""
 
-import asyncio
 import logging
 import time
 from dataclasses import dataclass
@@ -76,11 +75,12 @@ class Edge:
         uploads: Uploads | None = None,
     ) -> None:
         self._app = app
-        self._deadline_seconds = deadline_seconds
+        self._timeout = deadline.Timeout(deadline_seconds)
         self._max_body_bytes = max_body_bytes
         self._streaming = streaming
         self._logs_access = logs_access
         self._uploads = uploads
+        self._upload_timeout = deadline.Timeout(uploads.seconds if uploads else deadline_seconds)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -115,11 +115,9 @@ class Edge:
                 return
             uploads = self._uploads
             is_upload = uploads is not None and scope["path"].startswith(uploads.prefix)
-            seconds = uploads.seconds if uploads and is_upload else self._deadline_seconds
-            with deadline.limit(seconds):
-                async with asyncio.timeout(seconds):
-                    body = await self._body(scope, receive, uploads if is_upload else None)
-                    await self._app(scope, body, exchange.send)
+            with self._upload_timeout if is_upload else self._timeout:
+                body = await self._body(scope, receive, uploads if is_upload else None)
+                await self._app(scope, body, exchange.send)
         except ServiceError as error:
             await exchange.fail(error)
         except TimeoutError:
