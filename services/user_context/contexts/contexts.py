@@ -94,9 +94,10 @@ class Contexts:
         for start in range(0, len(user_ids), domain.PEOPLE_PER_READING):
             some = user_ids[start : start + domain.PEOPLE_PER_READING]
             cached = await self._cache.read_many(some, as_json=as_json)
+            whole = [_whole(one, as_json) for one in cached]
             answers: Iterable[_Answered]
-            if cached_only:
-                answers = ((_whole(one, as_json), Result.HIT) for one in cached)
+            if cached_only or None not in whole:
+                answers = ((answer, Result.HIT) for answer in whole)
             else:
                 answers = await self._answers(some, cached, as_json)
             for place, (answer, result) in enumerate(answers, start):
