@@ -75,6 +75,9 @@ def configure(service: str, level: str, trace_id: Callable[[], str | None]) -> N
     root.addHandler(handler)
     root.setLevel(level)
     logging.captureWarnings(True)
+    # No line has them, and looking them up costs more than the rest of making a record.
+    logging.logThreads = logging.logProcesses = False
+    logging.logMultiprocessing = False
 
 
 def _described(error: BaseException, seen: set[int]) -> Iterator[str]:

@@ -79,6 +79,9 @@ class Edge:
         self._max_body_bytes = max_body_bytes
         self._streaming = streaming
         self._logs_access = logs_access
+        # Read when metrics are: a gauge that is set costs each request two locks.
+        self._in_progress = 0
+        _IN_PROGRESS.set_function(lambda: self._in_progress)
         self._uploads = uploads
         self._upload_timeout = deadline.Timeout(uploads.seconds if uploads else deadline_seconds)
 
@@ -96,8 +99,11 @@ class Edge:
             if is_stream:
                 await self._answer(scope, receive, exchange)
             else:
-                with _IN_PROGRESS.track_inprogress():
+                self._in_progress += 1
+                try:
                     await self._answer(scope, receive, exchange)
+                finally:
+                    self._in_progress -= 1
             route = _route(scope)
             # As OpenTelemetry's conventions for HTTP say; only a server's fault is a failure.
             span.name = f"{scope['method']} {route}" if route != NO_ROUTE else scope["method"]
