@@ -285,7 +285,7 @@ async def test_mysql_snapshot_on_request(mainapp_database: MainAppDatabase) -> N
 
 
 async def test_mysql_statement_over_its_time(mainapp_database: MainAppDatabase) -> None:
-    async with mysql(mainapp_database.url, seconds=0.1) as engine:
+    async with mysql(mainapp_database.writer_url, seconds=0.1) as engine:
         with pytest.raises(DeadlineExceeded) as caught:
             await ask(engine, SLOW)
         assert await ask(engine, "SELECT 1") == 1
