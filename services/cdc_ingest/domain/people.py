@@ -210,7 +210,7 @@ class _Leads:
 def _leads(change: ChangeRecord, route: _Route) -> _Leads:
     found = _Leads()
     images = change.images
-    if len(images) == 2 and is_same(images, (route.owner, route.key)):
+    if len(images) == 2 and is_same(*images, (route.owner, route.key)):
         # Most updates leave the keys as they are.
         images = images[1:]
     for image in images:

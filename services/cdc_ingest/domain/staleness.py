@@ -177,7 +177,7 @@ class RowObserver:
             before = change.images[0] if len(change.images) > 1 else None
             after = change.images[-1]
         old = self._located(change, table, before)
-        if before is not None and after is not None and is_same(change.images, _keys(table)):
+        if before is not None and after is not None and is_same(before, after, _keys(table)):
             new = old
         else:
             new = self._located(change, table, after)

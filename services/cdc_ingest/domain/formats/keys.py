@@ -1,7 +1,7 @@
 """Reads keys, which formats write as integers, texts, floats, or negative where they wrapped."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from decimal import Decimal, InvalidOperation
 from typing import Final
 
@@ -58,9 +58,8 @@ def key_text(image: Image, column: str, kind: ColumnType, *, wraps: bool) -> str
     return str(number)
 
 
-def is_same(images: Sequence[Image], columns: Iterable[str]) -> bool:
+def is_same(before: Image, after: Image, columns: Iterable[str]) -> bool:
     """Whether two images of a row have the very same value in each of these columns."""
-    before, after = images
     for column in columns:
         old, new = before.get(column), after.get(column)
         if old is not new and (type(old) is not type(new) or old != new):
