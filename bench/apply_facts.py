@@ -157,6 +157,7 @@ class _BareStatements:
         return spent
 
     async def _arrays(self, ids: range) -> list[list[object]]:
+        # PostgreSQL would flatten arrays of arrays: such a column comes as the text of arrays.
         rows = await self._postgres.fetch(
             f"SELECT {', '.join(it.name for it in self._columns)} FROM bench.entries"
             " WHERE user_id BETWEEN $1 AND $2",
@@ -164,7 +165,8 @@ class _BareStatements:
             ids[-1],
         )
         changed: dict[str, Callable[[], object]] = {
-            "phone_e164": lambda: _phone(time.time_ns()),
+            "phones": lambda: f"{{{_phone(time.time_ns())}}}",
+            "lines": lambda: f"{{{_phone(time.time_ns())}}}",
             "facts_version": time.time_ns,
         }
         return [
@@ -199,11 +201,20 @@ async def _bare(postgres: asyncpg.Connection) -> AsyncIterator[_BareStatements]:
     await postgres.execute("DROP SCHEMA bench CASCADE")
 
 
+_TEXTS = "text[]"
+
+
 def _upsert(columns: Sequence[CopiedColumn]) -> str:
     names = ", ".join(it.name for it in columns)
-    arrays = ", ".join(f"${place}::{it.kind}[]" for place, it in enumerate(columns, 1))
+    arrays = ", ".join(
+        f"${place}::{'text' if it.kind == _TEXTS else it.kind}[]"
+        for place, it in enumerate(columns, 1)
+    )
+    values = ", ".join(
+        f"CAST({it.name} AS text[])" if it.kind == _TEXTS else it.name for it in columns
+    )
     new = ", ".join(f"{it.name} = excluded.{it.name}" for it in columns if it.name != "user_id")
     return (
-        f"INSERT INTO bench.entries ({names}) SELECT * FROM unnest({arrays})"
-        f" ON CONFLICT (user_id) DO UPDATE SET {new}"
+        f"INSERT INTO bench.entries ({names}) SELECT {values} FROM unnest({arrays})"
+        f" AS given({names}) ON CONFLICT (user_id) DO UPDATE SET {new}"
     )

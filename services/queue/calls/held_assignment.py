@@ -24,13 +24,17 @@ async def write_end(
     now: datetime,
     outcome: Outcome | None = None,
     notes: str | None = None,
+    state_version: int | None = None,
 ) -> None:
-    """End a locked assignment and write its user's new entry; None leaves the entry as it is."""
+    """End a locked assignment and write its user's new entry; None leaves the entry as it is.
+
+    `state_version` is that of the new entry, if one has been drawn.
+    """
     await assignments.end(tx, held.assignment_id, ending, now, notes)
     metrics.ENDINGS.labels(ending.name.lower()).inc()
     if moved is None:
         return
-    await entries.update(tx, [moved.after])
+    await entries.update(tx, [moved.after], state_version)
     kinds = [event_pb2.EVENT_TYPE_ASSIGNMENT_ENDED]
     if outcome is not None:
         kinds.insert(0, event_pb2.EVENT_TYPE_OUTCOME_RECORDED)

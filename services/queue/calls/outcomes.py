@@ -17,7 +17,7 @@ from services.queue.calls.held_assignment import (
     require_of_agent,
     write_end,
 )
-from services.queue.calls.once import once
+from services.queue.calls.once import first_answer
 from services.queue.domain import outcomes
 from services.queue.domain.callbacks import Callback
 from services.queue.domain.entries import Entry, Placement
@@ -25,7 +25,6 @@ from services.queue.domain.outcomes import CallReport
 from services.queue.people.apply_facts import FactsApplication
 from services.queue.people.placing import (
     Moved,
-    contact_statuses,
     notify_holders,
     object_to_calls,
     write_moved,
@@ -42,11 +41,23 @@ from services.queue.store import (
     idempotency_records,
     suppressions,
 )
+from services.queue.store import outcomes as statements
 from services.queue.store.assignments import Assignment, KeptAttempt
 from services.queue.store.database import Database, Transaction
 from services.queue.store.idempotency_records import IdempotentRequest
+from services.queue.store.outcomes import CallReading, LockedCall
+from services.queue.store.reading import RECENT_ATTEMPTS, KnownPerson, RecentAttempt
 from services.queue.store.suppressions import Suppression
-from services.queue.types import Action, CallbackState, ContactBlock, Ending, Queue, Reason
+from services.queue.store.writing import together
+from services.queue.types import (
+    Action,
+    CallbackState,
+    ContactBlock,
+    Ending,
+    Queue,
+    Reason,
+    UserId,
+)
 from services.queue.wire import messages
 from services.queue.wire.requests import FactsUpdate
 
@@ -124,35 +135,125 @@ class Outcomes:
         """
         now, placement = self._clock.now(), self._rulebook.placement
         rule = placement.rules.outcomes[report.outcome]
-        is_objection = rule.block is ContactBlock.DO_NOT_CONTACT
-        held: Assignment | None = None
-        is_new = False
-
-        async def record(tx: Transaction) -> queue_pb2.RecordOutcomeResponse:
-            nonlocal held, is_new
-            locked = await assignments.lock(tx, assignment_id)
-            attempt = await assignments.attempt_of(tx, assignment_id)
-            if locked is None and attempt is not None and is_objection:
-                # The call is kept for longer than its assignment.
-                lines = await assignments.attempt_lines(tx, assignment_id)
-                locked = _forgotten(assignment_id, attempt, lines)
-            held = require_of_agent(locked, request.agent_id)
-            call = _Call(held, report, placement, now)
-            if attempt is None or attempt.report != report:
-                if held.ending is Ending.OUTCOME and not is_objection:
-                    raise not_live()
-                is_new = await _write(tx, call)
-            return await self._recorded(tx, held)
-
-        def committed() -> None:
-            if is_new:
-                metrics.OUTCOMES.labels(report.outcome.name.lower()).inc()
-
-        kind, guard = queue_pb2.RecordOutcomeResponse, suppressions.guard if is_objection else None
-        response = await once(self._database, request, now, kind, record, committed, guard)
-        if held is not None and rule.live_check_decides:
-            return await self._checked(held, request, response)
+        async with self._database.transaction() as tx:
+            if rule.block is ContactBlock.DO_NOT_CONTACT:
+                await suppressions.guard(tx)
+                # The user may have other numbers by now: whose lines are locked is seen later.
+                locked = await statements.lock(tx, request, now, assignment_id, with_people=False)
+            else:
+                locked = await statements.lock(tx, request, now, assignment_id, with_people=True)
+            if locked is None:
+                answered = await idempotency_records.find(tx, request)
+                first = first_answer(answered, request)
+                return queue_pb2.RecordOutcomeResponse.FromString(first)
+            call, attempt = await _call(tx, assignment_id, locked, request, report, placement, now)
+            is_new = attempt is None or attempt.report != report
+            if not is_new:
+                response = await self._recorded(tx, call.held)
+                await idempotency_records.finish(tx, request, response.SerializeToString())
+            elif call.held.ending is Ending.OUTCOME and not call.is_objection:
+                raise not_live()
+            else:
+                is_new, response = await self._write(tx, call, locked.people, request, attempt)
+        if is_new:
+            metrics.OUTCOMES.labels(report.outcome.name.lower()).inc()
+        if rule.live_check_decides:
+            return await self._checked(call.held, request, response)
         return response
+
+    async def _write(
+        self,
+        tx: Transaction,
+        call: _Call,
+        people: dict[UserId, Entry],
+        request: IdempotentRequest,
+        attempt: KeptAttempt | None,
+    ) -> tuple[bool, queue_pb2.RecordOutcomeResponse]:
+        """Record the report and what follows; the flag is False if only an objection was recorded.
+
+        Raises InvalidArgument for a report that the rules refuse, and Conflict for a late one.
+        """
+        held, now, placement = call.held, call.now, call.placement
+        lines = set(held.lines)
+        if call.is_objection:
+            # The user may have other numbers by now; the guard keeps them unchanged.
+            lines |= set(await entries.lines_of(tx, held.user_id))
+            people = await entries.lock_sharers(tx, [held.user_id], sorted(lines))
+        before = people.get(held.user_id)
+        opening = placement.calling_hours.open_at if before is None else placement.opening(before)
+        is_late = before is None or not call.is_in_time or not is_still_with(before, held)
+        if is_late and not call.is_objection:
+            raise not_live()
+        outcomes.check(call.report, placement, opening, now)
+        if before is None or is_late:
+            await _write_objection(tx, call, lines)
+            response = await self._recorded(tx, held)
+            await idempotency_records.finish(tx, request, response.SerializeToString())
+            return False, response
+        if call.is_objection:
+            await suppressions.insert(tx, call.objection(lines))
+        found = await statements.read(tx, held, [*people.values()], now - placement.calls_kept)
+        async with together(tx):
+            response = await self._write_call(
+                tx, call, people, found, is_counted=attempt is not None
+            )
+            await idempotency_records.finish(tx, request, response.SerializeToString())
+        return True, response
+
+    async def _write_call(
+        self,
+        tx: Transaction,
+        call: _Call,
+        people: dict[UserId, Entry],
+        found: CallReading,
+        *,
+        is_counted: bool,
+    ) -> queue_pb2.RecordOutcomeResponse:
+        """Write what a call changes, and return the answer; nothing of it is read back."""
+        held, report, now, placement = call.held, call.report, call.now, call.placement
+        before = people[held.user_id]
+        await assignments.keep_attempt(tx, held, report, now)
+        if placement.rules.outcomes[report.outcome].is_conversation:
+            await entries.credit_conversions(tx, held.user_id, held.agent_id, held.started_at, now)
+        after, callback = await _after_call(tx, call, before, found.callback, is_counted=is_counted)
+        # The call counts for users who share a line as well.
+        statuses = {
+            user_id: status.with_call(held.user_id, held.lines, now, is_own=user_id == held.user_id)
+            for user_id, status in found.statuses.items()
+        }
+        after = placement.with_status(after, statuses[held.user_id], now)
+        moved = Moved(before, placement.settled(after, now))
+        await write_end(
+            tx,
+            held,
+            Ending.OUTCOME,
+            moved,
+            now,
+            report.outcome,
+            state_version=found.state_version,
+        )
+        sharers = [
+            Moved(it, placement.placed(placement.with_status(it, statuses[it.user_id], now), now))
+            for it in people.values()
+            if it.user_id != held.user_id
+        ]
+        await write_moved(tx, sharers, now)
+        await notify_holders(tx, sharers, now)
+        await agents.seen(tx, [held.agent_id], now)
+        details = {
+            "assignment_id": str(held.assignment_id),
+            "outcome": report.outcome.name.lower(),
+            **_agreed(report),
+        }
+        action, user_ids = Action.OUTCOME_RECORDED, [held.user_id]
+        await audit.note(tx, held.agent_id, action, user_ids, now, **details)
+        attempts = [RecentAttempt(held.agent_id, report.outcome, now, report.notes)]
+        attempts = sorted([*attempts, *found.attempts], key=lambda it: it.ended_at, reverse=True)
+        person = KnownPerson(moved.after, found.state_version)
+        return queue_pb2.RecordOutcomeResponse(
+            call_state=self._figures.state(person, attempts[:RECENT_ATTEMPTS], callback),
+            conversion=messages.conversion_number(found.conversion),
+        )
 
     async def _checked(
         self,
@@ -199,56 +300,31 @@ def _forgotten(assignment_id: UUID, attempt: KeptAttempt, lines: Sequence[str]) 
     )
 
 
-async def _write(tx: Transaction, call: _Call) -> bool:
-    """Record the report and what follows; returns False if only an objection was recorded.
+async def _call(
+    tx: Transaction,
+    assignment_id: UUID,
+    locked: LockedCall,
+    request: IdempotentRequest,
+    report: CallReport,
+    placement: Placement,
+    now: datetime,
+) -> tuple[_Call, KeptAttempt | None]:
+    """Return the call that is reported and the attempt that is kept of it, if any.
 
-    Raises InvalidArgument for a report that the rules refuse, and Conflict for a late one.
+    An attempt is written together with the end of its assignment, so a live one has none; only an
+    objection may have been kept before. It is read once the assignment is locked. Raises NotFound
+    and Conflict as `require_of_agent` does.
     """
-    held, now, placement = call.held, call.now, call.placement
-    lines = set(held.lines)
-    if call.is_objection:
-        # The user may have other numbers by now; the guard keeps them unchanged.
-        lines |= set(await entries.lines_of(tx, held.user_id))
-    people = await entries.lock_sharers(tx, [held.user_id], sorted(lines))
-    before = people.get(held.user_id)
-    opening = placement.calling_hours.open_at if before is None else placement.opening(before)
-    if before is None or not call.is_in_time or not is_still_with(before, held):
-        if not call.is_objection:
-            raise not_live()
-        outcomes.check(call.report, placement, opening, now)
-        await _write_objection(tx, call, lines)
-        return False
-    outcomes.check(call.report, placement, opening, now)
-    is_counted = await assignments.keep_attempt(tx, held, call.report, now)
-    if placement.rules.outcomes[call.report.outcome].is_conversation:
-        await entries.credit_conversions(tx, held.user_id, held.agent_id, held.started_at, now)
-    after = await _after_call(tx, call, before, is_counted=is_counted)
-    if call.is_objection:
-        await suppressions.insert(tx, call.objection(lines))
-    # The call counts for users who share a line as well.
-    statuses = await contact_statuses(tx, list(people.values()), placement, now)
-    after = placement.with_status(after, statuses[held.user_id], now)
-    moved = Moved(before, placement.settled(after, now))
-    await write_end(tx, held, Ending.OUTCOME, moved, now, call.report.outcome)
-    sharers = [
-        Moved(it, placement.placed(placement.with_status(it, statuses[it.user_id], now), now))
-        for it in people.values()
-        if it.user_id != held.user_id
-    ]
-    await write_moved(tx, sharers, now)
-    await notify_holders(tx, sharers, now)
-    await agents.seen(tx, [held.agent_id], now)
-    await audit.note(
-        tx,
-        held.agent_id,
-        Action.OUTCOME_RECORDED,
-        [held.user_id],
-        now,
-        assignment_id=str(held.assignment_id),
-        outcome=call.report.outcome.name.lower(),
-        **_agreed(call.report),
-    )
-    return True
+    held, attempt = locked.assignment, None
+    is_objection = placement.rules.outcomes[report.outcome].block is ContactBlock.DO_NOT_CONTACT
+    if held is None or held.ended_at is not None or is_objection:
+        attempt = await assignments.attempt_of(tx, assignment_id)
+    if held is None and attempt is not None and is_objection:
+        # The call is kept for longer than its assignment.
+        lines = await assignments.attempt_lines(tx, assignment_id)
+        held = _forgotten(assignment_id, attempt, lines)
+    call = _Call(require_of_agent(held, request.agent_id), report, placement, now)
+    return call, attempt
 
 
 def _agreed(report: CallReport) -> dict[str, str]:
@@ -274,12 +350,16 @@ async def _write_objection(tx: Transaction, call: _Call, lines: set[str]) -> Non
     )
 
 
-async def _after_call(tx: Transaction, call: _Call, before: Entry, *, is_counted: bool) -> Entry:
-    """Return the user's entry after the call; writes the callback that the outcome changes."""
+async def _after_call(
+    tx: Transaction, call: _Call, before: Entry, callback: Callback | None, *, is_counted: bool
+) -> tuple[Entry, Callback | None]:
+    """Return the user's entry after the call, and its open callback.
+
+    Writes the callback that the outcome changes, and the one that it makes.
+    """
     held, placement, now = call.held, call.placement, call.now
-    callback = None
-    if before.callback_id is not None:
-        callback = (await callbacks.open_of(tx, [held.user_id])).get(held.user_id)
+    if before.callback_id is None:
+        callback = None
     result = outcomes.applied(
         call.report, before, held.agent_id, callback, placement, now, is_counted=is_counted
     )
@@ -287,7 +367,8 @@ async def _after_call(tx: Transaction, call: _Call, before: Entry, *, is_counted
         await callbacks.update(tx, result.callback)
         metrics.CALLBACKS.labels(result.callback.state.name.lower()).inc()
     if result.new_callback is None:
-        return result.entry
+        open_callback = result.callback if result.entry.callback_id is not None else None
+        return result.entry, open_callback
     made = Callback(
         callback_id=uuid4(),
         user_id=held.user_id,
@@ -300,4 +381,4 @@ async def _after_call(tx: Transaction, call: _Call, before: Entry, *, is_counted
     )
     await callbacks.insert(tx, made)
     metrics.CALLBACKS.labels("scheduled").inc()
-    return result.entry.with_callback(made)
+    return result.entry.with_callback(made), made

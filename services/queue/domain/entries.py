@@ -1,6 +1,6 @@
 """A person's entry, and how facts, calls and the passing of time move it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -123,6 +123,16 @@ class ContactStatus(NamedTuple):
     has_objection: bool = False
     calls: Sequence[PastCall] = ()
     line_calls: Sequence[LineCall] = ()
+
+    def with_call(
+        self, called: UserId, lines: Collection[str], now: datetime, *, is_own: bool
+    ) -> "ContactStatus":
+        """Return the status once a call of `called` on these lines counts, which has just ended."""
+        on_lines = (LineCall(phone, called, now) for phone in self.lines if phone in lines)
+        return self._replace(
+            calls=(*self.calls, PastCall(now)) if is_own else self.calls,
+            line_calls=(*self.line_calls, *on_lines),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,16 @@ from servicekit import deadline
 from servicekit.clock import Clock
 from servicekit.paging import cut_page
 from services.queue.domain import pages
+from services.queue.domain.callbacks import Callback
 from services.queue.people.rulebook import Rulebook
 from services.queue.store import callbacks, reading
 from services.queue.store.database import Database, Transaction
-from services.queue.store.reading import EntryFilter, PlaceFigures
+from services.queue.store.reading import (
+    EntryFilter,
+    KnownPerson,
+    PlaceFigures,
+    RecentAttempt,
+)
 from services.queue.types import AgentId, Queue, UserId
 from services.queue.wire import messages
 
@@ -42,26 +48,28 @@ class QueueFigures:
         self, tx: Transaction, user_ids: Sequence[UserId]
     ) -> dict[UserId, call_state_pb2.CallState]:
         """Return the call states of the users known, as the transaction sees them."""
-        now, placement = self._clock.now(), self._rulebook.placement
         people = await reading.people(tx, user_ids)
         called = [it.entry.user_id for it in people if it.entry.attempts]
         attempts = await reading.recent_attempts(tx, called) if called else {}
         scheduled = [it.entry.user_id for it in people if it.entry.callback_id is not None]
         open_callbacks = await callbacks.open_of(tx, scheduled) if scheduled else {}
-        states = {}
-        for it in people:
-            entry = it.entry
-            # For a user whom an agent holds: the block, if one came since, for the agent's screen.
-            block = None if entry.is_unassigned else placement.contact_block(entry)
-            states[entry.user_id] = messages.call_state_message(
-                it,
-                placement.score(entry, now),
-                block or entry.reason,
-                attempts.get(entry.user_id, ()),
-                open_callbacks.get(entry.user_id),
-                now,
+        return {
+            it.entry.user_id: self.state(
+                it, attempts.get(it.entry.user_id, ()), open_callbacks.get(it.entry.user_id)
             )
-        return states
+            for it in people
+        }
+
+    def state(
+        self, person: KnownPerson, attempts: Sequence[RecentAttempt], callback: Callback | None
+    ) -> call_state_pb2.CallState:
+        """Return the call state of a user with these latest calls and this open callback."""
+        now, placement, entry = self._clock.now(), self._rulebook.placement, person.entry
+        # For a user whom an agent holds: the block, if one came since, for the agent's screen.
+        block = None if entry.is_unassigned else placement.contact_block(entry)
+        reason = block or entry.reason
+        score = placement.score(entry, now)
+        return messages.call_state_message(person, score, reason, attempts, callback, now)
 
     async def state_within(self, tx: Transaction, user_id: UserId) -> call_state_pb2.CallState:
         """Return one user's call state as the transaction sees it."""

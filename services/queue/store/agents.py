@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from services.queue.store.database import Transaction, statement
+from services.queue.store.writing import Write, write
 from services.queue.types import AgentId, Presence, Queue, UserId
 
 
@@ -81,27 +82,26 @@ async def seen(
     tx: Transaction, agent_ids: Sequence[AgentId], now: datetime, skipped: UserId | None = None
 ) -> None:
     """Note that agents were seen, and which person they have just skipped, if any."""
-    await tx.execute(
-        _SEEN,
-        {
-            "agent_ids": sorted(agent_ids),
-            "presence": Presence.AVAILABLE,
-            "now": now,
-            "skipped": skipped,
-        },
-    )
+    rows = [(agent_id, Presence.AVAILABLE, now, skipped) for agent_id in sorted(agent_ids)]
+    await write(tx, _SEEN, rows)
 
 
-_SEEN = statement(
+_SEEN = Write(
+    "seen",
+    (
+        ("agent_id", "text"),
+        ("presence", "smallint"),
+        ("seen_at", "timestamptz"),
+        ("skipped_user_id", "bigint"),
+    ),
     """
     INSERT INTO queue.agents AS agent
         (agent_id, presence, presence_since, last_seen_at, skipped_user_id)
-    SELECT given.agent_id, :presence, :now, :now, CAST(:skipped AS bigint)
-    FROM unnest(CAST(:agent_ids AS text[])) AS given(agent_id)
+    SELECT agent_id, presence, seen_at, seen_at, skipped_user_id FROM {given} ORDER BY agent_id
     ON CONFLICT (agent_id) DO UPDATE SET
         last_seen_at = greatest(agent.last_seen_at, excluded.last_seen_at),
         skipped_user_id = COALESCE(excluded.skipped_user_id, agent.skipped_user_id)
-    """
+    """,
 )
 
 

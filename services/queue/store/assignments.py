@@ -9,9 +9,11 @@ from uuid import UUID
 from services.queue.domain.outcomes import CallReport
 from services.queue.store.database import (
     Transaction,
+    names,
     statement,
 )
 from services.queue.store.idempotency_records import IdempotencyRecord, IdempotentRequest
+from services.queue.store.writing import Write, write
 from services.queue.types import (
     AgentId,
     Ending,
@@ -69,13 +71,15 @@ class AgentSnapshot:
     skipped_user_id: UserId | None
 
 
-_COLUMNS = (
-    "assignment_id, agent_id, user_id, queue, reason, score, fence, started_at,"
-    " lease_expires_at, lines, heartbeat_at, ended_at, ending"
+ASSIGNMENT_COLUMNS = (
+    *("assignment_id", "agent_id", "user_id", "queue", "reason", "score", "fence", "started_at"),
+    *("lease_expires_at", "lines", "heartbeat_at", "ended_at", "ending"),
 )
+_COLUMNS = ", ".join(ASSIGNMENT_COLUMNS)
 
 
-def _assignment_of(row: Sequence[Any]) -> Assignment:
+def assignment_of(row: Sequence[Any]) -> Assignment:
+    """Return the assignment in a row that begins with `ASSIGNMENT_COLUMNS`."""
     return Assignment(
         assignment_id=row[0],
         agent_id=row[1],
@@ -105,7 +109,7 @@ async def snapshots(tx: Transaction, requests: Sequence[IdempotentRequest]) -> l
     return [
         AgentSnapshot(
             answered=None if row[0] is None else IdempotencyRecord(*row[:3]),
-            held=None if row[6] is None else _assignment_of(row[6:]),
+            held=None if row[6] is None else assignment_of(row[6:]),
             presence=None if row[3] is None else Presence(row[3]),
             allowed_queues=None if row[4] is None else frozenset(map(Queue, row[4])),
             skipped_user_id=None if row[5] is None else UserId(row[5]),
@@ -118,7 +122,7 @@ _SNAPSHOTS = statement(
     f"""
     SELECT request.method, request.payload_hash, request.response,
         agent.presence, agent.allowed_queues, agent.skipped_user_id,
-        {", ".join(f"held.{name.strip()}" for name in _COLUMNS.split(","))}
+        {", ".join(f"held.{name}" for name in ASSIGNMENT_COLUMNS)}
     FROM unnest(CAST(:agent_ids AS text[]), CAST(:request_ids AS uuid[]))
         WITH ORDINALITY AS given(agent_id, request_id, position)
     LEFT JOIN queue.requests AS request
@@ -134,13 +138,13 @@ _SNAPSHOTS = statement(
 async def live_of_agent(tx: Transaction, agent_id: AgentId) -> Assignment | None:
     """Return the agent's assignment that has not ended; its lease may have run out."""
     row = (await tx.execute(_LIVE_OF_AGENT, {"agent_id": agent_id})).one_or_none()
-    return None if row is None else _assignment_of(row)
+    return None if row is None else assignment_of(row)
 
 
 async def live_of_agents(tx: Transaction) -> dict[AgentId, Assignment]:
     """Return the assignment of every agent who has one."""
     rows = await tx.execute(_LIVE)
-    return {it.agent_id: it for it in map(_assignment_of, rows.all())}
+    return {it.agent_id: it for it in map(assignment_of, rows.all())}
 
 
 _LIVE = statement(
@@ -155,7 +159,7 @@ _LIVE_OF_AGENT = statement(
 async def lock(tx: Transaction, assignment_id: UUID) -> Assignment | None:
     """Lock and return an assignment. The person's entry is locked after it, never before."""
     row = (await tx.execute(_LOCK, {"assignment_id": assignment_id})).one_or_none()
-    return None if row is None else _assignment_of(row)
+    return None if row is None else assignment_of(row)
 
 
 _LOCK = statement(
@@ -211,7 +215,7 @@ async def extend(
         },
     )
     found = row.one_or_none()
-    return None if found is None else _assignment_of(found)
+    return None if found is None else assignment_of(found)
 
 
 _EXTEND = statement(
@@ -235,17 +239,29 @@ async def end(
 
     `notes` say why a supervisor ended it.
     """
-    values = {"assignment_id": assignment_id, "ending": ending, "now": now, "notes": notes}
-    await tx.execute(_END, values)
+    await write(tx, _END, [(assignment_id, now, ending, notes)])
+    await write(tx, _FREE_LINES, [(assignment_id,)])
 
 
-_END = statement(
+_END = Write(
+    "ended",
+    (
+        ("assignment_id", "uuid"),
+        ("ended_at", "timestamptz"),
+        ("ending", "smallint"),
+        ("end_notes", "text"),
+    ),
     """
-    WITH freed AS (DELETE FROM queue.live_lines WHERE assignment_id = :assignment_id)
-    UPDATE queue.assignments SET ended_at = COALESCE(ended_at, :now), ending = :ending,
-        end_notes = COALESCE(:notes, end_notes)
-    WHERE assignment_id = :assignment_id
-    """
+    UPDATE queue.assignments AS held SET ended_at = COALESCE(held.ended_at, given.ended_at),
+        ending = given.ending, end_notes = COALESCE(given.end_notes, held.end_notes)
+    FROM {given} WHERE held.assignment_id = given.assignment_id
+    """,
+)
+_FREE_LINES = Write(
+    "freed",
+    (("assignment_id", "uuid"),),
+    "DELETE FROM queue.live_lines AS live USING {given}"
+    " WHERE live.assignment_id = given.assignment_id",
 )
 
 
@@ -262,54 +278,65 @@ _INSERT_ENDED = statement(
 
 async def keep_attempt(
     tx: Transaction, assignment: Assignment, report: CallReport | None, ended_at: datetime
-) -> bool:
+) -> None:
     """Keep a call, with the agent's report or None for none yet.
 
-    Returns whether the call was kept before without a report: then this one is added.
+    A call that was kept before without a report gets this one.
     """
-    row = await tx.execute(
-        _KEEP_ATTEMPT,
-        {
-            "assignment_id": assignment.assignment_id,
-            "user_id": assignment.user_id,
-            "agent_id": assignment.agent_id,
-            "queue": assignment.queue,
-            "outcome": report and report.outcome,
-            "notes": report.notes if report is not None else "",
-            "callback_at": report and report.callback_at,
-            "ended_at": ended_at,
-        },
+    attempt = (
+        assignment.assignment_id,
+        assignment.user_id,
+        assignment.agent_id,
+        assignment.queue,
+        report and report.outcome,
+        report.notes if report is not None else "",
+        report and report.callback_at,
+        ended_at,
     )
-    is_new = row.scalar_one_or_none() is False
-    values = {
-        "assignment_id": assignment.assignment_id,
-        "user_id": assignment.user_id,
-        "lines": list(assignment.lines),
-        "ended_at": ended_at,
-    }
-    await tx.execute(_KEEP_LINES, values)
-    return not is_new
+    await write(tx, _KEEP_ATTEMPT, [attempt])
+    lines = [
+        (assignment.assignment_id, phone, assignment.user_id, ended_at)
+        for phone in assignment.lines
+    ]
+    await write(tx, _KEEP_LINES, lines)
 
 
-_KEEP_ATTEMPT = statement(
-    """
-    INSERT INTO queue.attempts AS kept (assignment_id, user_id, agent_id, queue, outcome, notes,
-        callback_at, ended_at)
-    VALUES (:assignment_id, :user_id, :agent_id, :queue, :outcome, :notes, :callback_at, :ended_at)
+_ATTEMPT_COLUMNS = (
+    ("assignment_id", "uuid"),
+    ("user_id", "bigint"),
+    ("agent_id", "text"),
+    ("queue", "smallint"),
+    ("outcome", "smallint"),
+    ("notes", "text"),
+    ("callback_at", "timestamptz"),
+    ("ended_at", "timestamptz"),
+)
+_KEEP_ATTEMPT = Write(
+    "attempts_kept",
+    _ATTEMPT_COLUMNS,
+    f"""
+    INSERT INTO queue.attempts AS kept ({names(_ATTEMPT_COLUMNS)})
+    SELECT {names(_ATTEMPT_COLUMNS)} FROM {{given}}
     ON CONFLICT (assignment_id) DO UPDATE
     SET outcome = excluded.outcome, notes = excluded.notes, callback_at = excluded.callback_at,
         ended_at = excluded.ended_at
     WHERE excluded.outcome IS NOT NULL
-    RETURNING xmax <> 0
-    """
+    """,  # noqa: S608 - our own column names
 )
-_KEEP_LINES = statement(
-    """
-    INSERT INTO queue.attempt_lines (assignment_id, phone_e164, user_id, ended_at)
-    SELECT :assignment_id, phone_e164, :user_id, CAST(:ended_at AS timestamptz)
-    FROM unnest(CAST(:lines AS text[])) AS given(phone_e164)
+_LINE_COLUMNS = (
+    ("assignment_id", "uuid"),
+    ("phone_e164", "text"),
+    ("user_id", "bigint"),
+    ("ended_at", "timestamptz"),
+)
+_KEEP_LINES = Write(
+    "attempt_lines_kept",
+    _LINE_COLUMNS,
+    f"""
+    INSERT INTO queue.attempt_lines ({names(_LINE_COLUMNS)})
+    SELECT {names(_LINE_COLUMNS)} FROM {{given}}
     ON CONFLICT (assignment_id, phone_e164) DO UPDATE SET ended_at = excluded.ended_at
-    """
+    """,  # noqa: S608 - our own column names
 )
 
 

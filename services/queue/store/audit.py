@@ -8,6 +8,7 @@ from datetime import datetime
 import orjson
 
 from services.queue.store.database import Transaction, statement
+from services.queue.store.writing import Write, write
 from services.queue.types import Action, UserId
 
 _log = logging.getLogger(__name__)
@@ -44,14 +45,8 @@ async def note(
     if isinstance(action, Action):
         for user_id in user_ids:
             log(actor_id, action, user_id, now, details)
-    values = {
-        "at": now,
-        "actor_id": actor_id,
-        "action": action,
-        "user_ids": list(user_ids),
-        "details": orjson.dumps(details).decode(),
-    }
-    await tx.execute(_NOTE, values)
+    kept = orjson.dumps(details).decode()
+    await write(tx, _NOTE, [(now, actor_id, action, user_id, kept) for user_id in user_ids])
 
 
 def log(
@@ -78,12 +73,19 @@ _IS_NOTED = statement(
     "SELECT EXISTS (SELECT FROM queue.audit WHERE at = :at AND actor_id = :actor_id"
     " AND action = :action AND user_id IS NOT DISTINCT FROM CAST(:user_id AS bigint))"
 )
-_NOTE = statement(
+_NOTE = Write(
+    "audited",
+    (
+        ("at", "timestamptz"),
+        ("actor_id", "text"),
+        ("action", "text"),
+        ("user_id", "bigint"),
+        ("details", "text"),
+    ),
     """
     INSERT INTO queue.audit (at, actor_id, action, user_id, details)
-    SELECT :at, :actor_id, :action, given.user_id, CAST(:details AS jsonb)
-    FROM unnest(CAST(:user_ids AS bigint[])) AS given(user_id)
-    """
+    SELECT at, actor_id, action, user_id, CAST(details AS jsonb) FROM {given} ORDER BY position
+    """,
 )
 
 

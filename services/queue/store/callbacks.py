@@ -2,56 +2,89 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
 from services.queue.domain.callbacks import Callback
-from services.queue.store.database import Transaction, statement
+from services.queue.store.database import Transaction, names, statement
+from services.queue.store.writing import Write, write
 from services.queue.types import AgentId, CallbackState, Reason, State, UserId
 
-_COLUMNS = (
-    "callback_id, user_id, scheduled_for, preferred_agent_id, state, misses, created_by,"
-    " created_at, notes, closed_at, closed_reason"
+_TYPED_COLUMNS = (
+    ("callback_id", "uuid"),
+    ("user_id", "bigint"),
+    ("scheduled_for", "timestamptz"),
+    ("preferred_agent_id", "text"),
+    ("state", "smallint"),
+    ("misses", "smallint"),
+    ("created_by", "text"),
+    ("created_at", "timestamptz"),
+    ("notes", "text"),
+    ("closed_at", "timestamptz"),
+    ("closed_reason", "text"),
 )
+_COLUMNS = names(_TYPED_COLUMNS)
+# Whether the callback called `name` is the open one of the person `:user_id`.
+IS_OPEN_OF = f"{{name}}.user_id = :user_id AND {{name}}.state = {int(CallbackState.OPEN)}"
 
 
-def _callback_of(row: Sequence[Any]) -> Callback:
+def columns_of(alias: str) -> str:
+    """Return the columns that `callback_of` reads."""
+    return ", ".join(f"{alias}.{name}" for name, _ in _TYPED_COLUMNS)
+
+
+_values = attrgetter(*(name for name, _ in _TYPED_COLUMNS))
+
+
+def callback_of(row: Sequence[Any]) -> Callback:
+    """Return the callback in a row that begins with `columns_of`."""
     return Callback(row[0], UserId(row[1]), row[2], row[3], CallbackState(row[4]), *row[5:11])
-
-
-async def insert(tx: Transaction, callback: Callback) -> None:
-    """Keep a new callback; its person's entry is locked and has no open one."""
-    await tx.execute(_INSERT, _values(callback))
-
-
-_INSERT = statement(
-    f"""
-    INSERT INTO queue.callbacks ({_COLUMNS}) VALUES (:callback_id, :user_id, :scheduled_for,
-        :preferred_agent_id, :state, :misses, :created_by, :created_at, :notes, :closed_at,
-        :closed_reason)
-    """  # noqa: S608 - our own column names
-)
 
 
 async def update(tx: Transaction, callback: Callback) -> None:
     """Write a callback whose person's entry is locked."""
-    await tx.execute(_UPDATE, _values(callback))
+    await write(tx, _UPDATE, [_values(callback)])
 
 
-_UPDATE = statement(
+_UPDATE = Write(
+    "callbacks_changed",
+    _TYPED_COLUMNS,
     """
-    UPDATE queue.callbacks SET scheduled_for = :scheduled_for, state = :state, misses = :misses,
-        preferred_agent_id = :preferred_agent_id, closed_at = :closed_at,
-        closed_reason = :closed_reason
-    WHERE callback_id = :callback_id
+    UPDATE queue.callbacks AS callback
+    SET scheduled_for = given.scheduled_for, state = given.state, misses = given.misses,
+        preferred_agent_id = given.preferred_agent_id, closed_at = given.closed_at,
+        closed_reason = given.closed_reason
+    FROM {given} WHERE callback.callback_id = given.callback_id
+    RETURNING callback.callback_id
+    """,
+)
+
+
+async def insert(tx: Transaction, callback: Callback) -> None:
+    """Keep a new callback; its person's entry is locked and has no open one.
+
+    One that is written together with it may be the one that was open.
     """
+    await write(tx, _INSERT, [_values(callback)])
+
+
+# Counts the others, so that these have ended before the index of open ones is asked.
+_INSERT = Write(
+    "callbacks_made",
+    _TYPED_COLUMNS,
+    f"""
+    INSERT INTO queue.callbacks ({_COLUMNS}) SELECT {_COLUMNS} FROM {{given}}
+    WHERE (SELECT count(*) FROM {_UPDATE.name}) >= 0
+    """,  # noqa: S608 - our own column names
+    after=(_UPDATE,),
 )
 
 
 async def find(tx: Transaction, callback_id: UUID) -> Callback | None:
     """Return a callback."""
     row = (await tx.execute(_FIND, {"callback_id": callback_id})).one_or_none()
-    return None if row is None else _callback_of(row)
+    return None if row is None else callback_of(row)
 
 
 _FIND = statement(
@@ -63,7 +96,7 @@ _FIND = statement(
 async def open_of(tx: Transaction, user_ids: Sequence[UserId]) -> dict[UserId, Callback]:
     """Return the open callbacks of these people."""
     rows = await tx.execute(_OPEN_OF, {"user_ids": list(user_ids)})
-    return {it.user_id: it for it in map(_callback_of, rows.all())}
+    return {it.user_id: it for it in map(callback_of, rows.all())}
 
 
 _OPEN_OF = statement(
@@ -141,7 +174,7 @@ async def page(
             "limit": limit,
         },
     )
-    return [_callback_of(row) for row in rows.all()]
+    return [callback_of(row) for row in rows.all()]
 
 
 _PAGE = statement(
@@ -155,7 +188,3 @@ _PAGE = statement(
     ORDER BY scheduled_for, callback_id LIMIT :limit
     """  # noqa: S608 - our own column names
 )
-
-
-def _values(callback: Callback) -> dict[str, Any]:
-    return {name.strip(): getattr(callback, name.strip()) for name in _COLUMNS.split(",")}

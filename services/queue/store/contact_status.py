@@ -1,7 +1,9 @@
 """Reads the contact status of people: objections, lists, placeholders, and calls."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import Any
+from uuid import UUID
 
 from services.queue.domain.caps import LineCall, PastCall
 from services.queue.domain.entries import ContactStatus
@@ -9,25 +11,42 @@ from services.queue.store.database import Transaction, arrays, statement, unnest
 from services.queue.store.phone_lists import is_listed
 from services.queue.types import PhoneBlock, UserId
 
+Numbers = Sequence[tuple[UserId, Sequence[str]]]
+# Kind, person, number, moment, number of flags: see `STATUSES`.
+Row = Sequence[Any]
+
 
 async def statuses(
-    tx: Transaction, people: Sequence[tuple[UserId, Sequence[str]]], calls_since: datetime
+    tx: Transaction, people: Numbers, calls_since: datetime
 ) -> dict[UserId, ContactStatus]:
     """Return the status of each person with these numbers, calls after `calls_since` included."""
     if not people:
         return {}
+    rows = await tx.execute(_STATUSES, parameters(people, calls_since))
+    return found(people, rows.all())
+
+
+def parameters(
+    people: Numbers, calls_since: datetime, without: UUID | None = None
+) -> dict[str, Any]:
+    """Return the parameters of `STATUSES`, which leaves out the call of assignment `without`."""
     pairs = [(user_id, phone) for user_id, phones in people for phone in phones]
-    values = {
-        **arrays(_PAIR_COLUMNS, pairs),
+    return {
+        **arrays(_PAIR_COLUMNS, pairs, parameters="number"),
         "user_ids": [user_id for user_id, _ in people],
         "phones": sorted({phone for _, phone in pairs}),
         "since": calls_since,
+        "without": without,
     }
+
+
+def found(people: Numbers, rows: Iterable[Row]) -> dict[UserId, ContactStatus]:
+    """Return the statuses from the rows of `STATUSES`."""
     blocks: dict[tuple[int, str], int] = {}
     objections: set[int] = set()
     calls: dict[int, list[PastCall]] = {}
     line_calls: dict[str, list[LineCall]] = {}
-    for kind, user_id, phone, moment, number in (await tx.execute(_STATUSES, values)).all():
+    for kind, user_id, phone, moment, number in rows:
         if kind == _NUMBER:
             blocks[user_id, phone] = number
         elif kind == _OBJECTION:
@@ -36,28 +55,27 @@ async def statuses(
             calls.setdefault(user_id, []).append(PastCall(moment, bool(number)))
         else:
             line_calls.setdefault(phone, []).append(LineCall(phone, UserId(user_id), moment))
-    found = {}
+    result = {}
     for user_id, phones in people:
         lines = tuple(phone for phone in phones if (user_id, phone) in blocks)
         block = PhoneBlock(0)
         for phone in lines:
             block |= PhoneBlock(blocks[user_id, phone])
-        found[user_id] = ContactStatus(
+        result[user_id] = ContactStatus(
             lines=lines,
             phone_block=block,
             has_objection=user_id in objections,
             calls=tuple(calls.get(user_id, ())),
             line_calls=tuple(call for phone in lines for call in line_calls.get(phone, ())),
         )
-    return found
+    return result
 
 
 _NUMBER, _OBJECTION, _CALL, _LINE_CALL = range(4)
 _PAIR_COLUMNS = (("user_id", "bigint"), ("phone_e164", "text"))
 _IS_PLACEHOLDER = """EXISTS (SELECT FROM queue.placeholder_phones AS placeholder
         WHERE placeholder.phone_e164 = {phone})"""
-_STATUSES = statement(
-    f"""
+STATUSES = f"""
     SELECT {_NUMBER}, given.user_id, given.phone_e164, CAST(NULL AS timestamptz),
         CASE WHEN {is_listed("given.phone_e164")} THEN {int(PhoneBlock.LISTED)} ELSE 0 END
         + CASE WHEN EXISTS (SELECT FROM queue.suppression_lines AS line
@@ -65,7 +83,7 @@ _STATUSES = statement(
             WHERE line.phone_e164 = given.phone_e164 AND active.lifted_at IS NULL
                 AND active.user_id IS DISTINCT FROM given.user_id)
             THEN {int(PhoneBlock.DO_NOT_CONTACT)} ELSE 0 END
-    FROM {unnested(_PAIR_COLUMNS, "given")}
+    FROM {unnested(_PAIR_COLUMNS, "given", parameters="number")}
     WHERE NOT {_IS_PLACEHOLDER.format(phone="given.phone_e164")}
     UNION ALL
     SELECT {_OBJECTION}, active.user_id, NULL, NULL, 0 FROM queue.suppressions AS active
@@ -74,10 +92,12 @@ _STATUSES = statement(
     SELECT {_CALL}, call.user_id, NULL, call.ended_at, CAST(call.outcome IS NOT NULL AS integer)
     FROM queue.attempts AS call
     WHERE call.user_id = ANY(CAST(:user_ids AS bigint[])) AND call.ended_at > :since
+        AND call.assignment_id IS DISTINCT FROM CAST(:without AS uuid)
     UNION ALL
     SELECT {_LINE_CALL}, line.user_id, line.phone_e164, line.ended_at, 0
     FROM queue.attempt_lines AS line
     WHERE line.phone_e164 = ANY(CAST(:phones AS text[])) AND line.ended_at > :since
+        AND line.assignment_id IS DISTINCT FROM CAST(:without AS uuid)
         AND NOT {_IS_PLACEHOLDER.format(phone="line.phone_e164")}
-    """  # noqa: S608 - our own names and numbers
-)
+"""  # noqa: S608 - our own names and numbers
+_STATUSES = statement(STATUSES)

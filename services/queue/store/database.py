@@ -78,32 +78,43 @@ def wake_dispatch(tx: Transaction) -> None:
     tx.info[_WAKES_DISPATCH] = True
 
 
-def unnested(columns: Columns, alias: str) -> str:
+def unnested(columns: Columns, alias: str, *, parameters: str = "", position: str = "") -> str:
     """Return a FROM item that makes rows of one array parameter for each column.
 
-    PostgreSQL would flatten arrays of arrays, so a `text[]` comes as the text of an array.
+    Parameters are called like the columns, after `parameters` if that is given. With `position` the
+    rows have their number as another column of that name. PostgreSQL would flatten arrays of
+    arrays, so a `text[]` comes as the text of an array.
     """
+    prefix = f"{parameters}_" if parameters else ""
     given = ", ".join(
-        f"CAST(:{name} AS text[])" if kind == TEXTS else f"CAST(:{name} AS {kind}[])"
+        f"CAST(:{prefix}{name} AS text[])"
+        if kind == TEXTS
+        else f"CAST(:{prefix}{name} AS {kind}[])"
         for name, kind in columns
     )
-    rows = f"unnest({given}) AS {alias}({names(columns)})"
+    numbered, number = (" WITH ORDINALITY", f", {position}") if position else ("", "")
+    rows = f"unnest({given}){numbered} AS {alias}({names(columns)}{number})"
     if all(kind != TEXTS for _, kind in columns):
         return rows
     cast = ", ".join(
         f"CAST({name} AS text[]) AS {name}" if kind == TEXTS else name for name, kind in columns
     )
-    return f"(SELECT {cast} FROM {rows}) AS {alias}"  # noqa: S608 - our own column names
+    return f"(SELECT {cast}{number} FROM {rows}) AS {alias}"  # noqa: S608 - our own column names
 
 
-def arrays(columns: Columns, rows: Iterable[Sequence[Any]]) -> dict[str, list[Any]]:
+def arrays(
+    columns: Columns, rows: Iterable[Sequence[Any]], *, parameters: str = ""
+) -> dict[str, list[Any]]:
     """Return the parameters for `unnested`; each row has the columns' values in their order."""
+    prefix = f"{parameters}_" if parameters else ""
     transposed = [list(values) for values in zip(*rows, strict=True)]
     if not transposed:
-        return {name: [] for name, _ in columns}
+        return {f"{prefix}{name}": [] for name, _ in columns}
     return {
         # Numbers in E.164 need no quotes in the text of an array.
-        name: [f"{{{','.join(phones)}}}" for phones in values] if kind == TEXTS else values
+        f"{prefix}{name}": [f"{{{','.join(phones)}}}" for phones in values]
+        if kind == TEXTS
+        else values
         for (name, kind), values in zip(columns, transposed, strict=True)
     }
 

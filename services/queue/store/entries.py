@@ -20,8 +20,8 @@ from services.queue.store.database import (
     names,
     statement,
     unnested,
-    wake_dispatch,
 )
+from services.queue.store.writing import Write, write
 from services.queue.types import (
     AgentId,
     ContactBlock,
@@ -154,15 +154,17 @@ async def lock_sharers(
     return {it.user_id: it for it in map(entry_of, rows.all())}
 
 
+# Whether the person in `kept` shares one of the lines.
+IS_SHARER = """kept.phone_e164 = ANY({lines}) AND NOT EXISTS (
+            SELECT FROM queue.placeholder_phones AS placeholder
+            WHERE placeholder.phone_e164 = kept.phone_e164)"""
 _LOCK_SHARERS = statement(
     f"""
     SELECT {COLUMN_NAMES} FROM queue.entries WHERE user_id = ANY(ARRAY(
         SELECT unnest(CAST(:user_ids AS bigint[]))
         UNION
         SELECT user_id FROM queue.person_phones AS kept
-        WHERE phone_e164 = ANY(CAST(:lines AS text[])) AND NOT EXISTS (
-            SELECT FROM queue.placeholder_phones AS placeholder
-            WHERE placeholder.phone_e164 = kept.phone_e164)
+        WHERE {IS_SHARER.format(lines="CAST(:lines AS text[])")}
     )) ORDER BY user_id FOR UPDATE
     """  # noqa: S608 - our own column names
 )
@@ -209,59 +211,78 @@ _GUARD = statement(
 async def insert(tx: Transaction, entries: Sequence[Entry]) -> None:
     """Add people who are not known; the caller guards them."""
     if entries:
-        await tx.execute(_INSERT, arrays(COLUMNS, map(values_of, entries)))
-        wake_dispatch(tx)
+        await write(tx, INSERT, map(values_of, entries))
+        await write(tx, _STALE_INSERTED)
 
 
-_INSERT = statement(
+# What an entry's writes return, for the writes that follow from them.
+_RETURNED = f"entry.state_version, {', '.join(f'entry.{name}' for name, _ in COLUMNS)}"
+INSERT = Write(
+    "inserted",
+    COLUMNS,
     f"""
-    WITH written AS (
-        INSERT INTO queue.entries ({COLUMN_NAMES}, state_version)
-        SELECT {NEW_COLUMNS}, nextval('queue.state_version') FROM {unnested(COLUMNS, "given")}
-        RETURNING user_id, state_version
-    )
-    INSERT INTO queue.stale_call_states (user_id, state_version)
-    SELECT user_id, state_version FROM written
-    """  # noqa: S608 - our own column names
+    INSERT INTO queue.entries AS entry ({COLUMN_NAMES}, state_version)
+    SELECT {NEW_COLUMNS}, nextval('queue.state_version') FROM {{given}}
+    RETURNING {_RETURNED}
+    """,  # noqa: S608 - our own column names
 )
 
 
-async def update(tx: Transaction, entries: Sequence[Entry]) -> None:
-    """Write locked entries as given, each with a new state version."""
+async def update(
+    tx: Transaction, entries: Sequence[Entry], state_version: int | None = None
+) -> None:
+    """Write locked entries as given, each with a new state version.
+
+    `state_version` is one that was drawn while the entries were locked, for a single entry.
+    """
     if entries:
-        await tx.execute(_UPDATE, arrays(COLUMNS, map(values_of, entries)))
-        wake_dispatch(tx)
+        await write(tx, UPDATE, ((*values_of(it), state_version) for it in entries))
+        await write(tx, _STALE_UPDATED)
 
 
-_UPDATE = statement(
+UPDATE = Write(
+    "updated",
+    (*COLUMNS, ("state_version", "bigint")),
     f"""
-    WITH written AS (
-        UPDATE queue.entries AS entry
-        SET {", ".join(f"{name} = given.{name}" for name, _ in COLUMNS[1:])},
-            state_version = nextval('queue.state_version')
-        FROM {unnested(COLUMNS, "given")}
-        WHERE entry.user_id = given.user_id
-        RETURNING entry.user_id, entry.state_version
-    )
-    INSERT INTO queue.stale_call_states (user_id, state_version)
-    SELECT user_id, state_version FROM written
-    """  # noqa: S608 - our own column names
+    UPDATE queue.entries AS entry
+    SET {", ".join(f"{name} = given.{name}" for name, _ in COLUMNS[1:])},
+        state_version = coalesce(given.state_version, nextval('queue.state_version'))
+    FROM {{given}} WHERE entry.user_id = given.user_id
+    RETURNING {_RETURNED}
+    """,  # noqa: S608 - our own column names
 )
+
+
+def _stale(what: Write) -> Write:
+    return Write(
+        f"stale_{what.name}",
+        (),
+        "INSERT INTO queue.stale_call_states (user_id, state_version)"  # noqa: S608 - our own name
+        f" SELECT user_id, state_version FROM {what.name}",
+        after=(what,),
+        wakes_dispatch=True,
+    )
+
+
+_STALE_INSERTED = _stale(INSERT)
+_STALE_UPDATED = _stale(UPDATE)
 
 
 async def update_facts(tx: Transaction, entries: Sequence[Entry]) -> None:
     """Write later facts of locked people that change nothing else; indexes stay untouched."""
     if entries:
-        await tx.execute(_UPDATE_FACTS, arrays(_FACTS_COLUMNS, (it[:_FACTS] for it in entries)))
+        await write(tx, UPDATE_FACTS, (it[:_FACTS] for it in entries))
 
 
-_UPDATE_FACTS = statement(
+UPDATE_FACTS = Write(
+    "facts_updated",
+    _FACTS_COLUMNS,
     f"""
     UPDATE queue.entries AS entry
     SET {", ".join(f"{name} = given.{name}" for name, _ in _FACTS_COLUMNS[1:])}
-    FROM {unnested(_FACTS_COLUMNS, "given")}
-    WHERE entry.user_id = given.user_id
-    """  # noqa: S608 - our own column names
+    FROM {{given}} WHERE entry.user_id = given.user_id
+    RETURNING {_RETURNED}
+    """,  # noqa: S608 - our own column names
 )
 
 
@@ -300,14 +321,22 @@ async def credit_conversions(
     tx: Transaction, user_id: UserId, agent_id: AgentId, since: datetime, until: datetime
 ) -> None:
     """Credit the person's conversions of the time of a call to the agent who spoke."""
-    await tx.execute(
-        _CREDIT, {"user_id": user_id, "agent_id": agent_id, "since": since, "until": until}
-    )
+    await write(tx, _CREDIT, [(user_id, agent_id, since, until)])
 
 
-_CREDIT = statement(
-    "UPDATE queue.conversions SET agent_id = :agent_id"
-    " WHERE user_id = :user_id AND recorded_at BETWEEN :since AND :until"
+_CREDIT = Write(
+    "credited",
+    (
+        ("user_id", "bigint"),
+        ("agent_id", "text"),
+        ("since", "timestamptz"),
+        ("until", "timestamptz"),
+    ),
+    """
+    UPDATE queue.conversions AS conversion SET agent_id = given.agent_id FROM {given}
+    WHERE conversion.user_id = given.user_id
+        AND conversion.recorded_at BETWEEN given.since AND given.until
+    """,
 )
 
 
@@ -318,10 +347,16 @@ async def conversion_since(tx: Transaction, user_id: UserId, since: datetime) ->
     return None if found is None else Conversion(found)
 
 
-_CONVERSION_SINCE = statement(
-    "SELECT conversion FROM queue.conversions WHERE user_id = :user_id AND recorded_at >= :since"
-    " ORDER BY recorded_at DESC, case_number DESC LIMIT 1"
-)
+def conversion_since_sql(since: str) -> str:
+    """Return the SQL of the latest conversion of the person `:user_id` since then."""
+    return (
+        "SELECT conversion FROM queue.conversions"  # noqa: S608 - our own parameter
+        f" WHERE user_id = :user_id AND recorded_at >= {since}"
+        " ORDER BY recorded_at DESC, case_number DESC LIMIT 1"
+    )
+
+
+_CONVERSION_SINCE = statement(conversion_since_sql(":since"))
 
 
 async def lock_due(tx: Transaction, state: State, now: datetime, limit: int) -> list[Entry]:

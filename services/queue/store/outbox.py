@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
-from services.queue.store.database import Transaction, statement, wake_dispatch
+from services.queue.store.database import Transaction, statement
+from services.queue.store.writing import Write, write
 from services.queue.types import UserId
 
 
@@ -28,16 +29,14 @@ class StaleCallState:
 async def post(tx: Transaction, events: Sequence[bytes]) -> None:
     """Add events in order; the dispatcher sees them, and is woken, at commit."""
     if events:
-        await tx.execute(_POST, {"events": list(events)})
-        wake_dispatch(tx)
+        await write(tx, _POST, ((it,) for it in events))
 
 
-_POST = statement(
-    """
-    INSERT INTO queue.outbox (event)
-    SELECT event FROM unnest(CAST(:events AS bytea[])) WITH ORDINALITY AS given(event, position)
-    ORDER BY position
-    """
+_POST = Write(
+    "posted",
+    (("event", "bytea"),),
+    "INSERT INTO queue.outbox (event) SELECT event FROM {given} ORDER BY position",
+    wakes_dispatch=True,
 )
 
 

@@ -104,7 +104,7 @@ async def recent_attempts(
     tx: Transaction, user_ids: Sequence[UserId]
 ) -> dict[UserId, list[RecentAttempt]]:
     """Return each person's latest calls, newest first."""
-    rows = await tx.execute(_RECENT, {"user_ids": list(user_ids), "limit": RECENT_ATTEMPTS})
+    rows = await tx.execute(_RECENT, {"user_ids": list(user_ids)})
     found: dict[UserId, list[RecentAttempt]] = {}
     for user_id, agent_id, outcome, ended_at, notes in rows.all():
         reported = None if outcome is None else Outcome(outcome)
@@ -113,16 +113,21 @@ async def recent_attempts(
     return found
 
 
+def latest_attempts_sql(where: str) -> str:
+    """Return the SQL of the latest calls that are so, newest first."""
+    return (
+        "SELECT agent_id, outcome, ended_at, notes FROM queue.attempts"  # noqa: S608 - our own
+        f" WHERE {where} ORDER BY ended_at DESC LIMIT {RECENT_ATTEMPTS}"
+    )
+
+
 _RECENT = statement(
-    """
+    f"""
     SELECT given.user_id, latest.agent_id, latest.outcome, latest.ended_at, latest.notes
     FROM unnest(CAST(:user_ids AS bigint[])) AS given(user_id)
-    CROSS JOIN LATERAL (
-        SELECT agent_id, outcome, ended_at, notes FROM queue.attempts
-        WHERE attempts.user_id = given.user_id ORDER BY ended_at DESC LIMIT :limit
-    ) AS latest
+    CROSS JOIN LATERAL ({latest_attempts_sql("attempts.user_id = given.user_id")}) AS latest
     ORDER BY given.user_id, latest.ended_at DESC
-    """
+    """  # noqa: S608 - our own column names
 )
 
 
