@@ -21,7 +21,7 @@ from services.queue.store.database import (
     statement,
     unnested,
 )
-from services.queue.store.writing import Write, write
+from services.queue.store.writing import Write, together, write
 from services.queue.types import (
     AgentId,
     ContactBlock,
@@ -211,8 +211,9 @@ _GUARD = statement(
 async def insert(tx: Transaction, entries: Sequence[Entry]) -> None:
     """Add people who are not known; the caller guards them."""
     if entries:
-        await write(tx, INSERT, map(values_of, entries))
-        await write(tx, _STALE_INSERTED)
+        async with together(tx):
+            await write(tx, INSERT, map(values_of, entries))
+            await write(tx, _STALE_INSERTED)
 
 
 # What an entry's writes return, for the writes that follow from them.
@@ -236,8 +237,9 @@ async def update(
     `state_version` is one that was drawn while the entries were locked, for a single entry.
     """
     if entries:
-        await write(tx, UPDATE, ((*values_of(it), state_version) for it in entries))
-        await write(tx, _STALE_UPDATED)
+        async with together(tx):
+            await write(tx, UPDATE, ((*values_of(it), state_version) for it in entries))
+            await write(tx, _STALE_UPDATED)
 
 
 UPDATE = Write(

@@ -67,8 +67,14 @@ Gathered = dict[Write, list[Sequence[Any]]]
 
 
 async def write(tx: Transaction, what: Write, rows: Iterable[Sequence[Any]] = ()) -> None:
-    """Write the rows: now, or at the end of the block of `together` that surrounds the call."""
+    """Write the rows: now, or at the end of the block of `together` that surrounds the call.
+
+    Raises RuntimeError for a write without columns outside such a block: the parts from which it
+    follows would be empty.
+    """
     gathered: Gathered | None = tx.info.get(_GATHERED)
+    if gathered is None and not what.columns:
+        raise RuntimeError(f"{what.name} is written together with what it follows from")
     if gathered is None:
         await _send(tx, {what: list(rows)})
     else:
