@@ -199,9 +199,9 @@ integration: setup ## Each service against real servers
 migrations-check: setup ## Migrations from nothing; tables as declared
 	@$(BIN)/pytest -q tests/migrations
 
-fault: COPIES = 2
-fault: setup ## Tests that break things on purpose, beside two copies of each service (COPIES=1 for one)
-	@DIALLER_TEST_COPIES=$(COPIES) $(BIN)/pytest -q -n $(JOBS) tests/fault
+fault: WHICH = tests/fault
+fault: setup ## Tests that break things on purpose (COPIES=2 of each service; WHICH=tests/fault/pipeline/test_crashes.py)
+	@DIALLER_TEST_COPIES=$(COPIES) $(BIN)/pytest -q -n $(JOBS) $(WHICH)
 
 e2e: setup ## The whole suite, from a row in MySQL to an event in the desk
 	@$(BIN)/pytest -q tests/e2e

@@ -22,7 +22,7 @@ from tests.fault.pipeline.redis_name import NamedRedisStack, redis_name
 from tests.fault.pipeline.storm import Ingest, resume
 
 USERS = 300
-COPIES = int(os.environ.get("DIALLER_TEST_COPIES", "2"))
+COPIES = int(os.environ.get("DIALLER_TEST_COPIES", "1"))
 VISIBILITY_SECONDS = 3
 IMPATIENT = {
     "CDC_INGEST_VISIBILITY_SECONDS": str(VISIBILITY_SECONDS),
