@@ -3,4 +3,4 @@
 Between two releases it is that of the last one; an image's label says which commit it is.
 """
 
-VERSION = "0.2.0.dev0"
+VERSION = "0.2.0"
