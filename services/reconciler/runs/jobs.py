@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import assert_never
 
-from dialler.queue.v1 import queue_pb2
-
 from servicekit.backoff import Backoff
 from servicekit.clock import Clock
 from services.reconciler.compare.comparison import Candidates, Comparison
@@ -91,15 +89,18 @@ class Jobs:
 
         Change capture may have brought some users by then.
         """
-        blocks = context.retry.stream(lambda: self._upstreams.stream_applied(0))
+        enough = 1.0
+        if await self._store.last_success([RunKind.FULL], self._clock.now()) is None:
+            first = await context.retry.call(self._upstreams.list_users, 0)
+            enough = max(enough, len(first) * _FEW_SHARE)
+        known = 0
+        blocks = context.retry.stream(lambda: self._upstreams.stream_applied(0), starts_over=True)
         async with aclosing(blocks):
-            known = len((await anext(blocks, queue_pb2.AppliedFacts())).user_ids)
-        if not known:
-            return True
-        if await self._store.last_success([RunKind.FULL], self._clock.now()) is not None:
-            return False
-        first = await context.retry.call(self._upstreams.list_users, 0)
-        return known < len(first) * _FEW_SHARE
+            async for block in blocks:
+                known += len(block.user_ids)
+                if known >= enough:
+                    return False
+        return True
 
     async def _fill(self, context: RunContext) -> None:
         """Have the queue place all users at once, so that calls can begin; then refresh them all.
