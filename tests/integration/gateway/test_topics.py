@@ -368,8 +368,8 @@ async def test_an_agent_whose_snapshot_fails_after_a_gap_is_sent_away(
 async def test_clients_that_come_and_go_miss_nothing(
     gateway: RunningGateway, stream: EventStream
 ) -> None:
-    """Twenty clients break off and resume while events are published all the time."""
-    total, clients = 300, 20
+    """Twelve clients break off and resume while events are published all the time."""
+    total, clients = 150, 12
     begin = str(await stream.position())
 
     async def publish() -> None:
