@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import assert_never
 
+from dialler.queue.v1 import queue_pb2
+
 from servicekit.backoff import Backoff
 from servicekit.clock import Clock
 from services.reconciler.compare.comparison import Candidates, Comparison
@@ -93,11 +95,16 @@ class Jobs:
         if await self._store.last_success([RunKind.FULL], self._clock.now()) is None:
             first = await context.retry.call(self._upstreams.list_users, 0)
             enough = max(enough, len(first) * _FEW_SHARE)
-        known = 0
-        blocks = context.retry.stream(lambda: self._upstreams.stream_applied(0), starts_over=True)
+        known = last_user_id = 0
+
+        def begin() -> AsyncIterator[queue_pb2.AppliedFacts]:
+            return self._upstreams.stream_applied(last_user_id)
+
+        blocks = context.retry.stream(begin)
         async with aclosing(blocks):
             async for block in blocks:
                 known += len(block.user_ids)
+                last_user_id = block.user_ids[-1]
                 if known >= enough:
                     return False
         return True
@@ -116,13 +123,13 @@ class Jobs:
             placed = max(placed, progress.people_written)
             await report.step(placed - report.figures.phase_done)
         report.figures.users_moved += placed
-        everyone: set[int] = set()
+        user_ids: set[int] = set()
         after = 0
-        while users := await call(upstreams.list_users, after):
-            everyone.update(users)
-            after = users[-1]
-        report.figures.users_checked = len(everyone)
-        await self._settle(context, Candidates(everyone, may_report_drift=False))
+        while page := await call(upstreams.list_users, after):
+            user_ids.update(page)
+            after = page[-1]
+        report.figures.users_checked = len(user_ids)
+        await self._settle(context, Candidates(user_ids, may_report_drift=False))
 
     async def _changed_users(self, context: RunContext) -> Candidates:
         limits, report = self._limits, context.report
