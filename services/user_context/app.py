@@ -93,11 +93,13 @@ def build(settings: UserContextSettings) -> Parts:
     )
     # Until the first run of the loop below: invalidations of an earlier process may be due.
     cache.distrust("STARTING")
+    invalidations = Invalidations(cache, fences)
     readings = MainAppReadings(
         live=live,
         bulk=bulk,
         fences=fences,
         cache=cache,
+        invalidations=invalidations,
         clock=clock,
         live_seconds=settings.mysql_live_seconds,
         bulk_seconds=settings.mysql_bulk_seconds,
@@ -119,7 +121,6 @@ def build(settings: UserContextSettings) -> Parts:
     refreshes = Coalescer(refreshed, max_keys=REFRESH_LIMIT, max_batches=half)
     main = Coalescer(readings.load, max_keys=REFRESH_LIMIT, max_batches=half, is_exclusive=True)
     call = Coalescer(call_states.load, max_keys=REFRESH_LIMIT, max_batches=4, is_exclusive=True)
-    invalidations = Invalidations(cache, fences)
     lag = ReplicaLag(bulk_engine, clock, settings.mysql_replica_lag_seconds)
     chunk_reader = ChunkReader(bulk_engine, described, clock, lag)
     servicer = UserContextServicer(

@@ -28,6 +28,7 @@ from services.user_context.cache.cluster import ClusterLink
 from services.user_context.cache.context_cache import ContextCache, Lifetimes
 from services.user_context.cache.links import RedisLink
 from services.user_context.cache.redis import PipelinedLink
+from services.user_context.contexts.invalidations import Invalidations
 from services.user_context.contexts.readings import MainAppReadings
 from services.user_context.domain import Person, UserId
 from services.user_context.metrics import CacheStats
@@ -203,6 +204,7 @@ async def taken_apart(
         bulk=store,
         fences=fences,
         cache=cache,
+        invalidations=Invalidations(cache, fences),
         clock=clock,
         live_seconds=60.0,
         bulk_seconds=60.0,

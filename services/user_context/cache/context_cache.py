@@ -224,15 +224,24 @@ class ContextCache:
             return {}
 
     async def invalidate(
-        self, part: Part, user_ids: Sequence[UserId], version: int
+        self, part: Part, user_ids: Sequence[UserId], version: int, *, is_last: bool = False
     ) -> dict[UserId, Grant]:
-        """Invalidate readings older than ``version`` and announce one. Raises RedisUnavailable."""
-        grants = await _twice(partial(self._announce, scripts.INVALIDATE, part, user_ids, version))
+        """Invalidate readings older than ``version`` and announce one.
+
+        The last attempt is made however often Redis has failed lately. Raises RedisUnavailable.
+        """
+        announce = partial(self._announce, scripts.INVALIDATE, part, user_ids, version)
+        grants = await _twice(partial(announce, always=is_last))
         self._note_raised(part, dict.fromkeys(user_ids, version))
         return grants
 
-    async def raise_fences(self, part: Part, versions: Mapping[UserId, int]) -> None:
-        """Invalidate what is older than each person's version. Raises RedisUnavailable."""
+    async def raise_fences(
+        self, part: Part, versions: Mapping[UserId, int], *, is_last: bool = False
+    ) -> None:
+        """Invalidate what is older than each person's version.
+
+        The last attempt is made however often Redis has failed lately. Raises RedisUnavailable.
+        """
         digest = _DIGESTS[scripts.RAISE_FENCE]
         user_ids = list(versions)
 
@@ -243,7 +252,8 @@ class ContextCache:
                     [
                         ("EVALSHA", digest, 1, _key(one), part.value, version_text(versions[one]))
                         for one in some
-                    ]
+                    ],
+                    always=is_last,
                 )
                 await self._drop_failed(some, replies)
 
@@ -347,7 +357,13 @@ class ContextCache:
         return None
 
     async def _announce(
-        self, script: str, part: Part, user_ids: Sequence[UserId], version: int
+        self,
+        script: str,
+        part: Part,
+        user_ids: Sequence[UserId],
+        version: int,
+        *,
+        always: bool = False,
     ) -> dict[UserId, Grant]:
         grants: dict[UserId, Grant] = {}
         for start in range(0, len(user_ids), PEOPLE_PER_WRITE):
@@ -357,7 +373,8 @@ class ContextCache:
             token = secrets.token_bytes(8)
             rest = (part.value, version_text(version), token, self._kept_ms)
             replies = await self._execute(
-                [("EVALSHA", _DIGESTS[script], 1, _key(user_id), *rest) for user_id in some]
+                [("EVALSHA", _DIGESTS[script], 1, _key(user_id), *rest) for user_id in some],
+                always=always,
             )
             if script is scripts.INVALIDATE:
                 await self._drop_failed(some, replies)
@@ -383,9 +400,9 @@ class ContextCache:
             if isinstance(reply, ReplyError):
                 raise RedisUnavailable(str(reply).partition(" ")[0])
 
-    async def _execute(self, commands: Sequence[Command]) -> list[Reply]:
+    async def _execute(self, commands: Sequence[Command], *, always: bool = False) -> list[Reply]:
         """Run the commands; those whose script the server has lost are sent with its text."""
-        with self._watched():
+        with self._watched(always=always):
             replies = await self._link.execute(commands)
             missing = [
                 place
@@ -402,8 +419,8 @@ class ContextCache:
         return replies
 
     @contextmanager
-    def _watched(self) -> Iterator[None]:
-        if not self._breaker.allows():
+    def _watched(self, *, always: bool = False) -> Iterator[None]:
+        if not always and not self._breaker.allows():
             raise RedisUnavailable("left alone for a moment after failing")
         try:
             yield

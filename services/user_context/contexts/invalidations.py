@@ -1,6 +1,6 @@
 """Invalidations of call states, and those that Redis could not take when they were made."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,7 +8,7 @@ from datetime import datetime
 from servicekit.backoff import UNAVAILABLE
 from servicekit.errors import Unavailable
 from services.user_context import metrics
-from services.user_context.cache.context_cache import ContextCache
+from services.user_context.cache.context_cache import ContextCache, Grant
 from services.user_context.cache.links import RedisUnavailable
 from services.user_context.domain import Part, UserId
 from services.user_context.store import FenceStore
@@ -26,11 +26,32 @@ class RaisedFences:
 
 
 class Invalidations:
-    """Brings every invalidation into the cache, at once or as soon as Redis is available."""
+    """Brings every invalidation into the cache, at once or as soon as Redis is available.
+
+    One that Redis does not take is kept in PostgreSQL for all processes, and then tried once more:
+    Redis may have returned, and be trusted by a process that looked for what is due before.
+    """
 
     def __init__(self, cache: ContextCache, fences: FenceStore) -> None:
         self._cache = cache
         self._fences = fences
+        self._losses = cache.losses
+
+    async def invalidate_contexts(
+        self, user_ids: Sequence[UserId], version: int
+    ) -> Mapping[UserId, Grant]:
+        """Stop serving older readings of the main app as fresh, and announce one of that version.
+
+        Without Redis there are no grants. Raises Unavailable or DeadlineExceeded when PostgreSQL
+        has to keep the invalidation and does not answer.
+        """
+        try:
+            return await self._cache.invalidate(Part.MAIN, user_ids, version)
+        except RedisUnavailable:
+            await self._keep(Part.MAIN, dict.fromkeys(user_ids, version))
+        with suppress(RedisUnavailable):
+            return await self._cache.invalidate(Part.MAIN, user_ids, version, is_last=True)
+        return {}
 
     async def invalidate_call_states(self, versions: Mapping[UserId, int]) -> None:
         """Stop serving older call states as fresh.
@@ -42,24 +63,23 @@ class Invalidations:
             await self._cache.raise_fences(Part.CALL, versions)
         except RedisUnavailable:
             try:
-                await self._fences.remember_unraised(Part.CALL, versions)
+                await self._keep(Part.CALL, versions)
             except UNAVAILABLE as error:
                 raise Unavailable(
                     "CACHE_UNAVAILABLE",
                     "neither the cache nor the dialler's database takes the invalidation now",
                     retry_after_seconds=1.0,
                 ) from error
-            metrics.FENCES_UNRAISED.inc(len(versions))
             with suppress(RedisUnavailable):
-                # Redis may have returned, and be trusted by a process that looked for due
-                # invalidations before this one was written.
-                await self._cache.raise_fences(Part.CALL, versions)
+                await self._cache.raise_fences(Part.CALL, versions, is_last=True)
 
     async def run_once(self, now: datetime) -> RaisedFences:
         """Raise fences that could not be raised before; once none is left the cache is trusted.
 
-        Raises ServiceError when PostgreSQL does not answer. An unavailable cache is no failure: the
-        next run is not delayed, as nothing is served from the cache until a run succeeds.
+        After a loss of Redis that takes two runs: other processes may reach it a moment later, and
+        keep invalidations until then. Raises ServiceError when PostgreSQL does not answer. An
+        unavailable cache is no failure: the next run is not delayed, as nothing is served from the
+        cache until a run succeeds.
         """
         del now
         try:
@@ -75,6 +95,11 @@ class Invalidations:
         if fences:
             await self._fences.forget_raised(fences)
         has_more = len(fences) == FENCES_PER_RUN
-        if not has_more:
+        if not has_more and losses == self._losses:
             self._cache.trust(losses)
+        self._losses = losses
         return RaisedFences(len(fences), has_more=has_more)
+
+    async def _keep(self, part: Part, versions: Mapping[UserId, int]) -> None:
+        await self._fences.remember_unraised(part, versions)
+        metrics.FENCES_UNRAISED.inc(len(versions))

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from typing import NamedTuple, TypeVar
@@ -15,8 +14,8 @@ from servicekit.errors import Unavailable
 from services.user_context import metrics
 from services.user_context.cache.breaker import Breaker
 from services.user_context.cache.context_cache import BothForms, ContextCache, Filling, Grant
-from services.user_context.cache.links import RedisUnavailable
 from services.user_context.cache.rendering import RenderedPart, facts_message, render_main
+from services.user_context.contexts.invalidations import Invalidations
 from services.user_context.domain import Part, Person, UserId
 from services.user_context.mysql.reader import MainAppStore
 from services.user_context.mysql.snapshots import main_app_unavailable
@@ -52,6 +51,7 @@ class MainAppReadings:
         bulk: MainAppStore,
         fences: FenceStore,
         cache: ContextCache,
+        invalidations: Invalidations,
         clock: Clock,
         live_seconds: float,
         bulk_seconds: float,
@@ -60,6 +60,7 @@ class MainAppReadings:
         self._bulk = bulk
         self._fences = fences
         self._cache = cache
+        self._invalidations = invalidations
         self._clock = clock
         self._live_seconds = live_seconds
         self._bulk_seconds = bulk_seconds
@@ -113,18 +114,7 @@ class MainAppReadings:
         metrics.MYSQL_BATCH_PEOPLE.labels("refresh").observe(len(user_ids))
         with versions_needed():
             version = await self._fences.draw_version()
-            grants: Mapping[UserId, Grant] = {}
-            try:
-                grants = await self._cache.invalidate(Part.MAIN, user_ids, version)
-            except RedisUnavailable:
-                # Redis may be unavailable to this process alone, or return with its old copies.
-                # Without this row, other processes would serve them as fresh.
-                await self._fences.remember_unraised(Part.MAIN, dict.fromkeys(user_ids, version))
-                metrics.FENCES_UNRAISED.inc(len(user_ids))
-                with suppress(RedisUnavailable):
-                    # Redis may have returned, and be trusted by a process that looked for due
-                    # invalidations before this one was written.
-                    grants = await self._cache.invalidate(Part.MAIN, user_ids, version)
+            grants = await self._invalidations.invalidate_contexts(user_ids, version)
         read_at = self._clock.now()
         people = await self._read_people(user_ids, fingerprinted=True)
         rendered = await self._render(user_ids, people, version, grants, read_at)
