@@ -135,13 +135,14 @@ class Outcomes:
         """
         now, placement = self._clock.now(), self._rulebook.placement
         rule = placement.rules.outcomes[report.outcome]
+        is_objection = rule.block is ContactBlock.DO_NOT_CONTACT
         async with self._database.transaction() as tx:
-            if rule.block is ContactBlock.DO_NOT_CONTACT:
+            if is_objection:
                 await suppressions.guard(tx)
-                # The user may have other numbers by now: whose lines are locked is seen later.
-                locked = await statements.lock(tx, request, now, assignment_id, with_people=False)
-            else:
-                locked = await statements.lock(tx, request, now, assignment_id, with_people=True)
+            # Whom an objection concerns is seen later: the user may have other numbers by now.
+            locked = await statements.lock(
+                tx, request, now, assignment_id, with_people=not is_objection
+            )
             if locked is None:
                 answered = await idempotency_records.find(tx, request)
                 first = first_answer(answered, request)
