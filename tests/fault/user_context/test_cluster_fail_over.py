@@ -98,11 +98,14 @@ async def _flowing(services: TwoServices, url: str) -> AsyncIterator[Traffic]:
         async with asyncio.TaskGroup() as group:
             changing = group.create_task(traffic.change_and_read())
             events = [group.create_task(each()) for each in (traffic.publish, traffic.read)]
-            yield traffic
-            traffic.ends = True
-            await changing
-            for task in events:
-                await cancelled(task)
+            try:
+                yield traffic
+                traffic.ends = True
+                await changing
+            finally:
+                # More than once if need be: a single cancellation may be lost in asyncio.wait_for.
+                for task in events:
+                    await cancelled(task)
 
 
 async def test_a_node_dies_under_load_and_nothing_of_the_past_is_served_as_fresh(
