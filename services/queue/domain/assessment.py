@@ -49,40 +49,57 @@ class Assessor:
 
     def assess(self, facts: UserFacts, now: datetime) -> Assessment:
         """Return the assessment of the facts at that moment."""
-        return self.assess_judged(facts, self.eligibility.judge(facts), now)
-
-    def assess_judged(
-        self, facts: UserFacts, verdict: EligibilityVerdict, now: datetime
-    ) -> Assessment:
-        """Return the same for facts whose verdict is known already."""
+        verdict = self.eligibility.judge(facts)
         claims = facts.claims if verdict.open_case_queue is not None else ()
         open_claims = [claim for claim in claims if self.eligibility.is_open(claim)]
-        lender_points = 0.0
-        if self._lenders:
-            points = (self._lenders.get(fold(claim.lender or ""), 0.0) for claim in open_claims)
-            lender_points = min(points, default=0.0)
-        age_points, until = self._age_points(facts.date_of_birth, now)
-        time_zone = time_zone_of(facts.phones[0]) if facts.phones else None
-        registered_at, first_claim_at = facts.created_at, _earliest(facts.claims)
-        known_since = registered_at or first_claim_at
-        if registered_at is not None and first_claim_at is not None:
-            known_since = max(registered_at, first_claim_at)
-        return Assessment(
-            user_id=facts.user_id,
-            facts_version=facts.version,
-            fingerprint=facts.fingerprint,
-            phones=facts.phones,
-            time_zone=None if time_zone == self._default_zone else time_zone,
-            verdict=verdict,
-            lender_points=lender_points,
-            age_points=age_points,
-            age_points_until=until,
-            claimed_at=_earliest(open_claims),
-            known_since=known_since,
-            row_fingerprints=facts.row_fingerprints or (None if facts.exists else b""),
+        lender_points = [self.lender_points(claim.lender) for claim in open_claims]
+        return self.assess_judged(
+            facts.user_id,
+            facts.version,
+            facts.phones,
+            verdict,
+            min(lender_points, default=0.0),
+            self.age_points(facts.date_of_birth, now),
+            _earliest(open_claims),
+            known_since(facts.created_at, _earliest(facts.claims)),
+            facts.fingerprint,
+            facts.row_fingerprints or (None if facts.exists else b""),
         )
 
-    def _age_points(self, born: date | None, now: datetime) -> tuple[float, datetime | None]:
+    def assess_judged(
+        self,
+        user_id: UserId,
+        version: int,
+        phones: tuple[str, ...],
+        verdict: EligibilityVerdict,
+        lender_points: float,
+        age_points: tuple[float, datetime | None],
+        claimed_at: datetime | None,
+        known_since: datetime | None,
+        fingerprint: int = 0,
+        row_fingerprints: bytes | None = None,
+    ) -> Assessment:
+        """Return the assessment of a person of whom all but the phone numbers is judged already."""
+        time_zone = time_zone_of(phones[0]) if phones else None
+        return Assessment(
+            user_id,
+            version,
+            fingerprint,
+            phones,
+            None if time_zone == self._default_zone else time_zone,
+            verdict,
+            lender_points,
+            *age_points,
+            claimed_at,
+            known_since,
+            row_fingerprints,
+        )
+
+    def lender_points(self, lender: str | None) -> float:
+        """Return the points of an open claim's lender; the lowest of a person's count."""
+        return self._lenders.get(fold(lender or ""), 0.0) if self._lenders else 0.0
+
+    def age_points(self, born: date | None, now: datetime) -> tuple[float, datetime | None]:
         """Return the points of the person's age, and the moment at which they change."""
         if born is None or not self._ages:
             return 0.0, None
@@ -97,6 +114,11 @@ class Assessor:
                 return points, local.astimezone(UTC)
             points = step.add
         return points, None
+
+
+def known_since(registered_at: datetime | None, first_claim_at: datetime | None) -> datetime | None:
+    """Return the later of the two, and the one that is dated if the other is not."""
+    return max(filter(None, (registered_at, first_claim_at)), default=None)
 
 
 def cooled_at(assessment: Assessment, cooling: timedelta, now: datetime) -> datetime | None:

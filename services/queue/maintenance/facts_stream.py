@@ -5,12 +5,14 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from operator import lt
+from typing import NamedTuple
 
+from dialler.model.v1 import facts_pb2
 from dialler.user_context.v1 import user_context_pb2, user_context_pb2_grpc
 
 from servicekit import deadline
 from servicekit.errors import DeadlineExceeded, Unavailable
-from services.queue.domain.assessment import Assessment
+from services.queue.domain.assessment import Assessment, known_since
 from services.queue.domain.eligibility import EligibilityVerdict
 from services.queue.domain.entries import Placement
 from services.queue.domain.facts import ClaimFacts, UserFacts
@@ -34,12 +36,98 @@ class FactsBlock:
     people: list[Assessment]
 
 
-@dataclass(frozen=True, slots=True)
-class _SharedFacts:
-    """Claims and statuses that many people have in common, with the verdict they lead to."""
+class _SharedFacts(NamedTuple):
+    """What many people have in common: the verdict, and the places of the claims that count."""
 
-    facts: UserFacts
     verdict: EligibilityVerdict
+    claims: int
+    open_claims: tuple[int, ...]
+
+
+class _Judge:
+    """Judges the people of one stream; what many of them share is judged once."""
+
+    def __init__(self, placement: Placement, now: datetime) -> None:
+        self._eligibility = placement.eligibility
+        self._assessor = placement.assessor
+        self._now = now
+        self._claims: dict[bytes, ClaimFacts] = {}
+        self._shared: list[_SharedFacts] = []
+        # Number 0 is no lender.
+        self._lender_points = [self._assessor.lender_points(None)]
+        self._ages: dict[str, tuple[float, datetime | None]] = {}
+
+    def judge(self, message: user_context_pb2.StreamUserFactsResponse) -> list[Assessment]:
+        """Return the assessments of a block's people; blocks must come in the stream's order."""
+        self._shared += map(self._judge_shared, message.new_shared_facts)
+        self._lender_points += map(self._assessor.lender_points, message.new_lenders)
+        return list(self._people(message))
+
+    def _judge_shared(self, message: user_context_pb2.SharedFacts) -> _SharedFacts:
+        claims = tuple(map(self._claim, message.claims))
+        facts = UserFacts(
+            user_id=UserId(0),
+            exists=True,
+            version=0,
+            is_enabled=message.is_enabled,
+            status=message.status if message.HasField("status") else None,
+            has_signature=message.has_signature,
+            claims=claims,
+        )
+        verdict = self._eligibility.judge(facts)
+        open_claims: tuple[int, ...] = ()
+        if verdict.open_case_queue is not None:
+            is_open = self._eligibility.is_open
+            open_claims = tuple(place for place, it in enumerate(claims) if is_open(it))
+        return _SharedFacts(verdict, len(claims), open_claims)
+
+    def _claim(self, message: facts_pb2.ClaimFacts) -> ClaimFacts:
+        encoded = message.SerializeToString(deterministic=True)
+        claim = self._claims.get(encoded)
+        if claim is None:
+            claim = self._claims[encoded] = claim_of(message)
+        return claim
+
+    def _age_points(self, born: str) -> tuple[float, datetime | None]:
+        points = self._ages.get(born)
+        if points is None:
+            day = day_of(born) if born else None
+            points = self._ages[born] = self._assessor.age_points(day, self._now)
+        return points
+
+    def _people(self, message: user_context_pb2.StreamUserFactsResponse) -> Iterator[Assessment]:
+        assess = self._assessor.assess_judged
+        version = message.version
+        claimed, claim_lenders = list(message.claim_created_at), list(message.claim_lenders)
+        others = {it.position: tuple(it.e164) for it in message.other_phones}
+        columns = zip(
+            message.user_ids,
+            message.shared_facts,
+            message.phone_e164,
+            message.created_at,
+            message.date_of_birth,
+            strict=True,
+        )
+        end = 0
+        for position, (user_id, number, phone, registered, born) in enumerate(columns):
+            verdict, claims, open_claims = self._shared[number]
+            start, end = end, end + claims
+            if user_id > _IDS_END:
+                # Ids from 2^63 on are not kept.
+                continue
+            yield assess(
+                UserId(user_id),
+                version,
+                (phone, *others.get(position, ())) if phone else (),
+                verdict,
+                min(
+                    [self._lender_points[claim_lenders[start + it]] for it in open_claims],
+                    default=0.0,
+                ),
+                self._age_points(born),
+                _earliest([claimed[start + it] for it in open_claims]),
+                known_since(_moment(registered), _earliest(claimed[start:end])),
+            )
 
 
 class FactsStream:
@@ -81,23 +169,10 @@ class FactsStream:
         self, placement: Placement, now: datetime, after: int
     ) -> AsyncGenerator[FactsBlock, None]:
         """Yield the blocks of one stream."""
-        shared: list[_SharedFacts] = []
-        lenders: list[str | None] = [None]
+        judge = _Judge(placement, now).judge
         request = user_context_pb2.StreamUserFactsRequest(after_user_id=after)
         async for message in self._user_context.StreamUserFacts(request):
-            for it in message.new_shared_facts:
-                facts = UserFacts(
-                    user_id=UserId(0),
-                    exists=True,
-                    version=0,
-                    is_enabled=it.is_enabled,
-                    status=it.status if it.HasField("status") else None,
-                    has_signature=it.has_signature,
-                    claims=tuple(map(claim_of, it.claims)),
-                )
-                shared.append(_SharedFacts(facts, placement.eligibility.judge(facts)))
-            lenders += message.new_lenders
-            people = list(_assessed(message, shared, lenders, placement, now))
+            people = judge(message)
             through = min(message.through_user_id, _IDS_END)
             ids = [after, *(it.user_id for it in people)]
             is_in_order = all(map(lt, ids, ids[1:])) and ids[-1] <= through and after < through
@@ -112,49 +187,11 @@ def _incomplete() -> Unavailable:
     return Unavailable("FACTS_STREAM_INCOMPLETE", "not all people were read from the main app")
 
 
-def _assessed(
-    message: user_context_pb2.StreamUserFactsResponse,
-    shared: Sequence[_SharedFacts],
-    lenders: Sequence[str | None],
-    placement: Placement,
-    now: datetime,
-) -> Iterator[Assessment]:
-    assess = placement.assessor.assess_judged
-    version = message.version
-    claimed = [_moment(seconds) for seconds in message.claim_created_at]
-    claim_lenders = [lenders[number] for number in message.claim_lenders]
-    place = 0
-    others = {it.position: tuple(it.e164) for it in message.other_phones}
-    columns = zip(
-        message.user_ids,
-        message.shared_facts,
-        message.phone_e164,
-        message.created_at,
-        message.date_of_birth,
-        strict=True,
-    )
-    for position, (user_id, number, phone, created_at, born) in enumerate(columns):
-        if user_id > _IDS_END:
-            # Ids from 2^63 on are not kept.
-            continue
-        common = shared[number]
-        end = place + len(common.facts.claims)
-        claims = tuple(
-            ClaimFacts(claim.status, at, claim.requirements, lender)
-            for claim, at, lender in zip(
-                common.facts.claims, claimed[place:end], claim_lenders[place:end], strict=True
-            )
-        )
-        place = end
-        facts = common.facts._replace(
-            user_id=UserId(user_id),
-            version=version,
-            claims=claims,
-            phones=(phone, *others.get(position, ())) if phone else (),
-            created_at=_moment(created_at),
-            date_of_birth=day_of(born) if born else None,
-        )
-        yield assess(facts, common.verdict, now)
+def _earliest(moments: Sequence[int]) -> datetime | None:
+    first = min(moments, default=_NULL)
+    if first == _NULL:
+        first = min([it for it in moments if it != _NULL], default=_NULL)
+    return _moment(first)
 
 
 def _moment(seconds: int) -> datetime | None:

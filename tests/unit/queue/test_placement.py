@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from services.queue.domain.entries import Entry, Placement
 from services.queue.domain.facts import ClaimFacts, UserFacts
+from services.queue.store.rebuilding import EMPTY_WHEN_NEW
 from services.queue.types import (
     AgentId,
     ContactBlock,
@@ -145,3 +146,31 @@ def test_a_person_whom_an_agent_holds_stays_there(entry: Entry) -> None:
 def test_a_score_of_zero_and_no_time_mean_now(points: float) -> None:
     entry = PERSON._replace(outcome_points=points, rest_until=None, state=State.OUT)
     assert PLACEMENT.placed(entry, NOW).state is State.READY
+
+
+@given(
+    claims=st.lists(st.builds(ClaimFacts, st.none() | st.just("CLOSED"), _moments), max_size=3),
+    phones=st.sampled_from([(), ("+447700900007",), ("+447700900007", "+12015550123")]),
+    status=st.sampled_from([None, "INACTIVE"]),
+    is_enabled=st.booleans(),
+    has_signature=st.booleans(),
+    created_at=_moments,
+)
+def test_a_new_person_has_nothing_that_a_rebuild_does_not_stage(
+    claims: list[ClaimFacts],
+    phones: tuple[str, ...],
+    status: str | None,
+    is_enabled: bool,
+    has_signature: bool,
+    created_at: datetime | None,
+) -> None:
+    facts = _FACTS._replace(
+        claims=tuple(claims),
+        phones=phones,
+        status=status,
+        is_enabled=is_enabled,
+        has_signature=has_signature,
+        created_at=created_at,
+    )
+    new = PLACEMENT.apply_facts(None, PLACEMENT.assessor.assess(facts, NOW), NOW).after
+    assert not any(getattr(new, name) for name in EMPTY_WHEN_NEW)
