@@ -409,12 +409,11 @@ _INSERT_NEW = statement(
         WHERE given.run_id = :run_id AND given.user_id = ANY(CAST(:user_ids AS bigint[]))
         ORDER BY given.queue, given.rank_key, given.user_id
         ON CONFLICT DO NOTHING
-        RETURNING user_id, state_version, eligible_reason, open_case_queue, case_number,
+        RETURNING user_id, state_version, phones, eligible_reason, open_case_queue, case_number,
             {digest_of("entries", "NULL::bytea")} AS digest
     ), numbers AS (
         INSERT INTO queue.person_phones (phone_e164, user_id)
-        SELECT unnest(given.phones), user_id FROM queue.rebuilt_entries AS given
-        JOIN added USING (user_id) WHERE given.run_id = :run_id
+        SELECT unnest(phones), user_id FROM added
         ON CONFLICT DO NOTHING
     ), noted AS (
         INSERT INTO queue.applied_facts AS known
