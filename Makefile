@@ -137,6 +137,7 @@ image-load: setup ## All images and the stores' into a cluster on this machine, 
 	@$(PY) -m devstack.image_load $(or $(INTO),$(error say where: make image-load INTO=kind)) $(if $(BASE),--base $(BASE))
 
 images-test: setup ## All images, started from the rendered manifests, do the suite's work (as root, ten minutes)
+	@$(PY) -m devstack.packages --registry
 	@$(PY) -m devstack.images all
 	@unshare --net sh -c 'ip link set lo up && exec $(BIN)/pytest -q -s tests/images'
 

@@ -40,12 +40,6 @@ TOOLS = (
     Package("catatonit", "catatonit"),
     Package("iproute2", "ip"),
 )
-# For the tests of `make image-push`: a registry, and what reads from one as a node would.
-REGISTRY_TOOLS = (
-    Package("docker-registry", "docker-registry"),
-    Package("skopeo", "skopeo"),
-    Package("gnupg", "gpg"),
-)
 _BASE_PACKAGES = ("python3", "python3-venv", "ca-certificates", "tzdata", "libstdc++6")
 _STORES_PACKAGES = ("mariadb-server", "postgresql", "redis-server", "passwd")
 _LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
@@ -154,12 +148,11 @@ class Engine:
         return done.stdout.strip()
 
 
-def require_tools(tools: Sequence[Package] | None = None) -> None:
+def require_tools() -> None:
     """Install what is missing; raises `ImageError` with the command that does when it cannot."""
     if platform.system() != "Linux":
         raise ImageError("Images are built with Debian's buildah and podman; this is no Linux.")
-    wanted = TOOLS if tools is None else tools
-    names = missing(wanted)
+    names = missing(TOOLS)
     if os.geteuid() != 0:
         raise ImageError("Images are built and started as root here. Run it with sudo.")
     if not names:
@@ -168,7 +161,7 @@ def require_tools(tools: Sequence[Package] | None = None) -> None:
         install(names)
     except (OSError, subprocess.CalledProcessError) as error:
         raise ImageError(f"{advice(names)} ({error})") from None
-    if left := missing(wanted):
+    if left := missing(TOOLS):
         raise ImageError(advice(left))
 
 

@@ -51,6 +51,12 @@ BROWSER = (
     Package("chromium", "chromium"),
     Package("npm", "npm"),
 )
+# For the tests of `make image-push`: a registry, and what reads from one as a node would.
+REGISTRY = (
+    Package("docker-registry", "docker-registry"),
+    Package("skopeo", "skopeo"),
+    Package("gnupg", "gpg"),
+)
 _PROVIDERS = {
     "promtool": "prometheus",
     "mariadbd": "mariadb-server",
@@ -113,11 +119,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m devstack.packages", description=__doc__)
     parser.add_argument("--check", action="store_true", help="say what is missing, install nothing")
     parser.add_argument("--monitoring", action="store_true", help="promtool instead of servers")
+    parser.add_argument("--registry", action="store_true", help="a registry instead of servers")
     parser.add_argument("--browser", action="store_true", help="also what tests in a browser need")
     options = parser.parse_args(arguments)
     wanted: Sequence[Package] = (*SERVERS, *BROWSER) if options.browser else SERVERS
     if options.monitoring:
         wanted = MONITORING
+    if options.registry:
+        wanted = REGISTRY
     names = missing(wanted)
     if not names:
         return

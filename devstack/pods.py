@@ -159,7 +159,7 @@ class PodStack(Stack):
             path.unlink()
 
     def _remove_pods(self) -> None:
-        self.engine.podman("pod", "rm", "--all", "--force")
+        self.engine.podman("pod", "rm", "--all", "--force", "--time=60")
         self.engine.podman("volume", "rm", "--all", "--force")
         if names := self.engine.podman("secret", "ls", "--quiet"):
             self.engine.podman("secret", "rm", *names.split())

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from devstack.image_push import Signing, images_component, push, pushed_name, write_digests
-from devstack.images import IMAGES, REGISTRY_TOOLS, Engine, ImageError, image, require_tools
+from devstack.images import IMAGES, Engine, ImageError, image
 from devstack.manifest_overlay import Overlay
 from devstack.manifests import FOLDER, with_pods
 from devstack.processes import HOST, OwnedProcess, free_port, wait_until
@@ -50,7 +50,6 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def registry(folder: Path) -> Iterator[Registry]:
-    require_tools(REGISTRY_TOOLS)
     engine = Engine(folder / "images")
     engine.prepare()
     for service in IMAGES:

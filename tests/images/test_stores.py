@@ -44,7 +44,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
         yield engine
     finally:
         log = engine.podman("logs", "--tail=30", "stores-service")
-        engine.podman("pod", "rm", "--force", "stores")
+        # On a busy machine databases take longer than podman's ten seconds to stop.
+        engine.podman("pod", "rm", "--force", "--time=60", "stores")
         print(log)  # noqa: T201 - what pytest shows of a failure
 
 
