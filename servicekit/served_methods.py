@@ -8,8 +8,9 @@ status with which an error ends the call.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from functools import partial
 from types import TracebackType
 from typing import Any, TypeAlias
@@ -31,6 +32,10 @@ _FAILURES = frozenset(
 
 # A call with less time than this is refused.
 LEAST_USEFUL_SECONDS = 0.002
+
+# The metadata of the task's call: `ServicerContext.invocation_metadata` makes it anew at each call,
+# which takes as long as all else of a trace.
+_sent: ContextVar[Sequence[tuple[str, str | bytes]]] = ContextVar("metadata", default=())
 
 _log = logging.getLogger(__name__)
 
@@ -118,6 +123,8 @@ class ServedMethods(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # not at
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> "Handler | None":
         """Return the method's handler, wrapped; None if there is no such method."""
+        # grpc.aio asks in the call's own task.
+        _sent.set(handler_call_details.invocation_metadata or ())
         wrapped = self._wrapped.get(handler_call_details.method)
         if wrapped is not None:
             return wrapped
@@ -152,7 +159,7 @@ class ServedMethods(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # not at
 
     def _unary(self, method: str, behaviour: Behaviour) -> Behaviour:
         admission, timeout = self._admission, self._timeout
-        observed = partial(_Observed, method, metrics.served(method, "OK"), is_stream=False)
+        observed = _observed(method, is_stream=False)
 
         async def answer(request: Any, context: Context) -> Any:
             with observed(context):
@@ -169,7 +176,7 @@ class ServedMethods(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # not at
         return answer
 
     def _stream(self, method: str, behaviour: Behaviour) -> Behaviour:
-        observed = partial(_Observed, method, metrics.served(method, "OK"), is_stream=True)
+        observed = _observed(method, is_stream=True)
         streams = self._streams
 
         async def answer(request: Any, context: Context) -> AsyncIterator[Any]:
@@ -192,12 +199,21 @@ class ServedMethods(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # not at
 class _Observed:
     """Measures a call, makes it part of the caller's trace, and sets the status of its span."""
 
-    __slots__ = ("_context", "_is_stream", "_method", "_span", "_started", "_succeeded")
+    __slots__ = (
+        "_attributes", "_context", "_is_stream", "_method", "_span", "_started", "_succeeded",
+    )  # fmt: skip
 
     def __init__(
-        self, method: str, succeeded: Histogram, context: Context, *, is_stream: bool
+        self,
+        method: str,
+        attributes: Mapping[str, str],
+        succeeded: Histogram,
+        context: Context,
+        *,
+        is_stream: bool,
     ) -> None:
         self._method = method
+        self._attributes = attributes
         self._is_stream = is_stream
         self._context = context
         self._succeeded = succeeded
@@ -206,16 +222,14 @@ class _Observed:
 
     def __enter__(self) -> None:
         traceparent = None
-        pairs: Any = self._context.invocation_metadata()
-        for key, value in pairs or ():
+        for key, value in _sent.get():
             if key == "traceparent":
-                traceparent = value
+                traceparent = str(value)
                 break
-        name = self._method[1:]
         self._span = telemetry.enter_server_call(
             traceparent,
-            name,
-            {"rpc.system.name": "grpc", "rpc.method": name},
+            self._attributes["rpc.method"],
+            self._attributes,
             # A stream may be open for hours.
             may_last=self._is_stream,
         )
@@ -241,6 +255,11 @@ class _Observed:
             if code in _FAILURES:
                 span.fail(code)
             span.end()
+
+
+def _observed(method: str, *, is_stream: bool) -> "Callable[[Context], _Observed]":
+    attributes = {"rpc.system.name": "grpc", "rpc.method": method[1:]}
+    return partial(_Observed, method, attributes, metrics.served(method, "OK"), is_stream=is_stream)
 
 
 async def _abort(method: str, context: Context, error: Exception) -> None:

@@ -244,11 +244,15 @@ def begin_child(name: str, kind: Kind, attributes: Mapping[str, Attribute]) -> S
 
 def enter_server_call(
     traceparent: str | None, name: str, attributes: Mapping[str, Attribute], *, may_last: bool
-) -> Span:
-    """Make the running task part of the caller's trace; return the call's span.
+) -> Span | None:
+    """Make the running task part of the caller's trace; return the call's span, if one is recorded.
 
     The caller ends the span. Nothing is reset: the task belongs to this one call.
     """
+    if _tracing.exporter is None:
+        parent = extract(traceparent)
+        _current.set(_new_traceparent() if parent is None else parent.traceparent)
+        return None
     made = _begin(name, extract(traceparent), Kind.SERVER, None, attributes, is_new=True)
     made.may_last = may_last
     _current.set(made.current)
@@ -297,14 +301,19 @@ def _begin(
     traceparent = parent.traceparent if parent is not None else current
     exporter = _tracing.exporter
     if exporter is None:
-        span_id = random.getrandbits(64) or 1  # ids need no secrecy
-        return Span.unrecorded(traceparent or f"00-{_new_trace_id():032x}-{span_id:016x}-00")
+        return Span.unrecorded(traceparent or _new_traceparent())
     if traceparent is None:
         trace_number, parent_number = _new_trace_id(), None
     else:
         trace_number, parent_number = int(traceparent[3:35], 16), int(traceparent[36:52], 16)
     local_trace = LocalTrace(exporter, _tracing.is_sampled(trace_number, name, traceparent))
     return Span(local_trace, name, trace_number, parent_number, kind, attributes, start_ns)
+
+
+def _new_traceparent() -> str:
+    # Ids need no secrecy, and neither is 0.
+    both = f"{random.getrandbits(192) | 1 << 64 | 1:048x}"
+    return f"00-{both[:32]}-{both[32:]}-00"
 
 
 def _new_trace_id() -> int:

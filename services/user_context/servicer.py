@@ -98,7 +98,7 @@ class UserContextServicer:
             remaining_user_ids=batch.remaining,
             too_large_user_ids=batch.too_large,
         )
-        return b"".join((*map(batched, batch.found), rest.SerializeToString()))
+        return batched(batch.found, rest.SerializeToString())
 
     async def SearchUsers(
         self, request: pb.SearchUsersRequest, context: _Context

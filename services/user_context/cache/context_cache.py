@@ -23,6 +23,7 @@ from services.user_context.cache.fragments import (
     encode,
     read_at_field,
     version_text,
+    whole_answer,
 )
 from services.user_context.cache.links import (
     UNREACHABLE,
@@ -81,12 +82,16 @@ class Grant(NamedTuple):
 
 
 class CachedParts(NamedTuple):
-    """The cached parts of one person's context, in one form."""
+    """The cached parts of one person's context, in one form.
+
+    With both fresh there is the `answer` instead of the parts, an encoded GetUserContextResponse.
+    """
 
     main: Fragment | None = None
     is_main_fresh: bool = False
     call: Fragment | None = None
     is_call_fresh: bool = False
+    answer: bytes | None = None
 
 
 class Filling(NamedTuple):
@@ -176,6 +181,10 @@ class ContextCache:
         """How often Redis has been lost so far, which includes reconnections."""
         return self._losses + self._link.reconnects
 
+    @property
+    def _is_trusted(self) -> bool:
+        return self.losses == self._trusted_losses
+
     def distrust(self, why: str) -> None:
         """Serve no copy as fresh until `trust`; `why` is one word for operators."""
         self._losses += 1
@@ -203,7 +212,7 @@ class ContextCache:
             self._lost(error)
             return NOTHING
         self._breaker.succeeded()
-        return self._judged(reply, self._now_ms())
+        return self._judged(reply, self._now_ms(), as_json)
 
     async def read_many(self, user_ids: Sequence[UserId], *, as_json: bool) -> list[CachedParts]:
         """Return what is cached of each person, in the order given."""
@@ -212,7 +221,7 @@ class ContextCache:
         except RedisUnavailable:
             return [NOTHING] * len(user_ids)
         now_ms = self._now_ms()
-        return [self._judged(reply, now_ms) for reply in replies]
+        return [self._judged(reply, now_ms, as_json) for reply in replies]
 
     async def begin(
         self, part: Part, user_ids: Sequence[UserId], version: int
@@ -429,10 +438,14 @@ class ContextCache:
             raise
         self._breaker.succeeded()
 
-    def _judged(self, reply: Reply, now_ms: int) -> CachedParts:
+    def _judged(self, reply: Reply, now_ms: int, as_json: bool) -> CachedParts:
         if isinstance(reply, ReplyError):
             self._stats.count(Result.ERROR)
             return NOTHING
+        if self._is_trusted:
+            answer = whole_answer(reply, self._link.run, now_ms, as_json=as_json)
+            if answer is not None:
+                return CachedParts(None, True, None, True, answer)
         main_fence, main_raw, call_fence, call_raw = reply
         main = decode(main_raw) if main_raw is not None else None
         call = decode(call_raw) if call_raw is not None else None
@@ -445,7 +458,7 @@ class ContextCache:
 
     def _is_fresh(self, fragment: Fragment, fence: bytes | None, now_ms: int) -> bool:
         return (
-            self.losses == self._trusted_losses
+            self._is_trusted
             and fence is not None
             and fragment.version >= fence
             and now_ms < fragment.fresh_until_ms

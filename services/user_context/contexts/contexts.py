@@ -11,7 +11,7 @@ from servicekit.coalescing import Coalescer
 from servicekit.errors import NotFound, ServiceError
 from services.user_context import domain
 from services.user_context.cache.context_cache import BothForms, CachedParts, ContextCache
-from services.user_context.cache.fragments import Fragment, json_answer, message_answer
+from services.user_context.cache.fragments import Fragment, answer_of
 from services.user_context.domain import UserId
 from services.user_context.metrics import CacheStats, Result
 from services.user_context.mysql.snapshots import main_app_unavailable
@@ -68,9 +68,9 @@ class Contexts:
             Unavailable: MAIN_APP_UNAVAILABLE, nothing is cached and the main app cannot be read.
         """
         cached = await self._cache.read_one(user_id, as_json=as_json)
-        if (answer := _whole(cached, as_json)) is not None:
+        if cached.answer is not None:
             self._stats.count(Result.HIT)
-            return answer
+            return cached.answer
         ((answer, result),) = await self._answers([user_id], [cached], as_json)
         self._stats.count(result)
         if answer is None:
@@ -94,10 +94,17 @@ class Contexts:
         for start in range(0, len(user_ids), domain.PEOPLE_PER_READING):
             some = user_ids[start : start + domain.PEOPLE_PER_READING]
             cached = await self._cache.read_many(some, as_json=as_json)
-            whole = [_whole(one, as_json) for one in cached]
+            whole = [one.answer for one in cached if one.answer is not None]
+            whole_size = sum(map(len, whole))
+            if len(whole) == len(some) and size + whole_size <= domain.ANSWER_BYTES:
+                # Nearly always; so it is not looked at one by one.
+                batch.found += whole
+                size += whole_size
+                self._stats.count(Result.HIT, len(whole))
+                continue
             answers: Iterable[_Answered]
-            if cached_only or None not in whole:
-                answers = ((answer, Result.HIT) for answer in whole)
+            if cached_only:
+                answers = ((one.answer, Result.HIT) for one in cached)
             else:
                 answers = await self._answers(some, cached, as_json)
             for place, (answer, result) in enumerate(answers, start):
@@ -150,14 +157,6 @@ class Contexts:
             return None
 
 
-def _whole(cached: CachedParts, as_json: bool) -> bytes | None:
-    main = cached.main
-    if not (cached.is_main_fresh and cached.is_call_fresh) or main is None or main.is_absent:
-        return None
-    join = json_answer if as_json else message_answer
-    return join(main, cached.call, is_stale=False, is_cached=True)
-
-
 def _answer(
     user_id: UserId,
     cached: CachedParts,
@@ -165,6 +164,8 @@ def _answer(
     loaded_call: _Loaded | None,
     as_json: bool,
 ) -> _Answered:
+    if cached.answer is not None:
+        return cached.answer, Result.HIT
     main = _source(user_id, cached.main, cached.is_main_fresh, loaded_main, as_json)
     if main.fragment is None or (main.fragment.is_absent and not main.is_confirmed):
         raise main_app_unavailable()
@@ -173,8 +174,9 @@ def _answer(
     call = _source(user_id, cached.call, cached.is_call_fresh, loaded_call, as_json)
     is_stale = not (main.is_confirmed and call.is_confirmed)
     is_cached = main.is_cached and (call.is_cached or call.fragment is None)
-    join = json_answer if as_json else message_answer
-    answer = join(main.fragment, call.fragment, is_stale=is_stale, is_cached=is_cached)
+    answer = answer_of(
+        main.fragment, call.fragment, is_stale=is_stale, is_cached=is_cached, as_json=as_json
+    )
     if is_stale:
         return answer, Result.STALE
     return answer, Result.HIT if is_cached else Result.MISS

@@ -158,9 +158,28 @@ def test_call_of_a_recorded_trace_has_a_span(recording: Recording) -> None:
 
 
 def enter(traceparent: str, *, may_last: bool = False) -> Span:
-    return copy_context().run(
+    span = copy_context().run(
         telemetry.enter_server_call, traceparent, "test.Bytes/Echo", {}, may_last=may_last
     )
+    assert span is not None
+    return span
+
+
+@pytest.mark.parametrize("sent", [SAMPLED, UNSAMPLED, "malformed", None])
+def test_call_without_exporter_has_a_trace_and_no_span(sent: str | None) -> None:
+    telemetry.shutdown()
+
+    def enter_unrecorded() -> str | None:
+        assert telemetry.enter_server_call(sent, "test.Bytes/Echo", {}, may_last=False) is None
+        return telemetry.inject()
+
+    passed_on = copy_context().run(enter_unrecorded)
+
+    if sent in (SAMPLED, UNSAMPLED):
+        assert passed_on == sent
+    else:
+        assert telemetry.extract(passed_on) is not None
+        assert passed_on != copy_context().run(enter_unrecorded)
 
 
 def test_unsampled_part_that_failed_is_kept_whole(recording: Recording) -> None:

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from services.user_context.cache.fragments import (
     Fragment,
+    answer_of,
     batched,
     decode,
     encode,
-    json_answer,
-    message_answer,
     read_at_field,
     version_text,
+    whole_answer,
 )
 from services.user_context.cache.rendering import render_call
 
@@ -55,7 +55,7 @@ def test_versions_compare_as_texts(one: int, other: int) -> None:
 
 @given(st.integers(0, 40_000))
 def test_a_message_of_any_length_is_joined_right(length: int) -> None:
-    raw = message_answer(_main("n" * length), _CALL, is_stale=False, is_cached=True)
+    raw = answer_of(_main("n" * length), _CALL, is_stale=False, is_cached=True, as_json=False)
 
     answer = pb.GetUserContextResponse.FromString(raw)
 
@@ -68,13 +68,15 @@ def test_a_message_of_any_length_is_joined_right(length: int) -> None:
 
 
 def test_three_million_bytes_are_joined_right() -> None:
-    raw = batched(message_answer(_main("n" * 3_000_000), None, is_stale=True, is_cached=False))
+    main = _main("n" * 3_000_000)
+    answer = answer_of(main, None, is_stale=True, is_cached=False, as_json=False)
+    raw = batched([answer], b"")
 
-    (answer,) = pb.BatchGetUserContextsResponse.FromString(raw).contexts
+    (found,) = pb.BatchGetUserContextsResponse.FromString(raw).contexts
 
-    assert len(answer.context.user.first_name) == 3_000_000
-    assert not answer.context.HasField("call_state")
-    assert answer.freshness.stale
+    assert len(found.context.user.first_name) == 3_000_000
+    assert not found.context.HasField("call_state")
+    assert found.freshness.stale
 
 
 @pytest.mark.parametrize("call", [None, _fragment(b'{"score":3.0}')])
@@ -82,7 +84,7 @@ def test_json_is_joined_to_one_object(call: Fragment | None) -> None:
     main = _fragment(b'{"user":{"user_id":"1"},"claims":[]')
 
     answer = pb.GetUserContextResponse.FromString(
-        json_answer(main, call, is_stale=call is None, is_cached=True)
+        answer_of(main, call, is_stale=call is None, is_cached=True, as_json=True)
     )
 
     assert orjson.loads(answer.context_json) == {
@@ -95,15 +97,72 @@ def test_json_is_joined_to_one_object(call: Fragment | None) -> None:
 
 
 def test_answers_of_a_batch_keep_their_order() -> None:
-    raw = (
-        b"".join(
-            batched(message_answer(_main(name), None, is_stale=False, is_cached=True))
-            for name in ("b", "a", "c")
-        )
-        + pb.BatchGetUserContextsResponse(missing_user_ids=[9, 2**64 - 1]).SerializeToString()
-    )
+    answers = [
+        answer_of(_main(name), None, is_stale=False, is_cached=True, as_json=False)
+        for name in ("b", "a", "c")
+    ]
+    rest = pb.BatchGetUserContextsResponse(missing_user_ids=[9, 2**64 - 1])
+    raw = batched(answers, rest.SerializeToString())
 
     batch = pb.BatchGetUserContextsResponse.FromString(raw)
 
     assert [one.context.user.first_name for one in batch.contexts] == ["b", "a", "c"]
     assert list(batch.missing_user_ids) == [9, 2**64 - 1]
+
+
+_RUN = b"\x01" * 8
+_BEFORE_ITS_END = 1_749_999_999_999
+
+
+def _copies(main: Fragment, call: Fragment) -> list[bytes | None]:
+    return [main.version, encode(main), call.version, encode(call)]
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+@given(st.binary(max_size=300), st.binary(max_size=300), st.booleans())
+def test_fresh_copies_are_joined_as_their_fragments_are(
+    as_json: bool, main_body: bytes, call_body: bytes, is_call_absent: bool
+) -> None:
+    main = _fragment(main_body, read_at=read_at_field(_MICROSECONDS))
+    call = _fragment(call_body, etag=b"f" * 16)._replace(is_absent=is_call_absent)
+
+    answer = whole_answer(_copies(main, call), _RUN, _BEFORE_ITS_END, as_json=as_json)
+
+    assert answer == answer_of(main, call, is_stale=False, is_cached=True, as_json=as_json)
+
+
+_OLD = encode(_fragment(b"old")._replace(version=version_text(6)))
+
+
+@pytest.mark.parametrize("part", [0, 2], ids=["main", "call"])
+@pytest.mark.parametrize(
+    ("fence", "copy"),
+    [
+        (None, encode(_CALL)),
+        (version_text(7), None),
+        (version_text(8), encode(_CALL)),
+        (version_text(7), _OLD),
+        (version_text(7), encode(_CALL._replace(run=b"\x02" * 8))),
+        (version_text(7), encode(_CALL._replace(fresh_until_ms=_BEFORE_ITS_END))),
+        (version_text(7), b"\x01" + encode(_CALL)[1:]),
+        (version_text(7), b""),
+        (version_text(7), encode(_CALL)[:20]),
+    ],
+    ids=[
+        "no fence", "no copy", "fence raised", "older copy", "another run", "expired",
+        "another format", "empty", "cut short",
+    ],
+)  # fmt: skip
+def test_no_answer_is_whole_with_a_copy_that_is_not_fresh(
+    part: int, fence: bytes | None, copy: bytes | None
+) -> None:
+    copies = _copies(_main("a"), _CALL)
+    copies[part : part + 2] = fence, copy
+
+    assert whole_answer(copies, _RUN, _BEFORE_ITS_END, as_json=False) is None
+
+
+def test_no_answer_is_whole_without_the_person() -> None:
+    copies = _copies(_main("a")._replace(is_absent=True), _CALL)
+
+    assert whole_answer(copies, _RUN, _BEFORE_ITS_END, as_json=False) is None
