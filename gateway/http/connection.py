@@ -1,15 +1,56 @@
 """Connections that limit the size and time of a request's head; uvicorn limits neither.
 
-Malformed requests are answered with a problem as well.
+Malformed requests are answered with a problem as well. The head and the body of an answer are sent
+together.
 """
 
 import asyncio
 from http import HTTPStatus
-from typing import cast
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from gateway.http.problems import HttpError, response_of
+
+
+class PairedWrites:
+    """A transport that joins a write to the next one of the same turn of the event loop.
+
+    uvicorn writes the head of an answer and its body one after the other, and uvloop sends each
+    write at once: a system call and a packet more.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._held = b""
+        self._call_soon = asyncio.get_running_loop().call_soon
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send the data after those held back; hold them back if there are none."""
+        if self._held:
+            held, self._held = self._held, b""
+            self._transport.write(held + data)
+        elif data:
+            # One write at most: of a long answer the transport must see when to pause it.
+            self._held = data
+            self._call_soon(self._flush)
+
+    def close(self) -> None:
+        """Close the connection once all is sent."""
+        self._flush()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        """Return whether the connection is closed or being closed."""
+        return self._transport.is_closing()
+
+    def _flush(self) -> None:
+        if self._held:
+            held, self._held = self._held, b""
+            self._transport.write(held)
 
 
 def limited_heads(seconds: float, most_bytes: int) -> type[asyncio.Protocol]:
@@ -22,6 +63,7 @@ def limited_heads(seconds: float, most_bytes: int) -> type[asyncio.Protocol]:
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
+            self.transport = cast("asyncio.Transport", PairedWrites(transport))
             self._wait_for_request()
 
         def connection_lost(self, exc: Exception | None) -> None:
