@@ -37,6 +37,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
         del pod["spec"]["containers"][0][probe]
     path: Path = tmp_path_factory.mktemp("stores") / "pod.yaml"
     path.write_text(yaml.safe_dump(pod), encoding="utf-8")
+    # Of a run that was killed.
+    engine.podman("pod", "rm", "--force", "--ignore", "stores")
     engine.podman("play", "kube", "--network=host", str(path))
     endpoint = f"http://{HOST}:{PORTS['sqs']}/"
     try:
