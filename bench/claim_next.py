@@ -196,6 +196,8 @@ _GIVE_BACK = """
 WITH ended AS (
     UPDATE queue.assignments SET ended_at = now(), ending = 2 WHERE assignment_id = $1
     RETURNING user_id
+), freed AS (
+    DELETE FROM queue.live_lines WHERE assignment_id = $1
 )
 UPDATE queue.entries AS entry SET state = 1, agent_id = NULL, assignment_id = NULL
 FROM ended WHERE entry.user_id = ended.user_id

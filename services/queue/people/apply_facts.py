@@ -11,20 +11,20 @@ from servicekit import telemetry
 from servicekit.clock import Clock
 from services.queue import metrics
 from services.queue.domain.assessment import Assessment
-from services.queue.domain.entries import Application, ContactStatus, Entry, Placement
+from services.queue.domain.entries import Application, Entry, Placement
 from services.queue.people.placing import Moved, notify_holders
 from services.queue.people.rulebook import Rulebook
 from services.queue.store import (
     applied_facts,
-    assignments,
-    contact_status,
+    applying,
     entries,
     outbox,
-    person_phones,
     suppressions,
 )
+from services.queue.store.applying import Reading
 from services.queue.store.database import Database, Transaction
 from services.queue.store.entries import ConversionRow
+from services.queue.store.writing import Write, together
 from services.queue.types import ContactBlock, UserId
 from services.queue.wire import messages
 from services.queue.wire.requests import FactsUpdate
@@ -79,33 +79,25 @@ class FactsApplication:
         if not assessments:
             return FactsApplied(0, 0, 0, 0)
         by_id = {it.user_id: it for it in assessments}
-        user_ids = sorted(by_id)
         async with self._database.transaction() as tx:
             if first is not None:
                 await first(tx)
-            await entries.guard_newcomers(tx, user_ids)
-            known = await entries.lock(tx, user_ids)
-            assigned = [it.user_id for it in known.values() if not it.is_unassigned]
-            held = await assignments.held_among(tx, assigned)
+            known = await applying.lock(tx, sorted(by_id))
             later = [
-                by_id[user_id]
-                for user_id in user_ids
-                if user_id not in known
-                or known[user_id].facts_version < by_id[user_id].facts_version
+                assessed
+                for user_id, assessed in sorted(by_id.items())
+                if user_id not in known or known[user_id].facts_version < assessed.facts_version
             ]
-            altered = await _as_applied(tx, known, later)
-            known |= altered
-            statuses = await _note_numbers(tx, known, altered, later, placement, now)
-            applications = []
-            for it in later:
-                before, status = known.get(it.user_id), statuses.get(it.user_id)
-                application = placement.apply_facts(before, it, now, status)
-                after = application.after
-                if not after.is_unassigned and after.user_id not in held:
-                    # The entry says that an agent holds the person, and there is no assignment.
-                    application = replace(application, after=placement.settled(after, now))
-                applications.append(application)
-            await _write(tx, applications, altered)
+            reading = await _read(tx, known, later, placement, now)
+            altered = _as_applied(reading, known, later)
+            applications = _applications(known | altered, later, reading, placement, now)
+            conversions = await _convert(tx, applications, placement, now)
+            async with together(tx):
+                await _write(tx, applications, altered, by_id, now)
+                # A person who is held may have got a number that another person objected to.
+                moved = [Moved(it.before, it.after) for it in applications if it.before is not None]
+                await notify_holders(tx, moved, now)
+                await outbox.post(tx, _events(applications, timelines, conversions, now))
             # Objections that were recorded before the person was known stop the person's numbers.
             objecting = [
                 it.after.user_id
@@ -114,16 +106,6 @@ class FactsApplication:
             ]
             if objecting:
                 await suppressions.cover_numbers(tx, objecting)
-            # A person who is held may have got a number that another person objected to.
-            moved = [Moved(it.before, it.after) for it in applications if it.before is not None]
-            await notify_holders(tx, moved, now)
-            noted = [
-                applied_facts.noted(it.before, it.after, by_id[it.after.user_id])
-                for it in applications
-            ]
-            await applied_facts.note(tx, noted, now)
-            conversions = await _convert(tx, applications, placement, now)
-            await outbox.post(tx, _events(applications, timelines, conversions, now))
         outdated = len(by_id) - len(applications)
         metrics.FACTS.labels("applied").inc(len(applications))
         metrics.FACTS.labels("outdated").inc(outdated)
@@ -135,73 +117,120 @@ class FactsApplication:
         )
 
 
-async def _as_applied(
-    tx: Transaction, known: Mapping[UserId, Entry], later: Sequence[Assessment]
+async def _read(
+    tx: Transaction,
+    known: Mapping[UserId, Entry],
+    later: Sequence[Assessment],
+    placement: Placement,
+    now: datetime,
+) -> Reading:
+    """Read what the facts are judged by, and note the numbers of people who have other ones.
+
+    All numbers of an altered entry are noted: the record of its numbers may be wrong, too.
+    """
+    if not later:
+        return Reading({}, frozenset(), {})
+    user_ids = [it.user_id for it in later if it.user_id in known]
+    renumbered = [it for it in later if _phones_of(known.get(it.user_id)) != it.phones]
+
+    async def renumber(user_ids: Sequence[UserId], people: Sequence[Assessment]) -> Reading:
+        return await applying.read_and_renumber(
+            tx,
+            user_ids,
+            [
+                (it.user_id, phone)
+                for it in people
+                for phone in set(_phones_of(known.get(it.user_id)) or ()).difference(it.phones)
+            ],
+            [(it.user_id, it.phones) for it in people],
+            placeholder_people=placement.rules.calls.placeholder_people,
+            calls_since=now - placement.calls_kept,
+        )
+
+    if not renumbered:
+        reading = await applying.read(tx, user_ids)
+    else:
+        reading = await renumber(user_ids, renumbered)
+    if reading.in_doubt:
+        await renumber([], [it for it in later if it.user_id in reading.in_doubt])
+    return reading
+
+
+def _phones_of(entry: Entry | None) -> tuple[str, ...] | None:
+    return None if entry is None else entry.phones
+
+
+def _as_applied(
+    reading: Reading, known: Mapping[UserId, Entry], later: Sequence[Assessment]
 ) -> dict[UserId, Entry]:
     """Return the entries that were altered by hand, each with its case as it was applied.
 
     Else a case would seem to end that was not open, or to open that was; a case that is not known
     is taken for the present one.
     """
-    queues = {it.user_id: it.verdict.open_case_queue for it in later if it.user_id in known}
-    cases = await applied_facts.in_doubt(tx, list(queues)) if queues else {}
     restored = {}
-    for user_id, case in cases.items():
-        _log.warning("entry_altered", extra={"user_id": user_id})
-        entry = known[user_id]
-        queue, number = (queues[user_id], entry.case_number) if case is None else case
-        restored[user_id] = entry._replace(open_case_queue=queue, case_number=number)
+    for it in later:
+        if it.user_id not in reading.in_doubt:
+            continue
+        _log.warning("entry_altered", extra={"user_id": it.user_id})
+        entry, case = known[it.user_id], reading.in_doubt[it.user_id]
+        queue, number = case or (it.verdict.open_case_queue, entry.case_number)
+        restored[it.user_id] = entry._replace(open_case_queue=queue, case_number=number)
     return restored
 
 
-async def _note_numbers(
-    tx: Transaction,
+def _applications(
     known: Mapping[UserId, Entry],
-    altered: Collection[UserId],
     later: Sequence[Assessment],
+    reading: Reading,
     placement: Placement,
     now: datetime,
-) -> dict[UserId, ContactStatus]:
-    """Note the numbers of people who are new or have other ones; returns their status.
-
-    All numbers of an altered entry are noted: the record of its numbers may be wrong, too.
-    """
-    removed: set[tuple[UserId, str]] = set()
-    added: set[tuple[UserId, str]] = set()
-    people: list[tuple[UserId, Sequence[str]]] = []
+) -> list[Application]:
+    applications = []
     for it in later:
-        before = known.get(it.user_id)
-        is_altered = it.user_id in altered
-        if before is not None and before.phones == it.phones and not is_altered:
-            continue
-        people.append((it.user_id, it.phones))
-        had = set() if before is None else {(it.user_id, phone) for phone in before.phones}
-        has = {(it.user_id, phone) for phone in it.phones}
-        removed |= had - has
-        added |= has if is_altered else has - had
-    limit = placement.rules.calls.placeholder_people
-    await person_phones.change(tx, removed, added, limit)
-    return await contact_status.statuses(tx, people, now - placement.calls_kept)
+        before, status = known.get(it.user_id), reading.statuses.get(it.user_id)
+        application = placement.apply_facts(before, it, now, status)
+        after = application.after
+        if not after.is_unassigned and after.user_id not in reading.held:
+            # The entry says that an agent holds the person, and there is no assignment.
+            application = replace(application, after=placement.settled(after, now))
+        applications.append(application)
+    return applications
 
 
 async def _write(
-    tx: Transaction, applications: Sequence[Application], altered: Collection[UserId]
+    tx: Transaction,
+    applications: Sequence[Application],
+    altered: Collection[UserId],
+    assessments: Mapping[UserId, Assessment],
+    now: datetime,
 ) -> None:
-    """Write the entries, those with later facts alone without touching their indexes."""
-    new: list[Entry] = []
-    same: list[Entry] = []
-    changed: list[Entry] = []
+    """Write the entries, those with later facts alone without touching their indexes.
+
+    What was applied is noted with each.
+    """
+    written: dict[Write, list[Application]] = {}
     for it in applications:
         before, after = it.before, it.after
+        what = entries.UPDATE
         if before is None:
-            new.append(after)
+            what = entries.INSERT
         elif after.user_id not in altered and entries.differ_in_facts_alone(before, after):
-            same.append(after)
-        else:
-            changed.append(after)
-    await entries.insert(tx, new)
-    await entries.update_facts(tx, same)
-    await entries.update(tx, changed)
+            what = entries.UPDATE_FACTS
+        written.setdefault(what, []).append(it)
+    for what, some in written.items():
+        await _WRITES[what](tx, [it.after for it in some])
+        noted = [
+            applied_facts.noted(it.before, it.after, assessments[it.after.user_id]) for it in some
+        ]
+        await applied_facts.note(tx, what, noted, now)
+
+
+_WRITES = {
+    entries.INSERT: entries.insert,
+    entries.UPDATE: entries.update,
+    entries.UPDATE_FACTS: entries.update_facts,
+}
 
 
 async def _convert(

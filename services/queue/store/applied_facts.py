@@ -8,7 +8,9 @@ from uuid import UUID
 from servicekit.database import asyncpg_connection
 from services.queue.domain.assessment import Assessment
 from services.queue.domain.entries import Entry
-from services.queue.store.database import Transaction, arrays, statement, unnested
+from services.queue.store import entries
+from services.queue.store.database import Transaction, statement
+from services.queue.store.writing import Write, write
 from services.queue.types import (
     NO_CONTACT_REASONS,
     AgentId,
@@ -73,10 +75,10 @@ def noted(before: Entry | None, after: Entry, assessed: Assessment) -> Noted:
     return Noted(after.user_id, rows, rows is None and is_same, assessed.verdict.has_open_claim)
 
 
-async def note(tx: Transaction, people: Sequence[Noted], now: datetime) -> None:
-    """Note what was applied; to be called once the people's entries are written."""
+async def note(tx: Transaction, what: Write, people: Sequence[Noted], now: datetime) -> None:
+    """Note what was applied to people whose entries are written by `what` in the same statement."""
     if people:
-        await tx.execute(_NOTE, {**arrays(_NOTED_COLUMNS, people), "now": now})
+        await write(tx, _NOTES[what], ((*it, now) for it in people))
 
 
 _NOTED_COLUMNS = (
@@ -84,17 +86,23 @@ _NOTED_COLUMNS = (
     ("row_fingerprints", "bytea"),
     ("is_kept", "boolean"),
     ("has_open_claim", "boolean"),
+    ("noted_at", "timestamptz"),
 )
-_NOTE = statement(
-    f"""
+
+
+def _note(what: Write) -> Write:
+    return Write(
+        f"noted_{what.name}",
+        _NOTED_COLUMNS,
+        f"""
     INSERT INTO queue.applied_facts AS noted
         (user_id, row_fingerprints, digest, open_case_queue, case_number, absent_since, ended_since)
     SELECT entry.user_id, told.row_fingerprints,
         {digest_of("entry", "told.row_fingerprints")}, entry.open_case_queue, entry.case_number,
-        {absent_since_of("entry", "coalesce(known.absent_since, :now)")},
-        CASE WHEN NOT given.has_open_claim THEN coalesce(known.ended_since, :now) END
-    FROM {unnested(_NOTED_COLUMNS, "given")}
-    JOIN queue.entries AS entry ON entry.user_id = given.user_id
+        {absent_since_of("entry", "coalesce(known.absent_since, given.noted_at)")},
+        CASE WHEN NOT given.has_open_claim THEN coalesce(known.ended_since, given.noted_at) END
+    FROM {{given}}
+    JOIN {what.name} AS entry ON entry.user_id = given.user_id
     LEFT JOIN queue.applied_facts AS known ON known.user_id = given.user_id
     CROSS JOIN LATERAL (
         SELECT CASE WHEN given.is_kept THEN known.row_fingerprints
@@ -105,8 +113,12 @@ _NOTE = statement(
     SET row_fingerprints = EXCLUDED.row_fingerprints, digest = EXCLUDED.digest,
         open_case_queue = EXCLUDED.open_case_queue, case_number = EXCLUDED.case_number,
         absent_since = EXCLUDED.absent_since, ended_since = EXCLUDED.ended_since
-    """  # noqa: S608 - our own column names
-)
+    """,  # noqa: S608 - our own column names
+        after=(what,),
+    )
+
+
+_NOTES = {it: _note(it) for it in (entries.INSERT, entries.UPDATE, entries.UPDATE_FACTS)}
 
 
 _BLOCKING = tuple(map(str, sorted(NO_CONTACT_REASONS)))
@@ -185,27 +197,23 @@ class AppliedCase(NamedTuple):
     case_number: int
 
 
-async def in_doubt(tx: Transaction, user_ids: Sequence[UserId]) -> dict[UserId, AppliedCase | None]:
-    """Return those of these people whose record was altered after their facts were applied.
-
-    Each with the case as applied; None when that is not known.
-    """
+async def in_doubt(tx: Transaction, user_ids: Sequence[UserId]) -> set[UserId]:
+    """Return those of these people whose record was altered after their facts were applied."""
     rows = await tx.execute(_IN_DOUBT, {"user_ids": list(user_ids)})
-    return {
-        UserId(row[0]): None
-        if row[2] is None
-        else AppliedCase(None if row[1] is None else Queue(row[1]), row[2])
-        for row in rows.all()
-    }
+    return {UserId(row[0]) for row in rows.all()}
 
 
-_IN_DOUBT = statement(
-    f"""
-    SELECT entry.user_id, applied.open_case_queue, applied.case_number FROM queue.entries AS entry
-    JOIN queue.applied_facts AS applied ON applied.user_id = entry.user_id
-    WHERE entry.user_id = ANY(CAST(:user_ids AS bigint[])) AND {_IS_REWRITTEN}
-    """  # noqa: S608 - our own column names
-)
+def in_doubt_sql(parameter: str) -> str:
+    """Return the SQL of those people, with the case as it was applied."""
+    return (
+        "SELECT entry.user_id, applied.open_case_queue, applied.case_number"  # noqa: S608 - ours
+        " FROM queue.entries AS entry"
+        " JOIN queue.applied_facts AS applied ON applied.user_id = entry.user_id"
+        f" WHERE entry.user_id = ANY(CAST(:{parameter} AS bigint[])) AND {_IS_REWRITTEN}"
+    )
+
+
+_IN_DOUBT = statement(in_doubt_sql("user_ids"))
 
 
 class Owned(NamedTuple):

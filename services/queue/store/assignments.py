@@ -373,17 +373,3 @@ async def attempt_lines(tx: Transaction, assignment_id: UUID) -> list[str]:
 _ATTEMPT_LINES = statement(
     "SELECT phone_e164 FROM queue.attempt_lines WHERE assignment_id = :assignment_id"
 )
-
-
-async def held_among(tx: Transaction, user_ids: Sequence[UserId]) -> set[UserId]:
-    """Return those of these people whose assignment has not ended."""
-    if not user_ids:
-        return set()
-    rows = await tx.execute(_HELD_AMONG, {"user_ids": list(user_ids)})
-    return {UserId(row[0]) for row in rows.all()}
-
-
-_HELD_AMONG = statement(
-    "SELECT user_id FROM queue.assignments"
-    " WHERE user_id = ANY(CAST(:user_ids AS bigint[])) AND ended_at IS NULL"
-)

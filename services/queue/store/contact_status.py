@@ -12,7 +12,7 @@ from services.queue.store.phone_lists import is_listed
 from services.queue.types import PhoneBlock, UserId
 
 Numbers = Sequence[tuple[UserId, Sequence[str]]]
-# Kind, person, number, moment, number of flags: see `STATUSES`.
+# Kind, person, number, moment, number of flags: see `statuses_sql`.
 Row = Sequence[Any]
 
 
@@ -29,7 +29,7 @@ async def statuses(
 def parameters(
     people: Numbers, calls_since: datetime, without: UUID | None = None
 ) -> dict[str, Any]:
-    """Return the parameters of `STATUSES`, which leaves out the call of assignment `without`."""
+    """Return the parameters of `statuses_sql`; the call of assignment `without` is left out."""
     pairs = [(user_id, phone) for user_id, phones in people for phone in phones]
     return {
         **arrays(_PAIR_COLUMNS, pairs, parameters="number"),
@@ -41,7 +41,7 @@ def parameters(
 
 
 def found(people: Numbers, rows: Iterable[Row]) -> dict[UserId, ContactStatus]:
-    """Return the statuses from the rows of `STATUSES`."""
+    """Return the statuses from the rows of `statuses_sql`."""
     blocks: dict[tuple[int, str], int] = {}
     objections: set[int] = set()
     calls: dict[int, list[PastCall]] = {}
@@ -75,7 +75,11 @@ _NUMBER, _OBJECTION, _CALL, _LINE_CALL = range(4)
 _PAIR_COLUMNS = (("user_id", "bigint"), ("phone_e164", "text"))
 _IS_PLACEHOLDER = """EXISTS (SELECT FROM queue.placeholder_phones AS placeholder
         WHERE placeholder.phone_e164 = {phone})"""
-STATUSES = f"""
+
+
+def statuses_sql(is_placeholder: str = _IS_PLACEHOLDER) -> str:
+    """Return the SQL of the statuses; `is_placeholder` is the SQL of whether `{phone}` is one."""
+    return f"""
     SELECT {_NUMBER}, given.user_id, given.phone_e164, CAST(NULL AS timestamptz),
         CASE WHEN {is_listed("given.phone_e164")} THEN {int(PhoneBlock.LISTED)} ELSE 0 END
         + CASE WHEN EXISTS (SELECT FROM queue.suppression_lines AS line
@@ -84,7 +88,7 @@ STATUSES = f"""
                 AND active.user_id IS DISTINCT FROM given.user_id)
             THEN {int(PhoneBlock.DO_NOT_CONTACT)} ELSE 0 END
     FROM {unnested(_PAIR_COLUMNS, "given", parameters="number")}
-    WHERE NOT {_IS_PLACEHOLDER.format(phone="given.phone_e164")}
+    WHERE NOT {is_placeholder.format(phone="given.phone_e164")}
     UNION ALL
     SELECT {_OBJECTION}, active.user_id, NULL, NULL, 0 FROM queue.suppressions AS active
     WHERE active.user_id = ANY(CAST(:user_ids AS bigint[])) AND active.lifted_at IS NULL
@@ -98,6 +102,26 @@ STATUSES = f"""
     FROM queue.attempt_lines AS line
     WHERE line.phone_e164 = ANY(CAST(:phones AS text[])) AND line.ended_at > :since
         AND line.assignment_id IS DISTINCT FROM CAST(:without AS uuid)
-        AND NOT {_IS_PLACEHOLDER.format(phone="line.phone_e164")}
-"""  # noqa: S608 - our own names and numbers
-_STATUSES = statement(STATUSES)
+        AND NOT {is_placeholder.format(phone="line.phone_e164")}
+    """  # noqa: S608 - our own names and numbers
+
+
+_STATUSES = statement(statuses_sql())
+# The statuses within a statement that reads other things too: an item of FROM with one row.
+ARRAYS = ("kinds", "user_ids", "phones", "moments", "numbers")
+ARRAY_NAMES = ", ".join(f"status.{name}" for name in ARRAYS)
+
+
+def arrays_sql(statuses: str) -> str:
+    """Return the item of FROM, called `status`, with the rows of the statuses as arrays."""
+    return f"""(
+        SELECT array_agg(kind) AS kinds, array_agg(user_id) AS user_ids,
+            array_agg(phone_e164) AS phones, array_agg(moment) AS moments,
+            array_agg(number) AS numbers
+        FROM ({statuses}) AS found(kind, user_id, phone_e164, moment, number)
+    ) AS status"""  # noqa: S608 - our own column names
+
+
+def found_in_arrays(people: Numbers, arrays_found: Sequence[Any]) -> dict[UserId, ContactStatus]:
+    """Return the statuses from the arrays of `arrays_sql`."""
+    return found(people, zip(*(it or () for it in arrays_found), strict=True))

@@ -110,11 +110,13 @@ def arrays(
     transposed = [list(values) for values in zip(*rows, strict=True)]
     if not transposed:
         return {f"{prefix}{name}": [] for name, _ in columns}
+    rows_given = len(transposed[0])
     return {
         # Numbers in E.164 need no quotes in the text of an array.
         f"{prefix}{name}": [f"{{{','.join(phones)}}}" for phones in values]
         if kind == TEXTS
-        else values
+        # PostgreSQL makes up for shorter arrays with NULLs: a column without values costs nothing.
+        else ([] if values.count(None) == rows_given and name != columns[0][0] else values)
         for (name, kind), values in zip(columns, transposed, strict=True)
     }
 

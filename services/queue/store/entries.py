@@ -1,6 +1,5 @@
 """Statements on `queue.entries` and on what is written together with it."""
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,13 +7,11 @@ from enum import IntEnum
 from operator import attrgetter
 from typing import Any, TypeVar
 
-from sqlalchemy import BigInteger, bindparam
 from sqlalchemy.dialects import postgresql
 
 from services.queue.domain.entries import Entry
 from services.queue.store import tables
 from services.queue.store.database import (
-    PHONES_GUARD,
     Transaction,
     arrays,
     names,
@@ -41,6 +38,12 @@ COLUMNS = tuple(
     for name in Entry._fields
 )
 COLUMN_NAMES = names(COLUMNS)
+
+
+def columns_of(alias: str) -> str:
+    """Return the names of `COLUMNS` in a row of that alias, separated by commas."""
+    return ", ".join(f"{alias}.{name}" for name, _ in COLUMNS)
+
 
 # Of a new person, from `given`. The cases of a person who was deleted and comes back are numbered
 # on from where they ended, else the end of the next one would be taken for one that is recorded.
@@ -179,35 +182,6 @@ async def lines_of(tx: Transaction, user_id: UserId) -> list[str]:
 _LINES_OF = statement("SELECT lines FROM queue.entries WHERE user_id = :user_id")
 
 
-async def guard_newcomers(tx: Transaction, user_ids: Sequence[UserId]) -> None:
-    """Keep other transactions from adding any of these people until the end of this one.
-
-    For known people it only keeps suppressed phone numbers as they are until the end. Called before
-    any person is locked: transactions that add people take these guards in one order, before any
-    row, so there is no deadlock.
-    """
-    await tx.execute(_GUARD, {"user_ids": list(user_ids)})
-
-
-# People with neighbouring ids share a guard: they registered together.
-_GUARD = statement(
-    """
-    SELECT pg_advisory_xact_lock_shared(:phones)
-    UNION ALL
-    SELECT pg_advisory_xact_lock(:class, bucket) FROM (
-        SELECT DISTINCT CAST(given.user_id / 1024 % 256 AS integer) AS bucket
-        FROM unnest(CAST(:user_ids AS bigint[])) AS given(user_id)
-        WHERE NOT EXISTS (
-            SELECT FROM queue.entries AS entry WHERE entry.user_id = given.user_id)
-        ORDER BY bucket
-    ) AS newcomers
-    """
-).bindparams(
-    bindparam("class", zlib.crc32(b"queue.entries") - 2**31),
-    bindparam("phones", PHONES_GUARD, BigInteger),
-)
-
-
 async def insert(tx: Transaction, entries: Sequence[Entry]) -> None:
     """Add people who are not known; the caller guards them."""
     if entries:
@@ -217,7 +191,7 @@ async def insert(tx: Transaction, entries: Sequence[Entry]) -> None:
 
 
 # What an entry's writes return, for the writes that follow from them.
-_RETURNED = f"entry.state_version, {', '.join(f'entry.{name}' for name, _ in COLUMNS)}"
+_RETURNED = f"entry.state_version, {columns_of('entry')}"
 INSERT = Write(
     "inserted",
     COLUMNS,

@@ -14,7 +14,7 @@ from services.queue.domain.entries import ContactStatus, Entry
 from services.queue.store import callbacks, contact_status
 from services.queue.store.assignments import ASSIGNMENT_COLUMNS, Assignment, assignment_of
 from services.queue.store.database import Transaction, statement
-from services.queue.store.entries import COLUMNS, IS_SHARER, conversion_since_sql, entry_of
+from services.queue.store.entries import IS_SHARER, columns_of, conversion_since_sql, entry_of
 from services.queue.store.idempotency_records import TAKE, IdempotentRequest, taking
 from services.queue.store.reading import RecentAttempt, latest_attempts_sql
 from services.queue.types import AgentId, Conversion, Outcome, UserId
@@ -63,7 +63,7 @@ _LOCK = statement(
         SELECT user_id, lines FROM held
         WHERE agent_id = :agent_id AND CAST(:with_people AS boolean)
     ), people AS MATERIALIZED (
-        SELECT {", ".join(f"entry.{name}" for name, _ in COLUMNS)} FROM queue.entries AS entry
+        SELECT {columns_of("entry")} FROM queue.entries AS entry
         WHERE entry.user_id = ANY(ARRAY(
             SELECT user_id FROM of_agent
             UNION
@@ -72,7 +72,7 @@ _LOCK = statement(
         )) ORDER BY entry.user_id FOR UPDATE
     )
     SELECT {", ".join(f"held.{name}" for name in ASSIGNMENT_COLUMNS)},
-        {", ".join(f"people.{name}" for name, _ in COLUMNS)}
+        {columns_of("people")}
     FROM taken LEFT JOIN held ON true LEFT JOIN people ON true
     ORDER BY people.user_id
     """  # noqa: S608 - our own column names
@@ -106,7 +106,7 @@ async def read(
     row = (await tx.execute(_READ, values)).one()
     state_version, conversion = row[:2]
     past = row[2:6]
-    found = row[6:11]
+    statuses = row[6:11]
     callback = None if row[11] is None else callbacks.callback_of(row[11:])
     return CallReading(
         state_version,
@@ -116,7 +116,7 @@ async def read(
             RecentAttempt(AgentId(agent_id), outcome and Outcome(outcome), ended_at, notes)
             for agent_id, outcome, ended_at, notes in zip(*(it or () for it in past), strict=True)
         ],
-        contact_status.found(numbers, zip(*(it or () for it in found), strict=True)),
+        contact_status.found_in_arrays(numbers, statuses),
     )
 
 
@@ -125,19 +125,14 @@ _READ = statement(
     f"""
     SELECT nextval('queue.state_version'), ({conversion_since_sql(":begun_at")}),
         past.agent_ids, past.outcomes, past.ends, past.notes,
-        status.kinds, status.user_ids, status.phones, status.moments, status.numbers,
+        {contact_status.ARRAY_NAMES},
         {callbacks.columns_of("open")}
     FROM (
         SELECT array_agg(agent_id) AS agent_ids, array_agg(outcome) AS outcomes,
             array_agg(ended_at) AS ends, array_agg(notes) AS notes
         FROM ({latest_attempts_sql(_OTHER_CALLS)}) AS latest
     ) AS past
-    CROSS JOIN (
-        SELECT array_agg(kind) AS kinds, array_agg(user_id) AS user_ids,
-            array_agg(phone_e164) AS phones, array_agg(moment) AS moments,
-            array_agg(number) AS numbers
-        FROM ({contact_status.STATUSES}) AS found(kind, user_id, phone_e164, moment, number)
-    ) AS status
+    CROSS JOIN {contact_status.arrays_sql(contact_status.statuses_sql())}
     LEFT JOIN queue.callbacks AS open ON {callbacks.IS_OPEN_OF.format(name="open")}
     """  # noqa: S608 - our own column names
 )

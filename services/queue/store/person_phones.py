@@ -2,44 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 
-from services.queue.store.database import Transaction, arrays, statement, unnested
+from services.queue.store.database import Transaction, statement, unnested
 from services.queue.types import PhoneBlock, UserId
 
 Pairs = Iterable[tuple[UserId, str]]
 
-_PAIR_COLUMNS = (("user_id", "bigint"), ("phone_e164", "text"))
-
-
-async def change(tx: Transaction, removed: Pairs, added: Pairs, placeholder_people: int) -> None:
-    """Note the numbers that locked people no longer have, and those that they have now.
-
-    A number becomes a placeholder with more than `placeholder_people` people, and is none any
-    more with fewer; in both cases its people are still to be placed.
-    """
-    pairs = {"removed": sorted(removed), "added": sorted(added)}
-    phones = sorted({phone for it in pairs.values() for _, phone in it})
-    if not phones:
-        return
-    if pairs["removed"]:
-        await tx.execute(_REMOVE, arrays(_PAIR_COLUMNS, pairs["removed"]))
-    if pairs["added"]:
-        await tx.execute(_ADD, arrays(_PAIR_COLUMNS, pairs["added"]))
-    await settle(tx, phones, placeholder_people)
-
-
-_REMOVE = statement(
-    f"""
-    DELETE FROM queue.person_phones AS kept USING {unnested(_PAIR_COLUMNS, "given")}
-    WHERE kept.phone_e164 = given.phone_e164 AND kept.user_id = given.user_id
-    """  # noqa: S608 - our own column names
-)
-_ADD = statement(
-    f"""
-    INSERT INTO queue.person_phones (phone_e164, user_id)
-    SELECT phone_e164, user_id FROM {unnested(_PAIR_COLUMNS, "given")}
-    ORDER BY phone_e164, user_id ON CONFLICT DO NOTHING
-    """  # noqa: S608 - our own column names
-)
+PAIR_COLUMNS = (("user_id", "bigint"), ("phone_e164", "text"))
 
 
 async def settle(tx: Transaction, phones: Sequence[str], placeholder_people: int) -> None:
@@ -47,14 +15,8 @@ async def settle(tx: Transaction, phones: Sequence[str], placeholder_people: int
     await tx.execute(_SETTLE, {"phones": list(phones), "limit": placeholder_people})
 
 
-_SETTLE = statement(
-    """
-    WITH counted AS MATERIALIZED (
-        SELECT given.phone_e164, (SELECT count(*) FROM (
-            SELECT FROM queue.person_phones AS kept WHERE kept.phone_e164 = given.phone_e164
-            LIMIT CAST(:limit AS bigint) + 1) AS few) > CAST(:limit AS bigint) AS is_placeholder
-        FROM unnest(CAST(:phones AS text[])) AS given(phone_e164)
-    ), began AS (
+# Parts of a statement that record which numbers of `counted` are placeholders.
+_RECORDED = """began AS (
         INSERT INTO queue.placeholder_phones (phone_e164)
         SELECT phone_e164 FROM counted WHERE is_placeholder ORDER BY phone_e164
         ON CONFLICT DO NOTHING RETURNING phone_e164
@@ -62,12 +24,50 @@ _SETTLE = statement(
         DELETE FROM queue.placeholder_phones AS former USING counted
         WHERE former.phone_e164 = counted.phone_e164 AND NOT counted.is_placeholder
         RETURNING former.phone_e164
-    )
-    INSERT INTO queue.unplaced_phones (phone_e164)
-    SELECT phone_e164 FROM began UNION SELECT phone_e164 FROM ended ORDER BY phone_e164
-    ON CONFLICT DO NOTHING
-    """
+    ), unplaced AS (
+        INSERT INTO queue.unplaced_phones (phone_e164)
+        SELECT phone_e164 FROM began UNION SELECT phone_e164 FROM ended ORDER BY phone_e164
+        ON CONFLICT DO NOTHING
+    )"""
+_SETTLE = statement(
+    f"""
+    WITH counted AS MATERIALIZED (
+        SELECT given.phone_e164, (SELECT count(*) FROM (
+            SELECT FROM queue.person_phones AS kept WHERE kept.phone_e164 = given.phone_e164
+            LIMIT CAST(:limit AS bigint) + 1) AS few) > CAST(:limit AS bigint) AS is_placeholder
+        FROM unnest(CAST(:phones AS text[])) AS given(phone_e164)
+    ), {_RECORDED}
+    SELECT 1
+    """  # noqa: S608 - our own names
 )
+# Parts of a statement: takes the pairs of `removed_*` away, adds those of `number_*`, and decides
+# anew whether `counted_phones` are placeholders. Every part sees the numbers as they were, so those
+# that came and went are counted apart.
+RENUMBERED = f"""removed AS (
+        DELETE FROM queue.person_phones AS kept
+        USING {unnested(PAIR_COLUMNS, "given", parameters="removed")}
+        WHERE kept.phone_e164 = given.phone_e164 AND kept.user_id = given.user_id
+        RETURNING kept.phone_e164
+    ), added AS (
+        INSERT INTO queue.person_phones (phone_e164, user_id)
+        SELECT phone_e164, user_id FROM {unnested(PAIR_COLUMNS, "given", parameters="number")}
+        ORDER BY phone_e164, user_id ON CONFLICT DO NOTHING
+        RETURNING phone_e164
+    ), differences AS (
+        SELECT phone_e164, sum(went) AS went, sum(came) AS came FROM (
+            SELECT phone_e164, 1 AS went, 0 AS came FROM removed
+            UNION ALL
+            SELECT phone_e164, 0, 1 FROM added
+        ) AS difference GROUP BY phone_e164
+    ), counted AS MATERIALIZED (
+        SELECT phone_e164, (SELECT count(*) FROM (
+            SELECT FROM queue.person_phones AS kept WHERE kept.phone_e164 = given.phone_e164
+            LIMIT CAST(:limit AS bigint) + 1 + coalesce(went, 0)) AS few)
+            - coalesce(went, 0) + coalesce(came, 0) > CAST(:limit AS bigint) AS is_placeholder
+        FROM unnest(CAST(:counted_phones AS text[])) AS given(phone_e164)
+        LEFT JOIN differences USING (phone_e164)
+    ), {_RECORDED}"""  # noqa: S608 - our own names
+IS_COUNTED_PLACEHOLDER = "{phone} IN (SELECT phone_e164 FROM counted WHERE is_placeholder)"
 
 
 async def unsettled(tx: Transaction, placeholder_people: int, limit: int) -> list[str]:

@@ -10,14 +10,17 @@ from typing import Any
 import pytest
 from dialler.model.v1 import call_state_pb2, change_pb2, event_pb2
 from dialler.queue.v1 import queue_pb2
-from sqlalchemy import event
+from sqlalchemy import event, text
 from sqlalchemy.engine import Engine
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
 
 from servicekit.errors import InvalidArgument
 from servicekit.event_stream import EventStream
+from services.queue.store.database import PHONES_GUARD
 from tests.fakes.clock import FakeClock
 from tests.fakes.running_queue import RunningQueue, running_queue
-from tests.fakes.user_facts import done, outstanding, unsigned
+from tests.fakes.user_facts import done, give_phones, outstanding, unsigned
 from tests.integration.queue.bench import Desk, Tables, until
 
 pytestmark = pytest.mark.integration
@@ -229,6 +232,36 @@ def _counting_statements() -> Iterator[list[str]]:
         event.remove(Engine, "before_cursor_execute", note)
 
 
+async def test_facts_wait_for_an_objection_that_is_being_recorded_and_obey_it(
+    desk: Desk, tables: Tables, queue_url: str
+) -> None:
+    number = "+447700900123"
+    await desk.fill(unsigned(1))
+    engine = create_async_engine(queue_url, poolclass=NullPool)
+    async with engine.begin() as other:
+        await other.execute(text("SELECT pg_advisory_xact_lock(:it)"), {"it": PHONES_GUARD})
+        applying = asyncio.create_task(desk.fill(give_phones(unsigned(1), number)))
+
+        async def waiting() -> int:
+            waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            return int(await tables.value(waits))
+
+        assert await until(waiting, bool)
+        await other.execute(
+            text(
+                "WITH made AS (INSERT INTO queue.suppressions"
+                " (suppression_id, created_by, created_at, notes)"
+                " VALUES (gen_random_uuid(), 'agent', now(), '') RETURNING suppression_id)"
+                " INSERT INTO queue.suppression_lines (phone_e164, suppression_id)"
+                " SELECT :number, suppression_id FROM made"
+            ),
+            {"number": number},
+        )
+    await applying
+    assert (await desk.state(1)).reason == "PHONE_SUPPRESSED"
+    await engine.dispose()
+
+
 async def test_the_number_of_statements_does_not_depend_on_the_number_of_people(
     queue_url: str, redis_url: str
 ) -> None:
@@ -247,7 +280,12 @@ async def test_the_number_of_statements_does_not_depend_on_the_number_of_people(
                 answer = await bench.apply(*people)
             assert answer.conversions == len(people)
             counts.append(len([it for it in seen if "LIMIT" not in it]))
+        numbers = {it: f"+4477009{it:05d}" for it in range(10, 510)}
+        with _counting_statements() as seen:
+            await bench.fill(*(give_phones(outstanding(it), numbers[it]) for it in numbers))
     assert counts[0] == counts[1]
+    # One that locks, one that reads and notes the numbers, one that writes.
+    assert len([it for it in seen if "SKIP LOCKED" not in it]) == 3, seen
 
 
 @pytest.mark.parametrize(

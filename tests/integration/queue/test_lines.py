@@ -181,6 +181,19 @@ async def test_a_number_of_too_many_people_counts_as_none(
     assert len(found.user_ids) == 20
 
 
+async def test_a_number_that_one_person_leaves_as_another_comes_has_as_many_people_as_before(
+    desk: Desk, tables: Tables
+) -> None:
+    await desk.fill(*(_with(user_id, HOME) for user_id in range(1, 21)), _with(21))
+    await desk.fill(_with(20), _with(21, HOME))
+    assert await tables.value("SELECT count(*) FROM queue.placeholder_phones") == 0
+    await desk.fill(_with(20, HOME))
+    assert await tables.value("SELECT count(*) FROM queue.placeholder_phones") == 1
+    await desk.fill(_with(1), _with(2), _with(22, HOME))
+    assert await tables.value("SELECT count(*) FROM queue.placeholder_phones") == 0
+    assert await tables.value("SELECT count(*) FROM queue.person_phones") == 20
+
+
 async def test_two_transactions_that_make_a_placeholder_together_are_found_out(
     desk: Desk, queue: RunningQueue, tables: Tables
 ) -> None:
