@@ -48,6 +48,11 @@ class _Checked:
     # Fit, but the phone number differs from the one by which the user was placed.
     renumbered: list[Candidate] = field(default_factory=list)
 
+    @property
+    def are_all_fit(self) -> bool:
+        """Whether no candidate was turned down."""
+        return not self.unfit and not self.renumbered
+
     def add(self, others: "_Checked") -> None:
         """Add candidates that come after these in the queue."""
         self.fit += others.fit
@@ -153,13 +158,13 @@ class HandoutBatch:
     ) -> None:
         checked = await self._check(candidates)
         pairs = self._pair(candidates, checked, agents, is_all=is_all)
-        # The agents are answered when both are done: an agent that learns of a user turned down
-        # finds it recorded.
-        handed_out, repaired = await asyncio.gather(
-            self._hand_out(pairs), self._repair(checked), return_exceptions=True
-        )
-        if isinstance(handed_out, BaseException):
-            raise handed_out
+        repaired: BaseException | None = None
+        if checked.are_all_fit and not self._unreadable:
+            # Without a task, so that the agents are answered before the dispatch that the commit
+            # wakes takes its turn of the event loop.
+            handed_out = await self._hand_out(pairs)
+        else:
+            handed_out, repaired = await self._hand_out_and_repair(pairs, checked)
         _audit(checked, handed_out)
         for candidate, agent in pairs:
             if candidate.user_id in handed_out:
@@ -171,8 +176,23 @@ class HandoutBatch:
         left = [it for it in checked.fit + checked.renumbered if it.user_id not in handed_out]
         if left:
             await self._release(left)
-        if isinstance(repaired, BaseException):
+        if repaired is not None:
             raise repaired
+
+    async def _hand_out_and_repair(
+        self, pairs: Sequence[tuple[Candidate, WaitingAgent]], checked: _Checked
+    ) -> tuple[dict[UserId, Assignment], BaseException | None]:
+        """Do both at once; returns the users handed out, and what the repair raised.
+
+        The agents are answered when both are done: an agent that learns of a user turned down
+        finds it recorded.
+        """
+        handed_out, repaired = await asyncio.gather(
+            self._hand_out(pairs), self._repair(checked), return_exceptions=True
+        )
+        if isinstance(handed_out, BaseException):
+            raise handed_out
+        return handed_out, repaired
 
     async def _check(self, candidates: Sequence[Candidate]) -> _Checked:
         """Sort the candidates by what the main app says of them now.

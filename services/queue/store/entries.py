@@ -1,6 +1,6 @@
 """Statements on `queue.entries` and on what is written together with it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
@@ -73,31 +73,23 @@ class ConversionRow:
 
 def entry_of(row: Sequence[Any]) -> Entry:
     """Return the entry in a row that begins with `COLUMNS`."""
-    entry = Entry._make(row[: len(COLUMNS)])
-    return entry._replace(
-        phones=tuple(entry.phones),
-        lines=tuple(entry.lines),
-        eligible_queue=_QUEUES[entry.eligible_queue],
-        eligible_reason=_REASONS[entry.eligible_reason],
-        open_case_queue=_QUEUES[entry.open_case_queue],
-        queue=_QUEUES[entry.queue],
-        state=_STATES[entry.state],
-        reason=_REASONS[entry.reason],
-        hold=_HOLDS[entry.hold],
-        cap=_HOLDS[entry.cap],
-        phone_block=_PHONE_BLOCKS[entry.phone_block],
-        block=_BLOCKS[entry.block],
-        last_outcome=_OUTCOMES[entry.last_outcome],
-    )
+    values = list(row[: len(COLUMNS)])
+    for at, members in _MEMBERS:
+        values[at] = members[values[at]]
+    for at in _TUPLES:
+        values[at] = tuple(values[at])
+    return Entry._make(values)
 
 
-def values_of(entry: Entry) -> Entry:
+def values_of(entry: Entry) -> list[Any]:
     """Return what the driver is given: flags as numbers, NULL for none.
 
     Flags are iterable, so the driver would take them for arrays.
     """
-    block, phone_block = int(entry.block) or None, int(entry.phone_block) or None
-    return entry._replace(block=block, phone_block=phone_block)  # type: ignore[arg-type]
+    values: list[Any] = list(entry)
+    for at in _FLAGS:
+        values[at] = int(values[at]) or None
+    return values
 
 
 M = TypeVar("M", bound=IntEnum)
@@ -115,6 +107,24 @@ _HOLDS = _members(Hold)
 _PHONE_BLOCKS = {number: PhoneBlock(number or 0) for number in (None, 0, 1, 2, 3)}
 _BLOCKS = {number: ContactBlock(number or 0) for number in (None, 0, 1, 2, 3)}
 _OUTCOMES = _members(Outcome)
+_MEMBERS: Sequence[tuple[int, Mapping[Any, Any]]] = tuple(
+    (Entry._fields.index(name), members)
+    for name, members in (
+        ("eligible_queue", _QUEUES),
+        ("eligible_reason", _REASONS),
+        ("open_case_queue", _QUEUES),
+        ("queue", _QUEUES),
+        ("state", _STATES),
+        ("reason", _REASONS),
+        ("hold", _HOLDS),
+        ("cap", _HOLDS),
+        ("phone_block", _PHONE_BLOCKS),
+        ("block", _BLOCKS),
+        ("last_outcome", _OUTCOMES),
+    )
+)
+_TUPLES = tuple(map(Entry._fields.index, ("phones", "lines")))
+_FLAGS = tuple(map(Entry._fields.index, ("block", "phone_block")))
 
 
 def differ_in_facts_alone(before: Entry, after: Entry) -> bool:
