@@ -33,6 +33,7 @@ _FAILURES.labels("DATABASE_READ_ONLY")
 _SPAN = "dialler_span"
 # Not the UPDATE of FOR UPDATE.
 _WRITE = re.compile(r"(?<!for )\b(?:insert|update|delete)\b", re.I)
+_BEGIN = re.compile(r"start transaction[^;]*;\s*", re.I)
 _TARGET = re.compile(r'\b(?:from|into|update|join|only)\s+([a-z_][\w.]*|"[^"]+"|`[^`]+`)', re.I)
 
 
@@ -85,7 +86,8 @@ def pool_timed_out() -> None:
 @lru_cache(maxsize=1024)
 def _described(statement: str, system: str, pool: str) -> tuple[str, Mapping[str, Attribute]]:
     """Return `SELECT queue.entries`, and the attributes every span of the statement has."""
-    text = statement.lstrip()
+    # Of several statements in one text the first does not tell what is read.
+    text = _BEGIN.sub("", statement.lstrip())
     operation = text.split(None, 1)[0].upper() if text else "UNKNOWN"
     if operation == "WITH":
         written = _WRITE.search(text)

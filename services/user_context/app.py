@@ -25,7 +25,7 @@ from services.user_context.cache.rendering import check_description
 from services.user_context.contexts.call_states import CallStates
 from services.user_context.contexts.contexts import Contexts
 from services.user_context.contexts.invalidations import Invalidations
-from services.user_context.contexts.readings import MainAppReadings, RefreshedUser
+from services.user_context.contexts.readings import MainAppReadings, RefreshedUser, Refreshes
 from services.user_context.domain import REFRESH_LIMIT, UserId
 from services.user_context.metrics import CacheStats
 from services.user_context.mysql.changed_users import ChangedUsers
@@ -106,8 +106,9 @@ def build(settings: UserContextSettings) -> Parts:
     )
     queue = queue_pb2_grpc.QueueServiceStub(queue_channel)
     call_states = CallStates(queue.BatchGetCallStates, cache, clock)
-    # A batch holds a connection: misses and refreshes may use half of the bulk connections each.
-    half = max(1, settings.mysql_bulk_connections // 2)
+    # A batch holds a connection: misses and bulk refreshes share those that few changes leave.
+    for_few = max(1, settings.mysql_bulk_connections // 5)
+    half = max(1, (settings.mysql_bulk_connections - for_few) // 2)
     facts = Coalescer(
         readings.read_facts, max_keys=REFRESH_LIMIT, max_batches=settings.mysql_live_connections
     )
@@ -118,7 +119,10 @@ def build(settings: UserContextSettings) -> Parts:
         name_index.mark_changed(user_ids)
         return await readings.refresh(user_ids)
 
-    refreshes = Coalescer(refreshed, max_keys=REFRESH_LIMIT, max_batches=half)
+    refreshes = Refreshes(
+        few=Coalescer(refreshed, max_keys=REFRESH_LIMIT, max_batches=for_few),
+        many=Coalescer(refreshed, max_keys=REFRESH_LIMIT, max_batches=half),
+    )
     main = Coalescer(readings.load, max_keys=REFRESH_LIMIT, max_batches=half, is_exclusive=True)
     call = Coalescer(call_states.load, max_keys=REFRESH_LIMIT, max_batches=4, is_exclusive=True)
     lag = ReplicaLag(bulk_engine, clock, settings.mysql_replica_lag_seconds)
@@ -147,7 +151,7 @@ def build(settings: UserContextSettings) -> Parts:
         Closing(postgres.dispose),
         link,
         Closing(lambda: queue_channel.close(None)),
-        *(Closing(batches.stop) for batches in (facts, refreshes, main, call)),
+        *(Closing(batches.stop) for batches in (facts, *refreshes, main, call)),
         Loop("unraised_fences", invalidations.run_once, settings.unraised_interval_seconds, clock),
         Loop("names", name_index.run_once, NAMES_SECONDS, clock),
         Loop("name_sweep", name_index.sweep_once, NAME_SWEEP_LOOK_SECONDS, clock),

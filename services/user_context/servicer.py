@@ -19,7 +19,7 @@ from services.user_context.cache.fragments import batched
 from services.user_context.cache.links import RedisUnavailable
 from services.user_context.contexts.contexts import Contexts
 from services.user_context.contexts.invalidations import Invalidations
-from services.user_context.contexts.readings import RefreshedUser
+from services.user_context.contexts.readings import Refreshes
 from services.user_context.domain import Part, UserId, distinct_users
 from services.user_context.metrics import CacheStats, Result
 from services.user_context.mysql.changed_users import ChangedUsers
@@ -45,7 +45,7 @@ class UserContextServicer:
         contexts: Contexts,
         search: PeopleSearch,
         facts: Coalescer[UserId, UserFacts],
-        refreshes: Coalescer[UserId, RefreshedUser],
+        refreshes: Refreshes,
         invalidations: Invalidations,
         main_app: MainAppStore,
         streams: FactsStreams,

@@ -36,7 +36,7 @@ class UserContextSettings(ServiceSettings):
         default=4, ge=1, description="Connections to MySQL for live checks."
     )
     mysql_bulk_connections: int = Field(
-        default=4, ge=1, description="Connections to MySQL for contexts and refreshes."
+        default=5, ge=1, description="Connections to MySQL for contexts and refreshes."
     )
     mysql_live_seconds: float = Field(
         default=1.0, gt=0.0, description="Time limit of a live check's reading."

@@ -151,18 +151,22 @@ class Backlog:
 
 
 def lane_to_serve(
-    backlog: Backlog, running: Mapping[Lane, int], limit: int, gather: int = 1
+    backlog: Backlog, running: Mapping[Lane, int], limit: int, gather: Mapping[Lane, int]
 ) -> Lane | None:
     """Return the lane of the next of at most `limit` concurrent batches; None to wait.
 
     Neither lane takes the last place: a small change never waits for bulk changes alone, nor the
-    reverse. While a batch of a lane runs, another of that lane begins only once `gather` people
-    wait: many small changes gather into fewer, larger batches.
+    reverse. While a batch of a lane runs, another of that lane begins only once as many people wait
+    as `gather` says, at least one: many small changes gather into fewer, larger batches.
     """
     if sum(running.values()) >= limit:
         return None
     for lane in (Lane.FRESH, Lane.BULK):
         waiting, others = backlog.waiting(lane), running[lane]
-        if waiting and others < max(1, limit - 1) and (not others or waiting >= gather):
+        if (
+            waiting
+            and others < max(1, limit - 1)
+            and (not others or waiting >= gather.get(lane, 1))
+        ):
             return lane
     return None

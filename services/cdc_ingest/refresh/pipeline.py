@@ -39,6 +39,10 @@ HOPELESS = (InvalidArgument, FailedPrecondition, NotFound, AlreadyExists)
 # Under load, one call for many people costs less than several calls for few.
 _SMALL_BATCH = 4
 _GATHERED = 100
+# So many people are read, rendered and applied within about a tenth of a second.
+_BULK_BESIDE_FRESH = 100
+# Small changes that came so lately are likely to come again.
+_FRESH_SECONDS = 1.0
 # Readings that are due at nearly the same time share a batch.
 _SHORTEST_WAIT_SECONDS = 0.02
 _PROBE_BACKOFF = Backoff(first_seconds=0.2, longest_seconds=10.0)
@@ -80,7 +84,8 @@ class RefreshPipeline:
         self._dead_letter_limit = DeadLetterRateLimit(dead_letters_per_minute)
         self._backlog = Backlog(bulk_above_users)
         self._rereadings = Rereadings()
-        self._latest_size = 0
+        self._latest_sizes: Counter[Lane] = Counter()
+        self._fresh_until = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._running: Counter[Lane] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -147,18 +152,34 @@ class RefreshPipeline:
     def _begin_batches(self) -> None:
         """Begin all batches that may run, and set the gauges of what waits."""
         while not self._is_unavailable and not self._is_stopping:
-            gather = _GATHERED if self._latest_size > _SMALL_BATCH else 1
-            lane = lane_to_serve(self._backlog, self._running, self._batches_in_flight, gather)
+            gathering = {
+                each: _GATHERED if size > _SMALL_BATCH else 1
+                for each, size in self._latest_sizes.items()
+            }
+            lane = lane_to_serve(self._backlog, self._running, self._batches_in_flight, gathering)
             if lane is None:
                 break
-            batch = self._backlog.take(lane, self._batch_users)
+            batch = self._backlog.take(lane, self._size_limit(lane))
             if batch.waiting:
                 self._running[lane] += 1
-                self._latest_size = len(batch.waiting)
+                self._latest_sizes[lane] = len(batch.waiting)
                 self._metrics.batch_started(lane.value, len(batch.waiting))
                 self._spawn(self._run(batch))
         for lane in Lane:
             metrics.waiting(lane.value, self._backlog.waiting(lane))
+
+    def _size_limit(self, lane: Lane) -> int:
+        """Return how many people the next batch may have.
+
+        Bulk batches are smaller while small changes come: those share the processor, the event
+        loops and the database with them.
+        """
+        now = self._clock.monotonic()
+        if lane is Lane.FRESH:
+            self._fresh_until = now + _FRESH_SECONDS
+        elif now < self._fresh_until:
+            return min(_BULK_BESIDE_FRESH, self._batch_users)
+        return self._batch_users
 
     async def _run(self, batch: RefreshBatch) -> None:
         try:

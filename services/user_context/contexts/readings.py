@@ -10,11 +10,12 @@ from dialler.model.v1.facts_pb2 import UserFacts
 
 from servicekit.backoff import UNAVAILABLE
 from servicekit.clock import Clock
+from servicekit.coalescing import Coalescer
 from servicekit.errors import Unavailable
 from services.user_context import metrics
 from services.user_context.cache.breaker import Breaker
 from services.user_context.cache.context_cache import BothForms, ContextCache, Filling, Grant
-from services.user_context.cache.rendering import RenderedPart, facts_message, render_main
+from services.user_context.cache.rendering import facts_message, render_main
 from services.user_context.contexts.invalidations import Invalidations
 from services.user_context.domain import Part, Person, UserId
 from services.user_context.mysql.reader import MainAppStore
@@ -23,6 +24,8 @@ from services.user_context.store import FenceStore, versions_needed
 
 # Rendering a person takes about 0.2 ms, for which cache hits have to wait.
 PEOPLE_PER_TURN = 20
+# Fewer than any bulk batch of cdc_ingest has, but for the last one of a burst.
+FEW_PEOPLE = 50
 
 _NO_GRANT = Grant(b"", b"\0" * 8)
 
@@ -36,9 +39,22 @@ class RefreshedUser(NamedTuple):
     read_at: datetime
 
 
+class Refreshes(NamedTuple):
+    """Refreshes of few people have batches of their own, so that none waits for bulk changes."""
+
+    few: Coalescer[UserId, RefreshedUser]
+    many: Coalescer[UserId, RefreshedUser]
+
+    async def get(self, user_ids: Sequence[UserId]) -> Mapping[UserId, RefreshedUser]:
+        """Return what a refresh that begins later has read of these people, and perhaps others."""
+        batches = self.few if len(user_ids) <= FEW_PEOPLE else self.many
+        return await batches.get(user_ids)
+
+
 class _Rendered(NamedTuple):
     forms: dict[UserId, BothForms]
-    parts: dict[UserId, RenderedPart]
+    # Only when they are asked for.
+    facts: dict[UserId, UserFacts]
 
 
 class MainAppReadings:
@@ -117,17 +133,10 @@ class MainAppReadings:
             grants = await self._invalidations.invalidate_contexts(user_ids, version)
         read_at = self._clock.now()
         people = await self._read_people(user_ids, fingerprinted=True)
-        rendered = await self._render(user_ids, people, version, grants, read_at)
+        rendered = await self._render(user_ids, people, version, grants, read_at, with_facts=True)
         await self._cache.fill(Part.MAIN, rendered.forms, grants)
         metrics.REFRESH_SECONDS.observe(self._clock.monotonic() - started)
-        refreshed: dict[UserId, RefreshedUser] = {}
-        for user_id in user_ids:
-            facts = UserFacts(user_id=user_id, version=version)
-            if user_id in people:
-                fingerprint = rendered.parts[user_id].fingerprint
-                facts = facts_message(people[user_id], version, fingerprint)
-            refreshed[user_id] = RefreshedUser(facts, read_at)
-        return refreshed
+        return {user_id: RefreshedUser(facts, read_at) for user_id, facts in rendered.facts.items()}
 
     async def _read_people(
         self, user_ids: Sequence[UserId], *, fingerprinted: bool = False
@@ -142,6 +151,8 @@ class MainAppReadings:
         version: int,
         grants: Mapping[UserId, Grant],
         read_at: datetime,
+        *,
+        with_facts: bool = False,
     ) -> _Rendered:
         rendered = _Rendered({}, {})
         read_at_us = int(read_at.timestamp() * 1_000_000)
@@ -149,7 +160,13 @@ class MainAppReadings:
             person = people.get(user_id)
             part = None
             if person is not None:
-                part = rendered.parts[user_id] = render_main(person)
+                part = render_main(person)
+            if with_facts:
+                rendered.facts[user_id] = (
+                    UserFacts(user_id=user_id, version=version)
+                    if person is None or part is None
+                    else facts_message(person, version, part.fingerprint)
+                )
             run = grants.get(user_id, _NO_GRANT).run
             filling = Filling(user_id, version, part)
             rendered.forms[user_id] = self._cache.form(Part.MAIN, filling, run, read_at_us)

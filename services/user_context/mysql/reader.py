@@ -10,10 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from mainapp.description import ColumnType, Description
 from servicekit.errors import InvalidArgument
 from services.user_context.domain import (
-    OF_CLAIMS,
     PeopleRows,
     Person,
-    Row,
     UserId,
     assemble,
     numeric_key,
@@ -23,14 +21,15 @@ from services.user_context.mysql.fingerprints import (
     RowChecksums,
     combined,
     edition_of,
-    expression,
     packed,
 )
-from services.user_context.mysql.rows import RowReader
+from services.user_context.mysql.people_queries import PeopleQueries
+from services.user_context.mysql.rows import RowReader, Values
 from services.user_context.mysql.snapshots import (
+    answer_at_once,
     keep_snapshots_repeatable,
     main_app_errors,
-    snapshot,
+    read_at_once,
 )
 from services.user_context.mysql.tables import main_app_tables
 
@@ -51,18 +50,10 @@ class MainAppStore:
         self._engine = engine
         self._description = description
         self._tables = main_app_tables(description)
-        self._whole = {
-            name: RowReader(table, table.columns) for name, table in description.tables.items()
-        }
-        self._fingerprinted = {
-            name: RowReader(table, table.columns, (ROW_FINGERPRINT,))
-            for name, table in description.tables.items()
-        }
         self._edition = edition_of(description.tables)
-        self._row_checksums = {
-            name: sa.literal_column(expression(name, table), sa.BigInteger)
-            for name, table in description.tables.items()
-        }
+        self._whole, self._fingerprinted = (
+            PeopleQueries(self._tables, description, fingerprinted=each) for each in (False, True)
+        )
         self._facts = {
             name: RowReader(table, table.facts)
             for name, table in description.tables.items()
@@ -81,6 +72,7 @@ class MainAppStore:
         query = sa.select(*columns).select_from(joined)
         self._facts_query = query.where(users.c.user_id.in_(_KEYS))
         keep_snapshots_repeatable(engine)
+        answer_at_once(engine)
 
     async def ping(self) -> None:
         """Return when MySQL answers."""
@@ -96,45 +88,17 @@ class MainAppStore:
         The number of statements does not depend on the number of people. With ``fingerprinted``
         the same statements return the checksum of each row, and one more those of all addresses.
         """
-        tables, claims = self._tables, self._tables["claims"]
-        is_owned = claims.c.user_id.in_(user_ids)
-        every_address: dict[int, int] = {}
-        async with snapshot(self._engine) as connection:
-
-            async def rows(table: str, condition: sa.ColumnElement[bool]) -> list[Row]:
-                source: sa.FromClause = tables[table]
-                if table in OF_CLAIMS:
-                    source = source.join(claims, claims.c.claim_id == source.c.claim_id)
-                columns: list[sa.ColumnElement[Any]] = [
-                    tables[table].c[name] for name in self._whole[table].names
-                ]
-                reader = self._whole[table]
-                # The current addresses are among every address, whose checksums are summed below.
-                if fingerprinted and table != "user_addresses":
-                    columns.append(self._row_checksums[table])
-                    reader = self._fingerprinted[table]
-                query = sa.select(*columns).select_from(source).where(condition)
-                return [reader.row(values) for values in await connection.execute(query)]
-
-            users = await rows("users", tables["users"].c.user_id.in_(user_ids))
-            owned = await rows("claims", is_owned)
-            of_claims = [await rows(table, is_owned) for table in OF_CLAIMS]
-            current = {row["current_user_address_id"] for row in users} - {None}
-            address_id = tables["user_addresses"].c.address_id
-            addresses = await rows("user_addresses", address_id.in_(list(current)))
-            if fingerprinted:
-                owner = tables["user_addresses"].c.user_id
-                checksum = sa.func.bit_xor(self._row_checksums["user_addresses"])
-                query = sa.select(owner, checksum).where(owner.in_(user_ids))
-                query = query.group_by(owner).order_by(sa.null())
-                every_address = {row[0]: row[1] for row in await connection.execute(query)}
-        found = PeopleRows(users, owned, of_claims[0], of_claims[1], addresses)
+        if not user_ids:
+            return {}
+        queries = self._fingerprinted if fingerprinted else self._whole
+        sets = await read_at_once(self._engine, queries.texts(user_ids))
+        found = queries.rows(sets)
         if fingerprinted:
-            claim_rows: Sequence[Mapping[str, Any]] = owned
+            claim_rows: Sequence[Mapping[str, Any]] = found.claims
             checksums = RowChecksums(
-                _combined(users, "user_id"),
+                _combined(found.users, "user_id"),
                 [(row["claim_id"], row["user_id"], row[ROW_FINGERPRINT]) for row in claim_rows],
-                every_address,
+                {row[0]: row[1] for row in sets[-1]},
                 _combined(found.requirements, "claim_id"),
                 _combined(found.vehicle_packages, "claim_id"),
             )
@@ -154,18 +118,20 @@ class MainAppStore:
         # column, NULL where the outer join found no row.
         readers = self._facts["users"], self._facts["claims"], self._facts["claim_requirements"]
         ends = len(readers[0].names), len(readers[0].names) + len(readers[1].names)
-        users: dict[object, Row] = {}
-        claims: dict[object, Row] = {}
-        requirements: list[Row] = []
+        users: dict[object, Values] = {}
+        claims: dict[object, Values] = {}
+        requirements: list[Values] = []
         for values in found:
             user_id, claim_id, requirement_id = values[0], values[ends[0]], values[ends[1]]
-            if user_id not in users:
-                users[user_id] = readers[0].row(values[: ends[0]])
-            if claim_id is not None and claim_id not in claims:
-                claims[claim_id] = readers[1].row(values[ends[0] : ends[1]])
+            users.setdefault(user_id, values[: ends[0]])
+            if claim_id is not None:
+                claims.setdefault(claim_id, values[ends[0] : ends[1]])
             if requirement_id is not None:
-                requirements.append(readers[2].row(values[ends[1] :]))
-        return assemble(PeopleRows(list(users.values()), list(claims.values()), requirements))
+                requirements.append(values[ends[1] :])
+        tables = (tuple(users.values()), tuple(claims.values()), requirements)
+        return assemble(
+            PeopleRows(*(reader.rows(rows) for reader, rows in zip(readers, tables, strict=True)))
+        )
 
     async def users_of(self, table: str, keys: Sequence[str]) -> set[UserId]:
         """Return the people to whom the rows of ``table`` with these primary keys belong.

@@ -26,7 +26,9 @@ async def driver_rows(connection: AsyncConnection, query: sa.Select[Any]) -> Seq
 class RowReader:
     """Turns the values of some columns of one table into rows; the table's key comes first.
 
-    Values that the server has ``computed`` follow under their names, unchanged.
+    A column is converted at a time, which costs a fraction of converting value by value, as nearly
+    every column needs no conversion. Values that the server has ``computed`` follow under their
+    names, unchanged.
     """
 
     def __init__(
@@ -35,31 +37,23 @@ class RowReader:
         ordered = dict.fromkeys((table.key, *columns))
         described = {table.our_name(name): table.columns[name].type for name in ordered}
         self.names = (*described, *computed)
-        self._texts = tuple(name for name, kind in described.items() if kind in _TEXTS)
-        self._conversions = tuple(
-            (name, _CONVERSIONS[kind]) for name, kind in described.items() if kind not in _TEXTS
+        self._kinds: tuple[ColumnType | None, ...] = (
+            *described.values(),
+            *(None for _ in computed),
         )
 
-    def row(self, values: Values) -> Row:
-        """Return one row; ``values`` are in the order of ``names``."""
-        row = dict(zip(self.names, values, strict=True))
-        for name in self._texts:
-            value = row[name]
-            # Nearly all are texts already, and a call for each would cost time.
-            if value.__class__ is not str and value is not None:
-                row[name] = _text(value)
-        for name, convert in self._conversions:
-            value = row[name]
-            if value is not None:
-                row[name] = convert(value)
-        return row
+    def rows(self, found: Sequence[Values]) -> list[Row]:
+        """Return the rows; the values of each are in the order of ``names``."""
+        if not found:
+            return []
+        columns = map(_converted, self._kinds, zip(*found, strict=True))
+        return [dict(zip(self.names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
 class ColumnReader:
     """Turns many rows into columns with the values of a RowReader, except for moments.
 
-    Moments are whole seconds since 1970, NO_MOMENT for NULL. Converting a column at a time costs a
-    fraction of converting value by value, as nearly every column of a page needs no conversion.
+    Moments are whole seconds since 1970, NO_MOMENT for NULL.
     """
 
     def __init__(self, table: Table, names_with_us: Sequence[str]) -> None:
@@ -82,12 +76,17 @@ class ColumnReader:
                         for moment in values
                     ]
                 )
-            elif set(map(type, values)) <= _PLAIN.get(kind, _NO_TYPES):
-                found.append(values)
             else:
-                convert = _text if kind in _TEXTS else _CONVERSIONS[kind]
-                found.append([None if value is None else convert(value) for value in values])
+                found.append(_converted(kind, values))
         return found
+
+
+def _converted(kind: ColumnType | None, values: Sequence[Any]) -> Sequence[Any]:
+    """Return the values of one column as rows have them; of no kind are those the server made."""
+    if kind is None or set(map(type, values)) <= _PLAIN.get(kind, _NO_TYPES):
+        return values
+    convert = _text if kind in _TEXTS else _CONVERSIONS[kind]
+    return [None if value is None else convert(value) for value in values]
 
 
 def _text(value: object) -> object:

@@ -1,6 +1,6 @@
 """Snapshots of the main app, for readings of several statements, and the errors of readings."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -11,7 +11,10 @@ from servicekit.backoff import UNAVAILABLE
 from servicekit.database import database_errors
 from servicekit.database_failures import RETRY_AFTER_SECONDS
 from servicekit.errors import Unavailable
+from services.user_context.mysql.rows import Values
 
+# The execution option under which `read_at_once` gets the rows of each of its statements.
+_RESULT_SETS = "result_sets"
 _BEGIN_SNAPSHOT = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
 
 
@@ -62,3 +65,38 @@ async def snapshot(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
                 # It must not return to the pool with its snapshot open.
                 await connection.invalidate()
                 raise
+
+
+def answer_at_once(engine: AsyncEngine) -> None:
+    """Let `read_at_once` read from the engine."""
+
+    @event.listens_for(engine.sync_engine, "do_execute")
+    def execute(cursor: Any, statement: str, parameters: object, context: Any) -> bool:
+        sets: list[Sequence[Values]] | None = context.execution_options.get(_RESULT_SETS)
+        if sets is None:
+            return False
+        cursor.execute(statement)
+        for place in range(len(sets)):
+            cursor.nextset()
+            sets[place] = cursor.fetchall()
+        cursor.nextset()
+        return True
+
+
+async def read_at_once(engine: AsyncEngine, queries: Sequence[str]) -> list[Sequence[Values]]:
+    """Return the rows of each query, all as of one moment after the call, by one round trip.
+
+    The queries are texts without parameters. Of a lone person, sending statements one by one costs
+    more than reading the rows.
+    """
+    sets: list[Sequence[Values]] = [()] * len(queries)
+    text = "; ".join((_BEGIN_SNAPSHOT, *queries, "COMMIT"))
+    with main_app_errors():
+        async with engine.connect() as connection:
+            try:
+                await connection.exec_driver_sql(text, execution_options={_RESULT_SETS: sets})
+            except BaseException:
+                # It must not return to the pool with its snapshot open, or with results unread.
+                await connection.invalidate()
+                raise
+    return sets

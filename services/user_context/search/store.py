@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from mainapp.description import Description
 from servicekit.database import database_errors
 from services.user_context.domain import Row, UserId
-from services.user_context.mysql.rows import RowReader
+from services.user_context.mysql.rows import RowReader, driver_rows
 from services.user_context.mysql.snapshots import main_app_errors
 from services.user_context.mysql.tables import main_app_tables
 from services.user_context.search.names import words_of
@@ -89,7 +89,7 @@ class MainAppPeople:
     async def _rows(self, reader: RowReader, query: sa.Select[Any]) -> list[Row]:
         with main_app_errors():
             async with self._engine.connect() as connection:
-                return [reader.row(values) for values in await connection.execute(query)]
+                return reader.rows(await driver_rows(connection, query))
 
 
 @dataclass(frozen=True, slots=True)

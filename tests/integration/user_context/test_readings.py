@@ -12,7 +12,9 @@ from prometheus_client import REGISTRY
 from devstack.mainapp_database import MainAppDatabase
 from devstack.postgres_database import PostgresDatabase
 from mainapp import description
-from servicekit.errors import InvalidArgument
+from servicekit.database import mysql_engine
+from servicekit.errors import Internal, InvalidArgument
+from services.user_context.mysql.snapshots import answer_at_once, read_at_once
 from services.user_context.settings import UserContextSettings
 from tests.fakes import waiting
 from tests.fakes.running_user_context import RunningUserContext, insertion, running_user_context
@@ -80,13 +82,15 @@ async def test_a_refreshed_context_is_served_from_the_cache(
 async def test_a_refresh_sends_the_same_statements_for_one_person_and_for_all(
     seeded_user_context: RunningUserContext, mysql_statements: list[str]
 ) -> None:
-    counts = []
     for user_ids in ([1], range(1, 301), range(1, 1_001)):
         before = len(mysql_statements)
         await _refresh(seeded_user_context, *user_ids)
-        counts.append(len(_of_service(mysql_statements[before:])))
-
-    assert counts == [8, 8, 8]
+        # All of them in one round trip.
+        (sent,) = _of_service(mysql_statements[before:])
+        first, *selects, last = sent.split("; ")
+        assert first.startswith("START TRANSACTION WITH CONSISTENT SNAPSHOT")
+        assert [each.partition("\n")[0].split()[0] for each in selects] == ["SELECT"] * 6
+        assert last == "COMMIT"
 
 
 async def test_a_live_check_is_one_statement(
@@ -288,3 +292,16 @@ async def test_an_empty_main_app_is_an_empty_page(user_context: RunningUserConte
     page = await user_context.stub.ListUserIds(pb.ListUserIdsRequest())
 
     assert page == pb.ListUserIdsResponse()
+
+
+async def test_a_reading_that_fails_midway_leaves_nothing_to_the_next(
+    mainapp_database: MainAppDatabase,
+) -> None:
+    engine = mysql_engine(mainapp_database.url, pool_size=1, statement_timeout_seconds=1)
+    answer_at_once(engine)
+    try:
+        with pytest.raises(Internal):
+            await read_at_once(engine, ["SELECT 1", "SELECT absent", "SELECT 3"])
+        assert await read_at_once(engine, ["SELECT 4", "SELECT 5"]) == [[(4,)], [(5,)]]
+    finally:
+        await engine.dispose()

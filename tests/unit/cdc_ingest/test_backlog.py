@@ -113,24 +113,25 @@ def test_neither_lane_takes_the_last_place() -> None:
         backlog.add(ticket(), {"": {3}})
     for backlog in (bulk, both):
         backlog.add(ticket(), {"": {1, 2}})
-    assert lane_to_serve(Backlog(1), Counter(), 3) is None
-    assert lane_to_serve(both, Counter(), 3) is Lane.FRESH
-    assert lane_to_serve(both, Counter({Lane.BULK: 2}), 3) is Lane.FRESH
-    assert lane_to_serve(both, Counter({Lane.FRESH: 2}), 3) is Lane.BULK
-    assert lane_to_serve(bulk, Counter({Lane.BULK: 2}), 3) is None
-    assert lane_to_serve(small, Counter({Lane.FRESH: 2}), 3) is None
-    assert lane_to_serve(both, Counter({Lane.FRESH: 1, Lane.BULK: 2}), 3) is None
-    assert lane_to_serve(both, Counter(), 1) is Lane.FRESH
+    assert lane_to_serve(Backlog(1), Counter(), 3, {}) is None
+    assert lane_to_serve(both, Counter(), 3, {}) is Lane.FRESH
+    assert lane_to_serve(both, Counter({Lane.BULK: 2}), 3, {}) is Lane.FRESH
+    assert lane_to_serve(both, Counter({Lane.FRESH: 2}), 3, {}) is Lane.BULK
+    assert lane_to_serve(bulk, Counter({Lane.BULK: 2}), 3, {}) is None
+    assert lane_to_serve(small, Counter({Lane.FRESH: 2}), 3, {}) is None
+    assert lane_to_serve(both, Counter({Lane.FRESH: 1, Lane.BULK: 2}), 3, {}) is None
+    assert lane_to_serve(both, Counter(), 1, {}) is Lane.FRESH
 
 
 def test_a_second_batch_of_a_lane_waits_until_enough_have_gathered() -> None:
     backlog = Backlog(bulk_above=50)
     backlog.add(ticket(), {"": {1, 2, 3}})
-    assert lane_to_serve(backlog, Counter(), 3, gather=4) is Lane.FRESH
-    assert lane_to_serve(backlog, Counter({Lane.BULK: 1}), 3, gather=4) is Lane.FRESH
-    assert lane_to_serve(backlog, Counter({Lane.FRESH: 1}), 3, gather=4) is None
+    gather = {Lane.FRESH: 4, Lane.BULK: 1}
+    assert lane_to_serve(backlog, Counter(), 3, gather) is Lane.FRESH
+    assert lane_to_serve(backlog, Counter({Lane.BULK: 1}), 3, gather) is Lane.FRESH
+    assert lane_to_serve(backlog, Counter({Lane.FRESH: 1}), 3, gather) is None
     backlog.add(ticket(), {"": {4}})
-    assert lane_to_serve(backlog, Counter({Lane.FRESH: 1}), 3, gather=4) is Lane.FRESH
+    assert lane_to_serve(backlog, Counter({Lane.FRESH: 1}), 3, gather) is Lane.FRESH
 
 
 @given(st.integers(0, 100))

@@ -58,6 +58,7 @@ class FakeRefresher:
     full_run_error: Exception | None = None
     reading: FactsReading = field(default_factory=lambda: FactsReading([]))
     probes: list[Exception] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     full_run_gate: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -65,7 +66,8 @@ class FakeRefresher:
         self.gate.set()
         self.full_run_gate.set()
 
-    async def refresh(self, _: RefreshBatch) -> FactsReading:
+    async def refresh(self, batch: RefreshBatch) -> FactsReading:
+        self.sizes.append(len(batch.waiting))
         await self.gate.wait()
         if self.refresh_error is not None:
             raise self.refresh_error
@@ -98,6 +100,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.gate = ReceiveGate(100, 1_000_000)
+        self.clock = FakeClock(datetime(2100, 6, 2, 12, tzinfo=UTC))
         self.pipeline = RefreshPipeline(
             cast(Refresher, self.refresher),
             cast(InFlight, self.in_flight),
@@ -105,8 +108,8 @@ class Bench:
             PipelineMetrics(),
             StalenessCheck(settle_seconds=0, retry_seconds=60),
             # Later than any message: the first reading may stand.
-            FakeClock(datetime(2100, 6, 2, 12, tzinfo=UTC)),
-            batch_users=10,
+            self.clock,
+            batch_users=500,
             batches_in_flight=3,
             bulk_above_users=50,
             max_receives=5,
@@ -195,6 +198,22 @@ async def test_who_waits_is_shown_while_nothing_is_begun(bench: Bench) -> None:
     assert _waiting() == 7
     await bench.pipeline.stop(0)
     assert _waiting() == 0
+
+
+async def test_bulk_batches_are_smaller_while_small_changes_come(bench: Bench) -> None:
+    bulk = arrival([dms("users", data={"id": n}) for n in range(101, 401)])
+    bench.pipeline.accept([bulk])
+    await until(lambda: len(bench.in_flight.ends) == 1)
+    assert bench.refresher.sizes == [300]
+
+    bench.pipeline.accept([arrival(CHANGE), bulk])
+    await until(lambda: len(bench.in_flight.ends) == 3)
+    assert bench.refresher.sizes[1:] == [1, 100, 100, 100]
+
+    bench.clock.advance(2)
+    bench.pipeline.accept([bulk])
+    await until(lambda: len(bench.in_flight.ends) == 4)
+    assert bench.refresher.sizes[5:] == [300]
 
 
 def _waiting() -> float | None:
