@@ -342,6 +342,13 @@ ALERTS = (
         "callbacks are over half an hour late, though the people may be called now",
     ),
     Alert(
+        "DiallerPhoneListOld",
+        f"{MAX} (dialler_queue_phone_lists_old) > 0",
+        60,
+        "ticket",
+        "a list of numbers that must not be called is older than the rules have it",
+    ),
+    Alert(
         "DiallerJobFailed",
         _failed_jobs(),
         1,

@@ -84,6 +84,7 @@ def build(settings: GatewaySettings) -> Parts:
     reconciler = ReconcilerServiceStub(channels.reconciler) if channels.reconciler else None
     pipeline = PipelineReader(
         user_context,
+        queue,
         ingest,
         BinlogRelayServiceStub(channels.binlog_relay) if channels.binlog_relay else None,
         reconciler,

@@ -26,7 +26,7 @@ from gateway.resources.queues import QueueRoutes
 from gateway.resources.rebuilds import RebuildRoutes
 from gateway.resources.reconciliations import ReconciliationRoutes
 from gateway.resources.reference import Reference, ReferenceRoutes
-from gateway.resources.suppressions import PHONE_LISTS, SuppressionRoutes
+from gateway.resources.suppressions import CSV, PHONE_LISTS, SuppressionRoutes
 
 CONTEXT_PATH = "/v1/people/{user_id}/context"
 
@@ -59,6 +59,12 @@ _CSV_BODY: dict[str, Any] = {
                 "example": "phone\n07700 900123\n+44 7700 900124\n",
             }
         },
+    }
+}
+_EXPORTED: Responses = {
+    200: {
+        "description": "The objections; the numbers are in E.164.",
+        "content": {CSV: {"schema": {"type": "string"}}},
     }
 }
 _UNREADY: Responses = {
@@ -173,6 +179,16 @@ def add_guarded(add: Add, endpoints: Endpoints) -> None:
     add("POST", f"{path}/search", blocks.search, _SUPERVISORS, tag, searches)
     add("POST", path, blocks.suppress, roles, tag, writes_one, status_code=201)
     add("POST", f"{path}/lift", blocks.lift, _SUPERVISORS, tag, writes_one)
+    add(
+        "GET",
+        f"{path}/export",
+        blocks.export,
+        _SUPERVISORS,
+        tag,
+        _EXPORTED | reads,
+        response_model=None,
+    )
+    add("GET", PHONE_LISTS.rstrip("/"), blocks.phone_lists, _SUPERVISORS, tag, reads)
     path = f"{PHONE_LISTS}{{list_name}}"
     add("PUT", path, blocks.import_phones, _SUPERVISORS, tag, writes, openapi_extra=_CSV_BODY)
 

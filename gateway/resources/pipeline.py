@@ -1,12 +1,13 @@
 """The state of the pipeline: ingest, relay, cache, reconciliation, and the data's health."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from dialler.binlog_relay.v1 import binlog_relay_pb2
 from dialler.cdc_ingest.v1 import cdc_ingest_pb2
+from dialler.queue.v1 import queue_pb2
 from dialler.reconciler.v1 import reconciler_pb2
 from dialler.user_context.v1 import user_context_pb2
 from pydantic import BaseModel, Field
@@ -21,6 +22,7 @@ from servicekit.errors import ServiceError
 if TYPE_CHECKING:
     from dialler.binlog_relay.v1.binlog_relay_pb2_grpc import BinlogRelayServiceAsyncStub
     from dialler.cdc_ingest.v1.cdc_ingest_pb2_grpc import CdcIngestServiceAsyncStub
+    from dialler.queue.v1.queue_pb2_grpc import QueueServiceAsyncStub
     from dialler.reconciler.v1.reconciler_pb2_grpc import ReconcilerServiceAsyncStub
     from dialler.user_context.v1.user_context_pb2_grpc import UserContextServiceAsyncStub
 
@@ -187,6 +189,10 @@ class Pipeline(BaseModel):
     freshness: Freshness | None = Field(
         description="Whether changes arrive as they happen, or reconciliations replace them."
     )
+    old_phone_lists: list[str] | None = Field(
+        description="Lists of numbers that must not be called that are older than the rules have "
+        "it; null when the queue could not be asked."
+    )
     events_lost: str | None = Field(
         description="Why this replica of the gateway cannot read the event stream now, such as "
         "READONLY or UNREACHABLE; null while it does."
@@ -205,6 +211,7 @@ class PipelineReader:
     def __init__(
         self,
         user_context: "UserContextServiceAsyncStub",
+        queue: "QueueServiceAsyncStub",
         ingest: "CdcIngestServiceAsyncStub | None",
         relay: "BinlogRelayServiceAsyncStub | None",
         reconciler: "ReconcilerServiceAsyncStub | None",
@@ -213,6 +220,7 @@ class PipelineReader:
     ) -> None:
         self._events_lost = events_lost
         self._user_context = user_context
+        self._queue = queue
         self._ingest = ingest
         self._relay = relay
         self._reconciler = reconciler
@@ -246,13 +254,18 @@ class PipelineReader:
             request = reconciler_pb2.GetFreshnessRequest()
             return Freshness.of(await configured(self._reconciler).GetFreshness(request))
 
+        async def read_old_lists() -> list[str]:
+            answer = await self._queue.ListPhoneLists(queue_pb2.ListPhoneListsRequest())
+            return [it.list_name for it in answer.lists if it.is_old]
+
         unavailable: dict[str, str] = {}
-        ingest, relay, cache, reconciliation, freshness = await asyncio.gather(
+        ingest, relay, cache, reconciliation, freshness, old_lists = await asyncio.gather(
             part("ingest", read_ingest, unavailable),
             part("relay", read_relay, unavailable),
             part("cache", read_cache, unavailable),
             part("reconciliation", read_latest, unavailable),
             part("freshness", read_freshness, unavailable),
+            part("old_phone_lists", read_old_lists, unavailable),
         )
         events_lost = self._events_lost() or None
         distrust_reason = cache.distrust_reason if cache else None
@@ -263,12 +276,14 @@ class PipelineReader:
                 unavailable,
                 cache_distrusted=distrust_reason,
                 events_lost=events_lost,
+                old_phone_lists=old_lists or (),
             ),
             ingest=ingest,
             relay=relay,
             cache=cache,
             reconciliation=reconciliation,
             freshness=freshness,
+            old_phone_lists=old_lists,
             events_lost=events_lost,
             unavailable=unavailable,
         )
@@ -304,15 +319,17 @@ def data_health(
     *,
     cache_distrusted: str | None = None,
     events_lost: str | None = None,
+    old_phone_lists: Sequence[str] = (),
 ) -> DataHealth:
     """Return whether data is fresh; claims are right either way, each is checked against MySQL.
 
     `cache_distrusted` and `events_lost` are the reasons why Redis cannot be used for contexts and
-    for events.
+    for events. Old lists of numbers are said in any case.
     """
+    old = f" Old lists of numbers: {', '.join(old_phone_lists)}." if old_phone_lists else ""
     why_not = _why_not(ingest, freshness, unavailable, cache_distrusted, events_lost)
     if why_not is not None:
-        return DataHealth(fresh=False, summary=why_not)
+        return DataHealth(fresh=False, summary=why_not + old)
     through = f" up to {ingest.applied_through}" if ingest and ingest.applied_through else ""
     summary = f"Fresh: changes of the main app are applied{through}."
     if ingest is not None and ingest.capture_ahead_seconds >= SKEWED.total_seconds():
@@ -320,7 +337,7 @@ def data_health(
             f" Times of changes are up to {ingest.capture_ahead_seconds:.0f} s ahead of the "
             "ingest's clock, and are not believed."
         )
-    return DataHealth(fresh=True, summary=summary)
+    return DataHealth(fresh=True, summary=summary + old)
 
 
 def _why_not(

@@ -1,12 +1,16 @@
 """Suppressions: objections of people and of bare numbers, and lists of numbers sent as CSV."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import csv
+import io
+from collections.abc import AsyncIterator, Iterator, Sequence
+from datetime import date
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Self
 
 from dialler.queue.v1 import queue_pb2
 from fastapi import Body, Path, Query, Request
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from gateway.access.audit import AccessTrail, ViewAction
@@ -38,6 +42,8 @@ if TYPE_CHECKING:
 
 PHONE_LISTS = "/v1/phone-lists/"
 CSV = "text/csv"
+EXPORT_COLUMNS = ("suppression_id", "user_id", "phone", "created_by", "created_at", "notes")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 ListName = Annotated[
     str,
@@ -205,6 +211,60 @@ class PhoneListImport(BaseModel):
     people_released: int
 
 
+class PhoneListEdition(BaseModel):
+    """The content of one import of a list."""
+
+    edition_id: Id
+    is_complete: bool = Field(description="Whether it replaced all before it.")
+    numbers: int = Field(description="Numbers that it added.")
+    dated_on: date | None = Field(description="The day it is of; null: the import did not say.")
+    source: str | None
+    imported_by: str
+    imported_at: Moment | None
+
+
+class PhoneList(BaseModel):
+    """A list of numbers that must not be called, in force."""
+
+    list_name: str
+    numbers: int
+    dated_on: date = Field(description="The day it is of: that of its latest edition.")
+    oldest_days: float | None = Field(
+        description="Days after which it counts as old; null when the rules name none."
+    )
+    is_old: bool
+    editions: list[PhoneListEdition] = Field(description="The oldest first.")
+
+    @classmethod
+    def of(cls, message: queue_pb2.PhoneList) -> Self:
+        """Return what the message says."""
+        return cls(
+            list_name=message.list_name,
+            numbers=message.numbers,
+            dated_on=date.fromisoformat(message.dated_on),
+            oldest_days=message.oldest_days if message.HasField("oldest_days") else None,
+            is_old=message.is_old,
+            editions=[
+                PhoneListEdition(
+                    edition_id=str(it.edition_id),
+                    is_complete=it.is_complete,
+                    numbers=it.numbers,
+                    dated_on=date.fromisoformat(it.dated_on) if it.dated_on else None,
+                    source=it.source or None,
+                    imported_by=it.imported_by,
+                    imported_at=moment_in(it, "imported_at"),
+                )
+                for it in message.editions
+            ],
+        )
+
+
+class PhoneListOverview(BaseModel):
+    """Every list in force, by name."""
+
+    lists: list[PhoneList]
+
+
 class SuppressionRoutes:
     """Suppressions. Agents may record objections; the rest is for supervisors."""
 
@@ -319,6 +379,15 @@ class SuppressionRoutes:
             bool,
             Query(description="Let a complete list remove any number of entries."),
         ] = False,
+        dated_on: Annotated[
+            date | None, Query(description="The day that the list is of; absent: today.")
+        ] = None,
+        source: Annotated[
+            str, Query(max_length=200, description="Where it comes from, such as a file's name.")
+        ] = "",
+        dry_run: Annotated[
+            bool, Query(description="Only count whom the list would concern.")
+        ] = False,
         key: HarmlessKey = None,
     ) -> PhoneListImport:
         """Import a list of numbers that must not be called: all of it, or nothing.
@@ -336,6 +405,9 @@ class SuppressionRoutes:
             is_complete=is_complete,
             must_end=True,
             allow_shrink=allow_shrink,
+            dated_on=dated_on.isoformat() if dated_on else "",
+            source=source,
+            dry_run=dry_run,
         )
         parts = _Parts(request, header)
         try:
@@ -357,6 +429,35 @@ class SuppressionRoutes:
             people_released=answer.people_released,
         )
 
+    async def phone_lists(self) -> PhoneListOverview:
+        """Lists of numbers in force: of which day each is, whether it is old, and its editions."""
+        answer = await self._queue.ListPhoneLists(queue_pb2.ListPhoneListsRequest())
+        return PhoneListOverview(lists=[PhoneList.of(it) for it in answer.lists])
+
+    async def export(self, caller: CallerOf) -> StreamingResponse:
+        """Every objection in force as CSV, one line for each of its numbers; the audit has it.
+
+        `PUT /v1/phone-lists/{list_name}` takes the file, so that its numbers are not called while
+        objections are entered again after a loss. It is whole when the response ends as HTTP has
+        it: an export that fails midway breaks the connection.
+        """
+        call = self._queue.ExportObjections(
+            queue_pb2.ExportObjectionsRequest(actor_id=caller.subject), timeout=self._upload_seconds
+        )
+        parts = aiter(call)
+        # Refusals come before the response begins.
+        first = await anext(parts, None)
+
+        async def lines() -> AsyncIterator[str]:
+            yield _csv_line(EXPORT_COLUMNS)
+            part = first
+            while part is not None:
+                yield "".join(_csv_lines(part))
+                part = await anext(parts, None)
+
+        headers = {"content-disposition": 'attachment; filename="objections.csv"'}
+        return StreamingResponse(lines(), media_type=CSV, headers=headers)
+
     async def _page(
         self, caller: Caller, request: queue_pb2.ListSuppressionsRequest
     ) -> SuppressionPage:
@@ -373,6 +474,32 @@ def _call_state(
     answer: queue_pb2.SuppressUserResponse | queue_pb2.LiftSuppressionResponse,
 ) -> CallState | None:
     return CallState.of(answer.call_state) if answer.HasField("call_state") else None
+
+
+def _csv_lines(part: queue_pb2.ExportObjectionsResponse) -> Iterator[str]:
+    """Yield a line for each number of each objection, and one for an objection without any."""
+    for it in part.objections:
+        made = it.suppression
+        created_at = moment_in(made, "created_at")
+        for phone in it.phones or ("",):
+            yield _csv_line(
+                (
+                    made.suppression_id,
+                    str(made.user_id or ""),
+                    phone,
+                    made.created_by,
+                    created_at or "",
+                    made.notes,
+                )
+            )
+
+
+def _csv_line(cells: Sequence[str]) -> str:
+    line = io.StringIO()
+    # A text that begins like a formula would be executed by a spreadsheet; numbers are digits.
+    safe = [f"'{it}" if it.startswith(_FORMULA) and not it[1:].isdigit() else it for it in cells]
+    csv.writer(line, lineterminator="\r\n").writerow(safe)
+    return line.getvalue()
 
 
 class _Parts:

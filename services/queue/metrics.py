@@ -59,6 +59,10 @@ MISSING_ZONES = Counter(
     ("time_zone",),
 )
 CALLBACKS = Counter("dialler_queue_callbacks", "Callbacks by state or change.", ("state",))
+PHONE_LISTS_OLD = Gauge(
+    "dialler_queue_phone_lists_old",
+    "Lists of phone numbers in force that are older than the rules have it.",
+)
 CALLBACKS_OVERDUE = Gauge(
     "dialler_queue_callbacks_overdue",
     "Open callbacks due for over half an hour of people who may be phoned now.",

@@ -201,6 +201,13 @@ class CallbackSection(domain.CallbackRules):
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class PhoneListSection(domain.PhoneListRules):
+    """The section `phone_lists`."""
+
+    oldest_days: dict[str, Seconds] = Field(default_factory=lambda: {"tps": 28.0, "ctps": 28.0})
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class AgentSection(domain.AgentRules):
     """The section `agents`."""
 
@@ -308,6 +315,7 @@ class RulesFile(domain.Rules):
     outcomes: dict[OutcomeName, OutcomeSection]
     calls: CallSection
     callbacks: CallbackSection
+    phone_lists: PhoneListSection = Field(default_factory=PhoneListSection)
     agents: AgentSection
     calling_hours: CallingHoursSection
     assignment: AssignmentSection
@@ -358,6 +366,6 @@ def parse_rules(text: str) -> domain.Rules:
 
 
 def hash_of(rules: domain.Rules) -> str:
-    """Return what tells these rules from others; how long things are kept places no person."""
-    placing = _FILE.dump_json(rules, exclude={"retention"})  # type: ignore[arg-type]
+    """Return what tells these rules from others, but for those that place no person."""
+    placing = _FILE.dump_json(rules, exclude={"retention", "phone_lists"})  # type: ignore[arg-type]
     return hashlib.blake2b(placing, digest_size=16).hexdigest()

@@ -313,10 +313,31 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
             raise InvalidArgument("LIST_NAME_INVALID", "no list has come in")
         actor_id = requests.agent_of(first.actor_id)
         header = ListHeader(
-            first.list_name, actor_id, first.is_complete, may_shrink=first.allow_shrink
+            first.list_name,
+            actor_id,
+            first.is_complete,
+            may_shrink=first.allow_shrink,
+            dated_on=requests.dated_on_of(first),
+            source=first.source,
+            is_dry_run=first.dry_run,
         )
         parts = requests.csv_parts(first, request_iterator)
         return await self._use_cases.phone_lists.take_over(header, parts)
+
+    async def ListPhoneLists(
+        self, request: queue_pb2.ListPhoneListsRequest, context: Context
+    ) -> queue_pb2.ListPhoneListsResponse:
+        """Return every list of phone numbers in force."""
+        return await self._use_cases.phone_lists.lists()
+
+    async def ExportObjections(
+        self, request: queue_pb2.ExportObjectionsRequest, context: Context
+    ) -> AsyncIterator[queue_pb2.ExportObjectionsResponse]:
+        """Stream every objection in force with its numbers."""
+        actor_id = requests.agent_of(request.actor_id)
+        async with aclosing(self._use_cases.suppressions.export(actor_id)) as pages:
+            async for page in pages:
+                yield page
 
     async def Rebuild(
         self, request: queue_pb2.RebuildRequest, context: Context

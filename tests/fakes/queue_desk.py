@@ -38,6 +38,7 @@ class FakeDesk(RecordingDouble):
     audited: list[queue_pb2.AuditEntry] = field(default_factory=list)
     calls_made: dict[int, list[queue_pb2.Call]] = field(default_factory=dict)
     imported: list[bytes] = field(default_factory=list)
+    phone_lists: list[queue_pb2.PhoneList] = field(default_factory=list)
     rebuilding: int = 3
 
     async def ExplainUser(self, request: Any, context: Any) -> Any:
@@ -250,6 +251,21 @@ class FakeDesk(RecordingDouble):
         self.imported.append(b"".join(parts))
         lines = len(self.imported[-1].splitlines())
         return queue_pb2.ImportSuppressedPhonesResponse(lines=lines, added=lines)
+
+    async def ListPhoneLists(self, request: Any, context: Any) -> Any:
+        """Return the lists that a test has set."""
+        await self.received("ListPhoneLists", request)
+        return queue_pb2.ListPhoneListsResponse(lists=self.phone_lists)
+
+    async def ExportObjections(
+        self, request: Any, context: Any
+    ) -> AsyncIterator[queue_pb2.ExportObjectionsResponse]:
+        """Stream objections one by one, each with its number and another."""
+        await self.received("ExportObjections", request)
+        for it in self.suppressions.values():
+            phones = [it.phone_e164 or "+447700900001", "+447700900002"]
+            exported = queue_pb2.ExportedObjection(suppression=it, phones=phones)
+            yield queue_pb2.ExportObjectionsResponse(objections=[exported])
 
     async def Rebuild(self, request: Any, context: Any) -> AsyncIterator[queue_pb2.RebuildResponse]:
         """Tell of progress in a few steps."""

@@ -16,6 +16,7 @@ import type {
   OutcomeRequest,
   paths,
   PhoneListImport,
+  PhoneListOverview,
   Presence,
   QueueEntries,
   QueueName,
@@ -67,6 +68,12 @@ export interface ImportOptions extends ReadOptions {
   readonly isComplete?: boolean;
   /** Let a complete list take off most of the numbers there are; otherwise 409 `LIST_SHRINKS`. */
   readonly allowShrink?: boolean;
+  /** The day that the list is of, such as `2026-10-31`; today by default. */
+  readonly datedOn?: string;
+  /** Where it comes from, such as a file's name. */
+  readonly source?: string;
+  /** Only count whom the list would concern. */
+  readonly dryRun?: boolean;
   /** Default ten minutes and a little, the gateway's own limit. */
   readonly timeoutMs?: number;
 }
@@ -291,7 +298,7 @@ export class DiallerClient {
     csv: Blob | string,
     options: ImportOptions = {},
   ): Promise<PhoneListImport> {
-    const { isComplete, allowShrink, timeoutMs = UPLOAD_MS } = options;
+    const { isComplete, allowShrink, datedOn, source, dryRun, timeoutMs = UPLOAD_MS } = options;
     return this.unwrap(
       this.api.PUT("/v1/phone-lists/{list_name}", {
         params: {
@@ -299,6 +306,9 @@ export class DiallerClient {
           query: {
             ...(isComplete !== undefined && { is_complete: isComplete }),
             ...(allowShrink !== undefined && { allow_shrink: allowShrink }),
+            ...(datedOn !== undefined && { dated_on: datedOn }),
+            ...(source !== undefined && { source }),
+            ...(dryRun !== undefined && { dry_run: dryRun }),
           },
         },
         // A browser goes by the file's ending, and by what the computer takes that for.
@@ -309,6 +319,11 @@ export class DiallerClient {
         ...signalOf(options),
       }),
     );
+  }
+
+  /** Lists of numbers in force, of which day they are, and whether they are old; for supervisors. */
+  async phoneLists(options: ReadOptions = {}): Promise<PhoneListOverview> {
+    return this.unwrap(this.api.GET("/v1/phone-lists", signalOf(options)));
   }
 
   /** Queues, outcomes with their rules, reasons and every enumeration; good for an hour. */

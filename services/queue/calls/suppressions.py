@@ -1,6 +1,7 @@
 """Suppressions: objections of users and to bare numbers; `phone_lists` has lists of numbers."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from datetime import datetime
 from uuid import UUID, uuid4
 
 from dialler.queue.v1 import queue_pb2
@@ -23,8 +24,12 @@ from services.queue.store import audit, entries, suppressions
 from services.queue.store.database import Database, Transaction
 from services.queue.store.idempotency_records import IdempotentRequest
 from services.queue.store.suppressions import Suppression
-from services.queue.types import Action, ContactBlock, UserId
+from services.queue.types import Action, AgentId, ContactBlock, UserId
 from services.queue.wire import messages
+
+# Objections in one message of an export: below 4 MiB even with the longest notes of 10,000
+# characters in four bytes each.
+_EXPORTED_AT_ONCE = 100
 
 
 class Suppressions:
@@ -45,9 +50,9 @@ class Suppressions:
         self._clock = clock
 
     async def suppress(
-        self, request: IdempotentRequest, user_id: UserId, notes: str
+        self, request: IdempotentRequest, user_id: UserId, notes: str, lines: Sequence[str] = ()
     ) -> queue_pb2.SuppressUserResponse:
-        """Record a user's objection, which stops calls to all the user's numbers.
+        """Record a user's objection, which stops calls to all the user's numbers and to `lines`.
 
         A second objection changes nothing. An objection is also recorded of a user that the queue
         does not know yet; raises NotFound only if the main app does not have the user either.
@@ -57,8 +62,9 @@ class Suppressions:
 
         async def suppress(tx: Transaction) -> queue_pb2.SuppressUserResponse:
             # The guard keeps the numbers as they are until the end.
-            lines = await entries.lines_of(tx, user_id) or phones
-            made = Suppression(uuid4(), user_id, lines, request.agent_id, now, notes)
+            present = await entries.lines_of(tx, user_id) or phones
+            covered = sorted({*present, *lines})
+            made = Suppression(uuid4(), user_id, covered, request.agent_id, now, notes)
             suppression_id = await object_to_calls(tx, made, placement, now)
             await audit.note(tx, request.agent_id, Action.SUPPRESSED, [user_id], now)
             return queue_pb2.SuppressUserResponse(
@@ -207,6 +213,28 @@ class Suppressions:
             suppressions=[messages.suppression_message(it) for it in shown],
             next_page_token=next_token,
         )
+
+    async def export(
+        self, actor_id: AgentId
+    ) -> AsyncGenerator[queue_pb2.ExportObjectionsResponse, None]:
+        """Yield all objections in force with their numbers, after the audit has the export."""
+        async with self._database.transaction() as tx:
+            await audit.note(tx, actor_id, Action.OBJECTIONS_EXPORTED, [None], self._clock.now())
+        before: tuple[datetime, UUID] | None = None
+        while True:
+            async with self._database.statements() as tx:
+                found = await suppressions.page(tx, None, None, False, before, _EXPORTED_AT_ONCE)
+            if not found:
+                return
+            yield queue_pb2.ExportObjectionsResponse(
+                objections=[
+                    queue_pb2.ExportedObjection(
+                        suppression=messages.suppression_message(it), phones=it.lines
+                    )
+                    for it in found
+                ]
+            )
+            before = found[-1].created_at, found[-1].suppression_id
 
 
 def _not_suppressed() -> FailedPrecondition:

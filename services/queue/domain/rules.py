@@ -122,6 +122,13 @@ class CallbackRules:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PhoneListRules:
+    """When a list of numbers that must not be called counts as old, by the list's name."""
+
+    oldest_days: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
 class AgentRules:
     """When an agent counts as present."""
 
@@ -194,6 +201,7 @@ class Rules:
     outcomes: Mapping[Outcome, OutcomeRules]
     calls: CallRules
     callbacks: CallbackRules
+    phone_lists: PhoneListRules
     agents: AgentRules
     calling_hours: CallingHoursRules
     assignment: AssignmentRules

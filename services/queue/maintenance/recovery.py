@@ -1,13 +1,15 @@
 """Enters again what the log has of the time that a restore of PostgreSQL has lost."""
 
+import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 from servicekit.clock import Clock
-from servicekit.errors import ServiceError
+from servicekit.errors import NotFound, ServiceError
 from services.queue.calls.leases import Leases
 from services.queue.calls.outcomes import Outcomes
 from services.queue.calls.suppressions import Suppressions
@@ -51,6 +53,37 @@ class Recovered:
     objections: int = 0
     no_calls: int = 0
     by_hand: list[tuple[Deed, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedObjection:
+    """An objection of an export: of a person, with the numbers of then, or of a bare number."""
+
+    suppression_id: str
+    user_id: UserId | None
+    phones: Sequence[str]
+    actor_id: AgentId
+    notes: str
+
+
+def objections_in(lines: Iterable[str]) -> list[ExportedObjection]:
+    """Return the objections of an export's lines; raises ValueError when they are no export."""
+    rows: dict[str, list[dict[str, str]]] = {}
+    for row in csv.DictReader(lines):
+        rows.setdefault(row.get("suppression_id") or "", []).append(row)
+    try:
+        return [
+            ExportedObjection(
+                suppression_id,
+                UserId(int(its[0]["user_id"])) if its[0]["user_id"] else None,
+                [it["phone"] for it in its if it["phone"]],
+                AgentId(its[0]["created_by"]),
+                its[0]["notes"],
+            )
+            for suppression_id, its in rows.items()
+        ]
+    except (KeyError, TypeError, ValueError):
+        raise ValueError("not an export of objections") from None
 
 
 def deeds_in(lines: Iterable[str]) -> Iterator[Deed]:
@@ -105,6 +138,29 @@ class Recovery:
                 recovered.by_hand.append((deed, error.reason))
         return recovered
 
+    async def enter_objections(
+        self, objections: Iterable[ExportedObjection]
+    ) -> list[tuple[ExportedObjection, str]]:
+        """Enter those that are not in force; returns those that failed, with the reason."""
+        failed = []
+        for it in objections:
+            try:
+                await self._object(it)
+            except ServiceError as error:
+                failed.append((it, error.reason))
+        return failed
+
+    async def _object(self, it: ExportedObjection) -> None:
+        bare: Sequence[str] = it.phones
+        if it.user_id is not None:
+            # The main app may have lost the person; the numbers are not to be called even so.
+            with suppress(NotFound):
+                request = _request(it.actor_id)
+                await self._suppressions.suppress(request, it.user_id, it.notes, it.phones)
+                bare = ()
+        for phone in bare:
+            await self._suppressions.suppress_number(_request(it.actor_id), phone, it.notes)
+
     async def _enter(self, deed: Deed, recovered: Recovered, *, is_no_call: bool) -> None:
         if await self._is_known(deed):
             recovered.known += 1
@@ -116,10 +172,12 @@ class Recovery:
                     deed.assignment_id, deed.actor_id, deed.user_id, deed.at
                 )
         elif deed.action is Action.OUTCOME_RECORDED and deed.assignment_id:
-            await self._outcomes.record(deed.assignment_id, _request(deed), self._report(deed))
+            await self._outcomes.record(
+                deed.assignment_id, _request(deed.actor_id), self._report(deed)
+            )
             recovered.outcomes += 1
         elif deed.action is Action.SUPPRESSED and deed.user_id:
-            await self._suppressions.suppress(_request(deed), deed.user_id, NOTES)
+            await self._suppressions.suppress(_request(deed.actor_id), deed.user_id, NOTES)
             recovered.objections += 1
         elif deed.action in _NO_CALL:
             recovered.no_calls += 1
@@ -141,5 +199,5 @@ class Recovery:
         return CallReport(Outcome[deed.details["outcome"].upper()], NOTES, callback_at)
 
 
-def _request(deed: Deed) -> IdempotentRequest:
-    return IdempotentRequest(deed.actor_id, uuid4(), "recover", b"")
+def _request(actor_id: AgentId) -> IdempotentRequest:
+    return IdempotentRequest(actor_id, uuid4(), "recover", b"")

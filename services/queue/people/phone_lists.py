@@ -11,17 +11,19 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 from dialler.queue.v1 import queue_pb2
 
 from servicekit.clock import Clock
 from servicekit.errors import Conflict, FailedPrecondition, InvalidArgument, ServiceError
+from services.queue.domain.phone_lists import lists_of
 from services.queue.people.placing import place_by_status
 from services.queue.people.rulebook import Rulebook
 from services.queue.store import audit, entries, phone_lists, suppressions
-from services.queue.store.database import Database
+from services.queue.store.database import Database, Transaction
 from services.queue.types import Action, UserId
+from services.queue.wire import messages
 from services.queue.wire.phone_list import PhoneListReader
 
 # People looked at in one transaction.
@@ -29,6 +31,7 @@ _PAGE = 1_000
 # Bytes that are parsed at a time: some ten milliseconds in which the event loop is blocked.
 _PIECE = 32_768
 _NAME_LONGEST = 100
+_SOURCE_LONGEST = 200
 # Shorter lists may lose any number of their numbers.
 _SHRINKS_FROM = 100
 _NUMBERS_BETWEEN_LOGS = 200_000
@@ -38,12 +41,18 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ListHeader:
-    """What a list of phone numbers is called, and which actor imports it."""
+    """What an import says of its list: its name, the day it is of, its origin, and its actor.
+
+    A dry run counts whom the list would concern, and puts nothing in force.
+    """
 
     list_name: str
     actor_id: str
     is_complete: bool
     may_shrink: bool
+    dated_on: date | None
+    source: str
+    is_dry_run: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,13 +139,19 @@ class PhoneLists:
         """
         if not header.list_name.strip() or len(header.list_name) > _NAME_LONGEST:
             raise InvalidArgument("LIST_NAME_INVALID", "the list's name is missing or too long")
+        if len(header.source) > _SOURCE_LONGEST:
+            raise InvalidArgument("LIST_SOURCE_INVALID", "the list's source is too long")
         now = self._clock.now()
+        if header.dated_on is not None and header.dated_on > now.date() + timedelta(days=1):
+            raise InvalidArgument("LIST_DATE_INVALID", "the list's date lies in the future")
         async with self._database.transaction() as tx:
             edition_id = await phone_lists.begin(
                 tx,
                 header.list_name,
                 header.actor_id,
                 is_complete=header.is_complete,
+                dated_on=header.dated_on,
+                source=header.source,
                 now=now,
                 idle_since=now - self._idle,
             )
@@ -145,6 +160,10 @@ class PhoneLists:
         taken = _Import(header, edition_id)
         try:
             await self._load(taken, parts)
+            if header.is_dry_run:
+                placed = await self._looked_ahead(taken)
+                await self._abandon(taken)
+                return _answer(taken, placed)
             await self._put_in_force(taken)
         except BaseException:
             # A caller who leaves, and so cancels this request, does not stop the abandoning.
@@ -153,17 +172,14 @@ class PhoneLists:
             task.add_done_callback(self._abandonings.discard)
             await asyncio.shield(task)
             raise
-        placed = await self._place([taken.edition_id])
-        reader = taken.reader
-        return queue_pb2.ImportSuppressedPhonesResponse(
-            lines=reader.lines,
-            added=taken.numbers - taken.known,
-            removed=taken.removed,
-            invalid=reader.invalid,
-            invalid_lines=reader.invalid_lines,
-            people_suppressed=placed.suppressed,
-            people_released=placed.released,
-        )
+        return _answer(taken, await self._place([taken.edition_id]))
+
+    async def lists(self) -> queue_pb2.ListPhoneListsResponse:
+        """Return every list in force with its editions and its age."""
+        oldest_days = self._rulebook.placement.rules.phone_lists.oldest_days
+        async with self._database.statements() as tx:
+            found = lists_of(await phone_lists.in_force(tx), oldest_days, self._clock.now())
+        return queue_pb2.ListPhoneListsResponse(lists=map(messages.phone_list_message, found))
 
     async def run_once(self, now: datetime) -> ListMaintenance:
         """Finish what imports have left: place people, retire what is cut off, delete a batch."""
@@ -224,25 +240,9 @@ class PhoneLists:
             yield sorted(waiting[start : start + size])
 
     async def _put_in_force(self, taken: _Import) -> None:
-        header, reader, now = taken.header, taken.reader, self._clock.now()
-        if header.is_complete and reader.lines == reader.invalid:
-            # Else a wrong file would take every number off the list.
-            raise InvalidArgument("LIST_EMPTY", "a complete list holds no number at all")
+        header, now = taken.header, self._clock.now()
         async with self._database.transaction() as tx:
-            if header.is_complete:
-                listed = await phone_lists.count(tx, header.list_name)
-                taken.removed = listed - taken.known
-                at_most = self._limits.shrinks_at_most * listed
-                is_short = listed > _SHRINKS_FROM and taken.removed > at_most
-                if is_short and not header.may_shrink:
-                    # So many numbers are missing that the file may be torn.
-                    raise FailedPrecondition(
-                        "LIST_SHRINKS",
-                        f"the list would lose {taken.removed} of its {listed} numbers;"
-                        " say that it is meant to",
-                        numbers=str(listed),
-                        removed=str(taken.removed),
-                    )
+            await self._check_complete(tx, taken)
             is_current = await phone_lists.put_in_force(
                 tx, taken.edition_id, header.list_name, is_complete=header.is_complete, now=now
             )
@@ -255,6 +255,48 @@ class PhoneLists:
             }
             await audit.note(tx, header.actor_id, Action.PHONES_IMPORTED, [None], now, **details)
         taken.log("phone_list_in_force")
+
+    async def _check_complete(self, tx: Transaction, taken: _Import) -> None:
+        """Count what a complete list takes off; raises where it is likely to be a wrong file."""
+        header, reader = taken.header, taken.reader
+        if not header.is_complete:
+            return
+        if reader.lines == reader.invalid:
+            # Else a wrong file would take every number off the list.
+            raise InvalidArgument("LIST_EMPTY", "a complete list holds no number at all")
+        listed = await phone_lists.count(tx, header.list_name)
+        taken.removed = listed - taken.known
+        at_most = self._limits.shrinks_at_most * listed
+        if listed > _SHRINKS_FROM and taken.removed > at_most and not header.may_shrink:
+            # So many numbers are missing that the file may be torn.
+            raise FailedPrecondition(
+                "LIST_SHRINKS",
+                f"the list would lose {taken.removed} of its {listed} numbers;"
+                " say that it is meant to",
+                numbers=str(listed),
+                removed=str(taken.removed),
+            )
+
+    async def _looked_ahead(self, taken: _Import) -> PlacedByList:
+        """Count whom the loaded list would concern; page by page, while people may move."""
+        header, suppressed, released = taken.header, 0, 0
+        async with self._database.statements() as tx:
+            await self._check_complete(tx, taken)
+        after: UserId | None = UserId(0)
+        while after is not None:
+            async with self._database.statements() as tx:
+                page = await phone_lists.would_move(
+                    tx,
+                    taken.edition_id,
+                    header.list_name,
+                    is_complete=header.is_complete,
+                    after=after,
+                    limit=_PAGE,
+                )
+            suppressed += page.suppressed
+            released += page.released
+            after = page.through
+        return PlacedByList(suppressed, released)
 
     async def _abandon(self, taken: _Import) -> None:
         # If it fails, `run_once` retires the edition, or the next import does.
@@ -287,6 +329,19 @@ class PhoneLists:
             extra={"editions": edition_ids, "suppressed": suppressed, "released": released},
         )
         return PlacedByList(suppressed, released)
+
+
+def _answer(taken: _Import, placed: PlacedByList) -> queue_pb2.ImportSuppressedPhonesResponse:
+    reader = taken.reader
+    return queue_pb2.ImportSuppressedPhonesResponse(
+        lines=reader.lines,
+        added=taken.numbers - taken.known,
+        removed=taken.removed,
+        invalid=reader.invalid,
+        invalid_lines=reader.invalid_lines,
+        people_suppressed=placed.suppressed,
+        people_released=placed.released,
+    )
 
 
 def _overtaken() -> Conflict:

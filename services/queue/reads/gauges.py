@@ -3,9 +3,10 @@
 from datetime import datetime, timedelta
 
 from services.queue import metrics
+from services.queue.domain.phone_lists import lists_of
 from services.queue.people.rulebook import Rulebook
 from services.queue.people.time_zones import TimeZones
-from services.queue.store import callbacks, outbox, reading
+from services.queue.store import callbacks, outbox, phone_lists, reading
 from services.queue.store.database import Database
 
 # Well after a callback is any agent's, no longer its preferred agent's alone.
@@ -28,6 +29,7 @@ class QueueGauges:
             events, notifications = await outbox.lengths(tx)
             places = await reading.place_figures(tx)
             oldest_seconds = await reading.oldest_snapshot_seconds(tx)
+            editions = await phone_lists.in_force(tx)
             overdue = await callbacks.overdue(
                 tx,
                 now - _OVERDUE_AFTER,
@@ -36,6 +38,9 @@ class QueueGauges:
             )
         metrics.OLDEST_SNAPSHOT_SECONDS.set(oldest_seconds)
         metrics.CALLBACKS_OVERDUE.set(overdue)
+        oldest_days = self._rulebook.placement.rules.phone_lists.oldest_days
+        old = sum(it.is_old for it in lists_of(editions, oldest_days, now))
+        metrics.PHONE_LISTS_OLD.set(old)
         metrics.OUTBOX_LENGTH.labels("events").set(events)
         metrics.OUTBOX_LENGTH.labels("notices").set(notifications)
         metrics.PEOPLE.clear()

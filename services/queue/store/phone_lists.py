@@ -7,9 +7,10 @@ cut off. A list in force is all its current editions: a complete one and later a
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import NamedTuple
 
+from services.queue.domain.phone_lists import CurrentEdition
 from services.queue.store.database import Transaction, statement
 from services.queue.types import EditionState, PhoneBlock, UserId
 
@@ -27,9 +28,13 @@ def is_listed(phone: str, list_name: str | None = None) -> str:
     all numbers of all lists, and an edition is looked up by itself for the same reason.
     """
     only = "" if list_name is None else f" AND edition.list_name = {list_name}"
+    return _is_on_edition(phone, f"edition.state = {_CURRENT}{only}")
+
+
+def _is_on_edition(phone: str, condition: str) -> str:
     return f"""EXISTS (SELECT FROM queue.list_numbers AS listed
         WHERE listed.phone_e164 = {phone}
-            AND (SELECT edition.state = {_CURRENT}{only}
+            AND (SELECT {condition}
                 FROM queue.phone_list_editions AS edition
                 WHERE edition.edition_id = listed.edition_id)
         OFFSET 0)"""  # noqa: S608 - our own numbers
@@ -47,6 +52,8 @@ async def begin(
     actor_id: str,
     *,
     is_complete: bool,
+    dated_on: date | None,
+    source: str,
     now: datetime,
     idle_since: datetime,
 ) -> int | None:
@@ -59,6 +66,8 @@ async def begin(
         "list_name": list_name,
         "actor_id": actor_id,
         "is_complete": is_complete,
+        "dated_on": dated_on,
+        "source": source or None,
         "now": now,
     }
     edition_id: int | None = (await tx.execute(_BEGIN, values)).scalar_one_or_none()
@@ -73,8 +82,10 @@ _RETIRE_IDLE_OF_LIST = statement(f"{_RETIRE_IDLE} AND list_name = :list_name")
 _BEGIN = statement(
     f"""
     INSERT INTO queue.phone_list_editions
-        (list_name, state, actor_id, began_at, loaded_through_at, numbers, is_complete, is_placed)
-    VALUES (:list_name, {_LOADING}, :actor_id, :now, :now, 0, :is_complete, false)
+        (list_name, state, actor_id, began_at, loaded_through_at, numbers, is_complete, is_placed,
+        dated_on, source)
+    VALUES (:list_name, {_LOADING}, :actor_id, :now, :now, 0, :is_complete, false,
+        CAST(:dated_on AS date), :source)
     ON CONFLICT (list_name) WHERE state = {_LOADING} DO NOTHING
     RETURNING edition_id
     """  # noqa: S608 - our own numbers
@@ -135,6 +146,20 @@ async def count(tx: Transaction, list_name: str) -> int:
 _COUNT = statement(
     "SELECT coalesce(sum(numbers), 0) FROM queue.phone_list_editions"  # noqa: S608 - our own
     f" WHERE list_name = :list_name AND state = {_CURRENT}"
+)
+
+
+async def in_force(tx: Transaction) -> list[CurrentEdition]:
+    """Return every edition in force, by its list's name, the oldest first."""
+    return [CurrentEdition(*row) for row in (await tx.execute(_IN_FORCE)).all()]
+
+
+_IN_FORCE = statement(
+    f"""
+    SELECT edition_id, list_name, actor_id, is_complete, numbers, became_current_at, dated_on,
+        source
+    FROM queue.phone_list_editions WHERE state = {_CURRENT} ORDER BY list_name, edition_id
+    """  # noqa: S608 - our own numbers
 )
 
 
@@ -229,6 +254,60 @@ _MISPLACED = statement(
             WHERE {is_any_listed("page.lines")} <> has_block), '{{}}'),
         max(user_id)
     FROM page
+    """  # noqa: S608 - our own numbers
+)
+
+
+@dataclass(frozen=True, slots=True)
+class WouldMove:
+    """What an edition would do to people of a page; `through` is None at the end."""
+
+    suppressed: int
+    released: int
+    through: UserId | None
+
+
+async def would_move(
+    tx: Transaction,
+    edition_id: int,
+    list_name: str,
+    *,
+    is_complete: bool,
+    after: UserId,
+    limit: int,
+) -> WouldMove:
+    """Count whom a loading edition would stop calls to, and to whom they would be possible again.
+
+    Looks at the first people above `after`; nothing is locked.
+    """
+    values = {
+        "edition_id": edition_id,
+        "list_name": list_name,
+        "is_complete": is_complete,
+        "after": after,
+        "limit": limit,
+    }
+    row = (await tx.execute(_WOULD_MOVE, values)).one()
+    return WouldMove(row[0], row[1], None if row[2] is None else UserId(row[2]))
+
+
+_AS_IF_IN_FORCE = f"""edition.edition_id = :edition_id OR edition.state = {_CURRENT}
+    AND NOT (:is_complete AND edition.list_name = :list_name)"""
+_WOULD_MOVE = statement(
+    f"""
+    WITH page AS MATERIALIZED (
+        SELECT user_id, lines, coalesce(phone_block, 0) AS phone_block
+        FROM queue.entries
+        WHERE user_id > :after ORDER BY user_id LIMIT :limit
+    ), looked AS (
+        SELECT user_id, phone_block <> 0 AS was, (phone_block & ~{_LISTED}) <> 0
+            OR EXISTS (SELECT FROM unnest(page.lines) AS its(phone_e164)
+                WHERE {_is_on_edition("its.phone_e164", _AS_IF_IN_FORCE)}) AS would_be
+        FROM page
+    )
+    SELECT count(*) FILTER (WHERE would_be AND NOT was),
+        count(*) FILTER (WHERE was AND NOT would_be), max(user_id)
+    FROM looked
     """  # noqa: S608 - our own numbers
 )
 

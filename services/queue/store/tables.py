@@ -411,6 +411,9 @@ phone_list_editions = sa.Table(
     sa.Column("numbers", sa.BigInteger, nullable=False),
     sa.Column("is_complete", sa.Boolean, nullable=False),
     sa.Column("is_placed", sa.Boolean, nullable=False),
+    # The day that the list is of, and its origin, as the import says.
+    sa.Column("dated_on", sa.Date),
+    sa.Column("source", sa.Text),
     # One import of a list at a time.
     _index(
         "phone_list_editions_loading",

@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.queue.domain.callbacks import Callback
 from services.queue.domain.entries import Application, Entry, place_of
+from services.queue.domain.phone_lists import ListInForce
 from services.queue.store.agents import Agent
 from services.queue.store.assignments import Assignment
 from services.queue.store.audit import AuditEntry
@@ -231,6 +232,29 @@ def suppression_message(suppression: Suppression) -> queue_pb2.Suppression:
         lifted_at=timestamp(suppression.lifted_at),
         lifted_by=suppression.lifted_by or "",
         lift_notes=suppression.lift_notes or "",
+    )
+
+
+def phone_list_message(it: ListInForce) -> queue_pb2.PhoneList:
+    """Return the list in force as a message."""
+    return queue_pb2.PhoneList(
+        list_name=it.list_name,
+        numbers=sum(edition.numbers for edition in it.editions),
+        dated_on=it.dated_on.isoformat(),
+        oldest_days=it.oldest_days,
+        is_old=it.is_old,
+        editions=[
+            queue_pb2.PhoneListEdition(
+                edition_id=edition.edition_id,
+                is_complete=edition.is_complete,
+                numbers=edition.numbers,
+                dated_on=edition.dated_on.isoformat() if edition.dated_on else "",
+                source=edition.source or "",
+                imported_by=edition.actor_id,
+                imported_at=timestamp(edition.became_current_at),
+            )
+            for edition in it.editions
+        ],
     )
 
 

@@ -308,6 +308,16 @@ async def csv_parts(
         raise InvalidArgument("LIST_TRUNCATED", "the list ends too early")
 
 
+def dated_on_of(request: queue_pb2.ImportSuppressedPhonesRequest) -> date | None:
+    """Return the day that a list is of; raises InvalidArgument (LIST_DATE_INVALID)."""
+    if not request.dated_on:
+        return None
+    try:
+        return date.fromisoformat(request.dated_on)
+    except ValueError:
+        raise InvalidArgument("LIST_DATE_INVALID", "the list's date is no day") from None
+
+
 def scheduled_for_of(
     request: queue_pb2.ScheduleCallbackRequest | queue_pb2.RescheduleCallbackRequest,
 ) -> datetime:

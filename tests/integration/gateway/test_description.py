@@ -66,6 +66,8 @@ async def test_description_is_valid(document: dict[str, Any]) -> None:
         ("POST", "/v1/suppressions"),
         ("POST", "/v1/suppressions/lift"),
         ("POST", "/v1/suppressions/search"),
+        ("GET", "/v1/suppressions/export"),
+        ("GET", "/v1/phone-lists"),
         ("PUT", "/v1/phone-lists/{list_name}"),
         ("POST", "/v1/rebuilds"),
         ("GET", "/v1/rebuilds/{rebuild_id}"),

@@ -355,6 +355,42 @@ async def test_a_list_that_shrinks_says_by_how_much_and_may_be_meant_to(
     assert gateway.services.queue.requests("ImportSuppressedPhones")[-1].allow_shrink
 
 
+async def test_a_list_says_of_which_day_it_is_and_a_dry_run_is_one(
+    gateway: RunningGateway, supervisor: httpx.AsyncClient
+) -> None:
+    params = {"dated_on": "2026-10-31", "source": "tps.csv", "dry_run": "true"}
+    response = await supervisor.put(
+        "/v1/phone-lists/tps", params=params, content=b"1\n", headers=CSV
+    )
+    assert response.status_code == 200
+    sent = gateway.services.queue.requests("ImportSuppressedPhones")[-1]
+    assert (sent.dated_on, sent.source, sent.dry_run) == ("2026-10-31", "tps.csv", True)
+    response = await supervisor.put(
+        "/v1/phone-lists/tps", params={"dated_on": "31/10/2026"}, content=b"1\n", headers=CSV
+    )
+    assert reason(response, 422) == "INVALID_REQUEST"
+
+
+async def test_lists_in_force_show_their_age_and_health_says_which_are_old(
+    gateway: RunningGateway, supervisor: httpx.AsyncClient
+) -> None:
+    edition = queue_pb2.PhoneListEdition(
+        edition_id=2**60, is_complete=True, numbers=3, imported_by="boss"
+    )
+    gateway.services.queue.phone_lists = [
+        queue_pb2.PhoneList(list_name="own", numbers=3, dated_on="2026-10-01", editions=[edition]),
+        queue_pb2.PhoneList(list_name="tps", dated_on="2026-10-01", oldest_days=28, is_old=True),
+    ]
+    own, tps = (await supervisor.get("/v1/phone-lists")).json()["lists"]
+    assert (own["oldest_days"], own["is_old"], own["dated_on"]) == (None, False, "2026-10-01")
+    (shown,) = own["editions"]
+    assert (shown["edition_id"], shown["dated_on"], shown["source"]) == (str(2**60), None, None)
+    assert (tps["oldest_days"], tps["is_old"]) == (28, True)
+    pipeline = (await supervisor.get("/v1/pipeline")).json()
+    assert pipeline["old_phone_lists"] == ["tps"]
+    assert pipeline["health"]["summary"].endswith("Old lists of numbers: tps.")
+
+
 @pytest.mark.each_redis
 async def test_a_rebuild_is_followed_and_seen_by_other_copies(start: Any) -> None:
     gateway, other = await start(), await start()

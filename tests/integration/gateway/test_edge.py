@@ -43,6 +43,8 @@ ROUTES = [
     ("POST", "/v1/suppressions", {"agent", "supervisor"}),
     ("POST", "/v1/suppressions/search", {"supervisor"}),
     ("POST", "/v1/suppressions/lift", {"supervisor"}),
+    ("GET", "/v1/suppressions/export", {"supervisor"}),
+    ("GET", "/v1/phone-lists", {"supervisor"}),
     ("PUT", "/v1/phone-lists/tps", {"supervisor"}),
     ("POST", "/v1/rebuilds", {"supervisor"}),
     ("GET", f"/v1/rebuilds/{ANY}", {"supervisor"}),

@@ -1,6 +1,8 @@
 """Objections over HTTP: who may record one about whom, what is lifted, what lists show."""
 
 import asyncio
+import csv
+import io
 import uuid
 from typing import Any
 
@@ -12,6 +14,7 @@ from dialler.user_context.v1 import user_context_pb2
 
 from devstack.servers import Redis
 from servicekit.errors import Internal, InvalidArgument, ServiceError, Unavailable
+from services.queue.wire.phone_list import PhoneListReader
 from tests.fakes import waiting
 from tests.fakes.running_gateway import RunningGateway
 
@@ -263,3 +266,34 @@ async def test_people_without_a_callable_number_are_listed(
     (request,) = gateway.services.queue.requests("ListEntries")
     assert request.state == call_state_pb2.ENTRY_STATE_OUT
     assert request.reason == "NO_CALLABLE_NUMBER"
+
+
+async def test_all_objections_are_exported_with_their_numbers(
+    gateway: RunningGateway, supervisor: httpx.AsyncClient
+) -> None:
+    """As CSV that a spreadsheet does not execute and an import of a list takes."""
+    await recorded(supervisor, phone=NUMBER, notes='=HYPERLINK("x")\nthen, so it went')
+    await recorded(supervisor, user_id="7")
+    response = await supervisor.get(f"{PATH}/export")
+    assert response.headers["content-type"].startswith("text/csv")
+    assert "objections.csv" in response.headers["content-disposition"]
+    rows = list(csv.DictReader(io.StringIO(response.text)))
+    assert [(it["user_id"], it["phone"]) for it in rows] == [
+        ("", E164),
+        ("", "+447700900002"),
+        ("7", "+447700900001"),
+        ("7", "+447700900002"),
+    ]
+    assert rows[0]["notes"] == '\'=HYPERLINK("x")\nthen, so it went'
+    assert rows[0]["created_by"] == "supervisor-1"
+    (request,) = gateway.services.queue.requests("ExportObjections")
+    assert request.actor_id == "supervisor-1"
+    reader = PhoneListReader()
+    assert reader.feed(response.content, is_last=True) == [it["phone"] for it in rows]
+
+
+async def test_an_export_that_is_refused_has_not_begun(
+    gateway: RunningGateway, supervisor: httpx.AsyncClient
+) -> None:
+    gateway.services.queue.failures["ExportObjections"] = Unavailable("DATABASE_DOWN", "later")
+    assert reason(await supervisor.get(f"{PATH}/export"), 503) == "DATABASE_DOWN"

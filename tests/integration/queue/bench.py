@@ -281,6 +281,9 @@ class Desk:
         list_name: str = "tps",
         is_complete: bool = False,
         allow_shrink: bool = False,
+        dated_on: str = "",
+        source: str = "",
+        dry_run: bool = False,
         cut: int = 7,
     ) -> queue_pb2.ImportSuppressedPhonesResponse:
         """Take over a list of phone numbers, sent in small parts."""
@@ -290,6 +293,9 @@ class Desk:
             actor_id="boss",
             is_complete=is_complete,
             allow_shrink=allow_shrink,
+            dated_on=dated_on,
+            source=source,
+            dry_run=dry_run,
         )
         parts = [request(csv=csv[at : at + cut]) for at in range(0, len(csv), cut)]
 

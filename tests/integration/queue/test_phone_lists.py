@@ -203,7 +203,9 @@ async def test_what_a_killed_importer_leaves_blocks_its_list_for_two_minutes_at_
     engine = create_async_engine(queue_url, poolclass=NullPool)
     async with Database(engine).transaction() as tx:
         now = clock.now()
-        dead = await begin(tx, "tps", "boss", is_complete=True, now=now, idle_since=now)
+        dead = await begin(
+            tx, "tps", "boss", is_complete=True, dated_on=None, source="", now=now, idle_since=now
+        )
         assert dead is not None
         await load(tx, dead, "tps", ["+447700900001"], now)
     clock.advance(IDLE_SECONDS - 1)
@@ -433,3 +435,63 @@ async def test_a_number_listed_while_a_new_person_is_added_is_never_missed(
     )
     states = [await desk.state(it) for it in range(1, 41)]
     assert {it.state for it in states} == {SUPPRESSED}
+
+
+async def test_a_dry_run_counts_what_the_import_then_does(desk: Desk, tables: Tables) -> None:
+    """Of lists that add, replace and release; people with another block are no change."""
+    await desk.fill(*(unsigned(it) for it in range(1, 9)))
+    await desk.suppress(8)
+    await desk.import_phones(_csv(1, 2, 3), is_complete=True)
+    await desk.import_phones(_csv(3), list_name="own")
+    for csv, is_complete in ((_csv(4, 5, 8), False), (_csv(1, 6), True), (_csv(7), True)):
+        before = await _states(desk, *range(1, 9))
+        tried = await desk.import_phones(csv, is_complete=is_complete, dry_run=True)
+        assert await _states(desk, *range(1, 9)) == before
+        assert await _editions(tables, EditionState.LOADING) == 0
+        done = await desk.import_phones(csv, is_complete=is_complete)
+        assert tried == done
+        assert done.people_suppressed + done.people_released > 0
+
+
+async def test_a_dry_run_is_refused_as_the_import_would_be(desk: Desk) -> None:
+    await desk.import_phones(_csv(*range(1, 151)), is_complete=True, cut=500)
+    with pytest.raises(FailedPrecondition) as raised:
+        await desk.import_phones(_csv(200), is_complete=True, dry_run=True)
+    assert raised.value.reason == "LIST_SHRINKS"
+
+
+async def test_a_list_is_of_the_day_of_its_latest_edition_and_grows_old(
+    desk: Desk, queue: RunningQueue, clock: FakeClock
+) -> None:
+    async def lists() -> dict[str, queue_pb2.PhoneList]:
+        answer = await queue.stub.ListPhoneLists(queue_pb2.ListPhoneListsRequest())
+        return {it.list_name: it for it in answer.lists}
+
+    today = clock.now().date()
+    day = (today - timedelta(days=20)).isoformat()
+    await desk.import_phones(_csv(1, 2), is_complete=True, dated_on=day, source="tps-full.csv")
+    await desk.import_phones(_csv(3), list_name="own")
+    found = await lists()
+    assert (found["tps"].dated_on, found["tps"].oldest_days, found["tps"].is_old) == (
+        day,
+        28,
+        False,
+    )
+    assert (found["own"].dated_on, found["own"].HasField("oldest_days")) == (str(today), False)
+    clock.advance(9 * 86_400)
+    assert (await lists())["tps"].is_old
+    # An addition makes it younger; what it added to is still there to see.
+    await desk.import_phones(_csv(3, 4))
+    tps = (await lists())["tps"]
+    assert (tps.is_old, tps.numbers) == (False, 4)
+    complete, addition = tps.editions
+    assert (complete.is_complete, complete.numbers, complete.source) == (True, 2, "tps-full.csv")
+    assert (complete.imported_by, complete.dated_on) == ("boss", day)
+    assert (addition.is_complete, addition.numbers, addition.dated_on) == (False, 2, "")
+
+
+@pytest.mark.parametrize("dated_on", ["yesterday", "2126-01-01"])
+async def test_a_list_of_no_day_or_of_a_day_to_come_is_refused(desk: Desk, dated_on: str) -> None:
+    with pytest.raises(InvalidArgument) as raised:
+        await desk.import_phones(_csv(1), dated_on=dated_on)
+    assert raised.value.reason == "LIST_DATE_INVALID"

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 from dialler.model.v1 import call_state_pb2
@@ -13,10 +14,10 @@ from devstack.servers import PostgreSQL
 from servicekit.logs import JsonFormatter
 from servicekit.migrations import upgrade
 from services.queue.app import recovering
-from services.queue.maintenance.recovery import Recovered, deeds_in
+from services.queue.maintenance.recovery import Recovered, deeds_in, objections_in
 from tests.fakes.clock import FakeClock
 from tests.fakes.running_queue import RunningQueue, running_queue
-from tests.fakes.user_facts import unsigned
+from tests.fakes.user_facts import give_phones, unsigned
 from tests.integration.queue.bench import Desk
 
 pytestmark = pytest.mark.integration
@@ -133,3 +134,51 @@ async def test_what_the_log_cannot_tell_in_full_is_left_to_people(
         ("CALLBACK_SCHEDULED", "ENTER_BY_HAND"),
     ]
     assert "7700900999" not in log.text
+
+
+async def test_objections_are_entered_again_from_an_export(
+    queue: RunningQueue, desk: Desk, restored: RunningQueue, clock: FakeClock
+) -> None:
+    """With the numbers of then, which their people may have changed since; a repeat is harmless."""
+    await desk.suppress(1)
+    clock.advance(1)
+    await queue.stub.SuppressUser(
+        queue_pb2.SuppressUserRequest(
+            phone="07700 900002", actor_id="boss", notes="by letter", request_id=str(uuid4())
+        )
+    )
+    await desk.suppress(3)
+    await desk.lift(3)
+    call = queue.stub.ExportObjections(queue_pb2.ExportObjectionsRequest(actor_id="boss"))
+    exported = [it async for part in call for it in part.objections]
+    assert [(it.suppression.user_id, list(it.phones)) for it in exported] == [
+        (0, ["+447700900002"]),
+        (1, ["+447700900001"]),
+    ]
+    entries = await queue.stub.ListAuditEntries(queue_pb2.ListAuditEntriesRequest(actor_id="boss"))
+    assert "OBJECTIONS_EXPORTED" in {it.action for it in entries.entries}
+
+    lines = ["suppression_id,user_id,phone,created_by,created_at,notes"]
+    for it in exported:
+        made = it.suppression
+        cells = (made.suppression_id, made.user_id or "", it.phones[0], made.created_by, "", "note")
+        lines.append(",".join(map(str, cells)))
+    after = Desk(restored)
+    # Person 1 has another number by now, and a person of later has the old one.
+    facts = [give_phones(unsigned(1), "+447700900101"), give_phones(unsigned(9), "+447700900001")]
+    await after.fill(*facts)
+    for _ in range(2):
+        async with recovering(restored.settings, clock) as recovery:
+            assert await recovery.enter_objections(objections_in(lines)) == []
+    reasons = {it: (await after.state(it)).reason for it in (1, 2, 3, 9)}
+    assert reasons == {
+        1: "DO_NOT_CONTACT",
+        2: "PHONE_SUPPRESSED",
+        3: "NO_SIGNATURE",
+        9: "PHONE_SUPPRESSED",
+    }
+
+
+def test_what_is_no_export_is_refused() -> None:
+    with pytest.raises(ValueError, match="not an export"):
+        objections_in(["phone", "07700 900001"])

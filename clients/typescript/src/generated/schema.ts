@@ -468,6 +468,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/phone-lists": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Phone Lists
+         * @description Lists of numbers in force: of which day each is, whether it is old, and its editions.
+         */
+        get: operations["suppressions_phone_lists"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/phone-lists/{list_name}": {
         parameters: {
             query?: never;
@@ -799,6 +819,30 @@ export interface paths {
          *     person.
          */
         post: operations["suppressions_suppress"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/suppressions/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Export
+         * @description Every objection in force as CSV, one line for each of its numbers; the audit has it.
+         *
+         *     `PUT /v1/phone-lists/{list_name}` takes the file, so that its numbers are not called while
+         *     objections are entered again after a loss. It is whole when the response ends as HTTP has
+         *     it: an export that fails midway breaks the connection.
+         */
+        get: operations["suppressions_export"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -2094,6 +2138,67 @@ export interface components {
             stops_calls: boolean;
         };
         /**
+         * PhoneList
+         * @description A list of numbers that must not be called, in force.
+         */
+        PhoneList: {
+            /**
+             * Dated On
+             * Format: date
+             * @description The day it is of: that of its latest edition.
+             */
+            dated_on: string;
+            /**
+             * Editions
+             * @description The oldest first.
+             */
+            editions: components["schemas"]["PhoneListEdition"][];
+            /** Is Old */
+            is_old: boolean;
+            /** List Name */
+            list_name: string;
+            /** Numbers */
+            numbers: number;
+            /**
+             * Oldest Days
+             * @description Days after which it counts as old; null when the rules name none.
+             */
+            oldest_days: number | null;
+        };
+        /**
+         * PhoneListEdition
+         * @description The content of one import of a list.
+         */
+        PhoneListEdition: {
+            /**
+             * Dated On
+             * @description The day it is of; null: the import did not say.
+             */
+            dated_on: string | null;
+            /**
+             * Edition Id
+             * @description 64-bit id or count as a decimal string.
+             * @example 4711
+             */
+            edition_id: string;
+            /** Imported At */
+            imported_at: string | null;
+            /** Imported By */
+            imported_by: string;
+            /**
+             * Is Complete
+             * @description Whether it replaced all before it.
+             */
+            is_complete: boolean;
+            /**
+             * Numbers
+             * @description Numbers that it added.
+             */
+            numbers: number;
+            /** Source */
+            source: string | null;
+        };
+        /**
          * PhoneListImport
          * @description The result of importing a list.
          */
@@ -2120,6 +2225,14 @@ export interface components {
             removed: number;
         };
         /**
+         * PhoneListOverview
+         * @description Every list in force, by name.
+         */
+        PhoneListOverview: {
+            /** Lists */
+            lists: components["schemas"]["PhoneList"][];
+        };
+        /**
          * Pipeline
          * @description The parts of the pipeline; null where a service could not be asked.
          */
@@ -2134,6 +2247,11 @@ export interface components {
             freshness: components["schemas"]["Freshness"] | null;
             health: components["schemas"]["DataHealth"];
             ingest: components["schemas"]["Ingest"] | null;
+            /**
+             * Old Phone Lists
+             * @description Lists of numbers that must not be called that are older than the rules have it; null when the queue could not be asked.
+             */
+            old_phone_lists: string[] | null;
             /** @description The latest; null for none so far. */
             reconciliation: components["schemas"]["Reconciliation"] | null;
             relay: components["schemas"]["Relay"] | null;
@@ -3035,7 +3153,10 @@ export type Outcome = components['schemas']['Outcome'];
 export type OutcomeCount = components['schemas']['OutcomeCount'];
 export type OutcomeRequest = components['schemas']['OutcomeRequest'];
 export type OutcomeRule = components['schemas']['OutcomeRule'];
+export type PhoneList = components['schemas']['PhoneList'];
+export type PhoneListEdition = components['schemas']['PhoneListEdition'];
 export type PhoneListImport = components['schemas']['PhoneListImport'];
+export type PhoneListOverview = components['schemas']['PhoneListOverview'];
 export type Pipeline = components['schemas']['Pipeline'];
 export type Presence = components['schemas']['Presence'];
 export type PresenceRequest = components['schemas']['PresenceRequest'];
@@ -9121,13 +9242,194 @@ export interface operations {
             };
         };
     };
+    suppressions_phone_lists: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "lists": [
+                     *         {
+                     *           "list_name": "text",
+                     *           "numbers": 3,
+                     *           "dated_on": "text",
+                     *           "oldest_days": 2.5,
+                     *           "is_old": true,
+                     *           "editions": [
+                     *             {
+                     *               "edition_id": "4711",
+                     *               "is_complete": true,
+                     *               "numbers": 3,
+                     *               "dated_on": "text",
+                     *               "source": "text",
+                     *               "imported_by": "text",
+                     *               "imported_at": "2025-06-02T09:00:00.000000Z"
+                     *             }
+                     *           ]
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["PhoneListOverview"];
+                };
+            };
+            /** @description The token (or ticket) is missing, malformed, expired or not trusted. */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token's role or queues do not allow it. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; wait for `Retry-After` seconds. */
+            429: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of the server",
+                     *       "status": 500,
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "A required dependency is unavailable",
+                     *       "status": 503,
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The deadline passed; the work may or may not have been done. */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The deadline passed",
+                     *       "status": 504,
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     suppressions_import_phones: {
         parameters: {
             query?: {
                 /** @description Let a complete list remove any number of entries. */
                 allow_shrink?: boolean;
+                /** @description The day that the list is of; absent: today. */
+                dated_on?: string | null;
+                /** @description Only count whom the list would concern. */
+                dry_run?: boolean;
                 /** @description Remove numbers that the body lacks from the list. */
                 is_complete?: boolean;
+                /** @description Where it comes from, such as a file's name. */
+                source?: string;
             };
             header?: {
                 /** @description Accepted without effect: repeating this request is harmless. */
@@ -9523,6 +9825,9 @@ export interface operations {
                      *         "capture_alive_at": "2025-06-02T09:00:00.000000Z",
                      *         "verified_at": "2025-06-02T09:00:00.000000Z"
                      *       },
+                     *       "old_phone_lists": [
+                     *         "text"
+                     *       ],
                      *       "events_lost": "text",
                      *       "unavailable": {}
                      *     }
@@ -13590,6 +13895,159 @@ export interface operations {
                      *           "message": "Field required"
                      *         }
                      *       ]
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; wait for `Retry-After` seconds. */
+            429: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of the server",
+                     *       "status": 500,
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "A required dependency is unavailable",
+                     *       "status": 503,
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The deadline passed; the work may or may not have been done. */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The deadline passed",
+                     *       "status": 504,
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    suppressions_export: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The objections; the numbers are in E.164. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /** @example {} */
+                    "application/json": unknown;
+                    "text/csv": string;
+                };
+            };
+            /** @description The token (or ticket) is missing, malformed, expired or not trusted. */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token's role or queues do not allow it. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];

@@ -2149,6 +2149,9 @@ class ImportSuppressedPhonesRequest(_message.Message):
     MUST_END_FIELD_NUMBER: _builtins.int
     IS_LAST_FIELD_NUMBER: _builtins.int
     ALLOW_SHRINK_FIELD_NUMBER: _builtins.int
+    DATED_ON_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
     list_name: _builtins.str
     """What the list is called, such as `tps`; in the first message."""
     actor_id: _builtins.str
@@ -2170,6 +2173,14 @@ class ImportSuppressedPhonesRequest(_message.Message):
     """Whether a complete list may take more than the usual share of a list's numbers off, for which
     it is refused otherwise (LIST_SHRINKS); in the first message.
     """
+    dated_on: _builtins.str
+    """The day that the list is of, such as 2026-10-31; empty: that of the import; in the first
+    message.
+    """
+    source: _builtins.str
+    """Where it comes from, such as a file's name, up to 200 characters; in the first message."""
+    dry_run: _builtins.bool
+    """Whether nothing is put in force: the answer says what would be; in the first message."""
     def __init__(
         self,
         *,
@@ -2180,10 +2191,13 @@ class ImportSuppressedPhonesRequest(_message.Message):
         must_end: _builtins.bool = ...,
         is_last: _builtins.bool = ...,
         allow_shrink: _builtins.bool = ...,
+        dated_on: _builtins.str = ...,
+        source: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_id", b"actor_id", "allow_shrink", b"allow_shrink", "csv", b"csv", "is_complete", b"is_complete", "is_last", b"is_last", "list_name", b"list_name", "must_end", b"must_end"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_id", b"actor_id", "allow_shrink", b"allow_shrink", "csv", b"csv", "dated_on", b"dated_on", "dry_run", b"dry_run", "is_complete", b"is_complete", "is_last", b"is_last", "list_name", b"list_name", "must_end", b"must_end", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2236,6 +2250,217 @@ class ImportSuppressedPhonesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ImportSuppressedPhonesResponse: _TypeAlias = ImportSuppressedPhonesResponse  # noqa: Y015
+
+@_typing.final
+class ListPhoneListsRequest(_message.Message):
+    """Request of ListPhoneLists."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPhoneListsRequest: _TypeAlias = ListPhoneListsRequest  # noqa: Y015
+
+@_typing.final
+class ListPhoneListsResponse(_message.Message):
+    """Response of ListPhoneLists."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LISTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def lists(self) -> _containers.RepeatedCompositeFieldContainer[Global___PhoneList]:
+        """By name."""
+
+    def __init__(
+        self,
+        *,
+        lists: _abc.Iterable[Global___PhoneList] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lists", b"lists"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPhoneListsResponse: _TypeAlias = ListPhoneListsResponse  # noqa: Y015
+
+@_typing.final
+class PhoneList(_message.Message):
+    """A list of phone numbers that must not be called, in force."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIST_NAME_FIELD_NUMBER: _builtins.int
+    NUMBERS_FIELD_NUMBER: _builtins.int
+    DATED_ON_FIELD_NUMBER: _builtins.int
+    OLDEST_DAYS_FIELD_NUMBER: _builtins.int
+    IS_OLD_FIELD_NUMBER: _builtins.int
+    EDITIONS_FIELD_NUMBER: _builtins.int
+    list_name: _builtins.str
+    """What it is called."""
+    numbers: _builtins.int
+    """How many numbers it has."""
+    dated_on: _builtins.str
+    """The day it is of, such as 2026-10-31: that of its latest edition."""
+    oldest_days: _builtins.float
+    """Days after which it counts as old; unset when the rules name none."""
+    is_old: _builtins.bool
+    """Whether it is older than that."""
+    @_builtins.property
+    def editions(self) -> _containers.RepeatedCompositeFieldContainer[Global___PhoneListEdition]:
+        """What it is made up of: a complete edition and later additions, the oldest first."""
+
+    def __init__(
+        self,
+        *,
+        list_name: _builtins.str = ...,
+        numbers: _builtins.int = ...,
+        dated_on: _builtins.str = ...,
+        oldest_days: _builtins.float | None = ...,
+        is_old: _builtins.bool = ...,
+        editions: _abc.Iterable[Global___PhoneListEdition] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_oldest_days", b"_oldest_days", "oldest_days", b"oldest_days"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_oldest_days", b"_oldest_days", "dated_on", b"dated_on", "editions", b"editions", "is_old", b"is_old", "list_name", b"list_name", "numbers", b"numbers", "oldest_days", b"oldest_days"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__oldest_days: _TypeAlias = _typing.Literal["oldest_days"]  # noqa: Y015
+    _WhichOneofArgType__oldest_days: _TypeAlias = _typing.Literal["_oldest_days", b"_oldest_days"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__oldest_days) -> _WhichOneofReturnType__oldest_days | None: ...
+
+Global___PhoneList: _TypeAlias = PhoneList  # noqa: Y015
+
+@_typing.final
+class PhoneListEdition(_message.Message):
+    """The content of one import of a list."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EDITION_ID_FIELD_NUMBER: _builtins.int
+    IS_COMPLETE_FIELD_NUMBER: _builtins.int
+    NUMBERS_FIELD_NUMBER: _builtins.int
+    DATED_ON_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    IMPORTED_BY_FIELD_NUMBER: _builtins.int
+    IMPORTED_AT_FIELD_NUMBER: _builtins.int
+    edition_id: _builtins.int
+    """Which one."""
+    is_complete: _builtins.bool
+    """Whether it replaced all before it."""
+    numbers: _builtins.int
+    """Numbers that it added."""
+    dated_on: _builtins.str
+    """The day it is of, as the import said; empty: the import did not say."""
+    source: _builtins.str
+    """Where it came from, as the import said."""
+    imported_by: _builtins.str
+    """The actor who imported it."""
+    @_builtins.property
+    def imported_at(self) -> _timestamp_pb2.Timestamp:
+        """When it came into force."""
+
+    def __init__(
+        self,
+        *,
+        edition_id: _builtins.int = ...,
+        is_complete: _builtins.bool = ...,
+        numbers: _builtins.int = ...,
+        dated_on: _builtins.str = ...,
+        source: _builtins.str = ...,
+        imported_by: _builtins.str = ...,
+        imported_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["imported_at", b"imported_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dated_on", b"dated_on", "edition_id", b"edition_id", "imported_at", b"imported_at", "imported_by", b"imported_by", "is_complete", b"is_complete", "numbers", b"numbers", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PhoneListEdition: _TypeAlias = PhoneListEdition  # noqa: Y015
+
+@_typing.final
+class ExportObjectionsRequest(_message.Message):
+    """Request of ExportObjections."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTOR_ID_FIELD_NUMBER: _builtins.int
+    actor_id: _builtins.str
+    """The actor who exports."""
+    def __init__(
+        self,
+        *,
+        actor_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_id", b"actor_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportObjectionsRequest: _TypeAlias = ExportObjectionsRequest  # noqa: Y015
+
+@_typing.final
+class ExportObjectionsResponse(_message.Message):
+    """Part of an export."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OBJECTIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def objections(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExportedObjection]:
+        """The next objections."""
+
+    def __init__(
+        self,
+        *,
+        objections: _abc.Iterable[Global___ExportedObjection] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["objections", b"objections"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportObjectionsResponse: _TypeAlias = ExportObjectionsResponse  # noqa: Y015
+
+@_typing.final
+class ExportedObjection(_message.Message):
+    """An objection and the numbers that it stops calls to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUPPRESSION_FIELD_NUMBER: _builtins.int
+    PHONES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def suppression(self) -> Global___Suppression:
+        """The objection."""
+
+    @_builtins.property
+    def phones(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """In E.164: those that the person had when it was made, or the bare one."""
+
+    def __init__(
+        self,
+        *,
+        suppression: Global___Suppression | None = ...,
+        phones: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["suppression", b"suppression"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["phones", b"phones", "suppression", b"suppression"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportedObjection: _TypeAlias = ExportedObjection  # noqa: Y015
 
 @_typing.final
 class RebuildRequest(_message.Message):

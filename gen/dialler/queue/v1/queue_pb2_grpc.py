@@ -151,6 +151,16 @@ class QueueServiceStub:
                 request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ImportSuppressedPhonesRequest.SerializeToString,
                 response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ImportSuppressedPhonesResponse.FromString,
                 _registered_method=True)
+        self.ListPhoneLists = channel.unary_unary(
+                '/dialler.queue.v1.QueueService/ListPhoneLists',
+                request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListPhoneListsRequest.SerializeToString,
+                response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListPhoneListsResponse.FromString,
+                _registered_method=True)
+        self.ExportObjections = channel.unary_stream(
+                '/dialler.queue.v1.QueueService/ExportObjections',
+                request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ExportObjectionsRequest.SerializeToString,
+                response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ExportObjectionsResponse.FromString,
+                _registered_method=True)
         self.Rebuild = channel.unary_stream(
                 '/dialler.queue.v1.QueueService/Rebuild',
                 request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.RebuildRequest.SerializeToString,
@@ -389,6 +399,21 @@ class QueueServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListPhoneLists(self, request, context):
+        """Returns every list of phone numbers in force: its age, and its editions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportObjections(self, request, context):
+        """Streams every objection in force with its numbers, the latest first, for a copy outside the
+        dialler. The audit has each export.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Rebuild(self, request, context):
         """Applies the main app's facts and the present rules to all people, and streams its progress.
         ABORTED (REBUILD_UNDER_WAY) while another one runs, and (REBUILD_GUARD_LOST) when another one
@@ -583,6 +608,16 @@ def add_QueueServiceServicer_to_server(servicer, server):
                     servicer.ImportSuppressedPhones,
                     request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ImportSuppressedPhonesRequest.FromString,
                     response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ImportSuppressedPhonesResponse.SerializeToString,
+            ),
+            'ListPhoneLists': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPhoneLists,
+                    request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListPhoneListsRequest.FromString,
+                    response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListPhoneListsResponse.SerializeToString,
+            ),
+            'ExportObjections': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportObjections,
+                    request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ExportObjectionsRequest.FromString,
+                    response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ExportObjectionsResponse.SerializeToString,
             ),
             'Rebuild': grpc.unary_stream_rpc_method_handler(
                     servicer.Rebuild,
@@ -1258,6 +1293,60 @@ class QueueService:
             '/dialler.queue.v1.QueueService/ImportSuppressedPhones',
             dialler_dot_queue_dot_v1_dot_queue__pb2.ImportSuppressedPhonesRequest.SerializeToString,
             dialler_dot_queue_dot_v1_dot_queue__pb2.ImportSuppressedPhonesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPhoneLists(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dialler.queue.v1.QueueService/ListPhoneLists',
+            dialler_dot_queue_dot_v1_dot_queue__pb2.ListPhoneListsRequest.SerializeToString,
+            dialler_dot_queue_dot_v1_dot_queue__pb2.ListPhoneListsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportObjections(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/dialler.queue.v1.QueueService/ExportObjections',
+            dialler_dot_queue_dot_v1_dot_queue__pb2.ExportObjectionsRequest.SerializeToString,
+            dialler_dot_queue_dot_v1_dot_queue__pb2.ExportObjectionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -112,6 +112,12 @@ class QueueServiceStub:
     after a pause in which another import of it began; FAILED_PRECONDITION (LIST_SHRINKS, with
     `numbers` and `removed`) for a complete list that is much shorter than the one before.
     """
+    ListPhoneLists: _grpc.UnaryUnaryMultiCallable[_queue_pb2.ListPhoneListsRequest, _queue_pb2.ListPhoneListsResponse]
+    """Returns every list of phone numbers in force: its age, and its editions."""
+    ExportObjections: _grpc.UnaryStreamMultiCallable[_queue_pb2.ExportObjectionsRequest, _queue_pb2.ExportObjectionsResponse]
+    """Streams every objection in force with its numbers, the latest first, for a copy outside the
+    dialler. The audit has each export.
+    """
     Rebuild: _grpc.UnaryStreamMultiCallable[_queue_pb2.RebuildRequest, _queue_pb2.RebuildResponse]
     """Applies the main app's facts and the present rules to all people, and streams its progress.
     ABORTED (REBUILD_UNDER_WAY) while another one runs, and (REBUILD_GUARD_LOST) when another one
@@ -226,6 +232,12 @@ class QueueServiceAsyncStub(QueueServiceStub):
     (LIST_IMPORT_UNDER_WAY) while the same list is being imported, and (LIST_IMPORT_OVERTAKEN)
     after a pause in which another import of it began; FAILED_PRECONDITION (LIST_SHRINKS, with
     `numbers` and `removed`) for a complete list that is much shorter than the one before.
+    """
+    ListPhoneLists: _aio.UnaryUnaryMultiCallable[_queue_pb2.ListPhoneListsRequest, _queue_pb2.ListPhoneListsResponse]  # type: ignore[assignment]
+    """Returns every list of phone numbers in force: its age, and its editions."""
+    ExportObjections: _aio.UnaryStreamMultiCallable[_queue_pb2.ExportObjectionsRequest, _queue_pb2.ExportObjectionsResponse]  # type: ignore[assignment]
+    """Streams every objection in force with its numbers, the latest first, for a copy outside the
+    dialler. The audit has each export.
     """
     Rebuild: _aio.UnaryStreamMultiCallable[_queue_pb2.RebuildRequest, _queue_pb2.RebuildResponse]  # type: ignore[assignment]
     """Applies the main app's facts and the present rules to all people, and streams its progress.
@@ -476,6 +488,24 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         (LIST_IMPORT_UNDER_WAY) while the same list is being imported, and (LIST_IMPORT_OVERTAKEN)
         after a pause in which another import of it began; FAILED_PRECONDITION (LIST_SHRINKS, with
         `numbers` and `removed`) for a complete list that is much shorter than the one before.
+        """
+
+    @_abc_1.abstractmethod
+    def ListPhoneLists(
+        self,
+        request: _queue_pb2.ListPhoneListsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_pb2.ListPhoneListsResponse, _abc.Awaitable[_queue_pb2.ListPhoneListsResponse]]:
+        """Returns every list of phone numbers in force: its age, and its editions."""
+
+    @_abc_1.abstractmethod
+    def ExportObjections(
+        self,
+        request: _queue_pb2.ExportObjectionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_queue_pb2.ExportObjectionsResponse], _abc.AsyncIterator[_queue_pb2.ExportObjectionsResponse]]:
+        """Streams every objection in force with its numbers, the latest first, for a copy outside the
+        dialler. The audit has each export.
         """
 
     @_abc_1.abstractmethod
