@@ -39,7 +39,7 @@ create {CHANGES} | binlog_relay | PRODUCER
         SELECT users | user_context | CLIENT
     {QUEUE}/ApplyUserFacts | cdc_ingest | CLIENT
       {QUEUE}/ApplyUserFacts | queue | SERVER
-        INSERT queue.outbox | queue | CLIENT
+        UPDATE queue.entries | queue | CLIENT
         send {EVENTS} | queue | PRODUCER
           process {EVENTS} | gateway | CONSUMER
   delete {CHANGES} | cdc_ingest | CLIENT
@@ -173,9 +173,9 @@ def test_spans_are_named_as_the_conventions_say(
     assert called["rpc.response.status_code"] == "OK"
     mysql = trace.one("SELECT users", "CLIENT").attributes
     assert (mysql["db.system.name"], mysql["db.collection.name"]) == ("mysql", "users")
-    postgres = trace.one("INSERT queue.outbox", "CLIENT").attributes
+    postgres = trace.one("UPDATE queue.entries", "CLIENT").attributes
     assert postgres["db.system.name"] == "postgresql"
-    assert postgres["db.operation.name"] == "INSERT"
+    assert postgres["db.operation.name"] == "UPDATE"
 
 
 def test_claim_is_one_trace(stack: Stack, agent: Desk, receiver: OtlpReceiver) -> None:
