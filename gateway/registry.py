@@ -115,7 +115,16 @@ def add_guarded(add: Add, endpoints: Endpoints) -> None:
 
     assignments, path, tag = endpoints.assignments, "/v1/assignments", "assignments"
     one = f"{path}/{{assignment_id}}"
-    add("POST", path, assignments.claim, _AGENTS, tag, _CLAIMED | writes, status_code=201)
+    add(
+        "POST",
+        path,
+        assignments.claim,
+        _AGENTS,
+        tag,
+        _CLAIMED | writes,
+        status_code=201,
+        response_model=Claimed,
+    )
     add("GET", f"{path}/current", assignments.current, _AGENTS, tag, documented(404))
     add("POST", f"{one}/heartbeat", assignments.heartbeat, _AGENTS, tag, writes_one)
     add("POST", f"{one}/release", assignments.release, _AGENTS, tag, writes_one)

@@ -1,8 +1,9 @@
-"""Which people's data an agent may see: the assigned person, and people found by search."""
+"""Which people's data an agent may see: assigned, found by search, or to be called back by them."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dialler.model.v1 import call_state_pb2
 from dialler.queue.v1 import queue_pb2
 from redis.exceptions import RedisError
 
@@ -73,10 +74,11 @@ class _HeldPerson:
 
 
 class PersonAccess:
-    """Lets supervisors and services read every person, agents the assigned person and those found.
+    """Lets supervisors and services read every person, agents those who are their business.
 
-    Without Redis the assigned person stays readable; without the queue, too, until the lease seen
-    last has expired. Any other person is then refused as uncertain.
+    Those are the assigned person, people found by search, and people who have an open callback that
+    prefers the agent. Without Redis the assigned person stays readable; without the queue, too,
+    until the lease seen last has expired. Any other person is then refused as uncertain.
     """
 
     def __init__(self, queue: "QueueServiceAsyncStub", found: FoundPeople, clock: Clock) -> None:
@@ -101,7 +103,7 @@ class PersonAccess:
         if self.is_granted(caller, user_id):
             return
         is_uncertain = False
-        for ask in (self._is_held, self._found.holds):
+        for ask in (self._is_held, self._found.holds, self._is_to_be_called_back):
             try:
                 if await ask(caller.subject, user_id):
                     self._grant(caller.subject, user_id)
@@ -115,7 +117,8 @@ class PersonAccess:
                 retry_after_seconds=1.0,
             )
         raise PermissionDenied(
-            "PERSON_NOT_YOURS", "the person is neither assigned to you nor found by you recently"
+            "PERSON_NOT_YOURS",
+            "the person is neither assigned to you nor found by you recently nor your callback",
         )
 
     def begin(self, subject: str, assignment: queue_pb2.Assignment) -> None:
@@ -151,6 +154,17 @@ class PersonAccess:
         ends_at = float(answer.assignment.lease_expires_at.seconds)
         self._held[subject] = _HeldPerson(answer.assignment.user_id, ends_at)
         return bool(answer.assignment.user_id == user_id)
+
+    async def _is_to_be_called_back(self, subject: str, user_id: int) -> bool:
+        answer = await self._queue.ListCallbacks(
+            queue_pb2.ListCallbacksRequest(
+                preferred_agent_id=subject,
+                user_id=user_id,
+                state=call_state_pb2.CALLBACK_STATE_OPEN,
+                page_size=1,
+            )
+        )
+        return bool(answer.callbacks)
 
     def _grant(self, subject: str, user_id: int) -> None:
         self._limit()

@@ -55,6 +55,9 @@ def described(app: FastAPI) -> dict[str, Any]:
             if schemas.setdefault(name, each) != each:
                 raise ValueError(f"two models of the API have the name {name}")
     schemas["Context"] = _of_message(user_context_pb2.UserContext.DESCRIPTOR)
+    # It comes as user_context renders it, so that its type is not one of ours.
+    included = schemas["Claimed"]["properties"]["context"]
+    included["anyOf"] = [{"$ref": template.format(model="Context")}, {"type": "null"}]
     # Every endpoint with a body refuses other media types.
     for path in document["paths"].values():
         for operation in path.values():

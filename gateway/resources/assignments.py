@@ -1,15 +1,19 @@
 """Assignments: people handed out to agents, and what supervisors see and end of them."""
 
+import logging
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 from uuid import UUID
 
 from dialler.queue.v1 import queue_pb2
-from fastapi import Body, Path, Response
+from fastapi import Body, Path, Query, Response
 from pydantic import BaseModel, Field
 
+from gateway.access.audit import AccessTrail, ViewAction
+from gateway.access.auth import Caller
 from gateway.access.person_access import PersonAccess
 from gateway.resources.call_states import CallState
+from gateway.resources.contexts import ContextReads
 from gateway.resources.fields import (
     CONVERSIONS,
     OUTCOMES,
@@ -31,10 +35,12 @@ from gateway.resources.fields import (
     timestamp,
 )
 from servicekit.call_state_json import moment_in
-from servicekit.errors import PermissionDenied
+from servicekit.errors import PermissionDenied, ServiceError
 
 if TYPE_CHECKING:
     from dialler.queue.v1.queue_pb2_grpc import QueueServiceAsyncStub
+
+_log = logging.getLogger(__name__)
 
 
 class ReleaseReason(StrEnum):
@@ -54,6 +60,12 @@ class ClaimRequest(RequestBody):
         default=None,
         description="Queues to take from, in this order; absent: all that the token allows.",
     )
+
+
+class Include(StrEnum):
+    """What the answer to a claim may have besides."""
+
+    CONTEXT = "context"
 
 
 class ReleaseRequest(RequestBody):
@@ -135,6 +147,12 @@ class Claimed(BaseModel):
     rejected_by_live_check: int = Field(
         description="People whom this request did not hand out because the main app had changed."
     )
+    context: Any = Field(
+        default=None,
+        description="With `include=context`, the person's context as `GET "
+        "/v1/people/{user_id}/context` has it, `Dialler-Stale` included; null when there is no "
+        "assignment, and when it cannot be read now.",
+    )
 
     @classmethod
     def of(cls, message: queue_pb2.ClaimNextResponse) -> Self:
@@ -179,9 +197,17 @@ AssignmentId = Annotated[UUID, Path(description="The assignment's id.")]
 class AssignmentRoutes:
     """An agent's own assignments, by the token's subject; for supervisors those of every agent."""
 
-    def __init__(self, queue: "QueueServiceAsyncStub", access: PersonAccess) -> None:
+    def __init__(
+        self,
+        queue: "QueueServiceAsyncStub",
+        contexts: ContextReads,
+        access: PersonAccess,
+        trail: AccessTrail,
+    ) -> None:
         self._queue = queue
+        self._contexts = contexts
         self._access = access
+        self._trail = trail
 
     async def claim(
         self,
@@ -189,7 +215,10 @@ class AssignmentRoutes:
         key: IdempotencyKey,
         response: Response,
         body: Annotated[ClaimRequest | None, Body()] = None,
-    ) -> Claimed:
+        include: Annotated[
+            Include | None, Query(description="What to answer besides, in one round trip.")
+        ] = None,
+    ) -> Claimed | Response:
         """Hand out the right next person, checked against the main app within this request.
 
         201 with a new assignment, 200 with the one already held, 200 with `empty` when no person
@@ -218,7 +247,28 @@ class AssignmentRoutes:
             self._access.begin(caller.subject, answer.assignment)
         is_new = answer.HasField("assignment") and not answer.already_held
         response.status_code = 201 if is_new else 200
-        return Claimed.of(answer)
+        claimed = Claimed.of(answer)
+        if include is None or claimed.assignment is None:
+            return claimed
+        return await self._with_context(caller, claimed, response.status_code)
+
+    async def _with_context(self, caller: Caller, claimed: Claimed, status: int) -> Response:
+        """Return the answer with the context, which user_context has rendered."""
+        headers = {}
+        content = claimed.model_dump_json(exclude={"context"}).removesuffix("}").encode()
+        context = b"null"
+        user_id = int(claimed.assignment.user_id) if claimed.assignment else 0
+        try:
+            read = await self._contexts.get(user_id)
+        except ServiceError as error:
+            # The claim stands: the desk asks for the context by itself.
+            _log.warning("context_unknown", extra={"reason": error.reason})
+        else:
+            self._trail.note(caller.subject, user_id, ViewAction.CONTEXT)
+            headers["Dialler-Stale"] = "true" if read.freshness.stale else "false"
+            context = read.context_json
+        content += b',"context":' + context + b"}"
+        return Response(content, status, headers, media_type="application/json")
 
     async def current(self, caller: CallerOf) -> Assignment:
         """The agent's live assignment."""

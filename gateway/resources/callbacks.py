@@ -1,11 +1,14 @@
 """Callbacks: agreements to call a person at a given time."""
 
+import logging
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Self
 from uuid import UUID
 
 from dialler.model.v1 import call_state_pb2
 from dialler.queue.v1 import queue_pb2
+from dialler.user_context.v1 import user_context_pb2
 from fastapi import Body, Path, Query
 from pydantic import BaseModel, Field
 
@@ -27,13 +30,17 @@ from gateway.resources.fields import (
     RequestBody,
     UserIdQuery,
     UserIdText,
+    optional_in,
     timestamp,
 )
 from servicekit.call_state_json import callback_json
-from servicekit.errors import PermissionDenied
+from servicekit.errors import PermissionDenied, ServiceError
 
 if TYPE_CHECKING:
     from dialler.queue.v1.queue_pb2_grpc import QueueServiceAsyncStub
+    from dialler.user_context.v1.user_context_pb2_grpc import UserContextServiceAsyncStub
+
+_log = logging.getLogger(__name__)
 
 CallbackId = Annotated[UUID, Path(description="The callback's id.")]
 _WHEN = Field(
@@ -80,10 +87,37 @@ class Callback(BaseModel):
         return cls(**callback_json(message))
 
 
+class CallbackPerson(BaseModel):
+    """Whom to call, as the person's context has it."""
+
+    first_name: str | None = Field(examples=["Jo"])
+    last_name: str | None = Field(examples=["Smith"])
+    phone_number: str | None = Field(
+        description="The first number found, in E.164; the field's own text when there is none.",
+        examples=["+447700900123"],
+    )
+
+    @classmethod
+    def of(cls, message: user_context_pb2.User) -> Self:
+        """Return what the message says."""
+        return cls(
+            **{name: optional_in(message, name) for name in ("first_name", "last_name")},
+            phone_number=optional_in(message, "phone_number"),
+        )
+
+
+class ListedCallback(Callback):
+    """A callback and the person to call."""
+
+    person: CallbackPerson | None = Field(
+        description="null when the main app does not have the person, or cannot be asked now."
+    )
+
+
 class CallbackPage(BaseModel):
     """One page of callbacks, the earliest first."""
 
-    callbacks: list[Callback]
+    callbacks: list[ListedCallback]
     next_page_token: str | None = Field(description="null at the end.")
 
 
@@ -116,9 +150,14 @@ class CallbackRoutes:
     """Agents see and move their own callbacks and those of people they may see; supervisors all."""
 
     def __init__(
-        self, queue: "QueueServiceAsyncStub", access: PersonAccess, trail: AccessTrail
+        self,
+        queue: "QueueServiceAsyncStub",
+        user_context: "UserContextServiceAsyncStub",
+        access: PersonAccess,
+        trail: AccessTrail,
     ) -> None:
         self._queue = queue
+        self._user_context = user_context
         self._access = access
         self._trail = trail
 
@@ -133,7 +172,11 @@ class CallbackRoutes:
         page_size: PageSize = 50,
         page_token: PageToken = "",
     ) -> CallbackPage:
-        """Callbacks, the earliest first; for agents without `user_id` only their own."""
+        """Callbacks with their people, the earliest first.
+
+        For agents without `user_id` only their own, whose people they may open as long as the
+        callback is open.
+        """
         if caller.role is Role.AGENT:
             if user_id is not None:
                 await self._access.require(caller, int(user_id))
@@ -150,12 +193,33 @@ class CallbackRoutes:
                 page_token=page_token,
             )
         )
+        people = await self._people([it.user_id for it in answer.callbacks])
         seen = (it.user_id for it in answer.callbacks)
         self._trail.note_all(caller.subject, seen, ViewAction.CALLBACK)
         return CallbackPage(
-            callbacks=[Callback.of(it) for it in answer.callbacks],
+            callbacks=[
+                ListedCallback(**callback_json(it), person=people.get(it.user_id))
+                for it in answer.callbacks
+            ],
             next_page_token=answer.next_page_token or None,
         )
+
+    async def _people(self, user_ids: Sequence[int]) -> dict[int, CallbackPerson]:
+        """Return who they are, as far as that can be read: the list is of use without it."""
+        found: dict[int, CallbackPerson] = {}
+        remaining = user_ids
+        while remaining:
+            try:
+                answer = await self._user_context.BatchGetUserContexts(
+                    user_context_pb2.BatchGetUserContextsRequest(user_ids=remaining)
+                )
+            except ServiceError as error:
+                _log.debug("people_unknown", extra={"reason": error.reason})
+                break
+            for each in answer.contexts:
+                found[each.context.user.user_id] = CallbackPerson.of(each.context.user)
+            remaining = answer.remaining_user_ids
+        return found
 
     async def schedule(
         self, caller: CallerOf, key: IdempotencyKey, body: Annotated[CallbackRequest, Body()]

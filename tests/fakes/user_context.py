@@ -53,6 +53,7 @@ class FakeUserContext(RecordingDouble, user_context_pb2_grpc.UserContextServiceS
     # Rendered contexts by user id; `stale` marks all of them.
     contexts: dict[int, bytes] = field(default_factory=dict)
     cached: set[int] = field(default_factory=set)
+    users: dict[int, user_context_pb2.User] = field(default_factory=dict)
     contexts_per_answer: int = 500
     # Among the cached contexts.
     too_large: set[int] = field(default_factory=set)
@@ -165,9 +166,15 @@ class FakeUserContext(RecordingDouble, user_context_pb2_grpc.UserContextServiceS
         return self._context_response(found)
 
     async def BatchGetUserContexts(self, request: Any, context: Any) -> Any:
-        """Return the bytes of the contexts that are cached."""
+        """Return the bytes of the contexts that are cached, or messages of the `users`."""
         await self.received("BatchGetUserContexts", request)
         most = self.contexts_per_answer
+        if request.view != user_context_pb2.CONTEXT_VIEW_JSON:
+            known = [it for it in request.user_ids if it in self.users]
+            answer = user_context_pb2.BatchGetUserContextsResponse(remaining_user_ids=known[most:])
+            for user_id in known[:most]:
+                answer.contexts.add().context.user.CopyFrom(self.users[user_id])
+            return answer
         cached = [it for it in request.user_ids if it in self.cached - self.too_large]
         return user_context_pb2.BatchGetUserContextsResponse(
             contexts=[self._context_response(self.contexts[it]) for it in cached[:most]],

@@ -63,6 +63,11 @@ export interface WriteOptions extends ReadOptions {
   readonly idempotencyKey?: string;
 }
 
+export interface ClaimOptions extends WriteOptions {
+  /** Answer with the context of the person as well, in one round trip. */
+  readonly includeContext?: boolean;
+}
+
 export interface ImportOptions extends ReadOptions {
   /** Also take numbers that are missing here off the list. */
   readonly isComplete?: boolean;
@@ -176,11 +181,18 @@ export class DiallerClient {
     return { context: await this.unwrap(Promise.resolve(answer)), ...about };
   }
 
-  /** The right next person, checked against the main app within this request, or why there is none. */
-  async claimNext(body: ClaimRequest = {}, options: WriteOptions = {}): Promise<Claimed> {
+  /**
+   * The right next person, checked against the main app within this request, or why there is none.
+   *
+   * With `includeContext` the answer has the person's context, unless it cannot be read now.
+   */
+  async claimNext(body: ClaimRequest = {}, options: ClaimOptions = {}): Promise<Claimed> {
     return this.unwrap(
       this.api.POST("/v1/assignments", {
-        params: { header: keyOf(options) },
+        params: {
+          header: keyOf(options),
+          query: options.includeContext ? { include: "context" } : {},
+        },
         body,
         ...signalOf(options),
       }),

@@ -20,6 +20,7 @@ from dialler.user_context.v1 import user_context_pb2
 
 from devstack.servers import Redis
 from gateway.access import audit
+from gateway.access.person_access import GRANTED_SECONDS
 from servicekit.errors import Unavailable
 from tests.fakes import waiting
 from tests.fakes.running_gateway import RunningGateway, running_gateway
@@ -78,6 +79,57 @@ async def test_a_claim_opens_the_person_and_an_outcome_closes_them(
     headers = {"Idempotency-Key": str(uuid.uuid4())}
     await agent.post(path, json=body, headers=headers)
     assert reason(await agent.get("/v1/people/7/context"), 403) == "PERSON_NOT_YOURS"
+
+
+async def test_a_claim_answers_with_the_context_in_one_round_trip(
+    gateway: RunningGateway, agent: httpx.AsyncClient
+) -> None:
+    know(gateway, 7)
+    gateway.services.queue.ready = [7]
+    gateway.services.user_context.stale = True
+    headers = {"Idempotency-Key": str(uuid.uuid4())}
+    path = "/v1/assignments?include=context"
+    response = await agent.post(path, headers=headers)
+    assert (response.status_code, response.headers["dialler-stale"]) == (201, "true")
+    alone = await agent.get("/v1/people/7/context")
+    assert response.json()["context"] == alone.json()
+    without = (await agent.post("/v1/assignments", headers=headers)).json()
+    assert without["context"] is None
+    assert response.json() == without | {"context": alone.json()}
+    assert await noted(gateway, 1) == [("agent-1", "VIEWED_CONTEXT", 7)]
+    # The claim stands where the context cannot be read.
+    failure = Unavailable("MAIN_APP_UNAVAILABLE", "later")
+    for method in ("GetUserContext", "BatchGetUserContexts"):
+        gateway.services.user_context.failures[method] = failure
+    response = await agent.post(path, headers={"Idempotency-Key": str(uuid.uuid4())})
+    assert (response.status_code, response.json()["already_held"]) == (200, True)
+    assert response.json()["context"] is None
+    assert "dialler-stale" not in response.headers
+    response = await agent.post("/v1/assignments?include=everything", headers=headers)
+    assert reason(response, 422) == "INVALID_REQUEST"
+
+
+async def test_a_claim_without_a_person_has_no_context(agent: httpx.AsyncClient) -> None:
+    headers = {"Idempotency-Key": str(uuid.uuid4())}
+    answer = (await agent.post("/v1/assignments?include=context", headers=headers)).json()
+    assert (answer["assignment"], answer["context"]) == (None, None)
+
+
+async def test_agents_open_the_people_of_their_own_open_callbacks(
+    gateway: RunningGateway, agent: httpx.AsyncClient
+) -> None:
+    know(gateway, 7, 8)
+    queue = gateway.services.queue
+    own = queue.agree(7, "agent-1")
+    queue.agree(8, "agent-2")
+    assert (await agent.get("/v1/people/7/context")).status_code == 200
+    assert reason(await agent.get("/v1/people/8/context"), 403) == "PERSON_NOT_YOURS"
+    assert await noted(gateway, 1) == [("agent-1", "VIEWED_CONTEXT", 7)]
+    cancel = f"/v1/callbacks/{own.callback_id}/cancel"
+    await agent.post(cancel, headers={"Idempotency-Key": str(uuid.uuid4())})
+    async with waiting.limit(GRANTED_SECONDS * 2):
+        while (await agent.get("/v1/people/7/calls")).status_code != 403:  # noqa: ASYNC110 - asks anew
+            await asyncio.sleep(0.1)
 
 
 async def test_a_repeated_claim_whose_assignment_has_ended_opens_no_person(

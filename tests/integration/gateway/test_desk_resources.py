@@ -11,7 +11,7 @@ from dialler.model.v1 import call_state_pb2
 from dialler.queue.v1 import queue_pb2
 from dialler.user_context.v1 import user_context_pb2
 
-from servicekit.errors import Conflict, FailedPrecondition, InvalidArgument
+from servicekit.errors import Conflict, FailedPrecondition, InvalidArgument, Unavailable
 from tests.fakes import waiting
 from tests.fakes.running_gateway import RunningGateway
 
@@ -267,6 +267,30 @@ async def test_callbacks_of_an_agent(gateway: RunningGateway, agent: httpx.Async
     mine = f"/v1/callbacks/{own.callback_id}/reschedule"
     response = await agent.post(mine, json={"scheduled_for": WHEN}, headers=key())
     assert response.status_code == 200
+
+
+async def test_callbacks_say_whom_to_call(
+    gateway: RunningGateway, supervisor: httpx.AsyncClient
+) -> None:
+    user_context = gateway.services.user_context
+    for user_id in (7, 8, 9):
+        gateway.services.queue.agree(user_id, "agent-1")
+    for user_id in (7, 8):
+        user_context.users[user_id] = user_context_pb2.User(
+            user_id=user_id, first_name="Jo", phone_number=f"+44770090012{user_id}"
+        )
+    # What does not fit into one answer is asked for again.
+    user_context.contexts_per_answer = 1
+    listed = (await supervisor.get("/v1/callbacks")).json()["callbacks"]
+    people = {it["user_id"]: it["person"] for it in listed}
+    assert people == {
+        "7": {"first_name": "Jo", "last_name": None, "phone_number": "+447700900127"},
+        "8": {"first_name": "Jo", "last_name": None, "phone_number": "+447700900128"},
+        "9": None,
+    }
+    user_context.failures["BatchGetUserContexts"] = Unavailable("MAIN_APP_UNAVAILABLE", "later")
+    response = await supervisor.get("/v1/callbacks")
+    assert [it["person"] for it in response.json()["callbacks"]] == [None, None, None]
 
 
 async def test_an_agent_whose_answer_was_lost_gets_it_again(

@@ -262,7 +262,10 @@ export interface paths {
         };
         /**
          * Callbacks
-         * @description Callbacks, the earliest first; for agents without `user_id` only their own.
+         * @description Callbacks with their people, the earliest first.
+         *
+         *     For agents without `user_id` only their own, whose people they may open as long as the
+         *     callback is open.
          */
         get: operations["callbacks_callbacks"];
         put?: never;
@@ -1181,12 +1184,34 @@ export interface components {
          */
         CallbackPage: {
             /** Callbacks */
-            callbacks: components["schemas"]["Callback"][];
+            callbacks: components["schemas"]["ListedCallback"][];
             /**
              * Next Page Token
              * @description null at the end.
              */
             next_page_token: string | null;
+        };
+        /**
+         * CallbackPerson
+         * @description Whom to call, as the person's context has it.
+         */
+        CallbackPerson: {
+            /**
+             * First Name
+             * @example Jo
+             */
+            first_name: string | null;
+            /**
+             * Last Name
+             * @example Smith
+             */
+            last_name: string | null;
+            /**
+             * Phone Number
+             * @description The first number found, in E.164; the field's own text when there is none.
+             * @example +447700900123
+             */
+            phone_number: string | null;
         };
         /**
          * CallbackRequest
@@ -1325,6 +1350,11 @@ export interface components {
              */
             already_held: boolean;
             assignment: components["schemas"]["Assignment"] | null;
+            /**
+             * Context
+             * @description With `include=context`, the person's context as `GET /v1/people/{user_id}/context` has it, `Dialler-Stale` included; null when there is no assignment, and when it cannot be read now.
+             */
+            context?: components["schemas"]["Context"] | null;
             empty: components["schemas"]["EmptyQueue"] | null;
             /**
              * Rejected By Live Check
@@ -1934,6 +1964,12 @@ export interface components {
          */
         Hold: "cooling" | "next_call" | "callback" | "daily_cap" | "period_cap" | "shared_phone" | "unreported_call";
         /**
+         * Include
+         * @description What the answer to a claim may have besides.
+         * @enum {string}
+         */
+        Include: "context";
+        /**
          * Ingest
          * @description What one replica of cdc_ingest does and has done since it started.
          */
@@ -2068,6 +2104,45 @@ export interface components {
             /** @description null: the only one in force; 409 `SEVERAL_STAND` when both are. */
             what?: components["schemas"]["Lifted"] | null;
         } & (unknown | unknown);
+        /**
+         * ListedCallback
+         * @description A callback and the person to call.
+         */
+        ListedCallback: {
+            /** Callback Id */
+            callback_id: string;
+            /** Closed At */
+            closed_at: string | null;
+            /**
+             * Closed Reason
+             * @description UPPER_SNAKE; null while it is open.
+             */
+            closed_reason: string | null;
+            /** Created At */
+            created_at: string | null;
+            /** Created By */
+            created_by: string | null;
+            /** Misses */
+            misses: number;
+            /** Notes */
+            notes: string;
+            /** @description null when the main app does not have the person, or cannot be asked now. */
+            person: components["schemas"]["CallbackPerson"] | null;
+            /**
+             * Preferred Agent Id
+             * @description The agent to whom it is offered first; null: any agent.
+             */
+            preferred_agent_id: string | null;
+            /** Scheduled For */
+            scheduled_for: string | null;
+            state: components["schemas"]["CallbackState"] | null;
+            /**
+             * User Id
+             * @description 64-bit id or count as a decimal string.
+             * @example 4711
+             */
+            user_id: string;
+        };
         /**
          * Outcome
          * @description How a call ended.
@@ -3107,6 +3182,7 @@ export type Cache = components['schemas']['Cache'];
 export type Call = components['schemas']['Call'];
 export type Callback = components['schemas']['Callback'];
 export type CallbackPage = components['schemas']['CallbackPage'];
+export type CallbackPerson = components['schemas']['CallbackPerson'];
 export type CallbackRequest = components['schemas']['CallbackRequest'];
 export type CallbackRule = components['schemas']['CallbackRule'];
 export type CallbackState = components['schemas']['CallbackState'];
@@ -3143,12 +3219,14 @@ export type Freshness = components['schemas']['Freshness'];
 export type FreshnessMode = components['schemas']['FreshnessMode'];
 export type HeldAssignment = components['schemas']['HeldAssignment'];
 export type Hold = components['schemas']['Hold'];
+export type Include = components['schemas']['Include'];
 export type Ingest = components['schemas']['Ingest'];
 export type IngestState = components['schemas']['IngestState'];
 export type LastHour = components['schemas']['LastHour'];
 export type Latency = components['schemas']['Latency'];
 export type Lifted = components['schemas']['Lifted'];
 export type LiftRequest = components['schemas']['LiftRequest'];
+export type ListedCallback = components['schemas']['ListedCallback'];
 export type Outcome = components['schemas']['Outcome'];
 export type OutcomeCount = components['schemas']['OutcomeCount'];
 export type OutcomeRequest = components['schemas']['OutcomeRequest'];
@@ -4299,7 +4377,10 @@ export interface operations {
     };
     assignments_claim: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description What to answer besides, in one round trip. */
+                include?: components["schemas"]["Include"] | null;
+            };
             header: {
                 /** @description UUID chosen by the client; a repeat of the request returns the first answer. */
                 "Idempotency-Key": string;
@@ -4346,7 +4427,120 @@ export interface operations {
                      *         "next_due_at": "2025-06-02T09:00:00.000000Z",
                      *         "calling_hours_begin_at": "2025-06-02T09:00:00.000000Z"
                      *       },
-                     *       "rejected_by_live_check": 3
+                     *       "rejected_by_live_check": 3,
+                     *       "context": {
+                     *         "user": {
+                     *           "user_id": "4711",
+                     *           "first_name": "text",
+                     *           "last_name": "text",
+                     *           "previous_name": "text",
+                     *           "email_address": "text",
+                     *           "phone_number": "text",
+                     *           "is_phone_valid": true,
+                     *           "date_of_birth": "text",
+                     *           "is_enabled": true,
+                     *           "status": "text",
+                     *           "has_signature": true,
+                     *           "has_id_document": true,
+                     *           "notification_channels": "text",
+                     *           "third_party_claim_partner": "text",
+                     *           "introducer": "text",
+                     *           "solicitor": "text",
+                     *           "credit_response_selection_completed": true,
+                     *           "last_login": "2025-06-02T09:00:00Z",
+                     *           "created_at": "2025-06-02T09:00:00Z",
+                     *           "updated_at": "2025-06-02T09:00:00Z",
+                     *           "current_address": {
+                     *             "address_id": "text",
+                     *             "type": "text",
+                     *             "full_address": "text",
+                     *             "address_line_1": "text",
+                     *             "address_line_2": "text",
+                     *             "house_number": "text",
+                     *             "street": "text",
+                     *             "building_name": "text",
+                     *             "county": "text",
+                     *             "district": "text",
+                     *             "post_code": "text",
+                     *             "post_town": "text",
+                     *             "country": "text"
+                     *           },
+                     *           "phone_numbers": [
+                     *             "text"
+                     *           ],
+                     *           "phone_number_as_written": "text"
+                     *         },
+                     *         "claims": [
+                     *           {
+                     *             "claim_id": "4711",
+                     *             "type": "text",
+                     *             "status": "text",
+                     *             "lender": "text",
+                     *             "solicitor": "text",
+                     *             "client_last_updated_at": "2025-06-02T09:00:00Z",
+                     *             "created_at": "2025-06-02T09:00:00Z",
+                     *             "updated_at": "2025-06-02T09:00:00Z",
+                     *             "requirements": [
+                     *               {
+                     *                 "requirement_id": "text",
+                     *                 "type": "text",
+                     *                 "status": "text",
+                     *                 "reason": "text",
+                     *                 "rejection_reason": "text",
+                     *                 "created_at": "2025-06-02T09:00:00Z",
+                     *                 "updated_at": "2025-06-02T09:00:00Z"
+                     *               }
+                     *             ],
+                     *             "vehicle_packages": [
+                     *               {
+                     *                 "vehicle_package_id": "text",
+                     *                 "vehicle_registration": "text",
+                     *                 "vehicle_make": "text",
+                     *                 "vehicle_model": "text",
+                     *                 "dealership_name": "text",
+                     *                 "monthly_payment": "text",
+                     *                 "contract_start_date": "text",
+                     *                 "status": "text"
+                     *               }
+                     *             ]
+                     *           }
+                     *         ],
+                     *         "call_state": {
+                     *           "user_id": "4711",
+                     *           "queue": "unsigned_users",
+                     *           "state": "ready",
+                     *           "reason": "text",
+                     *           "score": 2.5,
+                     *           "attempts": 3,
+                     *           "last_outcome": "completed_form",
+                     *           "last_contact_at": "2025-06-02T09:00:00Z",
+                     *           "next_call_at": "2025-06-02T09:00:00Z",
+                     *           "assigned_agent_id": "text",
+                     *           "recent_attempts": [
+                     *             {
+                     *               "agent_id": "text",
+                     *               "outcome": "completed_form",
+                     *               "ended_at": "2025-06-02T09:00:00Z",
+                     *               "notes": "text"
+                     *             }
+                     *           ],
+                     *           "version": "4711",
+                     *           "hold": "cooling",
+                     *           "open_callback": {
+                     *             "callback_id": "text",
+                     *             "user_id": "4711",
+                     *             "scheduled_for": "2025-06-02T09:00:00Z",
+                     *             "preferred_agent_id": "text",
+                     *             "state": "open",
+                     *             "misses": 3,
+                     *             "created_by": "text",
+                     *             "created_at": "2025-06-02T09:00:00Z",
+                     *             "closed_at": "2025-06-02T09:00:00Z",
+                     *             "closed_reason": "text",
+                     *             "notes": "text"
+                     *           }
+                     *         }
+                     *       }
                      *     }
                      */
                     "application/json": components["schemas"]["Claimed"];
@@ -4378,7 +4572,120 @@ export interface operations {
                      *         "next_due_at": "2025-06-02T09:00:00.000000Z",
                      *         "calling_hours_begin_at": "2025-06-02T09:00:00.000000Z"
                      *       },
-                     *       "rejected_by_live_check": 3
+                     *       "rejected_by_live_check": 3,
+                     *       "context": {
+                     *         "user": {
+                     *           "user_id": "4711",
+                     *           "first_name": "text",
+                     *           "last_name": "text",
+                     *           "previous_name": "text",
+                     *           "email_address": "text",
+                     *           "phone_number": "text",
+                     *           "is_phone_valid": true,
+                     *           "date_of_birth": "text",
+                     *           "is_enabled": true,
+                     *           "status": "text",
+                     *           "has_signature": true,
+                     *           "has_id_document": true,
+                     *           "notification_channels": "text",
+                     *           "third_party_claim_partner": "text",
+                     *           "introducer": "text",
+                     *           "solicitor": "text",
+                     *           "credit_response_selection_completed": true,
+                     *           "last_login": "2025-06-02T09:00:00Z",
+                     *           "created_at": "2025-06-02T09:00:00Z",
+                     *           "updated_at": "2025-06-02T09:00:00Z",
+                     *           "current_address": {
+                     *             "address_id": "text",
+                     *             "type": "text",
+                     *             "full_address": "text",
+                     *             "address_line_1": "text",
+                     *             "address_line_2": "text",
+                     *             "house_number": "text",
+                     *             "street": "text",
+                     *             "building_name": "text",
+                     *             "county": "text",
+                     *             "district": "text",
+                     *             "post_code": "text",
+                     *             "post_town": "text",
+                     *             "country": "text"
+                     *           },
+                     *           "phone_numbers": [
+                     *             "text"
+                     *           ],
+                     *           "phone_number_as_written": "text"
+                     *         },
+                     *         "claims": [
+                     *           {
+                     *             "claim_id": "4711",
+                     *             "type": "text",
+                     *             "status": "text",
+                     *             "lender": "text",
+                     *             "solicitor": "text",
+                     *             "client_last_updated_at": "2025-06-02T09:00:00Z",
+                     *             "created_at": "2025-06-02T09:00:00Z",
+                     *             "updated_at": "2025-06-02T09:00:00Z",
+                     *             "requirements": [
+                     *               {
+                     *                 "requirement_id": "text",
+                     *                 "type": "text",
+                     *                 "status": "text",
+                     *                 "reason": "text",
+                     *                 "rejection_reason": "text",
+                     *                 "created_at": "2025-06-02T09:00:00Z",
+                     *                 "updated_at": "2025-06-02T09:00:00Z"
+                     *               }
+                     *             ],
+                     *             "vehicle_packages": [
+                     *               {
+                     *                 "vehicle_package_id": "text",
+                     *                 "vehicle_registration": "text",
+                     *                 "vehicle_make": "text",
+                     *                 "vehicle_model": "text",
+                     *                 "dealership_name": "text",
+                     *                 "monthly_payment": "text",
+                     *                 "contract_start_date": "text",
+                     *                 "status": "text"
+                     *               }
+                     *             ]
+                     *           }
+                     *         ],
+                     *         "call_state": {
+                     *           "user_id": "4711",
+                     *           "queue": "unsigned_users",
+                     *           "state": "ready",
+                     *           "reason": "text",
+                     *           "score": 2.5,
+                     *           "attempts": 3,
+                     *           "last_outcome": "completed_form",
+                     *           "last_contact_at": "2025-06-02T09:00:00Z",
+                     *           "next_call_at": "2025-06-02T09:00:00Z",
+                     *           "assigned_agent_id": "text",
+                     *           "recent_attempts": [
+                     *             {
+                     *               "agent_id": "text",
+                     *               "outcome": "completed_form",
+                     *               "ended_at": "2025-06-02T09:00:00Z",
+                     *               "notes": "text"
+                     *             }
+                     *           ],
+                     *           "version": "4711",
+                     *           "hold": "cooling",
+                     *           "open_callback": {
+                     *             "callback_id": "text",
+                     *             "user_id": "4711",
+                     *             "scheduled_for": "2025-06-02T09:00:00Z",
+                     *             "preferred_agent_id": "text",
+                     *             "state": "open",
+                     *             "misses": 3,
+                     *             "created_by": "text",
+                     *             "created_at": "2025-06-02T09:00:00Z",
+                     *             "closed_at": "2025-06-02T09:00:00Z",
+                     *             "closed_reason": "text",
+                     *             "notes": "text"
+                     *           }
+                     *         }
+                     *       }
                      *     }
                      */
                     "application/json": components["schemas"]["Claimed"];
@@ -6383,7 +6690,12 @@ export interface operations {
                      *           "created_at": "2025-06-02T09:00:00.000000Z",
                      *           "closed_at": "2025-06-02T09:00:00.000000Z",
                      *           "closed_reason": "text",
-                     *           "notes": "text"
+                     *           "notes": "text",
+                     *           "person": {
+                     *             "first_name": "Jo",
+                     *             "last_name": "Smith",
+                     *             "phone_number": "+447700900123"
+                     *           }
                      *         }
                      *       ],
                      *       "next_page_token": "text"
