@@ -20,6 +20,7 @@ from gateway.resources.fields import (
     Outcome,
     QueueName,
     RequestBody,
+    optional_in,
 )
 from servicekit.call_state_json import moment_in
 
@@ -84,6 +85,10 @@ class Agent(BaseModel):
     allowed_queues: list[QueueName] = Field(description="Empty: the agent is not limited.")
     assignment: Assignment | None
     today: AgentDay
+    skips_last_hour: int | None = Field(
+        description="People whom the agent has skipped within the last hour; null in answers to a "
+        "change."
+    )
 
     @classmethod
     def of(cls, message: queue_pb2.Agent) -> Self:
@@ -97,6 +102,7 @@ class Agent(BaseModel):
             allowed_queues=[name for it in message.allowed_queues if (name := QUEUES.name(it))],
             assignment=Assignment.of(message.assignment) if held else None,
             today=AgentDay.of(message.today),
+            skips_last_hour=optional_in(message, "skips_last_hour"),
         )
 
 

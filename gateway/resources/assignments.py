@@ -291,7 +291,11 @@ class AssignmentRoutes:
         key: IdempotencyKey,
         body: Annotated[ReleaseRequest | None, Body()] = None,
     ) -> Released:
-        """Release the person without a call."""
+        """Release the person without a call.
+
+        409 `SKIP_LIMIT` for `skipped` when the agent has skipped as many people in an hour as the
+        rules allow: report a call, or keep the person until the lease ends.
+        """
         answer = await self._queue.ReleaseAssignment(
             queue_pb2.ReleaseAssignmentRequest(
                 assignment_id=str(assignment_id),

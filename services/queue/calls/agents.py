@@ -58,8 +58,11 @@ class Agents:
         async with self._database.statements() as tx:
             known = await agents.every(tx)
             held = await assignments.live_of_agents(tx)
+            skips = await audit.skips(tx, now - timedelta(hours=1))
         days = await self._figures.agent_days()
         found = [self._message(it, held.get(it.agent_id), days, now) for it in known]
+        for it in found:
+            it.skips_last_hour = skips.get(AgentId(it.agent_id), 0)
         number = messages.presence_number(presence) if presence is not None else None
         return [it for it in found if number in (None, it.presence)]
 

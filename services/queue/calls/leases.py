@@ -9,7 +9,7 @@ from uuid import UUID
 from dialler.queue.v1 import queue_pb2
 
 from servicekit.clock import Clock
-from servicekit.errors import NotFound, ServiceError, Unavailable
+from servicekit.errors import FailedPrecondition, NotFound, ServiceError, Unavailable
 from services.queue import metrics
 from services.queue.calls.held_assignment import (
     is_still_with,
@@ -36,6 +36,7 @@ from services.queue.store.idempotency_records import IdempotentRequest
 from services.queue.types import Action, AgentId, Ending, Queue, UserId
 
 _SWEEP_BATCH = 100
+_HOUR = timedelta(hours=1)
 
 _log = logging.getLogger(__name__)
 
@@ -96,13 +97,23 @@ class Leases:
     ) -> queue_pb2.ReleaseAssignmentResponse:
         """End the agent's assignment without a call.
 
-        Raises NotFound or Conflict as `require_live` does.
+        Raises NotFound or Conflict as `require_live` does, and FailedPrecondition (SKIP_LIMIT) when
+        the agent has skipped as many people as the rules allow in an hour.
         """
         now, placement = self._clock.now(), self._rulebook.placement
         agent_id = request.agent_id
 
         async def release(tx: Transaction) -> queue_pb2.ReleaseAssignmentResponse:
             held = require_live(await assignments.lock(tx, assignment_id), agent_id, now)
+            most = placement.rules.agents.skips_per_hour
+            if is_skipped and most is not None:
+                skipped_by = await audit.skips(tx, now - _HOUR, agent_id)
+                if skipped_by.get(agent_id, 0) >= most:
+                    raise FailedPrecondition(
+                        "SKIP_LIMIT",
+                        f"no more than {most} people may be skipped in an hour",
+                        skips_per_hour=str(most),
+                    )
             ending = Ending.SKIPPED if is_skipped else Ending.RELEASED
             await self._end(tx, held, ending, placement, now)
             action = Action.SKIPPED if is_skipped else Action.RELEASED

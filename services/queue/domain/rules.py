@@ -130,9 +130,10 @@ class PhoneListRules:
 
 @dataclass(frozen=True, kw_only=True)
 class AgentRules:
-    """When an agent counts as present."""
+    """When an agent counts as present, and how many people it may skip in an hour."""
 
     presence_seconds: float
+    skips_per_hour: int | None
 
 
 class Day(StrEnum):

@@ -9,7 +9,7 @@ import orjson
 
 from services.queue.store.database import Transaction, statement
 from services.queue.store.writing import Write, write
-from services.queue.types import Action, UserId
+from services.queue.types import Action, AgentId, UserId
 
 _log = logging.getLogger(__name__)
 
@@ -69,6 +69,18 @@ async def is_noted(
     return bool((await tx.execute(_IS_NOTED, values)).scalar_one())
 
 
+async def skips(
+    tx: Transaction, since: datetime, agent_id: AgentId | None = None
+) -> dict[AgentId, int]:
+    """Return how many people agents have skipped since then, without agents who skipped none."""
+    values = {"agent_id": agent_id, "action": Action.SKIPPED, "since": since}
+    return {AgentId(row[0]): row[1] for row in (await tx.execute(_SKIPS, values)).all()}
+
+
+_SKIPS = statement(
+    "SELECT actor_id, count(*) FROM queue.audit WHERE at > :since AND action = :action"
+    " AND (CAST(:agent_id AS text) IS NULL OR actor_id = :agent_id) GROUP BY actor_id"
+)
 _IS_NOTED = statement(
     "SELECT EXISTS (SELECT FROM queue.audit WHERE at = :at AND actor_id = :actor_id"
     " AND action = :action AND user_id IS NOT DISTINCT FROM CAST(:user_id AS bigint))"

@@ -1,6 +1,7 @@
 """Agents: whether they are there, what they may take, and what a supervisor can do about it."""
 
 from datetime import timedelta
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -8,8 +9,9 @@ from dialler.model.v1 import call_state_pb2
 from dialler.queue.v1 import queue_pb2
 
 from servicekit.errors import Conflict, FailedPrecondition, PermissionDenied
+from services.queue.rules import DEFAULT_PATH
 from tests.fakes.clock import FakeClock
-from tests.fakes.running_queue import RunningQueue
+from tests.fakes.running_queue import RunningQueue, running_queue
 from tests.fakes.user_facts import outstanding, unsigned
 from tests.integration.queue.bench import Desk, Tables
 
@@ -119,6 +121,40 @@ async def test_a_skipped_user_is_handed_to_another_agent(desk: Desk) -> None:
     await desk.fill(unsigned(1))
     await desk.release((await desk.claim("agent")).assignment, SKIPPED)
     assert (await desk.claim("other")).assignment.user_id == 1
+
+
+async def test_an_agent_may_skip_only_so_many_people_in_an_hour(
+    queue_url: str, redis_url: str, clock: FakeClock, tmp_path: Path
+) -> None:
+    """The rest of the hour the agent keeps the person or calls; others are not concerned."""
+    rules = tmp_path / "rules.yaml"
+    text = DEFAULT_PATH.read_text(encoding="utf-8")
+    rules.write_text(text.replace("skips_per_hour: null", "skips_per_hour: 2"), encoding="utf-8")
+    async with running_queue(queue_url, redis_url, clock=clock, rules_path=rules) as running:
+        desk = Desk(running)
+        await desk.fill(*(unsigned(it) for it in range(1, 6)))
+        for _ in range(2):
+            await desk.release((await desk.claim("agent")).assignment, SKIPPED)
+            clock.advance(60)
+        held = (await desk.claim("agent")).assignment
+        once = str(uuid4())
+        for _ in range(2):
+            with pytest.raises(FailedPrecondition) as raised:
+                await desk.release(held, SKIPPED, request_id=once)
+            assert raised.value.reason == "SKIP_LIMIT"
+            assert raised.value.metadata == {"skips_per_hour": "2"}
+        assert (await desk.agents())["agent"].assignment.assignment_id == held.assignment_id
+        assert (await desk.agents())["agent"].skips_last_hour == 2
+        await desk.release((await desk.claim("other")).assignment, SKIPPED)
+        # To be released without a skip is no way out: the same person comes again.
+        await desk.release(held)
+        held = (await desk.claim("agent")).assignment
+        # The first skip is an hour ago.
+        clock.advance(3_600 - 120 + 1)
+        held = (await desk.claim("agent")).assignment
+        await desk.release(held, SKIPPED, request_id=once)
+        assert (await desk.agents())["agent"].skips_last_hour == 2
+        assert (await desk.agents())["other"].skips_last_hour == 1
 
 
 async def test_a_supervisor_ends_an_assignment_whose_report_is_still_taken(

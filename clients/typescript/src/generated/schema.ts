@@ -205,6 +205,9 @@ export interface paths {
         /**
          * Release
          * @description Release the person without a call.
+         *
+         *     409 `SKIP_LIMIT` for `skipped` when the agent has skipped as many people in an hour as the
+         *     rules allow: report a call, or keep the person until the lease ends.
          */
         post: operations["assignments_release"];
         delete?: never;
@@ -918,6 +921,11 @@ export interface components {
             presence: components["schemas"]["Presence"] | null;
             /** Presence Since */
             presence_since: string | null;
+            /**
+             * Skips Last Hour
+             * @description People whom the agent has skipped within the last hour; null in answers to a change.
+             */
+            skips_last_hour: number | null;
             today: components["schemas"]["AgentDay"];
         };
         /**
@@ -3415,7 +3423,8 @@ export interface operations {
                      *             ],
                      *             "conversions": 3,
                      *             "unreported_calls": 3
-                     *           }
+                     *           },
+                     *           "skips_last_hour": 3
                      *         }
                      *       ]
                      *     }
@@ -3647,7 +3656,8 @@ export interface operations {
                      *         ],
                      *         "conversions": 3,
                      *         "unreported_calls": 3
-                     *       }
+                     *       },
+                     *       "skips_last_hour": 3
                      *     }
                      */
                     "application/json": components["schemas"]["Agent"];
@@ -3956,7 +3966,8 @@ export interface operations {
                      *         ],
                      *         "conversions": 3,
                      *         "unreported_calls": 3
-                     *       }
+                     *       },
+                     *       "skips_last_hour": 3
                      *     }
                      */
                     "application/json": components["schemas"]["Agent"];

@@ -1613,10 +1613,13 @@ class Agent(_message.Message):
     ALLOWED_QUEUES_FIELD_NUMBER: _builtins.int
     ASSIGNMENT_FIELD_NUMBER: _builtins.int
     TODAY_FIELD_NUMBER: _builtins.int
+    SKIPS_LAST_HOUR_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """The agent."""
     presence: Global___Presence.ValueType
     """The present presence; OFFLINE when the agent has not been seen for too long."""
+    skips_last_hour: _builtins.int
+    """People skipped within the last hour; set by ListAgents only."""
     @_builtins.property
     def presence_since(self) -> _timestamp_pb2.Timestamp:
         """Since when."""
@@ -1647,12 +1650,15 @@ class Agent(_message.Message):
         allowed_queues: _abc.Iterable[_call_state_pb2.Queue.ValueType] | None = ...,
         assignment: Global___Assignment | None = ...,
         today: Global___AgentDay | None = ...,
+        skips_last_hour: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "last_seen_at", b"last_seen_at", "presence_since", b"presence_since", "today", b"today"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_skips_last_hour", b"_skips_last_hour", "assignment", b"assignment", "last_seen_at", b"last_seen_at", "presence_since", b"presence_since", "skips_last_hour", b"skips_last_hour", "today", b"today"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "allowed_queues", b"allowed_queues", "assignment", b"assignment", "last_seen_at", b"last_seen_at", "presence", b"presence", "presence_since", b"presence_since", "today", b"today"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_skips_last_hour", b"_skips_last_hour", "agent_id", b"agent_id", "allowed_queues", b"allowed_queues", "assignment", b"assignment", "last_seen_at", b"last_seen_at", "presence", b"presence", "presence_since", b"presence_since", "skips_last_hour", b"skips_last_hour", "today", b"today"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__skips_last_hour: _TypeAlias = _typing.Literal["skips_last_hour"]  # noqa: Y015
+    _WhichOneofArgType__skips_last_hour: _TypeAlias = _typing.Literal["_skips_last_hour", b"_skips_last_hour"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__skips_last_hour) -> _WhichOneofReturnType__skips_last_hour | None: ...
 
 Global___Agent: _TypeAlias = Agent  # noqa: Y015
 

@@ -259,7 +259,8 @@ class QueueServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReleaseAssignment(self, request, context):
-        """Releases the person without a call. Errors as for HeartbeatAssignment.
+        """Releases the person without a call. Errors as for HeartbeatAssignment; FAILED_PRECONDITION
+        (SKIP_LIMIT, with `skips_per_hour`) when the agent has skipped as many people as the rules allow.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -55,7 +55,9 @@ class QueueServiceStub:
     another agent's assignment is ABORTED (ASSIGNMENT_NOT_YOURS).
     """
     ReleaseAssignment: _grpc.UnaryUnaryMultiCallable[_queue_pb2.ReleaseAssignmentRequest, _queue_pb2.ReleaseAssignmentResponse]
-    """Releases the person without a call. Errors as for HeartbeatAssignment."""
+    """Releases the person without a call. Errors as for HeartbeatAssignment; FAILED_PRECONDITION
+    (SKIP_LIMIT, with `skips_per_hour`) when the agent has skipped as many people as the rules allow.
+    """
     RecordOutcome: _grpc.UnaryUnaryMultiCallable[_queue_pb2.RecordOutcomeRequest, _queue_pb2.RecordOutcomeResponse]
     """Records how the call ended and ends the assignment, both or neither. Errors as for
     HeartbeatAssignment, but DO_NOT_CONTACT is accepted for any assignment of the agent, however it
@@ -176,7 +178,9 @@ class QueueServiceAsyncStub(QueueServiceStub):
     another agent's assignment is ABORTED (ASSIGNMENT_NOT_YOURS).
     """
     ReleaseAssignment: _aio.UnaryUnaryMultiCallable[_queue_pb2.ReleaseAssignmentRequest, _queue_pb2.ReleaseAssignmentResponse]  # type: ignore[assignment]
-    """Releases the person without a call. Errors as for HeartbeatAssignment."""
+    """Releases the person without a call. Errors as for HeartbeatAssignment; FAILED_PRECONDITION
+    (SKIP_LIMIT, with `skips_per_hour`) when the agent has skipped as many people as the rules allow.
+    """
     RecordOutcome: _aio.UnaryUnaryMultiCallable[_queue_pb2.RecordOutcomeRequest, _queue_pb2.RecordOutcomeResponse]  # type: ignore[assignment]
     """Records how the call ended and ends the assignment, both or neither. Errors as for
     HeartbeatAssignment, but DO_NOT_CONTACT is accepted for any assignment of the agent, however it
@@ -330,7 +334,9 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _queue_pb2.ReleaseAssignmentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_queue_pb2.ReleaseAssignmentResponse, _abc.Awaitable[_queue_pb2.ReleaseAssignmentResponse]]:
-        """Releases the person without a call. Errors as for HeartbeatAssignment."""
+        """Releases the person without a call. Errors as for HeartbeatAssignment; FAILED_PRECONDITION
+        (SKIP_LIMIT, with `skips_per_hour`) when the agent has skipped as many people as the rules allow.
+        """
 
     @_abc_1.abstractmethod
     def RecordOutcome(
