@@ -74,11 +74,11 @@ class _HeldPerson:
 
 
 class PersonAccess:
-    """Lets supervisors and services read every person, agents those who are their business.
+    """Lets supervisors and services read every person, and agents some people.
 
-    Those are the assigned person, people found by search, and people who have an open callback that
-    prefers the agent. Without Redis the assigned person stays readable; without the queue, too,
-    until the lease seen last has expired. Any other person is then refused as uncertain.
+    An agent reads the assigned person, people found by search, and people with an open callback
+    that prefers the agent. Without Redis the assigned person stays readable; without the queue,
+    too, until the lease seen last has expired. Any other person is then refused as uncertain.
     """
 
     def __init__(self, queue: "QueueServiceAsyncStub", found: FoundPeople, clock: Clock) -> None:
