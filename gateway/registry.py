@@ -168,6 +168,7 @@ def add_guarded(add: Add, endpoints: Endpoints) -> None:
     add("POST", f"{one}/complaint", people.complaint, watchers, tag, writes_one)
 
     agents, path = endpoints.agents, "/v1/agents"
+    add("GET", f"{path}/me", agents.me, _AGENTS, "agents", reads)
     add("PUT", f"{path}/me/presence", agents.set_presence, _AGENTS, "agents", writes)
     add("GET", path, agents.agents, _SUPERVISORS, "agents", lists)
     add("PUT", f"{path}/{{agent_id}}/queues", agents.set_queues, _SUPERVISORS, "agents", writes)

@@ -145,6 +145,11 @@ class AgentRoutes:
         request = queue_pb2.SetAgentPresenceRequest(agent_id=caller.subject, presence=number)
         return Agent.of((await self._queue.SetAgentPresence(request)).agent)
 
+    async def me(self, caller: CallerOf) -> Agent:
+        """The agent's own presence, assignment and figures of the day."""
+        request = queue_pb2.GetAgentRequest(agent_id=caller.subject)
+        return Agent.of((await self._queue.GetAgent(request)).agent)
+
     async def agents(
         self,
         presence: Annotated[

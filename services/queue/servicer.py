@@ -246,6 +246,13 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
         )
         return queue_pb2.SetAgentQueuesResponse(agent=agent)
 
+    async def GetAgent(
+        self, request: queue_pb2.GetAgentRequest, context: Context
+    ) -> queue_pb2.GetAgentResponse:
+        """Return one agent."""
+        agent_id = requests.agent_of(request.agent_id)
+        return queue_pb2.GetAgentResponse(agent=await self._use_cases.agents.one(agent_id))
+
     async def ListAgents(
         self, request: queue_pb2.ListAgentsRequest, context: Context
     ) -> queue_pb2.ListAgentsResponse:

@@ -152,6 +152,13 @@ class FakeDesk(RecordingDouble):
         agent.presence = request.presence
         return queue_pb2.SetAgentPresenceResponse(agent=agent)
 
+    async def GetAgent(self, request: Any, context: Any) -> Any:
+        """Return the agent, who has skipped two people."""
+        await self.received("GetAgent", request)
+        agent = queue_pb2.Agent(skips_last_hour=2)
+        agent.MergeFrom(self.agent(request.agent_id))
+        return queue_pb2.GetAgentResponse(agent=agent)
+
     async def SetAgentQueues(self, request: Any, context: Any) -> Any:
         """Note them."""
         await self.received("SetAgentQueues", request)

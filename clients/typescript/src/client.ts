@@ -292,6 +292,11 @@ export class DiallerClient {
     );
   }
 
+  /** The agent's own presence, assignment and figures of the day. */
+  async me(options: ReadOptions = {}): Promise<Agent> {
+    return this.unwrap(this.api.GET("/v1/agents/me", signalOf(options)));
+  }
+
   /** What the agent is doing; to be said again within two minutes. Callbacks wait for who is there. */
   async setPresence(presence: Presence, options: ReadOptions = {}): Promise<Agent> {
     return this.unwrap(

@@ -52,6 +52,24 @@ class Agents:
             await audit.note(tx, actor_id, Action.QUEUES_SET, [None], now, **details)
         return self._message(agent, held, await self._figures.agent_days(), now)
 
+    async def one(self, agent_id: AgentId) -> queue_pb2.Agent:
+        """Return an agent; one that was never seen is offline."""
+        now = self._clock.now()
+        async with self._database.statements() as tx:
+            known = await agents.find(tx, agent_id)
+            held = await assignments.live_of_agent(tx, agent_id)
+            skips = await audit.skips(tx, now - timedelta(hours=1), agent_id)
+        if known is None:
+            return queue_pb2.Agent(
+                agent_id=agent_id,
+                presence=queue_pb2.PRESENCE_OFFLINE,
+                today=queue_pb2.AgentDay(agent_id=agent_id),
+                skips_last_hour=0,
+            )
+        found = self._message(known, held, await self._figures.agent_days(), now)
+        found.skips_last_hour = skips.get(agent_id, 0)
+        return found
+
     async def every(self, presence: Presence | None) -> Sequence[queue_pb2.Agent]:
         """Return every known agent, by id; only agents of one presence if it is given."""
         now = self._clock.now()

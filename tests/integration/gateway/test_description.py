@@ -53,6 +53,7 @@ async def test_description_is_valid(document: dict[str, Any]) -> None:
         ("GET", "/v1/people/{user_id}/calls"),
         ("POST", "/v1/people/{user_id}/complaint"),
         ("GET", "/v1/reference"),
+        ("GET", "/v1/agents/me"),
         ("PUT", "/v1/agents/me/presence"),
         ("GET", "/v1/agents"),
         ("PUT", "/v1/agents/{agent_id}/queues"),

@@ -157,6 +157,9 @@ async def test_agents(
     assert [it["today"]["unreported_calls"] for it in agents] == [2, 0]
     away = (await supervisor.get("/v1/agents", params={"presence": "break"})).json()["agents"]
     assert [it["agent_id"] for it in away] == ["agent-1"]
+    me = (await agent.get("/v1/agents/me")).json()
+    assert (me["agent_id"], me["presence"], me["skips_last_hour"]) == ("agent-1", "break", 2)
+    assert (body["skips_last_hour"], me["today"]["calls"]) == (None, 3)
 
 
 async def test_who_holds_whom_and_taking_them_away(

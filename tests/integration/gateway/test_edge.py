@@ -32,6 +32,7 @@ ROUTES = [
     ("GET", "/v1/people/7/calls", {"agent", "supervisor", "service"}),
     ("POST", "/v1/people/7/complaint", {"supervisor", "service"}),
     ("GET", "/v1/reference", {"agent", "supervisor", "service"}),
+    ("GET", "/v1/agents/me", {"agent"}),
     ("PUT", "/v1/agents/me/presence", {"agent"}),
     ("GET", "/v1/agents", {"supervisor"}),
     ("PUT", "/v1/agents/agent-1/queues", {"supervisor"}),

@@ -157,6 +157,21 @@ async def test_an_agent_may_skip_only_so_many_people_in_an_hour(
         assert (await desk.agents())["other"].skips_last_hour == 1
 
 
+async def test_an_agent_is_shown_alone_as_in_the_list_and_offline_when_never_seen(
+    desk: Desk, queue: RunningQueue
+) -> None:
+    await desk.fill(unsigned(1))
+    held = (await desk.claim("agent")).assignment
+    await desk.record(held, call_state_pb2.OUTCOME_HUNG_UP)
+    alone = (await queue.stub.GetAgent(queue_pb2.GetAgentRequest(agent_id="agent"))).agent
+    assert alone == (await desk.agents())["agent"]
+    assert [(it.outcome, it.calls) for it in alone.today.outcomes] == [
+        (call_state_pb2.OUTCOME_HUNG_UP, 1)
+    ]
+    other = (await queue.stub.GetAgent(queue_pb2.GetAgentRequest(agent_id="new"))).agent
+    assert (other.agent_id, other.presence, other.skips_last_hour) == ("new", OFFLINE, 0)
+
+
 async def test_a_supervisor_ends_an_assignment_whose_report_is_still_taken(
     desk: Desk, queue: RunningQueue, tables: Tables
 ) -> None:

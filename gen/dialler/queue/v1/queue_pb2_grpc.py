@@ -121,6 +121,11 @@ class QueueServiceStub:
                 request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.SetAgentQueuesRequest.SerializeToString,
                 response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.SetAgentQueuesResponse.FromString,
                 _registered_method=True)
+        self.GetAgent = channel.unary_unary(
+                '/dialler.queue.v1.QueueService/GetAgent',
+                request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.GetAgentRequest.SerializeToString,
+                response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.GetAgentResponse.FromString,
+                _registered_method=True)
         self.ListAgents = channel.unary_unary(
                 '/dialler.queue.v1.QueueService/ListAgents',
                 request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListAgentsRequest.SerializeToString,
@@ -342,6 +347,13 @@ class QueueServiceServicer:
 
     def SetAgentQueues(self, request, context):
         """Limits an agent to some queues, or lifts the limit.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetAgent(self, request, context):
+        """Returns one agent with today's figures; an agent never seen is OFFLINE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -579,6 +591,11 @@ def add_QueueServiceServicer_to_server(servicer, server):
                     servicer.SetAgentQueues,
                     request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.SetAgentQueuesRequest.FromString,
                     response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.SetAgentQueuesResponse.SerializeToString,
+            ),
+            'GetAgent': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAgent,
+                    request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.GetAgentRequest.FromString,
+                    response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.GetAgentResponse.SerializeToString,
             ),
             'ListAgents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAgents,
@@ -1132,6 +1149,33 @@ class QueueService:
             '/dialler.queue.v1.QueueService/SetAgentQueues',
             dialler_dot_queue_dot_v1_dot_queue__pb2.SetAgentQueuesRequest.SerializeToString,
             dialler_dot_queue_dot_v1_dot_queue__pb2.SetAgentQueuesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAgent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dialler.queue.v1.QueueService/GetAgent',
+            dialler_dot_queue_dot_v1_dot_queue__pb2.GetAgentRequest.SerializeToString,
+            dialler_dot_queue_dot_v1_dot_queue__pb2.GetAgentResponse.FromString,
             options,
             channel_credentials,
             insecure,

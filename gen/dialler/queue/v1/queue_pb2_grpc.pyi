@@ -87,6 +87,8 @@ class QueueServiceStub:
     """Sets whether an agent takes calls; the agent counts as seen."""
     SetAgentQueues: _grpc.UnaryUnaryMultiCallable[_queue_pb2.SetAgentQueuesRequest, _queue_pb2.SetAgentQueuesResponse]
     """Limits an agent to some queues, or lifts the limit."""
+    GetAgent: _grpc.UnaryUnaryMultiCallable[_queue_pb2.GetAgentRequest, _queue_pb2.GetAgentResponse]
+    """Returns one agent with today's figures; an agent never seen is OFFLINE."""
     ListAgents: _grpc.UnaryUnaryMultiCallable[_queue_pb2.ListAgentsRequest, _queue_pb2.ListAgentsResponse]
     """Returns every known agent, by id, with today's figures."""
     SuppressUser: _grpc.UnaryUnaryMultiCallable[_queue_pb2.SuppressUserRequest, _queue_pb2.SuppressUserResponse]
@@ -210,6 +212,8 @@ class QueueServiceAsyncStub(QueueServiceStub):
     """Sets whether an agent takes calls; the agent counts as seen."""
     SetAgentQueues: _aio.UnaryUnaryMultiCallable[_queue_pb2.SetAgentQueuesRequest, _queue_pb2.SetAgentQueuesResponse]  # type: ignore[assignment]
     """Limits an agent to some queues, or lifts the limit."""
+    GetAgent: _aio.UnaryUnaryMultiCallable[_queue_pb2.GetAgentRequest, _queue_pb2.GetAgentResponse]  # type: ignore[assignment]
+    """Returns one agent with today's figures; an agent never seen is OFFLINE."""
     ListAgents: _aio.UnaryUnaryMultiCallable[_queue_pb2.ListAgentsRequest, _queue_pb2.ListAgentsResponse]  # type: ignore[assignment]
     """Returns every known agent, by id, with today's figures."""
     SuppressUser: _aio.UnaryUnaryMultiCallable[_queue_pb2.SuppressUserRequest, _queue_pb2.SuppressUserResponse]  # type: ignore[assignment]
@@ -432,6 +436,14 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_queue_pb2.SetAgentQueuesResponse, _abc.Awaitable[_queue_pb2.SetAgentQueuesResponse]]:
         """Limits an agent to some queues, or lifts the limit."""
+
+    @_abc_1.abstractmethod
+    def GetAgent(
+        self,
+        request: _queue_pb2.GetAgentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_pb2.GetAgentResponse, _abc.Awaitable[_queue_pb2.GetAgentResponse]]:
+        """Returns one agent with today's figures; an agent never seen is OFFLINE."""
 
     @_abc_1.abstractmethod
     def ListAgents(
