@@ -81,9 +81,10 @@ class BinlogRelaySettings(ServiceSettings):
     bulk_above_bytes: int = Field(
         default=32 * 1024,
         ge=0,
-        description="Row images of one transaction beyond this size are bulk: they are sent apart, "
-        "many rows in a record, with only their keys and the columns that cdc_ingest compares. "
-        "32 KiB are about 150 rows. 0: never, for consumers that know only the records of DMS.",
+        description="Row images of one transaction beyond this size are bulk if they are of more "
+        "than 50 rows: they are sent apart, many rows in a record, with only their keys and the "
+        "columns that cdc_ingest compares. 32 KiB are about 150 rows. 0: never, for consumers that "
+        "know only the records of DMS.",
     )
     sends_in_flight: int = Field(
         default=4, ge=1, le=32, description="Most SendMessageBatch requests at the same time."

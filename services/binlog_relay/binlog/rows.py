@@ -1,5 +1,6 @@
 """Decodes the wanted columns of row images; it skips the others and never reads them."""
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
@@ -44,12 +45,12 @@ class DecodingPlan:
         self._steps = steps
         self._layouts: dict[bytes, _Layout] = {}
 
-    def images(self, data: bytes, bitmaps: Sequence[bytes]) -> list[Image]:
-        """Return the images in `data`; `bitmaps` are the columns that they hold, in turn."""
+    def images(self, data: bytes, bitmaps: Sequence[bytes], most: float = math.inf) -> list[Image]:
+        """Return the first `most` images in `data`; `bitmaps` are their columns, in turn."""
         layouts = [self._layout(bitmap) for bitmap in bitmaps]
         images: list[Image] = []
         position, end = 0, len(data)
-        while position < end:
+        while position < end and len(images) < most:
             layout = layouts[len(images) % len(layouts)]
             middle = position + layout.null_bytes
             way = layout.way(data[position:middle])

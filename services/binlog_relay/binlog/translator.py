@@ -62,6 +62,10 @@ _STANDALONE_FLAG: Final = 1
 _HEADER_BYTES: Final = 20  # with the protocol's OK byte in front
 _GTID_BYTES: Final = 49  # flags, source, number, logical clock, and the commit's time
 
+# A transaction of so many rows is no bulk change, however long their texts are: cdc_ingest, too,
+# has small changes go first by the number of people.
+_ROWS_BEFORE_BULK = 50
+
 _log = logging.getLogger(__name__)
 
 
@@ -90,6 +94,8 @@ class EventTranslator:
         self._gtid: str | None = None
         self._committed_at_us = 0
         self._transaction_bytes = 0
+        self._transaction_rows = 0
+        self._is_bulk = False
         self._plans: dict[int, _Plans] = {}
 
     def items(self, event: Any, file: str, offset: int) -> list[Item]:
@@ -138,7 +144,8 @@ class EventTranslator:
             if not self._gtids.add(self._gtid):
                 raise PositionLostError("a transaction's number comes again", BINLOG_RESET)
             self._gtid = None
-        self._committed_at_us = self._transaction_bytes = 0
+        self._committed_at_us = self._transaction_bytes = self._transaction_rows = 0
+        self._is_bulk = False
         return TransactionEnd(BinlogPosition(self._server, file, offset, str(self._gtids)))
 
     def _statement(self, event: Any, file: str, offset: int) -> list[Item]:
@@ -213,9 +220,15 @@ class EventTranslator:
             # A session that logs less than FULL does not say whose row it was before.
             return [Gap("partial_image"), *rows.changes()]
         self._transaction_bytes += len(rows.data)
-        if self._transaction_bytes > self._bulk_above_bytes and rows.is_uniform:
+        if not self._is_bulk and self._transaction_bytes > self._bulk_above_bytes:
+            # A few rows are no bulk change, however long their texts are.
+            left = _ROWS_BEFORE_BULK - self._transaction_rows
+            self._is_bulk = rows.has_more_than(left)
+        if self._is_bulk and rows.is_uniform:
             return [BulkRows(len(rows.data), origin.committed_at_us, rows.bulk_change)]
-        return list(rows.changes())
+        changes: list[Item] = list(rows.changes())
+        self._transaction_rows += len(changes)
+        return changes
 
     def _plans_of(self, event: Any, table: Table) -> "_Plans":
         described = event.table_map[event.table_id]
@@ -256,6 +269,12 @@ class _RowEvent:
     def is_uniform(self) -> bool:
         """Whether all images have the same columns."""
         return len(set(self.bitmaps)) == 1
+
+    def has_more_than(self, count: int) -> bool:
+        """Return whether there are more than so many rows."""
+        kinds = len(self.bitmaps)
+        images = self.plans.compared.images(self.data, self.bitmaps, most=(count + 1) * kinds)
+        return len(images) > count * kinds
 
     def changes(self) -> Iterator[RowChange]:
         """Yield a record for each row, with all described columns."""

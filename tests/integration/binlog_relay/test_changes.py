@@ -186,6 +186,23 @@ async def test_of_a_bulk_transaction_keys_and_compared_columns_are_sent(bench: R
     assert all("unsent_since_us" not in attributes for attributes in marked)
 
 
+async def test_few_rows_are_no_bulk_change_however_long_their_texts_are(bench: RelayBench) -> None:
+    """Nor is a short row in the same transaction."""
+    await bench.add_users([1, 2])
+    channels = '"' + "x" * 40_000 + '"'
+    async with bench.relay():
+        await bench.transaction(
+            *(
+                f"UPDATE users SET notification_channels = '{channels}' WHERE id = {user_id}"
+                for user_id in (1, 2)
+            ),
+            "UPDATE users SET status = 'inactive' WHERE id = 2",
+        )
+        received = await bench.receive_records(3)
+    assert all("bulk" not in attributes for attributes in received.attributes)
+    assert received.records[-1]["data"]["status"] == "inactive"
+
+
 async def test_a_change_behind_a_bulk_transaction_is_not_sent_after_all_of_it(
     bench: RelayBench,
 ) -> None:
