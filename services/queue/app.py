@@ -202,6 +202,9 @@ def build(settings: QueueSettings, clock: Clock | None = None) -> Parts:
     )
 
 
+_RECOVERY_SECONDS = 30.0
+
+
 @asynccontextmanager
 async def recovering(
     settings: QueueSettings, clock: Clock | None = None
@@ -217,7 +220,8 @@ async def recovering(
     )
     database = Database(engine)
     rulebook = Rulebook(settings.rules_path, database, clock)
-    seconds = settings.live_check_seconds
+    # People are read many at a time, and no agent waits.
+    seconds = _RECOVERY_SECONDS
     try:
         async with connect(
             settings.user_context_target, name="user_context", default_timeout_seconds=seconds
@@ -233,6 +237,7 @@ async def recovering(
                 Leases(database, rulebook, figures, clock),
                 Outcomes(database, rulebook, facts, user_context, figures, clock),
                 Suppressions(database, rulebook, user_context, figures, clock),
+                Refreshing(user_context, facts),
                 clock,
             )
     finally:

@@ -1,8 +1,9 @@
 """After a restore of PostgreSQL: ``python -m services.queue.recover queue.log ...``.
 
 Reads the queue's log, from standard input without a file, and enters again the calls, outcomes and
-objections that the database lacks; with `--objections`, instead, what an export of objections
-(`GET /v1/suppressions/export`) has. Run it before any queue serves, with the queue's own variables.
+objections that the database lacks, after it has read their people anew; with `--objections`,
+instead, what an export of objections (`GET /v1/suppressions/export`) has. Run it with user_context
+up, before any queue serves, with the queue's own variables.
 Exit codes: 0 when all is entered, 1 when something is left to enter by hand.
 """
 
@@ -12,6 +13,7 @@ import fileinput
 import sys
 from pathlib import Path
 
+from servicekit.errors import Unavailable
 from services.queue.app import recovering
 from services.queue.maintenance.recovery import Deed, Recovered, deeds_in, objections_in
 from services.queue.settings import QueueSettings
@@ -27,7 +29,11 @@ def main() -> int:
         return asyncio.run(_enter_objections(arguments.objections))
     with fileinput.input(arguments.logs, encoding="utf-8") as lines:
         deeds = list(deeds_in(lines))
-    recovered = asyncio.run(_recover(deeds))
+    try:
+        recovered = asyncio.run(_recover(deeds))
+    except Unavailable as error:
+        sys.stdout.write(f"Nothing was entered: {error}. Start user_context first.\n")
+        return 1
     sys.stdout.write("".join(f"{line}\n" for line in _summary(len(deeds), recovered)))
     return 1 if recovered.by_hand else 0
 

@@ -14,6 +14,7 @@ from services.queue.calls.leases import Leases
 from services.queue.calls.outcomes import Outcomes
 from services.queue.calls.suppressions import Suppressions
 from services.queue.domain.outcomes import CallReport
+from services.queue.people.refreshing import Refreshing
 from services.queue.store import assignments, audit
 from services.queue.store.database import Database
 from services.queue.store.idempotency_records import IdempotentRequest
@@ -22,6 +23,7 @@ from services.queue.types import Action, AgentId, Outcome, UserId
 NOTES = "Entered again from the log after a restore; the agent's own notes are lost."
 # A callback whose time has come meanwhile is agreed for as soon as may be.
 _SOON = timedelta(minutes=1)
+_PEOPLE_AT_ONCE = 200
 # Assignments that ended like this were no calls.
 _NO_CALL = (Action.RELEASED, Action.SKIPPED)
 
@@ -118,17 +120,27 @@ class Recovery:
         leases: Leases,
         outcomes: Outcomes,
         suppressions: Suppressions,
+        refreshing: Refreshing,
         clock: Clock,
     ) -> None:
         self._database = database
+        self._refreshing = refreshing
         self._leases = leases
         self._outcomes = outcomes
         self._suppressions = suppressions
         self._clock = clock
 
     async def run(self, deeds: Iterable[Deed]) -> Recovered:
-        """Enter all that the database lacks, in the order of time."""
+        """Enter all that the database lacks, in the order of time.
+
+        The people's facts are brought up to date before: a case that was opened in the lost time
+        would begin afresh after the call that belongs to it, and the person be called again.
+        Raises Unavailable when user_context or the main app cannot be asked.
+        """
         ordered = sorted(deeds, key=lambda it: it.at)
+        user_ids = sorted({it.user_id for it in ordered if it.user_id is not None})
+        for start in range(0, len(user_ids), _PEOPLE_AT_ONCE):
+            await self._refreshing.refresh(user_ids[start : start + _PEOPLE_AT_ONCE])
         no_calls = {it.assignment_id for it in ordered if it.action in _NO_CALL}
         recovered = Recovered()
         for deed in ordered:

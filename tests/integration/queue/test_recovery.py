@@ -17,7 +17,7 @@ from services.queue.app import recovering
 from services.queue.maintenance.recovery import Recovered, deeds_in, objections_in
 from tests.fakes.clock import FakeClock
 from tests.fakes.running_queue import RunningQueue, running_queue
-from tests.fakes.user_facts import give_phones, unsigned
+from tests.fakes.user_facts import done, give_phones, outstanding, unsigned
 from tests.integration.queue.bench import Desk
 
 pytestmark = pytest.mark.integration
@@ -100,6 +100,22 @@ async def test_calls_outcomes_and_objections_are_entered_again(
     # ... and the agent who was cut off reports the call late.
     answer = await after.record(unreported, call_state_pb2.OUTCOME_MIGHT_COMPLETE)
     assert answer.call_state.last_outcome == call_state_pb2.OUTCOME_MIGHT_COMPLETE
+
+
+async def test_a_case_opened_in_the_lost_time_does_not_begin_afresh_after_its_call(
+    desk: Desk, restored: RunningQueue, clock: FakeClock, log: pytest.LogCaptureFixture
+) -> None:
+    """The restored queue knows the person as one with nothing outstanding."""
+    after, person = Desk(restored), 50
+    await after.fill(done(person))
+    await desk.fill(outstanding(person))
+    claimed = [await desk.claim(f"agent-{it}") for it in range(len(PEOPLE) + 1)]
+    (held,) = [it.assignment for it in claimed if it.assignment.user_id == person]
+    await desk.record(held, call_state_pb2.OUTCOME_MIGHT_COMPLETE)
+    clock.advance(60)
+    assert (await _recover(restored, clock, log)).outcomes == 1
+    await after.apply(person)
+    assert (await after.state(person)).state == call_state_pb2.ENTRY_STATE_WAITING
 
 
 async def test_a_repeat_enters_nothing_twice(
