@@ -57,7 +57,9 @@ def test_search_explain_callback_suppress_and_audit(
     assert agent.get(f"{person}/calls")["calls"] == []
 
     agreed = _callback(agent, user_id)
-    assert supervisor.get("/v1/callbacks", user_id=user_id)["callbacks"] == [agreed]
+    (listed,) = supervisor.get("/v1/callbacks", user_id=user_id)["callbacks"]
+    assert listed.pop("person")["phone_number"] == "+447700900456"
+    assert listed == agreed
     one = f"/v1/callbacks/{agreed['callback_id']}"
     moved = agent.post(f"{one}/reschedule", {"scheduled_for": _far_ahead(1)})
     assert moved.raise_for_status().json()["scheduled_for"] != agreed["scheduled_for"]

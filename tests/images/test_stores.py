@@ -8,10 +8,10 @@ from contextlib import closing
 from pathlib import Path
 
 import asyncpg
-import httpx
 import pymysql
 import pytest
 import yaml
+from botocore.exceptions import BotoCoreError, ClientError
 
 from devstack.accounts import PASSWORDS
 from devstack.images import Engine, default_engine
@@ -52,10 +52,14 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 
 
 def _answers(url: str) -> bool:
-    try:
-        return httpx.get(url).status_code < 500
-    except httpx.TransportError:
-        return False
+    """Whether there are the queues, which are made a moment after the endpoint answers."""
+    with closing(SqsEndpoint(url).client()) as client:
+        try:
+            for name in (QUEUE, f"{QUEUE}-dlq"):
+                client.get_queue_url(QueueName=name)
+        except (BotoCoreError, ClientError):
+            return False
+    return True
 
 
 async def test_every_store_answers_to_the_accounts_of_the_overlay(running: Engine) -> None:
