@@ -24,6 +24,10 @@ def _claim(it: Node, method: str = "post") -> Node:
     return found
 
 
+def _key(document: Any) -> Any:
+    return next(it for it in _claim(document)["parameters"] if it["name"] == "Idempotency-Key")
+
+
 def _schema(it: Node, name: str) -> Node:
     found: Node = it["components"]["schemas"][name]
     return found
@@ -72,7 +76,7 @@ BREAKING: dict[str, tuple[Change, str]] = {
         "POST /v1/assignments: header Idempotency-Key is gone",
     ),
     "narrower parameter": (
-        lambda it: _claim(it)["parameters"][0]["schema"].update(maxLength=5),
+        lambda it: _key(it)["schema"].update(maxLength=5),
         "POST /v1/assignments: header Idempotency-Key refuses what was allowed",
     ),
     "body": (
