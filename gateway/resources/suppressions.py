@@ -3,6 +3,7 @@
 import asyncio
 import csv
 import io
+import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import date
 from enum import StrEnum
@@ -11,7 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Self
 from dialler.queue.v1 import queue_pb2
 from fastapi import Body, Path, Query, Request
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
 from gateway.access.audit import AccessTrail, ViewAction
 from gateway.access.auth import Caller
@@ -60,6 +68,13 @@ SuppressionId = Annotated[
     StringConstraints(pattern=r"^[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$"),
 ]
 IncludeLifted = Annotated[bool, Query(description="Also lifted suppressions.")]
+
+
+def _day(value: object) -> object:
+    """Refuse numbers, which pydantic takes for seconds since 1970."""
+    if isinstance(value, str) and not re.fullmatch(r"\d{4}-\d{2}-\d{2}", value):
+        raise ValueError("not a day such as 2026-10-31")
+    return value
 
 
 class Lifted(StrEnum):
@@ -380,7 +395,9 @@ class SuppressionRoutes:
             Query(description="Let a complete list remove any number of entries."),
         ] = False,
         dated_on: Annotated[
-            date | None, Query(description="The day that the list is of; absent: today.")
+            date | None,
+            BeforeValidator(_day),
+            Query(description="The day that the list is of; absent: today."),
         ] = None,
         source: Annotated[
             str, Query(max_length=200, description="Where it comes from, such as a file's name.")

@@ -392,10 +392,11 @@ async def test_a_list_says_of_which_day_it_is_and_a_dry_run_is_one(
     assert response.status_code == 200
     sent = gateway.services.queue.requests("ImportSuppressedPhones")[-1]
     assert (sent.dated_on, sent.source, sent.dry_run) == ("2026-10-31", "tps.csv", True)
-    response = await supervisor.put(
-        "/v1/phone-lists/tps", params={"dated_on": "31/10/2026"}, content=b"1\n", headers=CSV
-    )
-    assert reason(response, 422) == "INVALID_REQUEST"
+    for wrong in ("31/10/2026", "0", "2026-10-31T00:00:00Z"):
+        response = await supervisor.put(
+            "/v1/phone-lists/tps", params={"dated_on": wrong}, content=b"1\n", headers=CSV
+        )
+        assert reason(response, 422) == "INVALID_REQUEST"
 
 
 async def test_lists_in_force_show_their_age_and_health_says_which_are_old(
