@@ -161,5 +161,7 @@ async def test_a_place_that_no_moment_leads_to_is_misplaced(
 ) -> None:
     placed = PLACEMENT.placed(entry, NOW)
     moved = placed._replace(queue=queue, state=state)
-    if not _is_possible(moved, is_held=is_held):
+    # Of a callback that waits the next promotion places the person again, whatever it waits for.
+    waits = moved.queue is Queue.CALLBACKS and moved.state is State.WAITING and moved.callback_at
+    if not (waits and moved.due_at) and not _is_possible(moved, is_held=is_held):
         assert await _is_altered(database, moved, is_held=is_held)
