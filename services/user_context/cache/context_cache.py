@@ -233,23 +233,25 @@ class ContextCache:
             return {}
 
     async def invalidate(
-        self, part: Part, user_ids: Sequence[UserId], version: int, *, is_last: bool = False
+        self, part: Part, user_ids: Sequence[UserId], version: int, *, always: bool = False
     ) -> dict[UserId, Grant]:
         """Invalidate readings older than ``version`` and announce one.
 
-        The last attempt is made however often Redis has failed lately. Raises RedisUnavailable.
+        With `always` it is attempted however often Redis has failed lately. Raises
+        RedisUnavailable.
         """
         announce = partial(self._announce, scripts.INVALIDATE, part, user_ids, version)
-        grants = await _twice(partial(announce, always=is_last))
+        grants = await _twice(partial(announce, always=always))
         self._note_raised(part, dict.fromkeys(user_ids, version))
         return grants
 
     async def raise_fences(
-        self, part: Part, versions: Mapping[UserId, int], *, is_last: bool = False
+        self, part: Part, versions: Mapping[UserId, int], *, always: bool = False
     ) -> None:
         """Invalidate what is older than each person's version.
 
-        The last attempt is made however often Redis has failed lately. Raises RedisUnavailable.
+        With `always` it is attempted however often Redis has failed lately. Raises
+        RedisUnavailable.
         """
         digest = _DIGESTS[scripts.RAISE_FENCE]
         user_ids = list(versions)
@@ -262,7 +264,7 @@ class ContextCache:
                         ("EVALSHA", digest, 1, _key(one), part.value, version_text(versions[one]))
                         for one in some
                     ],
-                    always=is_last,
+                    always=always,
                 )
                 await self._drop_failed(some, replies)
 

@@ -50,7 +50,7 @@ class Invalidations:
         except RedisUnavailable:
             await self._keep(Part.MAIN, dict.fromkeys(user_ids, version))
         with suppress(RedisUnavailable):
-            return await self._cache.invalidate(Part.MAIN, user_ids, version, is_last=True)
+            return await self._cache.invalidate(Part.MAIN, user_ids, version, always=True)
         return {}
 
     async def invalidate_call_states(self, versions: Mapping[UserId, int]) -> None:
@@ -71,7 +71,7 @@ class Invalidations:
                     retry_after_seconds=1.0,
                 ) from error
             with suppress(RedisUnavailable):
-                await self._cache.raise_fences(Part.CALL, versions, is_last=True)
+                await self._cache.raise_fences(Part.CALL, versions, always=True)
 
     async def run_once(self, now: datetime) -> RaisedFences:
         """Raise fences that could not be raised before; once none is left the cache is trusted.
