@@ -58,7 +58,7 @@ class Agents:
         async with self._database.statements() as tx:
             known = await agents.find(tx, agent_id)
             held = await assignments.live_of_agent(tx, agent_id)
-            skips = await audit.skips(tx, now - timedelta(hours=1), agent_id)
+            skips = await audit.skips_last_hour(tx, now, agent_id)
         if known is None:
             return queue_pb2.Agent(
                 agent_id=agent_id,
@@ -76,7 +76,7 @@ class Agents:
         async with self._database.statements() as tx:
             known = await agents.every(tx)
             held = await assignments.live_of_agents(tx)
-            skips = await audit.skips(tx, now - timedelta(hours=1))
+            skips = await audit.skips_last_hour(tx, now)
         days = await self._figures.agent_days()
         found = [self._message(it, held.get(it.agent_id), days, now) for it in known]
         for it in found:

@@ -36,7 +36,6 @@ from services.queue.store.idempotency_records import IdempotentRequest
 from services.queue.types import Action, AgentId, Ending, Queue, UserId
 
 _SWEEP_BATCH = 100
-_HOUR = timedelta(hours=1)
 
 _log = logging.getLogger(__name__)
 
@@ -107,7 +106,7 @@ class Leases:
             held = require_live(await assignments.lock(tx, assignment_id), agent_id, now)
             most = placement.rules.agents.skips_per_hour
             if is_skipped and most is not None:
-                skipped_by = await audit.skips(tx, now - _HOUR, agent_id)
+                skipped_by = await audit.skips_last_hour(tx, now, agent_id)
                 if skipped_by.get(agent_id, 0) >= most:
                     raise FailedPrecondition(
                         "SKIP_LIMIT",

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import orjson
 
@@ -69,10 +69,11 @@ async def is_noted(
     return bool((await tx.execute(_IS_NOTED, values)).scalar_one())
 
 
-async def skips(
-    tx: Transaction, since: datetime, agent_id: AgentId | None = None
+async def skips_last_hour(
+    tx: Transaction, now: datetime, agent_id: AgentId | None = None
 ) -> dict[AgentId, int]:
-    """Return how many people agents have skipped since then, without agents who skipped none."""
+    """Return how many people agents have skipped, without agents who skipped none."""
+    since = now - timedelta(hours=1)
     values = {"agent_id": agent_id, "action": Action.SKIPPED, "since": since}
     return {AgentId(row[0]): row[1] for row in (await tx.execute(_SKIPS, values)).all()}
 

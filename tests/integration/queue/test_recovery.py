@@ -153,9 +153,15 @@ async def test_what_the_log_cannot_tell_in_full_is_left_to_people(
 
 
 async def test_objections_are_entered_again_from_an_export(
-    queue: RunningQueue, desk: Desk, restored: RunningQueue, clock: FakeClock
+    queue: RunningQueue,
+    desk: Desk,
+    restored: RunningQueue,
+    clock: FakeClock,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With the numbers of then, which their people may have changed since; a repeat is harmless."""
+    # So that there are several messages.
+    monkeypatch.setattr("services.queue.calls.suppressions._EXPORTED_AT_ONCE", 1)
     await desk.suppress(1)
     clock.advance(1)
     await queue.stub.SuppressUser(
