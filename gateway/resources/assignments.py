@@ -260,11 +260,11 @@ class AssignmentRoutes:
         user_id = int(claimed.assignment.user_id) if claimed.assignment else 0
         try:
             read = await self._contexts.get(user_id)
+            self._trail.note(caller.subject, user_id, ViewAction.CONTEXT)
         except ServiceError as error:
-            # The claim stands: the desk asks for the context by itself.
+            # It cannot be read, or not be noted. The claim stands: the desk asks again for it.
             _log.warning("context_unknown", extra={"reason": error.reason})
         else:
-            self._trail.note(caller.subject, user_id, ViewAction.CONTEXT)
             headers["Dialler-Stale"] = "true" if read.freshness.stale else "false"
             context = read.context_json
         content += b',"context":' + context + b"}"

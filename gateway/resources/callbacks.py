@@ -100,10 +100,7 @@ class CallbackPerson(BaseModel):
     @classmethod
     def of(cls, message: user_context_pb2.User) -> Self:
         """Return what the message says."""
-        return cls(
-            **{name: optional_in(message, name) for name in ("first_name", "last_name")},
-            phone_number=optional_in(message, "phone_number"),
-        )
+        return cls(**{name: optional_in(message, name) for name in cls.model_fields})
 
 
 class ListedCallback(Callback):

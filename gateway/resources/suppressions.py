@@ -41,6 +41,7 @@ from gateway.resources.fields import (
     UserIdQuery,
     UserIdText,
     absent,
+    optional_in,
 )
 from servicekit.call_state_json import moment_in
 from servicekit.errors import PermissionDenied, ServiceError
@@ -257,7 +258,7 @@ class PhoneList(BaseModel):
             list_name=message.list_name,
             numbers=message.numbers,
             dated_on=date.fromisoformat(message.dated_on),
-            oldest_days=message.oldest_days if message.HasField("oldest_days") else None,
+            oldest_days=optional_in(message, "oldest_days"),
             is_old=message.is_old,
             editions=[
                 PhoneListEdition(
