@@ -42,7 +42,7 @@ async def running_gateway(
         "jwt_secret": secret,
         "redis_url": redis_url,
         "drain_seconds": 1.0,
-        "redis_timeout_seconds": 1.0,
+        "redis_timeout_seconds": 3.0,
         # A test sees only the calls that its own requests make.
         "events_history_seconds": 3600.0,
         **services.targets(),

@@ -25,6 +25,15 @@ class RunningQueue:
     settings: QueueSettings
 
 
+_PATIENT = {
+    "drain_seconds": 0.0,
+    "default_deadline_seconds": 10.0,
+    "live_check_seconds": 5.0,
+    "redis_timeout_seconds": 5.0,
+    "statement_timeout_seconds": 10.0,
+}
+
+
 @asynccontextmanager
 async def running_queue(
     postgres_url: str,
@@ -36,7 +45,8 @@ async def running_queue(
 ) -> AsyncIterator[RunningQueue]:
     """Run a queue on a migrated database beside a main app, and yield a client of it.
 
-    The client does not retry, so that a test sees the first answer.
+    The client does not retry, so that a test sees the first answer. Time limits are longer than
+    the service's own, so that a pause of the machine is not taken for an outage.
     """
     fake = main_app or FakeUserContext()  # type: ignore[abstract]
     async with serving_doubles(user_context=fake) as (target,):
@@ -44,7 +54,7 @@ async def running_queue(
             postgres_url=SecretStr(postgres_url),
             redis_url=SecretStr(redis_url),
             user_context_target=target,
-            **({"drain_seconds": 0.0, "default_deadline_seconds": 10.0} | settings),
+            **(_PATIENT | settings),
         )
         service = build(chosen, clock)
         await service.start()

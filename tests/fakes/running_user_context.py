@@ -59,13 +59,25 @@ class RunningUserContext:
     address: str
 
 
+_PATIENT = {
+    "drain_seconds": 0.0,
+    "default_deadline_seconds": 10.0,
+    "redis_seconds": 3.0,
+    "postgres_seconds": 5.0,
+    "queue_seconds": 3.0,
+    "mysql_live_seconds": 5.0,
+    "mysql_bulk_seconds": 5.0,
+}
+
+
 @asynccontextmanager
 async def running_user_context(
     *, mysql_url: str, postgres_url: str, redis_url: str, **settings: Any
 ) -> AsyncIterator[RunningUserContext]:
     """Migrate, start the service beside a queue double, and stop both at the end.
 
-    ``settings`` are fields of UserContextSettings by name.
+    ``settings`` are fields of UserContextSettings by name. Time limits are longer than a service's
+    own, so that a pause of the machine is not taken for an outage.
     """
     await upgrade(postgres_url, package="services.user_context", schema="user_context")
     queue = FakeQueue()  # type: ignore[abstract]
@@ -76,7 +88,7 @@ async def running_user_context(
         postgres_url=SecretStr(postgres_url),
         redis_url=SecretStr(redis_url),
         queue_target=queue_server.address,
-        **{"drain_seconds": 0.0, "default_deadline_seconds": 10.0, **settings},
+        **(_PATIENT | settings),
     )
     service = build(chosen)
     await service.start()
