@@ -93,7 +93,9 @@ def build(settings: UserContextSettings) -> Parts:
     )
     # Until the first run of the loop below: invalidations of an earlier process may be due.
     cache.distrust("STARTING")
-    invalidations = Invalidations(cache, fences)
+    invalidations = Invalidations(
+        cache, fences, clock, look_seconds=settings.unraised_interval_seconds
+    )
     readings = MainAppReadings(
         live=live,
         bulk=bulk,

@@ -67,6 +67,7 @@ _PATIENT = {
     "queue_seconds": 3.0,
     "mysql_live_seconds": 5.0,
     "mysql_bulk_seconds": 5.0,
+    "unraised_interval_seconds": 1.0,
 }
 
 
@@ -189,6 +190,7 @@ class TakenApart:
     store: PausableStore
     cache: ContextCache
     fences: FenceStore
+    invalidations: Invalidations
     stats: CacheStats
 
 
@@ -211,19 +213,20 @@ async def taken_apart(
         stats=stats,
     )
     store, fences = PausableStore(mysql, description.load()), FenceStore(postgres)
+    invalidations = Invalidations(cache, fences, clock, look_seconds=0.5)
     readings = MainAppReadings(
         live=store,
         bulk=store,
         fences=fences,
         cache=cache,
-        invalidations=Invalidations(cache, fences),
+        invalidations=invalidations,
         clock=clock,
         live_seconds=60.0,
         bulk_seconds=60.0,
     )
     await link.start()
     try:
-        yield TakenApart(readings, store, cache, fences, stats)
+        yield TakenApart(readings, store, cache, fences, invalidations, stats)
     finally:
         await link.stop()
         await mysql.dispose()

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha1
+from math import inf
 from typing import NamedTuple, TypeVar
 
 from servicekit.clock import Clock
@@ -128,7 +129,7 @@ class ContextCache:
 
     Each time Redis does not answer, refuses writes or is connected to anew, any process may have
     kept an invalidation for later. No copy is fresh from then on, until a caller of `trust` has
-    found that no invalidation is due.
+    found that no invalidation is due; and none after the moment up to which that holds.
     """
 
     def __init__(
@@ -148,6 +149,7 @@ class ContextCache:
         self._kept_ms = round(lifetimes.kept * 1_000)
         self._losses = 0
         self._trusted_losses = 0
+        self._trusted_until = inf
         self._vouched_losses = 0
         # Invalidations of this process, until a check finds that the same server still leads.
         self._raised: dict[tuple[Part, UserId], int] = {}
@@ -183,24 +185,31 @@ class ContextCache:
 
     @property
     def _is_trusted(self) -> bool:
-        return self.losses == self._trusted_losses
+        return self.losses == self._trusted_losses and self._clock.monotonic() < self._trusted_until
 
     def distrust(self, why: str) -> None:
         """Serve no copy as fresh until `trust`; `why` is one word for operators."""
         self._losses += 1
         self._stats.distrust(why)
 
-    def trust(self, losses: int) -> None:
-        """Serve copies as fresh again, unless Redis has been lost since `losses` was read.
+    def trust(self, losses: int, until: float) -> None:
+        """Serve copies as fresh until then, unless Redis has been lost since `losses` was read.
 
-        The caller has read `losses` first and then found that no invalidation is due.
+        The caller has read `losses` first and then found that no invalidation is due. `until` is a
+        moment of `Clock.monotonic`.
         """
         if losses != self.losses:
             return
         self._trusted_losses = losses
+        self._trusted_until = until
         if self._stats.distrust_reason:
             self._stats.distrust("")
             _log.info("cache_trusted")
+
+    def trust_on(self, since: float) -> None:
+        """Serve copies as fresh until the next `trust` or loss, if that was done at `since`."""
+        if self.losses == self._trusted_losses and since < self._trusted_until:
+            self._trusted_until = inf
 
     async def read_one(self, user_id: UserId, *, as_json: bool) -> CachedParts:
         """Return what is cached of a person."""
@@ -233,26 +242,16 @@ class ContextCache:
             return {}
 
     async def invalidate(
-        self, part: Part, user_ids: Sequence[UserId], version: int, *, always: bool = False
+        self, part: Part, user_ids: Sequence[UserId], version: int
     ) -> dict[UserId, Grant]:
-        """Invalidate readings older than ``version`` and announce one.
-
-        With `always` it is attempted however often Redis has failed lately. Raises
-        RedisUnavailable.
-        """
+        """Invalidate readings older than ``version`` and announce one. Raises RedisUnavailable."""
         announce = partial(self._announce, scripts.INVALIDATE, part, user_ids, version)
-        grants = await _twice(partial(announce, always=always))
+        grants = await _twice(announce)
         self._note_raised(part, dict.fromkeys(user_ids, version))
         return grants
 
-    async def raise_fences(
-        self, part: Part, versions: Mapping[UserId, int], *, always: bool = False
-    ) -> None:
-        """Invalidate what is older than each person's version.
-
-        With `always` it is attempted however often Redis has failed lately. Raises
-        RedisUnavailable.
-        """
+    async def raise_fences(self, part: Part, versions: Mapping[UserId, int]) -> None:
+        """Invalidate what is older than each person's version. Raises RedisUnavailable."""
         digest = _DIGESTS[scripts.RAISE_FENCE]
         user_ids = list(versions)
 
@@ -263,8 +262,7 @@ class ContextCache:
                     [
                         ("EVALSHA", digest, 1, _key(one), part.value, version_text(versions[one]))
                         for one in some
-                    ],
-                    always=always,
+                    ]
                 )
                 await self._drop_failed(some, replies)
 
@@ -373,8 +371,6 @@ class ContextCache:
         part: Part,
         user_ids: Sequence[UserId],
         version: int,
-        *,
-        always: bool = False,
     ) -> dict[UserId, Grant]:
         grants: dict[UserId, Grant] = {}
         for start in range(0, len(user_ids), PEOPLE_PER_WRITE):
@@ -384,8 +380,7 @@ class ContextCache:
             token = secrets.token_bytes(8)
             rest = (part.value, version_text(version), token, self._kept_ms)
             replies = await self._execute(
-                [("EVALSHA", _DIGESTS[script], 1, _key(user_id), *rest) for user_id in some],
-                always=always,
+                [("EVALSHA", _DIGESTS[script], 1, _key(user_id), *rest) for user_id in some]
             )
             if script is scripts.INVALIDATE:
                 await self._drop_failed(some, replies)
@@ -411,9 +406,9 @@ class ContextCache:
             if isinstance(reply, ReplyError):
                 raise RedisUnavailable(str(reply).partition(" ")[0])
 
-    async def _execute(self, commands: Sequence[Command], *, always: bool = False) -> list[Reply]:
+    async def _execute(self, commands: Sequence[Command]) -> list[Reply]:
         """Run the commands; those whose script the server has lost are sent with its text."""
-        with self._watched(always=always):
+        with self._watched():
             replies = await self._link.execute(commands)
             missing = [
                 place
@@ -430,8 +425,8 @@ class ContextCache:
         return replies
 
     @contextmanager
-    def _watched(self, *, always: bool = False) -> Iterator[None]:
-        if not always and not self._breaker.allows():
+    def _watched(self) -> Iterator[None]:
+        if not self._breaker.allows():
             raise RedisUnavailable("left alone for a moment after failing")
         try:
             yield

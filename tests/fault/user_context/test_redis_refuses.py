@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,8 +13,7 @@ from devstack.mainapp_database import MainAppDatabase
 from devstack.postgres_database import PostgresDatabase
 from devstack.servers import PostgreSQL, Redis
 from servicekit.migrations import upgrade
-from services.user_context.contexts.invalidations import Invalidations
-from services.user_context.domain import Part, UserId
+from services.user_context.domain import UserId
 from tests.fakes.proxy import FaultProxy
 from tests.fakes.running_user_context import (
     insertion,
@@ -200,7 +199,7 @@ async def test_what_a_demoted_server_took_is_raised_where_its_successor_leads(
         taken_apart(redis_url=second.url(), **urls) as reader,
         taken_apart(redis_url=f"redis://127.0.0.1:{proxy.port}/0", **urls) as writer,
     ):
-        look = Invalidations(writer.cache, writer.fences)
+        look = writer.invalidations
         await look.run_once(datetime.now(UTC))
         await reader.readings.load([person])
         _set(first, "replica-read-only", "no")
@@ -216,45 +215,56 @@ async def test_what_a_demoted_server_took_is_raised_where_its_successor_leads(
         assert not (await reader.cache.read_one(person, as_json=False)).is_main_fresh
 
 
-async def test_a_refusal_that_ends_while_an_invalidation_is_being_kept(
-    mainapp_database: MainAppDatabase,
-    postgres_database: PostgresDatabase,
-    own_redis: Redis,
-    monkeypatch: pytest.MonkeyPatch,
+async def test_a_process_that_has_long_not_looked_serves_no_copy_as_fresh(
+    mainapp_database: MainAppDatabase, postgres_database: PostgresDatabase, own_redis: Redis
 ) -> None:
-    """A reader may have looked for what is due in between, and trust the cache."""
+    """It may have been stopped while another process, without Redis, kept an invalidation."""
     person = UserId(1)
     row = insertion("users", id=person, email_address="a@example.com", first_name="Before")
     mainapp_database.execute(*row)
     await upgrade(postgres_database.url, package="services.user_context", schema="user_context")
-    addresses = {
-        "mysql_url": mainapp_database.url,
-        "postgres_url": postgres_database.url,
-        "redis_url": own_redis.url(),
-    }
-    async with taken_apart(**addresses) as reader, taken_apart(**addresses) as writer:
+    urls = {"mysql_url": mainapp_database.url, "postgres_url": postgres_database.url}
+    async with (
+        FaultProxy("127.0.0.1", own_redis.port) as proxy,
+        taken_apart(redis_url=own_redis.url(), **urls) as reader,
+        taken_apart(redis_url=f"redis://127.0.0.1:{proxy.port}/0", **urls) as writer,
+    ):
+
+        async def is_fresh() -> bool:
+            return (await reader.cache.read_one(person, as_json=False)).is_main_fresh
+
         await reader.readings.load([person])
-        assert (await reader.cache.read_one(person, as_json=False)).is_main_fresh
+        await reader.invalidations.run_once(datetime.now(UTC))
+        assert await is_fresh()
+        await proxy.cut()
         mainapp_database.execute("UPDATE users SET first_name = 'After'")
-        _set(own_redis, "min-replicas-to-write", "1")
-        assert not (await reader.cache.read_one(person, as_json=False)).is_main_fresh
-        # So often that the writer leaves Redis alone for a moment.
-        for _ in range(3):
-            await writer.cache.read_one(person, as_json=False)
-        keep = writer.fences.remember_unraised
-        look = Invalidations(reader.cache, reader.fences)
-
-        async def kept_late(part: Part, versions: Mapping[UserId, int]) -> None:
-            _set(own_redis, "min-replicas-to-write", "0")
-            await look.run_once(datetime.now(UTC))
-            assert not (await reader.cache.read_one(person, as_json=False)).is_main_fresh
-            await look.run_once(datetime.now(UTC))
-            assert (await reader.cache.read_one(person, as_json=False)).is_main_fresh
-            await keep(part, versions)
-
-        monkeypatch.setattr(writer.fences, "remember_unraised", kept_late)
+        # After the reader's look, which finds nothing.
         await writer.readings.refresh([person])
-        held = await reader.cache.read_one(person, as_json=False)
-        assert held.main
-        assert b"After" in held.main.body
-        assert held.is_main_fresh
+        assert not await is_fresh()
+
+        assert (await reader.invalidations.run_once(datetime.now(UTC))).raised == 1
+        assert not await is_fresh()
+        await reader.readings.load([person])
+        assert await is_fresh()
+
+
+async def test_redis_is_away_for_the_process_alone_that_refreshes(
+    mainapp_database: MainAppDatabase, postgres_database: PostgresDatabase, own_redis: Redis
+) -> None:
+    async with (
+        FaultProxy("127.0.0.1", own_redis.port) as proxy,
+        two_services(
+            mainapp_database,
+            postgres_database.url,
+            own_redis.url(),
+            writers_redis_url=f"redis://127.0.0.1:{proxy.port}/0",
+        ) as services,
+    ):
+        await proxy.cut()
+        for user_id in (1, 2, 3):
+            await services.change(user_id)
+            shown = await services.shown()
+            assert not services.wrong(shown)
+            # The others are still served from the cache.
+            assert shown[PEOPLE[-1]][1]
+            await services.until_cached()

@@ -260,6 +260,9 @@ async def test_postgresql_stopped(
                 await ask(service, 1)
             assert refused.value.reason == "VERSIONS_UNAVAILABLE"
         assert (await _get(service, 1)).context.user.user_id == 1
+        # For longer than a look for invalidations holds: PostgreSQL can keep none meanwhile.
+        await asyncio.sleep(4.0)
+        assert (await _get(service, 1)).freshness.cached
 
         own_postgres.start()
 

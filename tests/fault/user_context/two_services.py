@@ -83,9 +83,13 @@ async def until(holds: Callable[[], Awaitable[bool]], what: str, seconds: float 
 
 @asynccontextmanager
 async def two_services(
-    main_app: MainAppDatabase, postgres_url: str, redis_url: str
+    main_app: MainAppDatabase,
+    postgres_url: str,
+    redis_url: str,
+    *,
+    writers_redis_url: str | None = None,
 ) -> AsyncIterator[TwoServices]:
-    """Yield two services with every person in the cache."""
+    """Yield two services with every person in the cache; each may have its own way to Redis."""
     for user_id in PEOPLE:
         row = insertion(
             "users", id=user_id, email_address=f"{user_id}@example.com", first_name="as at first"
@@ -97,11 +101,12 @@ async def two_services(
                 running_user_context(
                     mysql_url=main_app.url,
                     postgres_url=postgres_url,
-                    redis_url=redis_url,
+                    redis_url=url,
                     redis_seconds=2.0,
+                    unraised_interval_seconds=0.5,
                 )
             )
-            for _ in range(2)
+            for url in (redis_url, writers_redis_url or redis_url)
         ]
         for service in services:
             # Known to the queue, so that it stays cached for longer than the test takes.

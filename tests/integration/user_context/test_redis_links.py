@@ -5,6 +5,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Iterator
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -472,7 +473,7 @@ async def test_what_a_promoted_replica_has_is_not_fresh_even_when_all_is_trusted
     # As if the invalidation had not been copied any more.
     fields = [word for pair in before.items() for word in pair]
     await link.execute([("HSET", "ctx:{1}", *fields)])
-    cache.trust(cache.losses)
+    cache.trust(cache.losses, inf)
     held = await cache.read_one(person, as_json=True)
     assert held.main is not None
     assert not held.is_main_fresh
@@ -593,9 +594,9 @@ async def test_nothing_is_fresh_after_a_new_connection_until_nothing_is_due(
     held = await cache.read_one(person, as_json=True)
     assert held.main
     assert not held.is_main_fresh
-    cache.trust(cache.losses - 1)
+    cache.trust(cache.losses - 1, inf)
     assert not (await cache.read_one(person, as_json=True)).is_main_fresh
-    cache.trust(cache.losses)
+    cache.trust(cache.losses, inf)
     assert (await cache.read_one(person, as_json=True)).is_main_fresh
     await link.stop()
 
