@@ -411,19 +411,21 @@ async def test_log_has_ids_only(
 @pytest.mark.each_redis
 async def test_rate_limit_is_one_callers_at_all_copies(start: Any) -> None:
     copies = [await start(rate_limit_per_second=20) for _ in range(2)]
-    began, found = time.monotonic(), list[httpx.Response]()
+    headers = [copy.headers("agent", "agent-1") for copy in copies]
     async with httpx.AsyncClient() as client:
-        for number in range(80):
-            copy = copies[number % 2]
-            headers = copy.headers("agent", "agent-1")
-            found.append(await client.get(f"{copy.url}/v1/queues", headers=headers))
+        began = time.monotonic()
+        found = await asyncio.gather(
+            *(
+                client.get(f"{copies[number % 2].url}/v1/queues", headers=headers[number % 2])
+                for number in range(80)
+            )
+        )
         seconds = time.monotonic() - began
-        headers = copies[0].headers("agent", "agent-2")
-        other = await client.get(f"{copies[0].url}/v1/queues", headers=headers)
+        stranger = copies[0].headers("agent", "agent-2")
+        other = await client.get(f"{copies[0].url}/v1/queues", headers=stranger)
     statuses = [each.status_code for each in found]
     refused = next(each for each in found if each.status_code == 429)
-    assert statuses[:10] == [200] * 10
-    assert statuses.count(200) <= 20 * (1 + seconds)
+    assert 10 <= statuses.count(200) <= 20 * (1 + seconds)
     assert set(statuses) == {200, 429}
     assert problem(refused, 429)["reason"] == "RATE_LIMITED"
     assert refused.headers["retry-after"] == "1"
