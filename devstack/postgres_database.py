@@ -14,10 +14,12 @@ class PostgresDatabase:
     name: str
 
     @classmethod
-    def create(cls, server: PostgreSQL, name: str | None = None) -> "PostgresDatabase":
-        """A new database, under a unique name unless one is given."""
+    def create(
+        cls, server: PostgreSQL, name: str | None = None, *, template: str = "template1"
+    ) -> "PostgresDatabase":
+        """A new database, under a unique name unless one is given, with what the template has."""
         database = cls(server, name or f"dialler_{uuid.uuid4().hex}")
-        server.execute(f'CREATE DATABASE "{database.name}" OWNER dialler')
+        server.execute(f'CREATE DATABASE "{database.name}" OWNER dialler TEMPLATE "{template}"')
         return database
 
     def drop(self) -> None:

@@ -4,6 +4,7 @@ from tests.integration.queue.bench import (  # noqa: F401 - fixtures
     clock,
     desk,
     queue,
+    queue_template,
     queue_url,
     stream,
     tables,

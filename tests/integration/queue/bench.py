@@ -4,7 +4,7 @@ The fixtures are taken over by the conftest of each folder that tests the queue.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import datetime
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -26,6 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from devstack.postgres_database import PostgresDatabase
+from devstack.servers import PostgreSQL
 from servicekit.event_stream import EventStream
 from servicekit.migrations import upgrade
 from servicekit.redis_client import redis_client
@@ -35,11 +36,20 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.running_queue import RunningQueue, running_queue
 
 
+@pytest.fixture(scope="session")
+def queue_template(postgres: PostgreSQL) -> PostgresDatabase:
+    """A database with the queue's schema, for tests to have copies of."""
+    database = PostgresDatabase.create(postgres)
+    asyncio.run(upgrade(database.url, package="services.queue", schema="queue"))
+    return database
+
+
 @pytest.fixture
-async def queue_url(postgres_database: PostgresDatabase) -> str:
+def queue_url(postgres: PostgreSQL, queue_template: PostgresDatabase) -> Iterator[str]:
     """A database with the queue's schema."""
-    await upgrade(postgres_database.url, package="services.queue", schema="queue")
-    return postgres_database.url
+    database = PostgresDatabase.create(postgres, template=queue_template.name)
+    yield database.url
+    database.drop()
 
 
 @pytest.fixture
