@@ -28,11 +28,11 @@ ORDER = (
 Template = dict[str, Any]
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.CSafeLoader):
     """Reads `!Sub x` as `{"Fn::Sub": x}`, and the like."""
 
 
-def _function(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> object:
+def _function(loader: yaml.CSafeLoader, suffix: str, node: yaml.Node) -> object:
     if isinstance(node, yaml.ScalarNode):
         value: object = loader.construct_scalar(node)
     elif isinstance(node, yaml.SequenceNode):

@@ -28,7 +28,10 @@ CHECKOV = ROOT / ".venv-checkov" / "bin" / "checkov"
 
 @cache
 def _own_schemas() -> dict[str, Draft202012Validator]:
-    schemas = [yaml.safe_load(path.read_text()) for path in sorted((FOLDER / "schemas").iterdir())]
+    schemas = [
+        yaml.load(path.read_text(), yaml.CSafeLoader)
+        for path in sorted((FOLDER / "schemas").iterdir())
+    ]
     return {each["properties"]["kind"]["const"]: Draft202012Validator(each) for each in schemas}
 
 

@@ -42,7 +42,7 @@ def rendered(overlay: str, step: str, folder: Path = FOLDER) -> list[Manifest]:
     `folder` holds what deploy/k8s does.
     """
     text = rendered_text(folder / "overlays" / overlay / step)
-    return [each for each in yaml.safe_load_all(text) if each]
+    return [each for each in yaml.load_all(text, yaml.CSafeLoader) if each]
 
 
 def of_kind(manifests: list[Manifest], *kinds: str) -> dict[str, Manifest]:

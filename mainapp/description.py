@@ -108,7 +108,8 @@ def load(path: Path | None = None) -> Description:
     """
     source = path or resources.files("mainapp") / "description.yaml"
     try:
-        content = yaml.safe_load(source.read_text(encoding="utf-8"))
+        text = source.read_text(encoding="utf-8")
+        content = yaml.load(text, yaml.CSafeLoader)
     except yaml.YAMLError as error:
         raise ValueError(f"{source}: {error}") from error
     return Description.model_validate(content)

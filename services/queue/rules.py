@@ -360,7 +360,7 @@ _FILE = TypeAdapter(RulesFile)
 def parse_rules(text: str) -> domain.Rules:
     """Return the rules in a file's text; raises ValueError when it is not valid."""
     try:
-        content = yaml.safe_load(text)
+        content = yaml.load(text, yaml.CSafeLoader)
     except yaml.YAMLError as error:
         raise ValueError(f"not YAML: {error}") from error
     return _FILE.validate_python(content)
