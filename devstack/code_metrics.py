@@ -123,6 +123,7 @@ SHOWN_BY_GATEWAY = frozenset(
         "FreshnessMode",
         "Hold",
         "Outcome",
+        "QueuePause",
         "Presence",
         "Rebuild",
         "RunKind",

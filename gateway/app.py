@@ -28,6 +28,7 @@ from gateway.resources.callbacks import CallbackRoutes
 from gateway.resources.contexts import ContextReads, ContextRoutes
 from gateway.resources.dead_letters import DeadLetterRoutes
 from gateway.resources.health import HealthRoutes, redis_check, service_check
+from gateway.resources.pauses import PauseRoutes
 from gateway.resources.people import PeopleRoutes
 from gateway.resources.pipeline import PipelineReader, PipelineRoutes
 from gateway.resources.queues import QueueRoutes
@@ -112,6 +113,7 @@ def build(settings: GatewaySettings) -> Parts:
         pipeline=PipelineRoutes(pipeline),
         reconciliations=ReconciliationRoutes(reconciler),
         dead_letters=DeadLetterRoutes(ingest),
+        pauses=PauseRoutes(queue),
         audit=AuditRoutes(queue),
         reference=ReferenceRoutes(queue, clock),
         events=sse.EventRoutes(

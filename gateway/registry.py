@@ -20,6 +20,7 @@ from gateway.resources.callbacks import CallbackRoutes
 from gateway.resources.contexts import ContextRoutes
 from gateway.resources.dead_letters import DeadLetterRoutes
 from gateway.resources.health import HealthRoutes, Readiness
+from gateway.resources.pauses import PauseRoutes
 from gateway.resources.people import PeopleRoutes
 from gateway.resources.pipeline import PipelineRoutes
 from gateway.resources.queues import QueueRoutes
@@ -83,6 +84,7 @@ class Endpoints:
     agents: AgentRoutes
     callbacks: CallbackRoutes
     suppressions: SuppressionRoutes
+    pauses: PauseRoutes
     rebuilds: RebuildRoutes
     pipeline: PipelineRoutes
     reconciliations: ReconciliationRoutes
@@ -201,6 +203,11 @@ def add_guarded(add: Add, endpoints: Endpoints) -> None:
     add("GET", PHONE_LISTS.rstrip("/"), blocks.phone_lists, _SUPERVISORS, tag, reads)
     path = f"{PHONE_LISTS}{{list_name}}"
     add("PUT", path, blocks.import_phones, _SUPERVISORS, tag, writes, openapi_extra=_CSV_BODY)
+
+    pauses, path, tag = endpoints.pauses, "/v1/pauses", "queues"
+    add("GET", path, pauses.pauses, _SUPERVISORS, tag, reads)
+    add("POST", path, pauses.begin, _SUPERVISORS, tag, writes, status_code=201)
+    add("POST", f"{path}/{{pause_id}}/end", pauses.end, _SUPERVISORS, tag, writes_one)
 
     path, tag = "/v1/rebuilds", "queues"
     add("POST", path, rebuilds.start, _SUPERVISORS, tag, writes, status_code=202)

@@ -34,6 +34,7 @@ from gateway.resources.fields import (
     require_queues,
     timestamp,
 )
+from gateway.resources.pauses import QueuePause
 from servicekit.call_state_json import moment_in
 from servicekit.errors import PermissionDenied, ServiceError
 
@@ -126,6 +127,7 @@ class EmptyQueue(BaseModel):
     calling_hours_begin_at: Moment | None = Field(
         description="When calling hours begin; null during calling hours."
     )
+    pauses: list[QueuePause] = Field(description="Pauses in force of the queues asked for.")
 
     @classmethod
     def of(cls, message: queue_pb2.EmptyQueue) -> Self:
@@ -135,6 +137,7 @@ class EmptyQueue(BaseModel):
             assigned=message.assigned,
             next_due_at=moment_in(message, "next_due_at"),
             calling_hours_begin_at=moment_in(message, "calling_hours_begin_at"),
+            pauses=[QueuePause.of(it) for it in message.pauses],
         )
 
 

@@ -23,6 +23,7 @@ from gateway.resources.fields import (
     UpperSnake,
     require_queues,
 )
+from gateway.resources.pauses import QueuePause
 from servicekit.call_state_json import moment_in
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class Queues(BaseModel):
         description="Calls since midnight that no agent has reported; `calls_today` does not count "
         "them."
     )
+    pauses: list[QueuePause] = Field(description="Pauses in force, the earliest first.")
 
     @classmethod
     def of(cls, message: queue_pb2.GetQueueStatsResponse) -> Self:
@@ -87,6 +89,7 @@ class Queues(BaseModel):
             },
             callbacks_missed=message.callbacks_missed,
             unreported_calls_today=message.unreported_calls_today,
+            pauses=[QueuePause.of(it) for it in message.pauses],
         )
 
 

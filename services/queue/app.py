@@ -24,6 +24,7 @@ from services.queue.calls.handout import Handout
 from services.queue.calls.handout_batch import HandoutBatch
 from services.queue.calls.leases import Leases
 from services.queue.calls.outcomes import Outcomes
+from services.queue.calls.pauses import Pauses
 from services.queue.calls.suppressions import Suppressions
 from services.queue.maintenance.applied_facts import AppliedFacts
 from services.queue.maintenance.entry_check import EntryCheck
@@ -143,6 +144,7 @@ def build(settings: QueueSettings, clock: Clock | None = None) -> Parts:
         agents=Agents(database, rulebook, figures, clock),
         suppressions=Suppressions(database, rulebook, user_context_client, figures, clock),
         complaints=Complaints(database, clock),
+        pauses=Pauses(database, rulebook, clock),
         phone_lists=phone_lists,
         figures=figures,
         explanations=Explanations(database, rulebook, user_context_client, clock),

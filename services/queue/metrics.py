@@ -59,6 +59,9 @@ MISSING_ZONES = Counter(
     ("time_zone",),
 )
 CALLBACKS = Counter("dialler_queue_callbacks", "Callbacks by state or change.", ("state",))
+PAUSED = Gauge(
+    "dialler_queue_paused", "Whether hand-outs of the queue are paused: 1, else 0.", ("queue",)
+)
 PHONE_LISTS_OLD = Gauge(
     "dialler_queue_phone_lists_old",
     "Lists of phone numbers in force that are older than the rules have it.",

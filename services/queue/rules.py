@@ -216,6 +216,13 @@ class AgentSection(domain.AgentRules):
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class PauseSection(domain.PauseRules):
+    """The section `pauses`."""
+
+    longest_days: float = Field(default=31, gt=0, le=366)
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class DayHoursSection(domain.DayHours):
     """One of `calling_hours.days`."""
 
@@ -318,6 +325,7 @@ class RulesFile(domain.Rules):
     callbacks: CallbackSection
     phone_lists: PhoneListSection = Field(default_factory=PhoneListSection)
     agents: AgentSection
+    pauses: PauseSection = Field(default_factory=PauseSection)
     calling_hours: CallingHoursSection
     assignment: AssignmentSection
     retention: RetentionSection
@@ -368,5 +376,5 @@ def parse_rules(text: str) -> domain.Rules:
 
 def hash_of(rules: domain.Rules) -> str:
     """Return what tells these rules from others, but for those that place no person."""
-    placing = _FILE.dump_json(rules, exclude={"retention", "phone_lists", "agents"})  # type: ignore[arg-type]
+    placing = _FILE.dump_json(rules, exclude={"retention", "phone_lists", "agents", "pauses"})  # type: ignore[arg-type]
     return hashlib.blake2b(placing, digest_size=16).hexdigest()

@@ -17,6 +17,7 @@ from services.queue.calls.complaints import Complaints
 from services.queue.calls.handout import Handout
 from services.queue.calls.leases import Leases
 from services.queue.calls.outcomes import Outcomes
+from services.queue.calls.pauses import Pauses
 from services.queue.calls.suppressions import Suppressions
 from services.queue.domain.outcomes import CallReport
 from services.queue.maintenance.applied_facts import AppliedFacts
@@ -52,6 +53,7 @@ class UseCases:
     agents: Agents
     suppressions: Suppressions
     complaints: Complaints
+    pauses: Pauses
     phone_lists: PhoneLists
     figures: QueueFigures
     explanations: Explanations
@@ -308,6 +310,34 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
         return await self._use_cases.complaints.note(
             requests.by_actor(request), user_id, is_open=request.is_open
         )
+
+    async def BeginPause(
+        self, request: queue_pb2.BeginPauseRequest, context: Context
+    ) -> queue_pb2.BeginPauseResponse:
+        """Pause hand-outs of one queue or of all."""
+        ends_at = requests.moment_in(request, "ends_at")
+        if ends_at is None:
+            raise InvalidArgument("PAUSE_TIME_INVALID", "a pause needs an end")
+        return await self._use_cases.pauses.begin(
+            requests.by_actor(request),
+            requests.optional_queue_of(request.queue),
+            requests.moment_in(request, "begins_at"),
+            ends_at,
+            self._notes(request.reason),
+        )
+
+    async def EndPause(
+        self, request: queue_pb2.EndPauseRequest, context: Context
+    ) -> queue_pb2.EndPauseResponse:
+        """End a pause."""
+        pause_id = requests.uuid_of(request.pause_id, "pause_id")
+        return await self._use_cases.pauses.end(requests.by_actor(request), pause_id)
+
+    async def ListPauses(
+        self, request: queue_pb2.ListPausesRequest, context: Context
+    ) -> queue_pb2.ListPausesResponse:
+        """Return the pauses in force and ahead."""
+        return await self._use_cases.pauses.every()
 
     async def ImportSuppressedPhones(
         self,

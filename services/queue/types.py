@@ -149,6 +149,8 @@ class Action(StrEnum):
     OBJECTIONS_EXPORTED = "OBJECTIONS_EXPORTED"
     QUEUES_SET = "QUEUES_SET"
     REBUILT = "REBUILT"
+    PAUSED = "PAUSED"
+    PAUSE_ENDED = "PAUSE_ENDED"
 
 
 class Reason(StrEnum):

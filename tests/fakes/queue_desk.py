@@ -39,6 +39,7 @@ class FakeDesk(RecordingDouble):
     calls_made: dict[int, list[queue_pb2.Call]] = field(default_factory=dict)
     imported: list[bytes] = field(default_factory=list)
     phone_lists: list[queue_pb2.PhoneList] = field(default_factory=list)
+    pauses: list[queue_pb2.Pause] = field(default_factory=list)
     rebuilding: int = 3
 
     async def ExplainUser(self, request: Any, context: Any) -> Any:
@@ -243,6 +244,32 @@ class FakeDesk(RecordingDouble):
         if not request.is_open:
             noted.closed_at.FromSeconds(1_700_000_060)
         return noted
+
+    async def BeginPause(self, request: Any, context: Any) -> Any:
+        """Take it over."""
+        await self.received("BeginPause", request)
+        pause = queue_pb2.Pause(
+            pause_id=str(uuid.uuid4()),
+            queue=request.queue,
+            begins_at=request.begins_at,
+            ends_at=request.ends_at,
+            reason=request.reason,
+            created_by=request.actor_id,
+        )
+        self.pauses.append(pause)
+        return queue_pb2.BeginPauseResponse(pause=pause)
+
+    async def EndPause(self, request: Any, context: Any) -> Any:
+        """End it."""
+        await self.received("EndPause", request)
+        for pause in self.pauses:
+            pause.ended_by = request.actor_id
+            return queue_pb2.EndPauseResponse(pause=pause)
+        raise NotFound("PAUSE_NOT_FOUND", "there is no such pause")
+
+    async def ListPauses(self, request: Any, context: Any) -> Any:
+        """Return them."""
+        return queue_pb2.ListPausesResponse(pauses=self.pauses)
 
     async def ImportSuppressedPhones(self, request_iterator: Any, context: Any) -> Any:
         """Take in all parts, then keep them."""

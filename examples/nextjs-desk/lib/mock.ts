@@ -141,6 +141,7 @@ const queues: Queues = {
   outcomes_today: { no_answer: 23, completed_form: 6 },
   callbacks_missed: 0,
   unreported_calls_today: 0,
+  pauses: [],
 };
 
 function hold(): Assignment {

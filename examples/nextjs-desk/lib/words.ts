@@ -70,6 +70,11 @@ export const CONVERSIONS: Readonly<Record<Conversion, string>> = {
 /** Why no person can be called now, in sentences, the most useful first. */
 export function emptySentences(empty: EmptyQueue, stats: QueueStats | undefined): string[] {
   const sentences: string[] = [];
+  const [pause] = empty.pauses;
+  if (pause !== undefined) {
+    const until = pause.ends_at === null ? "" : ` until ${when(pause.ends_at)}`;
+    sentences.push(`Calls are paused${until}: ${pause.reason}`);
+  }
   if (empty.calling_hours_begin_at !== null) {
     sentences.push(`It is outside calling hours, which begin ${when(empty.calling_hours_begin_at)}.`);
   }

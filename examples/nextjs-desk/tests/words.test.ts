@@ -30,6 +30,18 @@ test("an empty queue is explained, the most useful first", () => {
     assigned: 1,
     next_due_at: "2099-01-05T09:00:00.000000Z",
     calling_hours_begin_at: "2099-01-05T08:00:00.000000Z",
+    pauses: [
+      {
+        pause_id: "b83bf13c-60f4-4166-ad09-736910c6b1cc",
+        queue: null,
+        begins_at: "2099-01-01T08:00:00.000000Z",
+        ends_at: "2099-01-05T07:00:00.000000Z",
+        reason: "Closed.",
+        created_by: "supervisor-1",
+        created_at: "2098-12-01T08:00:00.000000Z",
+        ended_by: null,
+      },
+    ],
   };
   const stats: QueueStats = {
     queue: "unsigned_users",
@@ -40,14 +52,15 @@ test("an empty queue is explained, the most useful first", () => {
     holds: { cooling: 3, next_call: 11 },
     blocked: {},
   };
-  const [hours, next, waiting, assigned] = emptySentences(empty, stats);
+  const [paused, hours, next, waiting, assigned] = emptySentences(empty, stats);
+  expect(paused).toMatch(/^Calls are paused until Mon,? 5 Jan 2099 at 07:00: Closed\.$/);
   expect(hours).toMatch(/^It is outside calling hours, which begin Mon,? 5 Jan 2099 at 08:00\.$/);
   expect(next).toMatch(/^The next person can be called/);
   expect(waiting).toBe(
     "14 people may not be called yet: 11 were called lately, 3 are new and left in peace for two hours.",
   );
   expect(assigned).toBe("1 person is with other agents.");
-  const nothing = { waiting: 0, assigned: 0, next_due_at: null, calling_hours_begin_at: null };
+  const nothing = { waiting: 0, assigned: 0, next_due_at: null, calling_hours_begin_at: null, pauses: [] };
   expect(emptySentences(nothing, undefined)).toEqual(["No person is in this queue."]);
 });
 

@@ -1,1 +1,1 @@
-"""Use cases of a call: hand-out, lease, outcome, callback, suppression, complaint."""
+"""Use cases of a call: hand-out, lease, outcome, callback, suppression, complaint, pause."""

@@ -181,7 +181,7 @@ class Outcomes:
             lines |= set(await entries.lines_of(tx, held.user_id))
             people = await entries.lock_sharers(tx, [held.user_id], sorted(lines))
         before = people.get(held.user_id)
-        opening = placement.calling_hours.open_at if before is None else placement.opening(before)
+        opening = placement.opening(before)
         is_late = before is None or not call.is_in_time or not is_still_with(before, held)
         if is_late and not call.is_objection:
             raise not_live()

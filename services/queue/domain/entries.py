@@ -12,6 +12,7 @@ from services.queue.domain.callbacks import Callback, Opening
 from services.queue.domain.calling_hours import CallingHours
 from services.queue.domain.caps import LineCall, PastCall, capped
 from services.queue.domain.eligibility import EligibilityVerdict, conversion
+from services.queue.domain.pauses import QueuePause, opening_outside
 from services.queue.domain.ranking import ORIGIN, Ranking
 from services.queue.domain.rules import Rules
 from services.queue.types import (
@@ -168,15 +169,21 @@ def place_of(entry: Entry) -> tuple[Queue | None, State]:
 
 
 class Placement:
-    """The rules by which people are placed, ready to be applied to many people."""
+    """The rules by which people are placed, ready to be applied to many people.
+
+    `pauses` are those in force or ahead. They move no person: hand-outs read them at each claim,
+    and callbacks are agreed outside of them.
+    """
 
     def __init__(
         self,
         rules: Rules,
         rank_offset: float = 0.0,
         on_missing_zone: Callable[[str], None] = lambda _: None,
+        pauses: Sequence[QueuePause] = (),
     ) -> None:
         self.rules = rules
+        self.pauses = pauses
         self.assessor = Assessor(rules)
         self.eligibility = self.assessor.eligibility
         self.ranking = Ranking(rules.score, rank_offset)
@@ -253,9 +260,15 @@ class Placement:
         )
         return self.placed(free, now)
 
-    def opening(self, entry: Entry) -> Opening:
-        """Return the function that finds when the person may be phoned, by the person's zone."""
-        return partial(self.calling_hours.open_at, time_zone=entry.time_zone)
+    def opening(self, entry: Entry | None) -> Opening:
+        """Return the function that finds when a callback of the person may be.
+
+        That is within the calling hours of the person's zone, the usual one of a person who is not
+        known, and outside of pauses.
+        """
+        time_zone = None if entry is None else entry.time_zone
+        hours = partial(self.calling_hours.open_at, time_zone=time_zone)
+        return opening_outside([it for it in self.pauses if it.covers(Queue.CALLBACKS)], hours)
 
     def score(self, entry: Entry, at: datetime) -> float:
         """Return the score at a moment."""
@@ -304,7 +317,7 @@ class Placement:
                 # The agent's minutes begin when the person can first be called: at the agreed
                 # moment, or later because of a cap, a shared line or calling hours.
                 first_at = due_at or entry.callback_at
-                callable_at = self.opening(entry)(first_at) or first_at
+                callable_at = self.calling_hours.open_at(first_at, entry.time_zone) or first_at
                 minutes = self.rules.callbacks.preferred_minutes
                 kept_until = callable_at + timedelta(minutes=minutes)
         elif queue is None:

@@ -15,6 +15,7 @@ from services.queue.domain.caps import (
 from services.queue.domain.eligibility import Tally
 from services.queue.domain.entries import ContactStatus, Entry, Placement
 from services.queue.domain.facts import UserFacts
+from services.queue.domain.pauses import QueuePause
 from services.queue.types import (
     NO_CONTACT_REASONS,
     AgentId,
@@ -55,7 +56,7 @@ class Subject:
     """A person as the rules see the person at a moment.
 
     `entry` is placed by the present facts; `facts` are None when the main app cannot be read;
-    `status` includes the calls of the capped period.
+    `status` includes the calls of the capped period; `pauses` are those in force.
     """
 
     entry: Entry
@@ -65,6 +66,7 @@ class Subject:
     is_preferred_agent_present: bool
     now: datetime
     agent: AgentView | None = None
+    pauses: Sequence[QueuePause] = ()
 
 
 def explain(subject: Subject, placement: Placement) -> list[RuleResult]:
@@ -311,6 +313,19 @@ def _about_time(subject: Subject, placement: Placement) -> Iterator[RuleResult]:
 
 def _about_hand_out(subject: Subject, placement: Placement) -> Iterator[RuleResult]:
     entry = subject.entry
+    pause = max(
+        (it for it in subject.pauses if it.covers(entry.queue)),
+        key=lambda it: it.ends_at,
+        default=None,
+    )
+    yield _result(
+        "NOT_PAUSED",
+        pause is None,
+        "hand-outs of the queue are not paused",
+        "hand-outs are paused" + ("" if pause is None else f" until {_time(pause.ends_at)}"),
+        "the pause must end, or a supervisor end it",
+        {} if pause is None else {"pause_id": str(pause.pause_id), "ends_at": _time(pause.ends_at)},
+    )
     yield _result(
         "NOT_HELD",
         entry.state is not State.ASSIGNED,

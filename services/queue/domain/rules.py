@@ -136,6 +136,13 @@ class AgentRules:
     skips_per_hour: int | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class PauseRules:
+    """How long a pause of hand-outs may last."""
+
+    longest_days: float
+
+
 class Day(StrEnum):
     """A day of the week, in the order of `date.weekday`."""
 
@@ -204,6 +211,7 @@ class Rules:
     callbacks: CallbackRules
     phone_lists: PhoneListRules
     agents: AgentRules
+    pauses: PauseRules
     calling_hours: CallingHoursRules
     assignment: AssignmentRules
     retention: RetentionRules

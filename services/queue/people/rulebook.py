@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -11,11 +11,12 @@ from servicekit.clock import Clock
 from servicekit.errors import ServiceError, Unavailable
 from services.queue import metrics
 from services.queue.domain.entries import Placement
+from services.queue.domain.pauses import QueuePause
 from services.queue.domain.ranking import Ranking, continued
 from services.queue.domain.rules import Rules
 from services.queue.people.time_zones import MissingZones
 from services.queue.rules import DEFAULT_PATH, hash_of, parse_rules
-from services.queue.store import rule_editions
+from services.queue.store import pauses, rule_editions
 from services.queue.store.database import Database
 from services.queue.store.rule_editions import RuleEdition
 
@@ -78,6 +79,7 @@ class Rulebook:
         """Read the file again and put it into force if it has changed and is valid."""
         if self._placement is None:
             self._placement = await self._in_force(self._rules)
+        await self.read_pauses(now)
         text = await asyncio.to_thread(self._path.read_text, encoding="utf-8")
         if text in (self._text, self._refused):
             return RulesReading(is_changed=False)
@@ -96,6 +98,14 @@ class Rulebook:
             changed()
         return RulesReading(is_changed=True)
 
+    async def read_pauses(self, now: datetime) -> None:
+        """Read the pauses, by which callbacks are agreed; claims read them by themselves."""
+        async with self._database.statements() as tx:
+            found = await pauses.not_over(tx, now)
+        if self._placement is not None and self._placement.pauses != found:
+            placement = self._placement
+            self._placement = self._placed_by(placement.rules, placement.ranking.offset, found)
+
     async def _in_force(self, rules: Rules) -> Placement:
         now, rules_hash = self._clock.now(), hash_of(rules)
         rate = Ranking(rules.score).points_per_week
@@ -110,4 +120,10 @@ class Rulebook:
                 offset = continued(edition.rank_offset, edition.points_per_week, rate, now)
                 edition = RuleEdition(rules_hash, rate, offset, is_applied=False)
                 await rule_editions.begin(tx, edition, now)
-        return Placement(rules, edition.rank_offset, self._missing_zones.note)
+            found = await pauses.not_over(tx, now)
+        return self._placed_by(rules, edition.rank_offset, found)
+
+    def _placed_by(
+        self, rules: Rules, rank_offset: float, found: Sequence[QueuePause]
+    ) -> Placement:
+        return Placement(rules, rank_offset, self._missing_zones.note, found)

@@ -18,7 +18,7 @@ from services.queue.domain.facts import UserFacts
 from services.queue.people.placing import contact_statuses
 from services.queue.people.rulebook import Rulebook
 from services.queue.people.user_context_client import UserContextClient
-from services.queue.store import agents, contact_status, entries, handouts, reading
+from services.queue.store import agents, contact_status, entries, handouts, pauses, reading
 from services.queue.store.database import Database, Transaction
 from services.queue.types import AgentId, State, UserId
 from services.queue.wire import messages
@@ -124,6 +124,7 @@ class Explanations:
             and preferred.last_seen_at > now - silence,
             now=now,
             agent=agent,
+            pauses=await pauses.in_force(tx, now),
         )
 
 

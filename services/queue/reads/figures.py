@@ -15,7 +15,7 @@ from servicekit.paging import cut_page
 from services.queue.domain import pages
 from services.queue.domain.callbacks import Callback
 from services.queue.people.rulebook import Rulebook
-from services.queue.store import callbacks, reading
+from services.queue.store import callbacks, pauses, reading
 from services.queue.store.database import Database, Transaction
 from services.queue.store.reading import (
     EntryFilter,
@@ -82,7 +82,8 @@ class QueueFigures:
         async with self._database.statements() as tx:
             day = await reading.day_figures(tx, since)
             by_agent = await reading.agent_figures(tx, since)
-        return messages.stats_message(await self._place_figures(), day, by_agent)
+            paused = await pauses.in_force(tx, self._clock.now())
+        return messages.stats_message(await self._place_figures(), day, by_agent, paused)
 
     async def agent_days(self) -> dict[AgentId, queue_pb2.AgentDay]:
         """Return what each agent has done since midnight; agents without a call are absent."""
@@ -95,7 +96,9 @@ class QueueFigures:
         now = self._clock.now()
         open_at = self._rulebook.placement.calling_hours.open_at(now)
         begin_at = open_at if open_at != now else None
-        return messages.empty_message(await self._place_figures(), queues, begin_at)
+        async with self._database.statements() as tx:
+            paused = await pauses.in_force(tx, now)
+        return messages.empty_message(await self._place_figures(), queues, begin_at, paused)
 
     async def page(
         self, asked: EntryFilter, size: int, token: str

@@ -6,8 +6,9 @@ from services.queue import metrics
 from services.queue.domain.phone_lists import lists_of
 from services.queue.people.rulebook import Rulebook
 from services.queue.people.time_zones import TimeZones
-from services.queue.store import callbacks, outbox, phone_lists, reading
+from services.queue.store import callbacks, outbox, pauses, phone_lists, reading
 from services.queue.store.database import Database
+from services.queue.types import Queue
 
 # Well after a callback is any agent's, no longer its preferred agent's alone.
 _OVERDUE_AFTER = timedelta(minutes=30)
@@ -30,6 +31,7 @@ class QueueGauges:
             places = await reading.place_figures(tx)
             oldest_seconds = await reading.oldest_snapshot_seconds(tx)
             editions = await phone_lists.in_force(tx)
+            paused = await pauses.in_force(tx, now)
             overdue = await callbacks.overdue(
                 tx,
                 now - _OVERDUE_AFTER,
@@ -37,6 +39,12 @@ class QueueGauges:
                 open_zones=open_zones,
             )
         metrics.OLDEST_SNAPSHOT_SECONDS.set(oldest_seconds)
+        for queue in Queue:
+            is_paused = any(it.covers(queue) for it in paused)
+            metrics.PAUSED.labels(queue.name.lower()).set(is_paused)
+            if queue is Queue.CALLBACKS and is_paused:
+                # No agent is late with callbacks that a supervisor has paused.
+                overdue = 0
         metrics.CALLBACKS_OVERDUE.set(overdue)
         oldest_days = self._rulebook.placement.rules.phone_lists.oldest_days
         old = sum(it.is_old for it in lists_of(editions, oldest_days, now))

@@ -21,6 +21,7 @@ from services.queue.store.database import (
     wake_dispatch,
 )
 from services.queue.store.idempotency_records import IdempotentRequest
+from services.queue.store.pauses import is_paused
 from services.queue.store.phone_lists import is_any_listed
 from services.queue.types import Action, AgentId, Presence, Queue, Reason, State, UserId
 
@@ -57,7 +58,7 @@ class Gate:
 
     People of the usual zone may if `is_usual_zone_open`, others if their zone is in `open_zones`. A
     callback that is kept at `now` for its preferred agent goes to no other agent while that agent,
-    seen since `seen_since`, takes calls.
+    seen since `seen_since`, takes calls. While a pause of the queue is in force at `now`, none may.
     """
 
     frozen_from: float
@@ -92,11 +93,12 @@ async def reserve(
         "until": until,
         "usual": gate.is_usual_zone_open,
         "zones": list(gate.open_zones),
+        "now": gate.now,
     }
     if queue is Queue.CALLBACKS:
         values["agent_ids"] = list(agent_ids)
         if not own_callbacks_only:
-            values |= {"now": gate.now, "seen_since": gate.seen_since}
+            values["seen_since"] = gate.seen_since
         reserve_callbacks = _RESERVE_OWN_CALLBACKS if own_callbacks_only else _RESERVE_CALLBACKS
         rows = await tx.execute(reserve_callbacks, values)
     else:
@@ -129,6 +131,7 @@ def _reserve(where: str, kept_for: str) -> TextClause:
                 AND NOT EXISTS (SELECT FROM queue.live_lines AS live
                     WHERE live.phone_e164 = ANY(entry.lines))
                 AND NOT {is_any_listed("entry.lines")}
+                AND NOT {is_paused(":queue", ":now")}
             ORDER BY entry.rank_key, entry.user_id DESC LIMIT :count
             FOR UPDATE OF entry SKIP LOCKED
         )

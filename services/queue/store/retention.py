@@ -66,6 +66,7 @@ async def sweep(tx: Transaction, cutoffs: Cutoffs, now: datetime, limit: int) ->
         "prevented_calls_deleted": cutoffs.prevented_calls,
         "complaints_deleted": cutoffs.calls,
         "callbacks_deleted": cutoffs.closed_callbacks,
+        "pauses_deleted": cutoffs.audit,
         "suppressions_deleted": cutoffs.lifted_suppressions,
         # Last, since rows of the other kinds keep their people.
         "entries_deleted": cutoffs.absent_people,
@@ -163,6 +164,7 @@ SWEEPS = {
     ),
     "complaints_deleted": statement(_delete("complaints", "user_id", "closed_at")),
     "callbacks_deleted": statement(_delete("callbacks", "callback_id", "closed_at")),
+    "pauses_deleted": statement(_delete("pauses", "pause_id", "ends_at")),
     "suppressions_deleted": statement(_delete("suppressions", "suppression_id", "lifted_at")),
     "entries_deleted": statement(_DELETE_ABSENT),
 }

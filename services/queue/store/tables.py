@@ -349,6 +349,22 @@ callbacks = sa.Table(
     _index("callbacks_open_user", "user_id", where=f"state = {CallbackState.OPEN:d}", unique=True),
 )
 
+# Times in which no person is handed out from `queue`, NULL for all; one that an actor ended early,
+# `ended_by`, has that moment as its end, or its begin if that was later.
+pauses = sa.Table(
+    "pauses",
+    metadata,
+    sa.Column("pause_id", sa.Uuid, primary_key=True),
+    sa.Column("queue", sa.SmallInteger),
+    sa.Column("begins_at", Moment, nullable=False),
+    sa.Column("ends_at", Moment, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("created_by", sa.Text, nullable=False),
+    sa.Column("created_at", Moment, nullable=False),
+    sa.Column("ended_by", sa.Text),
+    sa.Index("pauses_end", "ends_at"),
+)
+
 # Agents. `presence` is what the agent set last; an agent who has not been seen for too long counts
 # as offline all the same, and then `offline_since` is set, unless the agent was seen later.
 agents = sa.Table(

@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.queue.domain.callbacks import Callback
 from services.queue.domain.entries import Application, Entry, place_of
+from services.queue.domain.pauses import QueuePause
 from services.queue.domain.phone_lists import ListInForce
 from services.queue.store.agents import Agent
 from services.queue.store.assignments import Assignment
@@ -130,7 +131,10 @@ def entry_message(entry: Entry, queue: Queue, score: float, now: datetime) -> qu
 
 
 def empty_message(
-    figures: Sequence[PlaceFigures], queues: Sequence[Queue], begin_at: datetime | None
+    figures: Sequence[PlaceFigures],
+    queues: Sequence[Queue],
+    begin_at: datetime | None,
+    pauses: Sequence[QueuePause],
 ) -> queue_pb2.EmptyQueue:
     """Return why no user of these queues can be called; `begin_at` is None in calling hours."""
     asked = [it for it in figures if it.queue in queues]
@@ -141,11 +145,15 @@ def empty_message(
         assigned=sum(it.people for it in asked if it.state is State.ASSIGNED),
         next_due_at=timestamp(min(due, default=None)),
         calling_hours_begin_at=timestamp(begin_at),
+        pauses=[pause_message(it) for it in pauses if any(map(it.covers, queues))],
     )
 
 
 def stats_message(
-    figures: Sequence[PlaceFigures], day: DayFigures, by_agent: Sequence[AgentFigures]
+    figures: Sequence[PlaceFigures],
+    day: DayFigures,
+    by_agent: Sequence[AgentFigures],
+    pauses: Sequence[QueuePause],
 ) -> queue_pb2.GetQueueStatsResponse:
     """Return the figures of every queue, also of empty ones, and of the day."""
     queues = {queue: queue_pb2.QueueStats(queue=queue_number(queue)) for queue in Queue}
@@ -174,6 +182,7 @@ def stats_message(
         outcomes_today=_outcome_counts(calls),
         agents_today=agent_day_messages(by_agent).values(),
         callbacks_missed=day.callbacks_missed,
+        pauses=[pause_message(it) for it in pauses],
     )
 
 
@@ -232,6 +241,20 @@ def suppression_message(suppression: Suppression) -> queue_pb2.Suppression:
         lifted_at=timestamp(suppression.lifted_at),
         lifted_by=suppression.lifted_by or "",
         lift_notes=suppression.lift_notes or "",
+    )
+
+
+def pause_message(pause: QueuePause) -> queue_pb2.Pause:
+    """Return the pause as a message."""
+    return queue_pb2.Pause(
+        pause_id=str(pause.pause_id),
+        queue=queue_number(pause.queue),
+        begins_at=timestamp(pause.begins_at),
+        ends_at=timestamp(pause.ends_at),
+        reason=pause.reason,
+        created_by=pause.created_by,
+        created_at=timestamp(pause.created_at),
+        ended_by=pause.ended_by or "",
     )
 
 

@@ -44,6 +44,8 @@ ByActor = (
     | queue_pb2.SuppressUserRequest
     | queue_pb2.LiftSuppressionRequest
     | queue_pb2.NoteComplaintRequest
+    | queue_pb2.BeginPauseRequest
+    | queue_pb2.EndPauseRequest
 )
 
 
@@ -196,6 +198,11 @@ def queues_of(numbers: Sequence[int], default: tuple[Queue, ...]) -> tuple[Queue
         raise InvalidArgument("QUEUE_MISSING", "one of the queues is none")
     named = [queue for number in numbers if (queue := _member(Queue, number)) is not None]
     return tuple(dict.fromkeys((Queue.CALLBACKS, *(named if numbers else default))))
+
+
+def optional_queue_of(number: int) -> Queue | None:
+    """Return the queue, None for 0; raises InvalidArgument (QUEUE_MISSING) for an unknown one."""
+    return queue_of(number) if number else None
 
 
 def queue_of(number: int) -> Queue:

@@ -200,6 +200,29 @@ async def test_complaints(gateway: RunningGateway, supervisor: httpx.AsyncClient
     assert reason(response, 404) == "USER_UNKNOWN"
 
 
+async def test_pauses(gateway: RunningGateway, supervisor: httpx.AsyncClient) -> None:
+    body, once = {"queue": "callbacks", "ends_at": WHEN, "reason": "Closed."}, key()
+    made = await supervisor.post("/v1/pauses", json=body, headers=once)
+    assert made.status_code == 201
+    pause = made.json()
+    assert (pause["queue"], pause["reason"], pause["created_by"], pause["ended_by"]) == (
+        "callbacks", "Closed.", "supervisor-1", None,
+    )  # fmt: skip
+    assert (await supervisor.get("/v1/pauses")).json() == {"pauses": [pause]}
+    path = f"/v1/pauses/{pause['pause_id']}/end"
+    ended = (await supervisor.post(path, headers=key())).json()
+    assert ended == {**pause, "ended_by": "supervisor-1"}
+    (asked,) = gateway.services.queue.requests("BeginPause")
+    assert (asked.request_id, asked.HasField("begins_at")) == (once["Idempotency-Key"], False)
+    for change in ({"reason": " "}, {"ends_at": None}, {"ends_at": 7}, {"queue": "other"}):
+        response = await supervisor.post("/v1/pauses", json={**body, **change}, headers=key())
+        assert reason(response, 422) == "INVALID_REQUEST"
+    everything = {"begins_at": WHEN, "ends_at": WHEN, "reason": "Closed."}
+    assert (await supervisor.post("/v1/pauses", json=everything, headers=key())).json()[
+        "queue"
+    ] is None
+
+
 async def test_callbacks_of_a_supervisor(
     gateway: RunningGateway, supervisor: httpx.AsyncClient
 ) -> None:

@@ -192,6 +192,7 @@ async def test_claim_asks_for_the_queues_named(
         "assigned": 2,
         "next_due_at": None,
         "calling_hours_begin_at": None,
+        "pauses": [],
     }
     assert response.json()["rejected_by_live_check"] == 1
     (request,) = gateway.services.queue.requests("ClaimNext")

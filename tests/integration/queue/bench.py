@@ -284,6 +284,36 @@ class Desk:
         )
         return await self._running.stub.NoteComplaint(request)
 
+    async def pause(
+        self,
+        ends_at: datetime,
+        *,
+        queue: Queue.ValueType = Queue.QUEUE_UNSPECIFIED,
+        begins_at: datetime | None = None,
+        request_id: str = "",
+    ) -> queue_pb2.Pause:
+        """Pause hand-outs of a queue, or of all."""
+        request = queue_pb2.BeginPauseRequest(
+            queue=queue,
+            begins_at=timestamp(begins_at),
+            ends_at=timestamp(ends_at),
+            reason="stocktaking",
+            actor_id="boss",
+            request_id=request_id or str(uuid4()),
+        )
+        return (await self._running.stub.BeginPause(request)).pause
+
+    async def end_pause(self, pause_id: str, request_id: str = "") -> queue_pb2.Pause:
+        """End a pause."""
+        request = queue_pb2.EndPauseRequest(
+            pause_id=pause_id, actor_id="boss", request_id=request_id or str(uuid4())
+        )
+        return (await self._running.stub.EndPause(request)).pause
+
+    async def pauses(self) -> list[queue_pb2.Pause]:
+        """Return the pauses in force or ahead."""
+        return list((await self._running.stub.ListPauses(queue_pb2.ListPausesRequest())).pauses)
+
     async def import_phones(
         self,
         csv: bytes,

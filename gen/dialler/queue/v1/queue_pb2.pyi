@@ -447,6 +447,7 @@ class EmptyQueue(_message.Message):
     ASSIGNED_FIELD_NUMBER: _builtins.int
     NEXT_DUE_AT_FIELD_NUMBER: _builtins.int
     CALLING_HOURS_BEGIN_AT_FIELD_NUMBER: _builtins.int
+    PAUSES_FIELD_NUMBER: _builtins.int
     waiting: _builtins.int
     """People in the queues asked for who may not be called yet."""
     assigned: _builtins.int
@@ -459,6 +460,10 @@ class EmptyQueue(_message.Message):
     def calling_hours_begin_at(self) -> _timestamp_pb2.Timestamp:
         """When calling hours begin; unset within them. Until then no person is handed out."""
 
+    @_builtins.property
+    def pauses(self) -> _containers.RepeatedCompositeFieldContainer[Global___Pause]:
+        """Pauses in force of the queues asked for, the earliest first."""
+
     def __init__(
         self,
         *,
@@ -466,10 +471,11 @@ class EmptyQueue(_message.Message):
         assigned: _builtins.int = ...,
         next_due_at: _timestamp_pb2.Timestamp | None = ...,
         calling_hours_begin_at: _timestamp_pb2.Timestamp | None = ...,
+        pauses: _abc.Iterable[Global___Pause] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["calling_hours_begin_at", b"calling_hours_begin_at", "next_due_at", b"next_due_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned", b"assigned", "calling_hours_begin_at", b"calling_hours_begin_at", "next_due_at", b"next_due_at", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned", b"assigned", "calling_hours_begin_at", b"calling_hours_begin_at", "next_due_at", b"next_due_at", "pauses", b"pauses", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -737,6 +743,7 @@ class GetQueueStatsResponse(_message.Message):
     AGENTS_TODAY_FIELD_NUMBER: _builtins.int
     CALLBACKS_MISSED_FIELD_NUMBER: _builtins.int
     UNREPORTED_CALLS_TODAY_FIELD_NUMBER: _builtins.int
+    PAUSES_FIELD_NUMBER: _builtins.int
     agents_on_assignment: _builtins.int
     """Agents with a live assignment."""
     calls_today: _builtins.int
@@ -761,6 +768,10 @@ class GetQueueStatsResponse(_message.Message):
     def agents_today(self) -> _containers.RepeatedCompositeFieldContainer[Global___AgentDay]:
         """The same by agent, those with a call or a conversion, by id."""
 
+    @_builtins.property
+    def pauses(self) -> _containers.RepeatedCompositeFieldContainer[Global___Pause]:
+        """Pauses in force, the earliest first."""
+
     def __init__(
         self,
         *,
@@ -773,10 +784,11 @@ class GetQueueStatsResponse(_message.Message):
         agents_today: _abc.Iterable[Global___AgentDay] | None = ...,
         callbacks_missed: _builtins.int = ...,
         unreported_calls_today: _builtins.int = ...,
+        pauses: _abc.Iterable[Global___Pause] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents_on_assignment", b"agents_on_assignment", "agents_today", b"agents_today", "callbacks_missed", b"callbacks_missed", "calls_today", b"calls_today", "conversions_today", b"conversions_today", "outcomes_today", b"outcomes_today", "queues", b"queues", "unreported_calls_today", b"unreported_calls_today", "wrong_calls_prevented_today", b"wrong_calls_prevented_today"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents_on_assignment", b"agents_on_assignment", "agents_today", b"agents_today", "callbacks_missed", b"callbacks_missed", "calls_today", b"calls_today", "conversions_today", b"conversions_today", "outcomes_today", b"outcomes_today", "pauses", b"pauses", "queues", b"queues", "unreported_calls_today", b"unreported_calls_today", "wrong_calls_prevented_today", b"wrong_calls_prevented_today"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1997,6 +2009,227 @@ class NoteComplaintResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NoteComplaintResponse: _TypeAlias = NoteComplaintResponse  # noqa: Y015
+
+@_typing.final
+class Pause(_message.Message):
+    """A time in which no person is handed out from one queue, or from any."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAUSE_ID_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
+    BEGINS_AT_FIELD_NUMBER: _builtins.int
+    ENDS_AT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    CREATED_BY_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
+    ENDED_BY_FIELD_NUMBER: _builtins.int
+    pause_id: _builtins.str
+    """UUID."""
+    queue: _call_state_pb2.Queue.ValueType
+    """The queue; unspecified for all of them."""
+    reason: _builtins.str
+    """Why, in words."""
+    created_by: _builtins.str
+    """The actor who paused."""
+    ended_by: _builtins.str
+    """The actor who ended it early; empty when no actor did."""
+    @_builtins.property
+    def begins_at(self) -> _timestamp_pb2.Timestamp:
+        """From when on."""
+
+    @_builtins.property
+    def ends_at(self) -> _timestamp_pb2.Timestamp:
+        """Until when: the moment itself is no part of it. Of one that was ended early, that moment."""
+
+    @_builtins.property
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """When that was."""
+
+    def __init__(
+        self,
+        *,
+        pause_id: _builtins.str = ...,
+        queue: _call_state_pb2.Queue.ValueType = ...,
+        begins_at: _timestamp_pb2.Timestamp | None = ...,
+        ends_at: _timestamp_pb2.Timestamp | None = ...,
+        reason: _builtins.str = ...,
+        created_by: _builtins.str = ...,
+        created_at: _timestamp_pb2.Timestamp | None = ...,
+        ended_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["begins_at", b"begins_at", "created_at", b"created_at", "ends_at", b"ends_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begins_at", b"begins_at", "created_at", b"created_at", "created_by", b"created_by", "ended_by", b"ended_by", "ends_at", b"ends_at", "pause_id", b"pause_id", "queue", b"queue", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Pause: _TypeAlias = Pause  # noqa: Y015
+
+@_typing.final
+class BeginPauseRequest(_message.Message):
+    """Request of BeginPause."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUE_FIELD_NUMBER: _builtins.int
+    BEGINS_AT_FIELD_NUMBER: _builtins.int
+    ENDS_AT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ACTOR_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    queue: _call_state_pb2.Queue.ValueType
+    """The queue; unspecified for all of them."""
+    reason: _builtins.str
+    """Why, in words; required."""
+    actor_id: _builtins.str
+    """The supervisor."""
+    request_id: _builtins.str
+    """Chosen by the caller, UUID; a repeat returns the first answer."""
+    @_builtins.property
+    def begins_at(self) -> _timestamp_pb2.Timestamp:
+        """From when on; unset or past means now."""
+
+    @_builtins.property
+    def ends_at(self) -> _timestamp_pb2.Timestamp:
+        """Until when; required."""
+
+    def __init__(
+        self,
+        *,
+        queue: _call_state_pb2.Queue.ValueType = ...,
+        begins_at: _timestamp_pb2.Timestamp | None = ...,
+        ends_at: _timestamp_pb2.Timestamp | None = ...,
+        reason: _builtins.str = ...,
+        actor_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["begins_at", b"begins_at", "ends_at", b"ends_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_id", b"actor_id", "begins_at", b"begins_at", "ends_at", b"ends_at", "queue", b"queue", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BeginPauseRequest: _TypeAlias = BeginPauseRequest  # noqa: Y015
+
+@_typing.final
+class BeginPauseResponse(_message.Message):
+    """Response of BeginPause."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAUSE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def pause(self) -> Global___Pause:
+        """As it was recorded."""
+
+    def __init__(
+        self,
+        *,
+        pause: Global___Pause | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pause", b"pause"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pause", b"pause"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BeginPauseResponse: _TypeAlias = BeginPauseResponse  # noqa: Y015
+
+@_typing.final
+class EndPauseRequest(_message.Message):
+    """Request of EndPause."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAUSE_ID_FIELD_NUMBER: _builtins.int
+    ACTOR_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    pause_id: _builtins.str
+    """The pause."""
+    actor_id: _builtins.str
+    """The supervisor."""
+    request_id: _builtins.str
+    """Chosen by the caller, UUID; a repeat returns the first answer."""
+    def __init__(
+        self,
+        *,
+        pause_id: _builtins.str = ...,
+        actor_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_id", b"actor_id", "pause_id", b"pause_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EndPauseRequest: _TypeAlias = EndPauseRequest  # noqa: Y015
+
+@_typing.final
+class EndPauseResponse(_message.Message):
+    """Response of EndPause."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAUSE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def pause(self) -> Global___Pause:
+        """With its new end."""
+
+    def __init__(
+        self,
+        *,
+        pause: Global___Pause | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pause", b"pause"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pause", b"pause"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EndPauseResponse: _TypeAlias = EndPauseResponse  # noqa: Y015
+
+@_typing.final
+class ListPausesRequest(_message.Message):
+    """Request of ListPauses."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPausesRequest: _TypeAlias = ListPausesRequest  # noqa: Y015
+
+@_typing.final
+class ListPausesResponse(_message.Message):
+    """Response of ListPauses."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAUSES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def pauses(self) -> _containers.RepeatedCompositeFieldContainer[Global___Pause]:
+        """In force or ahead, the earliest first."""
+
+    def __init__(
+        self,
+        *,
+        pauses: _abc.Iterable[Global___Pause] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pauses", b"pauses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPausesResponse: _TypeAlias = ListPausesResponse  # noqa: Y015
 
 @_typing.final
 class LiftSuppressionRequest(_message.Message):

@@ -151,6 +151,21 @@ class QueueServiceStub:
                 request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.NoteComplaintRequest.SerializeToString,
                 response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.NoteComplaintResponse.FromString,
                 _registered_method=True)
+        self.BeginPause = channel.unary_unary(
+                '/dialler.queue.v1.QueueService/BeginPause',
+                request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.BeginPauseRequest.SerializeToString,
+                response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.BeginPauseResponse.FromString,
+                _registered_method=True)
+        self.EndPause = channel.unary_unary(
+                '/dialler.queue.v1.QueueService/EndPause',
+                request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.EndPauseRequest.SerializeToString,
+                response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.EndPauseResponse.FromString,
+                _registered_method=True)
+        self.ListPauses = channel.unary_unary(
+                '/dialler.queue.v1.QueueService/ListPauses',
+                request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListPausesRequest.SerializeToString,
+                response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListPausesResponse.FromString,
+                _registered_method=True)
         self.ImportSuppressedPhones = channel.stream_unary(
                 '/dialler.queue.v1.QueueService/ImportSuppressedPhones',
                 request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ImportSuppressedPhonesRequest.SerializeToString,
@@ -400,6 +415,31 @@ class QueueServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BeginPause(self, request, context):
+        """Pauses hand-outs of one queue or of all from a moment on until another: a closed day, an outage,
+        a campaign that rests. In force for the next claim; people whom agents hold stay with them.
+        INVALID_ARGUMENT (PAUSE_TIME_INVALID) when it ends before it begins or is over,
+        (PAUSE_TOO_LONG, with `longest_days`).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EndPause(self, request, context):
+        """Ends a pause now; one that has not begun never does. NOT_FOUND (PAUSE_NOT_FOUND),
+        FAILED_PRECONDITION (PAUSE_ENDED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPauses(self, request, context):
+        """Returns the pauses in force and those that lie ahead, the earliest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ImportSuppressedPhones(self, request_iterator, context):
         """Imports a list of phone numbers that must not be called, such as the TPS's, from CSV in any
         format of numbers. All of it takes effect at once, or nothing; it is answered when the people
@@ -621,6 +661,21 @@ def add_QueueServiceServicer_to_server(servicer, server):
                     servicer.NoteComplaint,
                     request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.NoteComplaintRequest.FromString,
                     response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.NoteComplaintResponse.SerializeToString,
+            ),
+            'BeginPause': grpc.unary_unary_rpc_method_handler(
+                    servicer.BeginPause,
+                    request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.BeginPauseRequest.FromString,
+                    response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.BeginPauseResponse.SerializeToString,
+            ),
+            'EndPause': grpc.unary_unary_rpc_method_handler(
+                    servicer.EndPause,
+                    request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.EndPauseRequest.FromString,
+                    response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.EndPauseResponse.SerializeToString,
+            ),
+            'ListPauses': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPauses,
+                    request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListPausesRequest.FromString,
+                    response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListPausesResponse.SerializeToString,
             ),
             'ImportSuppressedPhones': grpc.stream_unary_rpc_method_handler(
                     servicer.ImportSuppressedPhones,
@@ -1311,6 +1366,87 @@ class QueueService:
             '/dialler.queue.v1.QueueService/NoteComplaint',
             dialler_dot_queue_dot_v1_dot_queue__pb2.NoteComplaintRequest.SerializeToString,
             dialler_dot_queue_dot_v1_dot_queue__pb2.NoteComplaintResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BeginPause(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dialler.queue.v1.QueueService/BeginPause',
+            dialler_dot_queue_dot_v1_dot_queue__pb2.BeginPauseRequest.SerializeToString,
+            dialler_dot_queue_dot_v1_dot_queue__pb2.BeginPauseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EndPause(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dialler.queue.v1.QueueService/EndPause',
+            dialler_dot_queue_dot_v1_dot_queue__pb2.EndPauseRequest.SerializeToString,
+            dialler_dot_queue_dot_v1_dot_queue__pb2.EndPauseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPauses(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dialler.queue.v1.QueueService/ListPauses',
+            dialler_dot_queue_dot_v1_dot_queue__pb2.ListPausesRequest.SerializeToString,
+            dialler_dot_queue_dot_v1_dot_queue__pb2.ListPausesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -108,6 +108,18 @@ class QueueServiceStub:
     nothing. Calls of the person are kept while one is open, and for as long after it was closed as
     after the end of the claims. NOT_FOUND (USER_UNKNOWN).
     """
+    BeginPause: _grpc.UnaryUnaryMultiCallable[_queue_pb2.BeginPauseRequest, _queue_pb2.BeginPauseResponse]
+    """Pauses hand-outs of one queue or of all from a moment on until another: a closed day, an outage,
+    a campaign that rests. In force for the next claim; people whom agents hold stay with them.
+    INVALID_ARGUMENT (PAUSE_TIME_INVALID) when it ends before it begins or is over,
+    (PAUSE_TOO_LONG, with `longest_days`).
+    """
+    EndPause: _grpc.UnaryUnaryMultiCallable[_queue_pb2.EndPauseRequest, _queue_pb2.EndPauseResponse]
+    """Ends a pause now; one that has not begun never does. NOT_FOUND (PAUSE_NOT_FOUND),
+    FAILED_PRECONDITION (PAUSE_ENDED).
+    """
+    ListPauses: _grpc.UnaryUnaryMultiCallable[_queue_pb2.ListPausesRequest, _queue_pb2.ListPausesResponse]
+    """Returns the pauses in force and those that lie ahead, the earliest first."""
     ImportSuppressedPhones: _grpc.StreamUnaryMultiCallable[_queue_pb2.ImportSuppressedPhonesRequest, _queue_pb2.ImportSuppressedPhonesResponse]
     """Imports a list of phone numbers that must not be called, such as the TPS's, from CSV in any
     format of numbers. All of it takes effect at once, or nothing; it is answered when the people
@@ -233,6 +245,18 @@ class QueueServiceAsyncStub(QueueServiceStub):
     nothing. Calls of the person are kept while one is open, and for as long after it was closed as
     after the end of the claims. NOT_FOUND (USER_UNKNOWN).
     """
+    BeginPause: _aio.UnaryUnaryMultiCallable[_queue_pb2.BeginPauseRequest, _queue_pb2.BeginPauseResponse]  # type: ignore[assignment]
+    """Pauses hand-outs of one queue or of all from a moment on until another: a closed day, an outage,
+    a campaign that rests. In force for the next claim; people whom agents hold stay with them.
+    INVALID_ARGUMENT (PAUSE_TIME_INVALID) when it ends before it begins or is over,
+    (PAUSE_TOO_LONG, with `longest_days`).
+    """
+    EndPause: _aio.UnaryUnaryMultiCallable[_queue_pb2.EndPauseRequest, _queue_pb2.EndPauseResponse]  # type: ignore[assignment]
+    """Ends a pause now; one that has not begun never does. NOT_FOUND (PAUSE_NOT_FOUND),
+    FAILED_PRECONDITION (PAUSE_ENDED).
+    """
+    ListPauses: _aio.UnaryUnaryMultiCallable[_queue_pb2.ListPausesRequest, _queue_pb2.ListPausesResponse]  # type: ignore[assignment]
+    """Returns the pauses in force and those that lie ahead, the earliest first."""
     ImportSuppressedPhones: _aio.StreamUnaryMultiCallable[_queue_pb2.ImportSuppressedPhonesRequest, _queue_pb2.ImportSuppressedPhonesResponse]  # type: ignore[assignment]
     """Imports a list of phone numbers that must not be called, such as the TPS's, from CSV in any
     format of numbers. All of it takes effect at once, or nothing; it is answered when the people
@@ -493,6 +517,36 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         nothing. Calls of the person are kept while one is open, and for as long after it was closed as
         after the end of the claims. NOT_FOUND (USER_UNKNOWN).
         """
+
+    @_abc_1.abstractmethod
+    def BeginPause(
+        self,
+        request: _queue_pb2.BeginPauseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_pb2.BeginPauseResponse, _abc.Awaitable[_queue_pb2.BeginPauseResponse]]:
+        """Pauses hand-outs of one queue or of all from a moment on until another: a closed day, an outage,
+        a campaign that rests. In force for the next claim; people whom agents hold stay with them.
+        INVALID_ARGUMENT (PAUSE_TIME_INVALID) when it ends before it begins or is over,
+        (PAUSE_TOO_LONG, with `longest_days`).
+        """
+
+    @_abc_1.abstractmethod
+    def EndPause(
+        self,
+        request: _queue_pb2.EndPauseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_pb2.EndPauseResponse, _abc.Awaitable[_queue_pb2.EndPauseResponse]]:
+        """Ends a pause now; one that has not begun never does. NOT_FOUND (PAUSE_NOT_FOUND),
+        FAILED_PRECONDITION (PAUSE_ENDED).
+        """
+
+    @_abc_1.abstractmethod
+    def ListPauses(
+        self,
+        request: _queue_pb2.ListPausesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_pb2.ListPausesResponse, _abc.Awaitable[_queue_pb2.ListPausesResponse]]:
+        """Returns the pauses in force and those that lie ahead, the earliest first."""
 
     @_abc_1.abstractmethod
     def ImportSuppressedPhones(
