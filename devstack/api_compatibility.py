@@ -130,6 +130,7 @@ def _fits(old: Node, new: Node, role: Role) -> bool:
     if old == new:
         return True
     ways: tuple[Callable[[Node], Node], ...] = (_restrictions_as_sets, _as_it_is)
+    old, new = _without_common_limits(old, new)
     if role == "serializer":
         # A field that was optional must not go either.
         old, new = _rewritten(old, _any_text), _rewritten(new, _any_text)
@@ -138,6 +139,18 @@ def _fits(old: Node, new: Node, role: Role) -> bool:
         _allows(json.dumps(_rewritten(old, way)), json.dumps(_rewritten(new, way)), role)
         for way in ways
     )
+
+
+def _without_common_limits(old: Node, new: Node) -> tuple[Node, Node]:
+    """Leave out what limits a named schema in both alike, which jsoncompat cannot compare."""
+    defs: tuple[dict[str, Node], dict[str, Node]] = ({}, {})
+    for name in {*old.get("$defs", {}), *new.get("$defs", {})}:
+        pair = [it.get("$defs", {}).get(name) for it in (old, new)]
+        same = [it for it in ("oneOf", "not") if all(pair) and pair[0].get(it) == pair[1].get(it)]
+        for schema, kept in zip(pair, defs, strict=True):
+            if schema is not None:
+                kept[name] = {key: it for key, it in schema.items() if key not in same}
+    return {**old, "$defs": defs[0]}, {**new, "$defs": defs[1]}
 
 
 @cache

@@ -68,6 +68,7 @@ def call_state_json(state: CallState) -> dict[str, Any]:
                 "outcome": name_in(Outcome.Name, "OUTCOME_", attempt.outcome),
                 "ended_at": moment_in(attempt, "ended_at"),
                 "notes": attempt.notes,
+                "disposition": attempt.disposition or None,
             }
             for attempt in state.recent_attempts
         ],

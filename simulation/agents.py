@@ -26,19 +26,26 @@ HEARTBEAT_SECONDS = 60.0
 
 # Of a thousand calls.
 OUTCOMES = {
-    "no_answer": 510,
+    "no_answer": 400,
+    "voicemail_left": 60,
+    "voicemail_not_left": 40,
     "call_back": 105,
     "going_to_complete": 95,
     "hung_up": 80,
     "might_complete": 70,
     "completed_form": 55,
     "bad_number": 30,
+    "wrong_person": 6,
+    "language_barrier": 4,
     "not_interested": 20,
     "no_claim": 15,
     "missed_call": 12,
     "do_not_contact": 8,
 }
-_UNTALKED = ("no_answer", "bad_number", "missed_call")
+_UNTALKED = (
+    *("no_answer", "bad_number", "missed_call", "voicemail_left", "voicemail_not_left"),
+    "wrong_person",
+)
 
 
 @dataclass(frozen=True, slots=True)

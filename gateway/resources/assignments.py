@@ -7,7 +7,7 @@ from uuid import UUID
 
 from dialler.queue.v1 import queue_pb2
 from fastapi import Body, Path, Query, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gateway.access.audit import AccessTrail, ViewAction
 from gateway.access.auth import Caller
@@ -20,6 +20,7 @@ from gateway.resources.fields import (
     QUEUES,
     CallerOf,
     Conversion,
+    DispositionCode,
     EnumNames,
     HarmlessKey,
     Id,
@@ -76,15 +77,35 @@ class ReleaseRequest(RequestBody):
 
 
 class OutcomeRequest(RequestBody):
-    """How the call ended."""
+    """How the call ended: the outcome, or a disposition of the rules, which stands for one."""
 
-    outcome: Outcome
-    notes: Notes = Field(default="", description="Required for do_not_contact.")
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"outcome": "call_back", "callback_at": "2025-06-03T17:30:00Z"}]
+        }
+    )
+
+    outcome: Outcome | None = Field(
+        default=None, description="null or absent: that of the disposition."
+    )
+    disposition: DispositionCode | None = Field(
+        default=None,
+        description="A code of `dispositions` in `GET /v1/reference`; 400 `DISPOSITION_MISMATCH` "
+        "when `outcome` is another than its own.",
+    )
+    notes: Notes = Field(default="", description="Required for do_not_contact and deceased.")
     callback_at: MomentIn | None = Field(
         default=None,
         description="When the person wants to be called; in the future and within the person's "
-        "calling hours. Allowed for call_back, going_to_complete and might_complete.",
+        "calling hours. Allowed for call_back, going_to_complete, might_complete and "
+        "language_barrier.",
     )
+
+    @model_validator(mode="after")
+    def _says_how(self) -> Self:
+        if self.outcome is None and self.disposition is None:
+            raise ValueError("give an outcome or a disposition")
+        return self
 
 
 class Assignment(BaseModel):
@@ -323,6 +344,7 @@ class AssignmentRoutes:
                 assignment_id=str(assignment_id),
                 agent_id=caller.subject,
                 outcome=OUTCOMES.number(body.outcome),
+                disposition=body.disposition or "",
                 notes=body.notes,
                 callback_at=timestamp(body.callback_at),
                 request_id=str(key),

@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 
 from gateway.resources.callbacks import Callback
 from gateway.resources.fields import (
+    BY_DISPOSITION,
     NOT_REPORTED,
     EntryState,
     Hold,
@@ -25,6 +26,7 @@ class Attempt(BaseModel):
     outcome: Outcome | None = Field(description=NOT_REPORTED)
     ended_at: Moment | None
     notes: str
+    disposition: str | None = Field(default=None, description=BY_DISPOSITION)
 
 
 class CallState(BaseModel):

@@ -74,6 +74,11 @@ class Outcome(StrEnum):
     NO_CLAIM = "no_claim"
     NOT_INTERESTED = "not_interested"
     DO_NOT_CONTACT = "do_not_contact"
+    VOICEMAIL_LEFT = "voicemail_left"
+    VOICEMAIL_NOT_LEFT = "voicemail_not_left"
+    WRONG_PERSON = "wrong_person"
+    DECEASED = "deceased"
+    LANGUAGE_BARRIER = "language_barrier"
 
 
 class Hold(StrEnum):
@@ -162,6 +167,7 @@ def _in_utc(value: datetime) -> datetime:
 
 MomentIn = Annotated[AwareDatetime, BeforeValidator(_is_rfc_3339), AfterValidator(_in_utc)]
 NOT_REPORTED = "null while the agent has not reported it."
+BY_DISPOSITION = "The code of the disposition that it was reported by; null for none."
 # Any text that PostgreSQL can store.
 Notes = Annotated[str, StringConstraints(max_length=10_000, pattern=r"^[^\x00]*$")]
 
@@ -194,6 +200,7 @@ AGENT_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:|-]{0,63}$"
 
 UserIdText = Annotated[str, StringConstraints(pattern=USER_ID_PATTERN)]
 AgentIdText = Annotated[str, StringConstraints(pattern=AGENT_ID_PATTERN)]
+DispositionCode = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,49}$")]
 # Reason codes and actions.
 UpperSnake = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,62}[A-Z0-9]$")]
 

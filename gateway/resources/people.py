@@ -17,6 +17,7 @@ from gateway.access.audit import AccessTrail, ViewAction
 from gateway.access.auth import Role
 from gateway.access.person_access import FoundPeople, PersonAccess
 from gateway.resources.fields import (
+    BY_DISPOSITION,
     ENTRY_STATES,
     NOT_REPORTED,
     OUTCOMES,
@@ -208,6 +209,7 @@ class Call(BaseModel):
     ended_at: Moment | None
     callback_at: Moment | None
     notes: str
+    disposition: str | None = Field(description=BY_DISPOSITION)
 
     @classmethod
     def of(cls, message: queue_pb2.Call) -> Self:
@@ -220,6 +222,7 @@ class Call(BaseModel):
             ended_at=moment_in(message, "ended_at"),
             callback_at=moment_in(message, "callback_at"),
             notes=message.notes,
+            disposition=message.disposition or None,
         )
 
 

@@ -66,6 +66,10 @@ class Queues(BaseModel):
     conversions_today: int
     wrong_calls_prevented_today: int
     outcomes_today: dict[Outcome, int] = Field(description="Calls since midnight by outcome.")
+    dispositions_today: dict[str, int] = Field(
+        description="Calls since midnight that were reported by a disposition, by its code; "
+        "`outcomes_today` counts them as well."
+    )
     callbacks_missed: int = Field(description="Callbacks on the supervisors' list.")
     unreported_calls_today: int = Field(
         description="Calls since midnight that no agent has reported; `calls_today` does not count "
@@ -87,6 +91,7 @@ class Queues(BaseModel):
                 for it in message.outcomes_today
                 if (outcome := OUTCOMES.name(it.outcome))
             },
+            dispositions_today={it.code: it.calls for it in message.dispositions_today},
             callbacks_missed=message.callbacks_missed,
             unreported_calls_today=message.unreported_calls_today,
             pauses=[QueuePause.of(it) for it in message.pauses],

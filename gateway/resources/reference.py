@@ -24,6 +24,7 @@ from gateway.resources.fields import (
     QueueName,
     optional_in,
 )
+from gateway.resources.suppressions import SuppressionKind
 from servicekit.clock import Clock
 from servicekit.errors import ServiceError
 
@@ -64,6 +65,13 @@ class OutcomeRule(BaseModel):
         description="Whether the agent spoke with the person, so that a conversion may be credited "
         "to the agent."
     )
+    holds_number: bool = Field(
+        description="Whether other people are not called on the number for `next_call_hours` "
+        "either."
+    )
+    until_phone_changes: bool = Field(
+        description="Whether another number of the person ends the wait for the next call."
+    )
 
     @classmethod
     def of(cls, message: queue_pb2.OutcomeRule) -> Self | None:
@@ -78,8 +86,26 @@ class OutcomeRule(BaseModel):
             notes_required=message.notes_required,
             stops_calls=message.stops_calls,
             is_conversation=message.is_conversation,
+            holds_number=message.holds_number,
+            until_phone_changes=message.until_phone_changes,
             **{it: optional_in(message, it) for it in numbers},
         )
+
+
+class Disposition(BaseModel):
+    """A way for a call to end that supervisors have named; its effects are those of `outcome`."""
+
+    code: str = Field(examples=["moved_abroad"])
+    label: str = Field(examples=["Moved abroad"])
+    outcome: Outcome
+
+    @classmethod
+    def of(cls, message: queue_pb2.Disposition) -> Self | None:
+        """Return what the message says; None for an outcome newer than this gateway."""
+        outcome = OUTCOMES.name(message.outcome)
+        if outcome is None:
+            return None
+        return cls(code=message.code, label=message.label, outcome=outcome)
 
 
 class CallLimits(BaseModel):
@@ -100,6 +126,9 @@ class Reference(BaseModel):
     """What a desk needs of the rules, and every enumeration of this API."""
 
     outcomes: list[OutcomeRule]
+    dispositions: list[Disposition] = Field(
+        description="Further ways for a call to end, which the rules name."
+    )
     limits: CallLimits
     company_time_zone: str = Field(examples=["Europe/London"])
     reasons: list[str] = Field(description="Why people are in a queue, or ineligible for it.")
@@ -108,6 +137,7 @@ class Reference(BaseModel):
     holds: list[Hold]
     callback_states: list[CallbackState]
     conversions: list[Conversion]
+    suppression_kinds: list[SuppressionKind]
     release_reasons: list[ReleaseReason]
     presences: list[Presence]
     event_types: list[EventType]
@@ -118,6 +148,7 @@ class Reference(BaseModel):
         """Return what the message says."""
         return cls(
             outcomes=[rule for it in message.outcomes if (rule := OutcomeRule.of(it))],
+            dispositions=[named for it in message.dispositions if (named := Disposition.of(it))],
             limits=CallLimits(
                 callback_longest_days=message.callback_longest_days,
                 notes_longest_characters=message.notes_longest_characters,
@@ -134,6 +165,7 @@ class Reference(BaseModel):
             holds=list(Hold),
             callback_states=list(CallbackState),
             conversions=list(Conversion),
+            suppression_kinds=list(SuppressionKind),
             release_reasons=list(ReleaseReason),
             presences=list(Presence),
             event_types=list(EventType),

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 PHONE_LISTS = "/v1/phone-lists/"
 CSV = "text/csv"
-EXPORT_COLUMNS = ("suppression_id", "user_id", "phone", "created_by", "created_at", "notes")
+EXPORT_COLUMNS = ("suppression_id", "user_id", "phone", "created_by", "created_at", "notes", "kind")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 ListName = Annotated[
@@ -83,8 +83,17 @@ class Lifted(StrEnum):
 
     OBJECTION = "objection"
     NO_CLAIM = "no_claim"
+    DECEASED = "deceased"
 
 
+class SuppressionKind(StrEnum):
+    """The kinds of objections; a person can have one of each."""
+
+    OBJECTION = "objection"
+    DECEASED = "deceased"
+
+
+SUPPRESSION_KINDS = EnumNames(SuppressionKind, queue_pb2.SuppressionKind)
 LIFTED = EnumNames(Lifted, queue_pb2.Lifted)
 
 
@@ -93,6 +102,7 @@ class Suppression(BaseModel):
 
     suppression_id: str
     user_id: Id | None = Field(description="null for a bare number.")
+    kind: SuppressionKind | None = Field(description="null: newer than this gateway.")
     phone_number: str | None = Field(
         description="The bare number in E.164; null for a person.", examples=["+447700900123"]
     )
@@ -109,6 +119,7 @@ class Suppression(BaseModel):
         return cls(
             suppression_id=message.suppression_id,
             user_id=str(message.user_id) if message.user_id else None,
+            kind=SUPPRESSION_KINDS.name(message.kind),
             phone_number=message.phone_e164 or None,
             created_by=message.created_by,
             created_at=moment_in(message, "created_at"),
@@ -144,6 +155,11 @@ class SuppressionRequest(RequestBody):
         examples=["07700 900123"],
     )
     notes: RequiredNotes = Field(examples=["Asked by letter."])
+    kind: SuppressionKind = Field(
+        default=SuppressionKind.OBJECTION,
+        description="`deceased` for a person who has died; an objection to a bare number is of no "
+        "other kind.",
+    )
 
     @model_validator(mode="after")
     def _is_one(self) -> Self:
@@ -186,7 +202,7 @@ class LiftRequest(RequestBody):
     )
     what: Lifted | None = Field(
         default=None,
-        description="null: the only one in force; 409 `SEVERAL_STAND` when both are.",
+        description="null: the only one in force; 409 `SEVERAL_STAND` when several are.",
     )
     notes: RequiredNotes = Field(examples=["Changed their mind by letter."])
 
@@ -356,6 +372,7 @@ class SuppressionRoutes:
                 actor_id=caller.subject,
                 notes=body.notes,
                 request_id=str(key),
+                kind=SUPPRESSION_KINDS.number(body.kind),
             )
         )
         return Suppressed(
@@ -366,10 +383,10 @@ class SuppressionRoutes:
     async def lift(
         self, caller: CallerOf, key: IdempotencyKey, body: Annotated[LiftRequest, Body()]
     ) -> SuppressionLifted:
-        """Lift an objection, or a "no claim" that was reviewed; the other one stays in force.
+        """Lift an objection, a "no claim" that was reviewed, or a report of a death; others stay.
 
-        409 `NOT_SUPPRESSED` when it is not in force, `SEVERAL_STAND` when both are and `what` does
-        not say which.
+        409 `NOT_SUPPRESSED` when it is not in force, `SEVERAL_STAND` when several are and `what`
+        does not say which.
         """
         answer = await self._queue.LiftSuppression(
             queue_pb2.LiftSuppressionRequest(
@@ -508,6 +525,7 @@ def _csv_lines(part: queue_pb2.ExportObjectionsResponse) -> Iterator[str]:
                     made.created_by,
                     created_at or "",
                     made.notes,
+                    SUPPRESSION_KINDS.name(made.kind) or "",
                 )
             )
 

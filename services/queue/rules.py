@@ -75,6 +75,7 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Words = Annotated[tuple[str, ...], Field(min_length=1)]
 ZoneName = Annotated[str, AfterValidator(_zone)]
+DispositionCode = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,49}$")]
 MinuteOfDay = Annotated[int, BeforeValidator(_minute)]
 KeptDays = Annotated[float, Field(ge=1, le=36_500)]
 
@@ -153,6 +154,34 @@ class ScoreEffectSection(domain.ScoreEffect):
 
 
 _NOT_SPOKEN = ("no_answer", "missed_call", "bad_number")
+# What is missing from the section `outcomes` of a file from before there was a choice.
+_OUTCOME_DEFAULTS: dict[object, dict[str, object]] = {
+    "bad_number": {"holds_number": True},
+}
+# Outcomes that a file from before they were known does not have.
+_LATER_OUTCOMES: dict[object, object] = {
+    "voicemail_left": {"score": {"add": 1}, "next_call_hours": 24, "is_conversation": False},
+    "voicemail_not_left": {"score": {"add": 1}, "next_call_hours": 4, "is_conversation": False},
+    "wrong_person": {
+        "score": {"add": 50},
+        "next_call_hours": 672,
+        "until_phone_changes": True,
+        "is_conversation": False,
+    },
+    "deceased": {
+        "score": {"add": 200},
+        "next_call_hours": None,
+        "block": "deceased",
+        "notes_required": True,
+        "is_conversation": False,
+    },
+    "language_barrier": {
+        "score": {"add": 2},
+        "next_call_hours": 72,
+        "callback": "allowed",
+        "is_conversation": False,
+    },
+}
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -164,6 +193,7 @@ class OutcomeSection(domain.OutcomeRules):
     callback: domain.CallbackRule = domain.CallbackRule.NEVER
     notes_required: bool = False
     until_phone_changes: bool = False
+    holds_number: bool = False
     live_check_decides: bool = False
     block: ContactBlockName | None = None
 
@@ -171,7 +201,18 @@ class OutcomeSection(domain.OutcomeRules):
     def _check(self) -> Self:
         if (self.next_call_hours is None) != (self.block is not None):
             raise ValueError("an outcome blocks if and only if there is no next call")
+        if self.holds_number and self.block is not None:
+            raise ValueError("an outcome holds a number for the hours to the next call")
         return self
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class DispositionSection(domain.DispositionRules):
+    """One of the section `dispositions`."""
+
+    code: DispositionCode
+    label: str = Field(min_length=1, max_length=100)
+    outcome: OutcomeName
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -321,6 +362,7 @@ class RulesFile(domain.Rules):
     eligibility: EligibilitySection
     score: ScoreSection
     outcomes: dict[OutcomeName, OutcomeSection]
+    dispositions: tuple[DispositionSection, ...] = ()
     calls: CallSection
     callbacks: CallbackSection
     phone_lists: PhoneListSection = Field(default_factory=PhoneListSection)
@@ -332,15 +374,17 @@ class RulesFile(domain.Rules):
 
     @field_validator("outcomes", mode="before")
     @classmethod
-    def _say_which_are_conversations(cls, value: object) -> object:
-        """Add `is_conversation` to a file without it, by what the outcomes have always meant."""
+    def _complete_older_files(cls, value: object) -> object:
+        """Add what a file of an earlier release does not say, by what it meant there."""
         if not isinstance(value, dict):
             return value
         return {
-            name: {"is_conversation": name not in _NOT_SPOKEN} | rule
+            name: {"is_conversation": name not in _NOT_SPOKEN}
+            | _OUTCOME_DEFAULTS.get(name, {})
+            | rule
             if isinstance(rule, dict)
             else rule
-            for name, rule in value.items()
+            for name, rule in (_LATER_OUTCOMES | value).items()
         }
 
     @field_validator("outcomes")
@@ -351,10 +395,24 @@ class RulesFile(domain.Rules):
             raise ValueError(f"no rules for: {', '.join(missing)}")
         return value
 
+    @field_validator("dispositions")
+    @classmethod
+    def _check_dispositions(
+        cls, value: tuple[DispositionSection, ...]
+    ) -> tuple[DispositionSection, ...]:
+        codes = [it.code for it in value]
+        if len(set(codes)) != len(codes):
+            raise ValueError("a disposition's code is given twice")
+        names = {it.name.lower() for it in Outcome}
+        if taken := names.intersection(codes):
+            raise ValueError(f"a disposition has the code of an outcome: {min(taken)}")
+        return value
+
     @model_validator(mode="after")
     def _check_retention(self) -> Self:
         kept = self.retention
-        longest = max(self.calls.period_days, self.calls.shared_phone_hours / 24)
+        held = [it.next_call_hours or 0.0 for it in self.outcomes.values() if it.holds_number]
+        longest = max(self.calls.period_days, max((self.calls.shared_phone_hours, *held)) / 24)
         if kept.call_days < longest:
             raise ValueError("calls are not kept for as long as caps and shared numbers ask for")
         if kept.assignment_days * 86_400 < self.assignment.late_outcome_seconds:
@@ -374,7 +432,10 @@ def parse_rules(text: str) -> domain.Rules:
     return _FILE.validate_python(content)
 
 
+_PLACING_NO_PERSON = {"retention", "phone_lists", "agents", "pauses", "dispositions"}
+
+
 def hash_of(rules: domain.Rules) -> str:
     """Return what tells these rules from others, but for those that place no person."""
-    placing = _FILE.dump_json(rules, exclude={"retention", "phone_lists", "agents", "pauses"})  # type: ignore[arg-type]
+    placing = _FILE.dump_json(rules, exclude=_PLACING_NO_PERSON)  # type: ignore[arg-type]
     return hashlib.blake2b(placing, digest_size=16).hexdigest()

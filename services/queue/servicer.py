@@ -19,7 +19,7 @@ from services.queue.calls.leases import Leases
 from services.queue.calls.outcomes import Outcomes
 from services.queue.calls.pauses import Pauses
 from services.queue.calls.suppressions import Suppressions
-from services.queue.domain.outcomes import CallReport
+from services.queue.domain.outcomes import CallReport, outcome_of
 from services.queue.maintenance.applied_facts import AppliedFacts
 from services.queue.maintenance.entry_check import EntryCheck
 from services.queue.maintenance.housekeeping import PurgeExpired
@@ -148,8 +148,12 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
         assignment_id = requests.uuid_of(request.assignment_id, "assignment_id")
         identified = requests.by_agent(request)
         callback_at = requests.moment_in(request, "callback_at")
-        outcome = requests.outcome_of(request.outcome)
-        report = CallReport(outcome, request.notes, callback_at)
+        outcome = outcome_of(
+            requests.optional_of(Outcome, request.outcome, "OUTCOME_MISSING"),
+            request.disposition,
+            self._rulebook.rules,
+        )
+        report = CallReport(outcome, request.notes, callback_at, request.disposition or None)
         return await self._use_cases.outcomes.record(assignment_id, identified, report)
 
     async def GetQueueStats(
@@ -269,11 +273,12 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
         """Stop all calls to a user or to a bare number."""
         notes = self._notes(request.notes)
         by_actor = requests.by_actor(request)
+        kind = requests.suppression_kind_of(request.kind)
         if request.phone and not request.user_id:
             phone = requests.phone_of(request.phone)
             return await self._use_cases.suppressions.suppress_number(by_actor, phone, notes)
         user_id = requests.user_of(request.user_id)
-        return await self._use_cases.suppressions.suppress(by_actor, user_id, notes)
+        return await self._use_cases.suppressions.suppress(by_actor, user_id, notes, kind=kind)
 
     async def LiftSuppression(
         self, request: queue_pb2.LiftSuppressionRequest, context: Context

@@ -61,6 +61,11 @@ class Outcome(IntEnum):
     NO_CLAIM = 9
     NOT_INTERESTED = 10
     DO_NOT_CONTACT = 11
+    VOICEMAIL_LEFT = 12
+    VOICEMAIL_NOT_LEFT = 13
+    WRONG_PERSON = 14
+    DECEASED = 15
+    LANGUAGE_BARRIER = 16
 
 
 class Conversion(IntEnum):
@@ -72,10 +77,16 @@ class Conversion(IntEnum):
 
 
 class ContactBlock(IntFlag):
-    """Why calls to a person have stopped until a supervisor lifts it; the two are independent."""
+    """Why calls to a person have stopped until a supervisor lifts it; each is independent."""
 
     NO_CLAIM = 1
     DO_NOT_CONTACT = 2
+    DECEASED = 4
+
+
+# Blocks that are recorded as objections, which stop calls to all lines of the person. The numbers
+# are those of `suppressions.kind`.
+OBJECTIONS = ContactBlock.DO_NOT_CONTACT | ContactBlock.DECEASED
 
 
 class PhoneBlock(IntFlag):
@@ -166,6 +177,7 @@ class Reason(StrEnum):
     USER_INACTIVE = "USER_INACTIVE"
     NO_CLAIM_REPORTED = "NO_CLAIM_REPORTED"
     DO_NOT_CONTACT = "DO_NOT_CONTACT"
+    DECEASED = "DECEASED"
     FROZEN = "FROZEN"
     CALLBACK_DUE = "CALLBACK_DUE"
     CALLBACK_AGREED = "CALLBACK_AGREED"

@@ -45,6 +45,8 @@ def check_hand_out(
         _check_phone(state, report, phone, window, at, who)
         _check_caps(report, " of a line", state.lines[phone], at, who)
         _check_sharers(state, report, person, phone, at, who)
+    free_at = min((state.lines[it].surely_bad_until(person.user_id) for it in phones), default=at)
+    report.check("bad number", free_at <= at, at, f"{who}, whose numbers are bad until {free_at}")
     agent = state.agents[given.agent_id]
     report.check(
         "agent is there", agent.presence not in _AWAY, at, f"{who}, who is on {agent.presence}"

@@ -14,7 +14,7 @@ def may_hold_until(state: CheckerState, person: PersonState) -> datetime:
     until = max(person.calls.capped_until(), person.rests_until)
     for phone in state.lines_of(person.view.phones):
         calls = state.lines[phone]
-        until = max(until, calls.capped_until())
+        until = max(until, calls.capped_until(), calls.may_be_bad_until(person.user_id))
         other = calls.last_of_another(person.user_id)
         if other is not None:
             until = max(until, other.at + SHARED_PHONE)

@@ -12,6 +12,7 @@ from simulation.checker.hours import LONG_AGO
 from simulation.checker.rules import (
     ATTEMPTS_A_DAY,
     ATTEMPTS_A_PERIOD,
+    BAD_NUMBER_HELD,
     HOLDERS_AT_MOST,
     PERIOD,
 )
@@ -21,13 +22,15 @@ from simulation.history import Window
 class LineCall(NamedTuple):
     """A call that counts towards caps, reported or not.
 
-    Without `is_certain` it may count for the line or not, as when the number changed meanwhile.
+    Without `is_certain` it may count for the line or not, as when the number changed meanwhile;
+    `is_bad` when it found the number to be bad.
     """
 
     at: datetime
     user_id: int
     assignment_id: str
     is_certain: bool = True
+    is_bad: bool = False
 
 
 class CallLog:
@@ -66,6 +69,18 @@ class CallLog:
     def capped_until(self) -> datetime:
         """Return when the caps of every possible call ended or will end; long ago for never."""
         return _capped_until([it.at for it in self._calls])
+
+    def may_be_bad_until(self, user_id: int) -> datetime:
+        """Return until when a call to another person may hold the number; long ago for none."""
+        bad = [it.at for it in self._calls if it.is_bad and it.user_id != user_id]
+        return max(bad) + BAD_NUMBER_HELD if bad else LONG_AGO
+
+    def surely_bad_until(self, user_id: int) -> datetime:
+        """Return until when the last call, one to another person, holds it; long ago for none."""
+        last = self._calls[-1] if self._calls else None
+        if last is None or not last.is_bad or not last.is_certain or last.user_id == user_id:
+            return LONG_AGO
+        return last.at + BAD_NUMBER_HELD
 
     def last_of_another(
         self, user_id: int, *, by: datetime | None = None, only_certain: bool = False

@@ -14,6 +14,7 @@ from simulation.checker.objections import Objections
 from simulation.checker.order import OrderCheck
 from simulation.checker.people import Held, OpenCallback, PersonState
 from simulation.checker.rules import (
+    BAD_NUMBER,
     CALLBACK_RETRY,
     EFFECTS,
     LATE_REPORT,
@@ -23,6 +24,7 @@ from simulation.checker.rules import (
     OBJECTION,
     PREFERRED_FOR,
     UNREPORTED_REST,
+    WRONG_PERSON,
 )
 from simulation.checker.scores import Key
 from simulation.checker.state import AgentState, CheckerState
@@ -238,7 +240,13 @@ class Replay:
             person.key = person.key._replace(attempts=(fewest, most + 1))
 
     def _count_call(
-        self, person: PersonState, held: Held, at: datetime, *, is_certain: bool = True
+        self,
+        person: PersonState,
+        held: Held,
+        at: datetime,
+        *,
+        is_certain: bool = True,
+        is_bad: bool = False,
     ) -> None:
         """Count a call for the person and every line of the person's, in place of an earlier one.
 
@@ -253,7 +261,7 @@ class Replay:
             is_sure = is_certain and phone in self.state.sure_lines_of(sure)
             line = self.state.lines[phone]
             line.drop(given.assignment_id)
-            line.add(LineCall(at, person.user_id, given.assignment_id, is_sure))
+            line.add(LineCall(at, person.user_id, given.assignment_id, is_sure, is_bad))
 
     def _put_behind(self, person: PersonState, at: datetime) -> None:
         behind = person.key.behind(at)
@@ -330,7 +338,7 @@ class Replay:
 
     def _apply_outcome(self, person: PersonState, held: Held, record: OutcomeRecord) -> None:
         effect, at = EFFECTS[record.outcome], record.at
-        self._count_call(person, held, at)
+        self._count_call(person, held, at, is_bad=record.outcome == BAD_NUMBER)
         if held.is_unreported:
             # Reported after all: the outcome says when the next call may be.
             person.rests_until = LONG_AGO
@@ -343,7 +351,7 @@ class Replay:
         agreed_for = record.callback_at or rested_at
         person.next_call_at = min(agreed_for, rested_at)
         person.next_call_by = max(agreed_for, rested_at)
-        if record.outcome == "bad_number" and at < person.phone_known_by:
+        if record.outcome in (BAD_NUMBER, WRONG_PERSON) and at < person.phone_known_by:
             person.next_call_at = LONG_AGO
         self._callback_after(person, held, record)
         if record.outcome == OBJECTION:

@@ -21,7 +21,16 @@ LATE_REPORT = timedelta(hours=1)
 HOLDERS_AT_MOST = 20
 CREDITED_FOR = timedelta(days=90)
 # Outcomes of calls in which the agent did not speak with the person.
-NOT_SPOKEN = frozenset({"no_answer", "missed_call", "bad_number"})
+NOT_SPOKEN = frozenset(
+    {
+        *("no_answer", "missed_call", "bad_number", "voicemail_left", "voicemail_not_left"),
+        *("wrong_person", "language_barrier"),
+    }
+)
+BAD_NUMBER = "bad_number"
+WRONG_PERSON = "wrong_person"
+# For which other people are not called on a number that was found to be bad.
+BAD_NUMBER_HELD = timedelta(days=28)
 OBJECTION = "do_not_contact"
 NO_CLAIM = "no_claim"
 
@@ -50,6 +59,10 @@ EFFECTS = {
     "missed_call": Effect(timedelta(0), sets=0, makes_callback=True),
     "hung_up": Effect(4 * _HOUR, adds=2),
     "bad_number": Effect(28 * _DAY, adds=50),
+    "wrong_person": Effect(28 * _DAY, adds=50),
+    "voicemail_left": Effect(_DAY, adds=1),
+    "voicemail_not_left": Effect(4 * _HOUR, adds=1),
+    "language_barrier": Effect(3 * _DAY, adds=2),
     "no_claim": Effect(None, adds=200),
     "not_interested": Effect(28 * _DAY, adds=100),
     "do_not_contact": Effect(None, adds=200),

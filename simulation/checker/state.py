@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from simulation.checker.hours import LONG_AGO
 from simulation.checker.lines import CallLog, Holders, PhoneStops
 from simulation.checker.people import Held, MatterChange, PersonState, Seen
+from simulation.checker.rules import BAD_NUMBER, WRONG_PERSON
 from simulation.checker.scores import Key
 from simulation.history import CaptureStopped, Reconciled, Truth, View, WeekHistory, Window
 
@@ -119,7 +120,7 @@ class CheckerState:
         if person.objection is not None:
             for phone in before ^ after:
                 self.phone_stops[phone].doubt(person.user_id)
-        if person.last_outcome == "bad_number":
+        if person.last_outcome in (BAD_NUMBER, WRONG_PERSON):
             person.next_call_at = LONG_AGO
             is_another = bool(before and after) and not before & after
             if is_another and at >= person.phone_known_by:

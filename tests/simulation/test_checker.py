@@ -149,6 +149,12 @@ def _number_called_lately(story: Story) -> None:
     story.later(119).gets("bob", 2)
 
 
+def _number_found_bad_for_another(story: Story) -> None:
+    story.begins_as(SHARED, 1, 2)
+    story.at(9).calls("ann", 1, "bad_number")
+    story.at(9, day=1).gets("bob", 2)
+
+
 def _number_in_a_call(story: Story) -> None:
     story.begins_as(SHARED, 1, 2)
     story.at(9).gets("ann", 1)
@@ -729,6 +735,7 @@ FAULTS: list[tuple[str, Callable[[Story], None]]] = [
     ("suppressed number", _number_of_a_suppressed_person),
     ("shared number", _number_called_lately),
     ("shared number", _number_in_a_call),
+    ("bad number", _number_found_bad_for_another),
     ("one agent a person", _two_agents),
     ("one person an agent", _two_people),
     ("no double assignment", _double_assignment_in_the_table),

@@ -61,6 +61,13 @@ def _number_rested(story: Story) -> None:
     story.later(120).gets("bob", 3)
 
 
+def _one_of_two_numbers_found_bad_for_another(story: Story) -> None:
+    story.begins_as(SHARED, 3)
+    story.begins_as(SHARED._replace(phones=(*SHARED.phones, "7700900777")), 4)
+    story.at(9).calls("ann", 3, "bad_number")
+    story.at(9, day=1).gets("bob", 4)
+
+
 def _another_number_after_a_bad_one(story: Story) -> None:
     story.at(9).calls("ann", 4, "bad_number")
     story.later(60).becomes(4, OWES_SIGNATURE._replace(phones=("7700900001",)))
@@ -367,6 +374,7 @@ NEAR_MISSES: list[Callable[[Story], None]] = [
     _cooled,
     _signed_while_handed_out,
     _number_rested,
+    _one_of_two_numbers_found_bad_for_another,
     _another_number_after_a_bad_one,
     _seen_by_no_agent_for_half_an_hour,
     _callback_closed_while_no_agent_may_call,

@@ -10,7 +10,8 @@ import { Failure } from "./failure";
 import styles from "./outcome-form.module.css";
 import type { Finished } from "./workspace";
 
-const WITH_CALLBACK: ReadonlySet<Outcome> = new Set(["call_back", "going_to_complete", "might_complete"]);
+const WITH_CALLBACK: ReadonlySet<Outcome> = new Set(["call_back", "going_to_complete", "might_complete", "language_barrier"]);
+const WITH_NOTES: ReadonlySet<Outcome> = new Set(["do_not_contact", "deceased"]);
 
 export function OutcomeForm(properties: {
   readonly assignmentId: string;
@@ -23,7 +24,7 @@ export function OutcomeForm(properties: {
   const [callbackAt, setCallbackAt] = useState("");
   const [notes, setNotes] = useState("");
   const mayCallBack = outcome !== null && WITH_CALLBACK.has(outcome);
-  const needsNotes = outcome === "do_not_contact";
+  const needsNotes = outcome !== null && WITH_NOTES.has(outcome);
 
   function submit(event: FormEvent): void {
     event.preventDefault();

@@ -20,6 +20,7 @@ export const OUTCOMES: readonly {
       { value: "not_interested", name: "Not interested", hint: "again in 28 days" },
       { value: "no_claim", name: "Has no claim", hint: "a supervisor looks" },
       { value: "do_not_contact", name: "Do not contact", hint: "never again; say why" },
+      { value: "deceased", name: "Has died", hint: "never again; say who told you" },
     ],
   },
   {
@@ -27,6 +28,10 @@ export const OUTCOMES: readonly {
     outcomes: [
       { value: "no_answer", name: "No answer", hint: "again in 4 hours" },
       { value: "hung_up", name: "Hung up", hint: "again in 4 hours" },
+      { value: "voicemail_left", name: "Voicemail, message left", hint: "again tomorrow" },
+      { value: "voicemail_not_left", name: "Voicemail, no message", hint: "again in 4 hours" },
+      { value: "language_barrier", name: "No common language", hint: "again in 3 days" },
+      { value: "wrong_person", name: "Another person answered", hint: "until the number changes" },
       { value: "bad_number", name: "Wrong number", hint: "until it changes" },
       { value: "missed_call", name: "They rang us", hint: "call back now" },
     ],

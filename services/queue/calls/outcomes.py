@@ -25,6 +25,7 @@ from services.queue.domain.outcomes import CallReport
 from services.queue.people.apply_facts import FactsApplication
 from services.queue.people.placing import (
     Moved,
+    kind_details,
     notify_holders,
     object_to_calls,
     write_moved,
@@ -50,6 +51,7 @@ from services.queue.store.reading import RECENT_ATTEMPTS, KnownPerson, RecentAtt
 from services.queue.store.suppressions import Suppression
 from services.queue.store.writing import together
 from services.queue.types import (
+    OBJECTIONS,
     Action,
     CallbackState,
     ContactBlock,
@@ -81,8 +83,7 @@ class _Call:
 
     @property
     def is_objection(self) -> bool:
-        block = self.placement.rules.outcomes[self.report.outcome].block
-        return block is ContactBlock.DO_NOT_CONTACT
+        return _objection_of(self.report, self.placement) is not None
 
     @property
     def is_in_time(self) -> bool:
@@ -101,6 +102,7 @@ class _Call:
             created_by=self.held.agent_id,
             created_at=self.now,
             notes=self.report.notes,
+            kind=_objection_of(self.report, self.placement) or ContactBlock.DO_NOT_CONTACT,
         )
 
 
@@ -135,7 +137,7 @@ class Outcomes:
         """
         now, placement = self._clock.now(), self._rulebook.placement
         rule = placement.rules.outcomes[report.outcome]
-        is_objection = rule.block is ContactBlock.DO_NOT_CONTACT
+        is_objection = _objection_of(report, placement) is not None
         async with self._database.transaction() as tx:
             if is_objection:
                 await suppressions.guard(tx)
@@ -219,7 +221,9 @@ class Outcomes:
         after, callback = await _after_call(tx, call, before, found.callback, is_counted=is_counted)
         # The call counts for users who share a line as well.
         statuses = {
-            user_id: status.with_call(held.user_id, held.lines, now, is_own=user_id == held.user_id)
+            user_id: status.with_call(
+                held.user_id, held.lines, report.outcome, now, is_own=user_id == held.user_id
+            )
             for user_id, status in found.statuses.items()
         }
         after = placement.with_status(after, statuses[held.user_id], now)
@@ -244,11 +248,11 @@ class Outcomes:
         details = {
             "assignment_id": str(held.assignment_id),
             "outcome": report.outcome.name.lower(),
-            **_agreed(report),
+            **_details(report),
         }
         action, user_ids = Action.OUTCOME_RECORDED, [held.user_id]
         await audit.note(tx, held.agent_id, action, user_ids, now, **details)
-        attempts = [RecentAttempt(held.agent_id, report.outcome, now, report.notes)]
+        attempts = [RecentAttempt.of(held.agent_id, report, now)]
         attempts = sorted([*attempts, *found.attempts], key=lambda it: it.ended_at, reverse=True)
         person = KnownPerson(moved.after, found.state_version)
         return queue_pb2.RecordOutcomeResponse(
@@ -317,7 +321,7 @@ async def _call(
     and Conflict as `require_of_agent` does.
     """
     held, attempt = locked.assignment, None
-    is_objection = placement.rules.outcomes[report.outcome].block is ContactBlock.DO_NOT_CONTACT
+    is_objection = _objection_of(report, placement) is not None
     if held is None or held.ended_at is not None or is_objection:
         attempt = await assignments.attempt_of(tx, assignment_id)
     if held is None and attempt is not None and is_objection:
@@ -328,8 +332,20 @@ async def _call(
     return call, attempt
 
 
-def _agreed(report: CallReport) -> dict[str, str]:
-    return {} if report.callback_at is None else {"callback_at": report.callback_at.isoformat()}
+def _objection_of(report: CallReport, placement: Placement) -> ContactBlock | None:
+    """Return the kind of the objection that is reported; None when there is none."""
+    block = placement.rules.outcomes[report.outcome].block
+    return block if block is not None and block & OBJECTIONS else None
+
+
+def _details(report: CallReport) -> dict[str, str]:
+    """Return what the audit has of a report beside its outcome."""
+    details = {}
+    if report.callback_at is not None:
+        details["callback_at"] = report.callback_at.isoformat()
+    if report.disposition is not None:
+        details["disposition"] = report.disposition
+    return details
 
 
 async def _write_objection(tx: Transaction, call: _Call, lines: set[str]) -> None:
@@ -340,15 +356,10 @@ async def _write_objection(tx: Transaction, call: _Call, lines: set[str]) -> Non
         ended_at = held.call_ended_at
         await assignments.keep_attempt(tx, held, call.report, ended_at)
         await entries.credit_conversions(tx, held.user_id, held.agent_id, held.started_at, ended_at)
-    await object_to_calls(tx, call.objection(lines), call.placement, call.now)
-    await audit.note(
-        tx,
-        held.agent_id,
-        Action.SUPPRESSED,
-        [held.user_id],
-        call.now,
-        assignment_id=str(held.assignment_id),
-    )
+    made = call.objection(lines)
+    await object_to_calls(tx, made, call.placement, call.now)
+    details = {"assignment_id": str(held.assignment_id), **kind_details(made)}
+    await audit.note(tx, held.agent_id, Action.SUPPRESSED, [held.user_id], call.now, **details)
 
 
 async def _after_call(

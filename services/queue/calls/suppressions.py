@@ -14,6 +14,7 @@ from services.queue.domain import pages
 from services.queue.people.placing import (
     Moved,
     contact_statuses,
+    kind_details,
     object_to_calls,
     write_moved,
 )
@@ -50,12 +51,18 @@ class Suppressions:
         self._clock = clock
 
     async def suppress(
-        self, request: IdempotentRequest, user_id: UserId, notes: str, lines: Sequence[str] = ()
+        self,
+        request: IdempotentRequest,
+        user_id: UserId,
+        notes: str,
+        lines: Sequence[str] = (),
+        kind: ContactBlock = ContactBlock.DO_NOT_CONTACT,
     ) -> queue_pb2.SuppressUserResponse:
         """Record a user's objection, which stops calls to all the user's numbers and to `lines`.
 
-        A second objection changes nothing. An objection is also recorded of a user that the queue
-        does not know yet; raises NotFound only if the main app does not have the user either.
+        A second objection of one kind changes nothing. An objection is also recorded of a user that
+        the queue does not know yet; raises NotFound only if the main app does not have the user
+        either.
         """
         now, placement = self._clock.now(), self._rulebook.placement
         phones = await self._phones_of_unknown(user_id)
@@ -64,16 +71,17 @@ class Suppressions:
             # The guard keeps the numbers as they are until the end.
             present = await entries.lines_of(tx, user_id) or phones
             covered = sorted({*present, *lines})
-            made = Suppression(uuid4(), user_id, covered, request.agent_id, now, notes)
+            made = Suppression(uuid4(), user_id, covered, request.agent_id, now, notes, kind)
             suppression_id = await object_to_calls(tx, made, placement, now)
-            await audit.note(tx, request.agent_id, Action.SUPPRESSED, [user_id], now)
+            details = kind_details(made)
+            await audit.note(tx, request.agent_id, Action.SUPPRESSED, [user_id], now, **details)
             return queue_pb2.SuppressUserResponse(
                 call_state=await self._figures.state_within(tx, user_id),
                 suppression_id=str(suppression_id),
             )
 
-        kind, guard = queue_pb2.SuppressUserResponse, suppressions.guard
-        return await once(self._database, request, now, kind, suppress, guard=guard)
+        answer, guard = queue_pb2.SuppressUserResponse, suppressions.guard
+        return await once(self._database, request, now, answer, suppress, guard=guard)
 
     async def suppress_number(
         self, request: IdempotentRequest, phone: str, notes: str
@@ -112,7 +120,7 @@ class Suppressions:
         what: ContactBlock | None,
         notes: str,
     ) -> queue_pb2.LiftSuppressionResponse:
-        """Lift a user's objection or "no claim", or the objection with an id; the other stays.
+        """Lift one contact block of a user, or the objection with an id; others stay.
 
         The user's score starts afresh; other waits of the user go on. Raises NotFound, and
         FailedPrecondition (NOT_SUPPRESSED, PHONE_SUPPRESSED, SEVERAL_STAND).
@@ -132,7 +140,7 @@ class Suppressions:
             for before in people.values():
                 after = before
                 if before.user_id == user_id:
-                    ended = ContactBlock.NO_CLAIM if lifted is None else ContactBlock.DO_NOT_CONTACT
+                    ended = ContactBlock.NO_CLAIM if lifted is None else lifted.kind
                     after = before._replace(
                         block=before.block & ~ended,
                         outcome_points=placement.rules.score.fresh,
@@ -142,7 +150,9 @@ class Suppressions:
                 after = placement.with_status(after, statuses[before.user_id], now)
                 moved.append(Moved(before, placement.placed(after, now)))
             await write_moved(tx, moved, now)
-            details = {} if lifted is None else {"suppression_id": str(lifted.suppression_id)}
+            details = {}
+            if lifted is not None:
+                details = {"suppression_id": str(lifted.suppression_id), **kind_details(lifted)}
             action = Action.NO_CLAIM_LIFTED if lifted is None else Action.SUPPRESSION_LIFTED
             await audit.note(tx, request.agent_id, action, [user_id], now, **details)
             response = queue_pb2.LiftSuppressionResponse()
@@ -165,30 +175,28 @@ class Suppressions:
                 raise _not_suppressed()
             return found, found.user_id
         entry = (await entries.read(tx, [target])).get(target)
-        objection = await suppressions.active_of(tx, target)
-        if entry is None and objection is None:
+        objections = await suppressions.active_of(tx, target)
+        if entry is None and not objections:
             raise NotFound("USER_UNKNOWN", "the dialler knows no such person")
-        has_objection = objection is not None or (
-            entry is not None and ContactBlock.DO_NOT_CONTACT in entry.block
-        )
-        has_no_claim = entry is not None and ContactBlock.NO_CLAIM in entry.block
-        if what is None and has_objection and has_no_claim:
+        of_entry = ContactBlock(0) if entry is None else entry.block
+        active = [it for it in ContactBlock if it in of_entry or it in objections]
+        if what is None and len(active) > 1:
             raise FailedPrecondition(
-                "SEVERAL_STAND", "an objection and a no-claim mark stand: say which is lifted"
+                "SEVERAL_STAND", "several of these stop calls to the person: say which is lifted"
             )
-        if what is None:
-            what = ContactBlock.DO_NOT_CONTACT if has_objection else ContactBlock.NO_CLAIM
-        stands = has_objection if what is ContactBlock.DO_NOT_CONTACT else has_no_claim
-        if not stands and entry is not None and entry.phone_block:
+        if what is None and active:
+            what = active[0]
+        if what not in active and entry is not None and entry.phone_block:
             raise FailedPrecondition(
                 "PHONE_SUPPRESSED", "one of the person's numbers is suppressed, not the person"
             )
-        if not stands:
+        if what is None or what not in active:
             raise _not_suppressed()
         if what is ContactBlock.NO_CLAIM:
             return None, target
         # An objection without a record is lifted from the entry alone.
-        return objection or Suppression(uuid4(), target, (), "", self._clock.now(), ""), target
+        unrecorded = Suppression(uuid4(), target, (), "", self._clock.now(), "", what)
+        return objections.get(what, unrecorded), target
 
     async def page(
         self,

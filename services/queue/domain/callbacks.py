@@ -120,9 +120,13 @@ def after_call(
         if is_replaced:
             return before.ended(CallbackState.REPLACED, "REPLACED", now)
         return before
-    if is_replaced or outcome is not Outcome.NO_ANSWER:
+    if is_replaced or outcome not in _UNANSWERED:
         return before.ended(CallbackState.DONE, "CALLED", now)
-    return missed(before, "NO_ANSWER", rules, opening, now)
+    return missed(before, outcome.name, rules, opening, now)
+
+
+# The person was not reached at the agreed time, and it is tried again.
+_UNANSWERED = (Outcome.NO_ANSWER, Outcome.VOICEMAIL_LEFT, Outcome.VOICEMAIL_NOT_LEFT)
 
 
 def missed(

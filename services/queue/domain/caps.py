@@ -6,7 +6,7 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from services.queue.domain.rules import CallRules
-from services.queue.types import Hold, UserId
+from services.queue.types import Hold, Outcome, UserId
 
 
 class PastCall(NamedTuple):
@@ -17,11 +17,12 @@ class PastCall(NamedTuple):
 
 
 class LineCall(NamedTuple):
-    """A call to one number, for the person it was made to."""
+    """A call to one number, for the person it was made to; `outcome` is None without a report."""
 
     phone: str
     user_id: UserId
     ended_at: datetime
+    outcome: Outcome | None = None
 
 
 class Cap(NamedTuple):

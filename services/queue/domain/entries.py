@@ -114,22 +114,27 @@ class Entry(NamedTuple):
 class ContactStatus(NamedTuple):
     """A person's contact status: what other tables hold of the person and of the numbers.
 
-    `lines` are the numbers that count, `phone_block` what stops any of them, `has_objection`
-    whether the person has asked not to be contacted; `calls` and `line_calls` are those of the
-    period that caps look at.
+    `lines` are the numbers that count, `phone_block` what stops any of them, `objections` those of
+    the person; `calls` and `line_calls` are those of the period that caps look at.
     """
 
     lines: tuple[str, ...] = ()
     phone_block: PhoneBlock = PhoneBlock(0)
-    has_objection: bool = False
+    objections: ContactBlock = ContactBlock(0)
     calls: Sequence[PastCall] = ()
     line_calls: Sequence[LineCall] = ()
 
     def with_call(
-        self, called: UserId, lines: Collection[str], now: datetime, *, is_own: bool
+        self,
+        called: UserId,
+        lines: Collection[str],
+        outcome: Outcome,
+        now: datetime,
+        *,
+        is_own: bool,
     ) -> "ContactStatus":
         """Return the status once a call of `called` on these lines counts, which has just ended."""
-        on_lines = (LineCall(phone, called, now) for phone in self.lines if phone in lines)
+        on_lines = (LineCall(phone, called, now, outcome) for phone in self.lines if phone in lines)
         return self._replace(
             calls=(*self.calls, PastCall(now)) if is_own else self.calls,
             line_calls=(*self.line_calls, *on_lines),
@@ -189,8 +194,18 @@ class Placement:
         self.ranking = Ranking(rules.score, rank_offset)
         self.calling_hours = CallingHours(rules.calling_hours, on_missing_zone)
         self.shared_phone_rest = timedelta(hours=rules.calls.shared_phone_hours)
+        # For how long an outcome holds a number for other people.
+        self.number_holds = {
+            outcome: timedelta(hours=it.next_call_hours or 0.0)
+            for outcome, it in rules.outcomes.items()
+            if it.holds_number
+        }
         # How far back calls are looked at, for caps and for shared lines.
-        self.calls_kept = max(timedelta(days=rules.calls.period_days), self.shared_phone_rest)
+        self.calls_kept = max(
+            timedelta(days=rules.calls.period_days),
+            self.shared_phone_rest,
+            *self.number_holds.values(),
+        )
         self._cooling = timedelta(hours=rules.calls.cooling_hours)
 
     def apply_facts(
@@ -329,6 +344,8 @@ class Placement:
 
         The reasons are independent; of several the strictest is returned.
         """
+        if ContactBlock.DECEASED in entry.block:
+            return Reason.DECEASED
         if ContactBlock.DO_NOT_CONTACT in entry.block:
             return Reason.DO_NOT_CONTACT
         if PhoneBlock.DO_NOT_CONTACT in entry.phone_block:
@@ -366,19 +383,40 @@ class Placement:
             entry = entry._replace(capped_until=cap.until, cap=cap.hold)
         elif entry.capped_until is not None and entry.capped_until > now:
             entry = entry._replace(capped_until=None, cap=None)
-        others = [it.ended_at for it in status.line_calls if it.user_id != entry.user_id]
-        free_at = max(others) + self.shared_phone_rest if others else None
+        others = [it for it in status.line_calls if it.user_id != entry.user_id]
+        free_at = None
+        if others:
+            rested_at = max(it.ended_at for it in others) + self.shared_phone_rest
+            held_until = self.numbers_held_until(entry.user_id, status, now)
+            free_at = rested_at if held_until is None else max(rested_at, held_until)
         is_free = free_at is None or free_at <= now
         if is_free and entry.phone_free_at is not None and entry.phone_free_at <= now:
             free_at = entry.phone_free_at
-        objection = ContactBlock.DO_NOT_CONTACT if status.has_objection else ContactBlock(0)
         return entry._replace(
             lines=status.lines,
             phone_block=status.phone_block,
             phone_free_at=free_at,
             # An objection that is missing from its table is not lifted here: supervisors lift it.
-            block=entry.block | objection,
+            block=entry.block | status.objections,
         )
+
+    def numbers_held_until(
+        self, user_id: UserId, status: ContactStatus, now: datetime
+    ) -> datetime | None:
+        """Return when the first of the person's lines is free of what calls to others found there.
+
+        None unless each of the lines is held: its last reported call was to another person, and
+        had an outcome that holds the number.
+        """
+        until = []
+        for line in status.lines:
+            calls = [it for it in status.line_calls if it.phone == line and it.outcome is not None]
+            last = max(calls, key=lambda it: it.ended_at, default=None)
+            if last is None or last.user_id == user_id or last.outcome not in self.number_holds:
+                return None
+            until.append(last.ended_at + self.number_holds[last.outcome])
+        first = min(until, default=None)
+        return first if first is not None and first > now else None
 
     def _with_case(
         self, entry: Entry, verdict: EligibilityVerdict, assessment: Assessment, now: datetime
@@ -428,7 +466,12 @@ class Placement:
         )
 
 
-_SUPPRESSING = (Reason.DO_NOT_CONTACT, Reason.PHONE_LISTED, Reason.PHONE_SUPPRESSED)
+_SUPPRESSING = (
+    Reason.DECEASED,
+    Reason.DO_NOT_CONTACT,
+    Reason.PHONE_LISTED,
+    Reason.PHONE_SUPPRESSED,
+)
 
 
 _OFFERED = (State.READY, State.RESERVED)

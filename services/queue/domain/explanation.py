@@ -132,6 +132,13 @@ def _about_contact(subject: Subject) -> Iterator[RuleResult]:
         "a supervisor must lift the objection",
     )
     yield _result(
+        "NOT_DECEASED",
+        ContactBlock.DECEASED not in entry.block,
+        "no agent has reported that the person has died",
+        "it was reported that the person has died",
+        "a supervisor must lift the report",
+    )
+    yield _result(
         "PHONE_NOT_SUPPRESSED",
         PhoneBlock.DO_NOT_CONTACT not in entry.phone_block,
         "no objection of another person, or of a number alone, stops one of the numbers",
@@ -257,6 +264,7 @@ def _about_time(subject: Subject, placement: Placement) -> Iterator[RuleResult]:
         now,
         "the cooling of a new person is over" if is_new else "the last outcome's wait is over",
         "the person is new and cools" if is_new else "the last outcome asks to wait",
+        {} if entry.last_outcome is None else {"last_outcome": entry.last_outcome.name.lower()},
     )
     agreed = entry.callback_at
     yield _waits(
@@ -293,12 +301,15 @@ def _about_time(subject: Subject, placement: Placement) -> Iterator[RuleResult]:
         "no call has ended without a report of late",
         "a call ended without a report, and the person rests",
     )
+    held_until = placement.numbers_held_until(entry.user_id, subject.status, now)
     yield _waits(
         "SHARED_PHONE",
         entry.phone_free_at,
         now,
         "no other person on one of the lines was called lately",
-        "another person on one of the lines was called",
+        "another person on one of the lines was called"
+        if held_until is None or held_until != entry.phone_free_at
+        else "a call to another person found every one of the numbers to be bad",
     )
     opens_at = placement.calling_hours.open_at(now, entry.time_zone)
     yield _result(
@@ -432,14 +443,21 @@ def _cap(
     )
 
 
-def _waits(rule: str, until: datetime | None, now: datetime, free: str, waits: str) -> RuleResult:
+def _waits(
+    rule: str,
+    until: datetime | None,
+    now: datetime,
+    free: str,
+    waits: str,
+    inputs: Mapping[str, str] | None = None,
+) -> RuleResult:
     return _result(
         rule,
         until is None or until <= now,
         free,
         f"{waits}, until {_time(until)}",
         f"it must be {_time(until)}",
-        {"until": _time(until)},
+        {"until": _time(until), **(inputs or {})},
     )
 
 

@@ -13,17 +13,18 @@ from services.queue.domain.callbacks import (
     require_schedulable,
 )
 from services.queue.domain.entries import Entry, Placement
-from services.queue.domain.rules import CallbackRule
+from services.queue.domain.rules import CallbackRule, Rules
 from services.queue.types import AgentId, ContactBlock, Outcome
 
 
 @dataclass(frozen=True, slots=True)
 class CallReport:
-    """How a call ended, as the agent reports it."""
+    """How a call ended, as the agent reports it; `disposition` is a code of the rules, or None."""
 
     outcome: Outcome
     notes: str = ""
     callback_at: datetime | None = None
+    disposition: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,25 @@ class AfterCall:
     entry: Entry
     callback: Callback | None
     new_callback: NewCallback | None
+
+
+def outcome_of(outcome: Outcome | None, disposition: str, rules: Rules) -> Outcome:
+    """Return the outcome that is reported, by itself or by a disposition.
+
+    Raises InvalidArgument (OUTCOME_MISSING, DISPOSITION_UNKNOWN, DISPOSITION_MISMATCH).
+    """
+    if not disposition:
+        if outcome is None:
+            raise InvalidArgument("OUTCOME_MISSING", "no outcome that we know is given")
+        return outcome
+    named = next((it for it in rules.dispositions if it.code == disposition), None)
+    if named is None:
+        raise InvalidArgument("DISPOSITION_UNKNOWN", "the rules have no such disposition")
+    if outcome is not None and outcome is not named.outcome:
+        raise InvalidArgument(
+            "DISPOSITION_MISMATCH", "the rules have this disposition for another outcome"
+        )
+    return named.outcome
 
 
 def check(report: CallReport, placement: Placement, opening: Opening, now: datetime) -> None:

@@ -82,7 +82,8 @@ class OutcomeRules:
     """What one outcome leads to.
 
     `block` ends calls until a supervisor lifts it; `is_conversation` tells that the agent spoke
-    with the person.
+    with the person; `holds_number` that other people are not called on the number either, for
+    `next_call_hours`.
     """
 
     score: ScoreEffect
@@ -91,8 +92,18 @@ class OutcomeRules:
     is_conversation: bool
     notes_required: bool
     until_phone_changes: bool
+    holds_number: bool
     live_check_decides: bool
     block: ContactBlock | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DispositionRules:
+    """A way for a call to end that supervisors have named; its effects are those of `outcome`."""
+
+    code: str
+    label: str
+    outcome: Outcome
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,6 +218,7 @@ class Rules:
     eligibility: EligibilityRules
     score: ScoreRules
     outcomes: Mapping[Outcome, OutcomeRules]
+    dispositions: tuple[DispositionRules, ...]
     calls: CallRules
     callbacks: CallbackRules
     phone_lists: PhoneListRules

@@ -18,7 +18,7 @@ from services.queue.people.refreshing import Refreshing
 from services.queue.store import assignments, audit
 from services.queue.store.database import Database
 from services.queue.store.idempotency_records import IdempotentRequest
-from services.queue.types import Action, AgentId, Outcome, UserId
+from services.queue.types import Action, AgentId, ContactBlock, Outcome, UserId
 
 NOTES = "Entered again from the log after a restore; the agent's own notes are lost."
 # A callback whose time has come meanwhile is agreed for as soon as may be.
@@ -66,6 +66,7 @@ class ExportedObjection:
     phones: Sequence[str]
     actor_id: AgentId
     notes: str
+    kind: ContactBlock = ContactBlock.DO_NOT_CONTACT
 
 
 def objections_in(lines: Iterable[str]) -> list[ExportedObjection]:
@@ -81,6 +82,7 @@ def objections_in(lines: Iterable[str]) -> list[ExportedObjection]:
                 [it["phone"] for it in its if it["phone"]],
                 AgentId(its[0]["created_by"]),
                 its[0]["notes"],
+                _kind_of(its[0].get("kind")),
             )
             for suppression_id, its in rows.items()
         ]
@@ -168,7 +170,7 @@ class Recovery:
             # The main app may have lost the person; the numbers are not to be called even so.
             with suppress(NotFound):
                 request = _request(it.actor_id)
-                await self._suppressions.suppress(request, it.user_id, it.notes, it.phones)
+                await self._suppressions.suppress(request, it.user_id, it.notes, it.phones, it.kind)
                 bare = ()
         for phone in bare:
             await self._suppressions.suppress_number(_request(it.actor_id), phone, it.notes)
@@ -189,7 +191,10 @@ class Recovery:
             )
             recovered.outcomes += 1
         elif deed.action is Action.SUPPRESSED and deed.user_id:
-            await self._suppressions.suppress(_request(deed.actor_id), deed.user_id, NOTES)
+            kind = _kind_of(deed.details.get("kind"))
+            await self._suppressions.suppress(
+                _request(deed.actor_id), deed.user_id, NOTES, kind=kind
+            )
             recovered.objections += 1
         elif deed.action in _NO_CALL:
             recovered.no_calls += 1
@@ -208,7 +213,13 @@ class Recovery:
         callback_at = None
         if agreed is not None:
             callback_at = max(datetime.fromisoformat(agreed), self._clock.now() + _SOON)
-        return CallReport(Outcome[deed.details["outcome"].upper()], NOTES, callback_at)
+        outcome, disposition = Outcome[deed.details["outcome"].upper()], "disposition"
+        return CallReport(outcome, NOTES, callback_at, deed.details.get(disposition))
+
+
+def _kind_of(name: str | None) -> ContactBlock:
+    """Return the kind of an objection by its name; an ordinary one has none."""
+    return ContactBlock.DECEASED if name == "deceased" else ContactBlock.DO_NOT_CONTACT
 
 
 def _request(actor_id: AgentId) -> IdempotentRequest:

@@ -25,7 +25,7 @@ from services.queue.store.applying import Reading
 from services.queue.store.database import Database, Transaction
 from services.queue.store.entries import ConversionRow
 from services.queue.store.writing import Write, together
-from services.queue.types import ContactBlock, UserId
+from services.queue.types import OBJECTIONS, UserId
 from services.queue.wire import messages
 from services.queue.wire.requests import FactsUpdate
 
@@ -102,7 +102,7 @@ class FactsApplication:
             objecting = [
                 it.after.user_id
                 for it in applications
-                if it.before is None and ContactBlock.DO_NOT_CONTACT in it.after.block
+                if it.before is None and it.after.block & OBJECTIONS
             ]
             if objecting:
                 await suppressions.cover_numbers(tx, objecting)

@@ -20,11 +20,11 @@ from services.queue.store import (
 from services.queue.store.database import Transaction
 from services.queue.store.suppressions import Suppression
 from services.queue.types import (
+    OBJECTIONS,
     AgentId,
     CallbackState,
     ContactBlock,
     PhoneBlock,
-    Reason,
     State,
     UserId,
 )
@@ -93,7 +93,7 @@ async def object_to_calls(
         if before.user_id == made.user_id:
             callback = (await callbacks.open_of(tx, [after.user_id])).get(after.user_id)
             if callback is not None:
-                closed = callback.ended(CallbackState.CLOSED, Reason.DO_NOT_CONTACT, now)
+                closed = callback.ended(CallbackState.CLOSED, str(made.kind.name), now)
                 await callbacks.update(tx, closed)
                 metrics.CALLBACKS.labels("closed").inc()
                 after = after.with_callback(closed)
@@ -101,6 +101,13 @@ async def object_to_calls(
     await write_moved(tx, moved, now)
     await notify_holders(tx, moved, now)
     return active_id or made.suppression_id
+
+
+def kind_details(made: Suppression) -> dict[str, str]:
+    """Return what the audit has of the kind of an objection, nothing for an ordinary one."""
+    if made.kind is ContactBlock.DO_NOT_CONTACT:
+        return {}
+    return {"kind": str(made.kind.name).lower()}
 
 
 async def notify_holders(tx: Transaction, people: Sequence[Moved], now: datetime) -> None:
@@ -117,6 +124,4 @@ async def notify_holders(tx: Transaction, people: Sequence[Moved], now: datetime
 
 
 def _objects(entry: Entry) -> bool:
-    return (
-        ContactBlock.DO_NOT_CONTACT in entry.block or PhoneBlock.DO_NOT_CONTACT in entry.phone_block
-    )
+    return bool(entry.block & OBJECTIONS) or PhoneBlock.DO_NOT_CONTACT in entry.phone_block

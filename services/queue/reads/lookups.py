@@ -51,6 +51,7 @@ class Lookups:
                     ended_at=messages.timestamp(it.ended_at),
                     callback_at=messages.timestamp(it.callback_at),
                     notes=it.notes,
+                    disposition=it.disposition or "",
                 )
                 for it in shown
             ],
@@ -71,6 +72,8 @@ class Lookups:
                     notes_required=rule.notes_required,
                     stops_calls=rule.block is not None,
                     is_conversation=rule.is_conversation,
+                    holds_number=rule.holds_number,
+                    until_phone_changes=rule.until_phone_changes,
                 )
                 for outcome, rule in ((it, rules.outcomes[it]) for it in Outcome)
             ],
@@ -85,4 +88,10 @@ class Lookups:
             lease_seconds=rules.assignment.lease_seconds,
             company_time_zone=rules.calls.company_time_zone,
             unreported_rest_minutes=rules.calls.unreported_rest_minutes,
+            dispositions=[
+                queue_pb2.Disposition(
+                    code=it.code, label=it.label, outcome=messages.outcome_number(it.outcome)
+                )
+                for it in rules.dispositions
+            ],
         )

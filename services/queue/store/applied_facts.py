@@ -13,9 +13,9 @@ from services.queue.store.database import Transaction, statement
 from services.queue.store.writing import Write, write
 from services.queue.types import (
     NO_CONTACT_REASONS,
+    OBJECTIONS,
     AgentId,
     CallbackState,
-    ContactBlock,
     Queue,
     Reason,
     State,
@@ -124,8 +124,7 @@ _NOTES = {it: _note(it) for it in (entries.INSERT, entries.UPDATE, entries.UPDAT
 _BLOCKING = tuple(map(str, sorted(NO_CONTACT_REASONS)))
 _IN_QUEUE = tuple(map(int, (State.READY, State.WAITING, State.RESERVED)))
 _IS_SUPPRESSED = (
-    f"(coalesce(entry.block, 0) & {int(ContactBlock.DO_NOT_CONTACT)} <> 0"
-    " OR coalesce(entry.phone_block, 0) <> 0)"
+    f"(coalesce(entry.block, 0) & {int(OBJECTIONS)} <> 0 OR coalesce(entry.phone_block, 0) <> 0)"
 )
 _IS_BLOCKED = (
     "(coalesce(entry.block, 0) <> 0 OR coalesce(entry.phone_block, 0) <> 0"

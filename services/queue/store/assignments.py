@@ -292,6 +292,7 @@ async def keep_attempt(
         report.notes if report is not None else "",
         report and report.callback_at,
         ended_at,
+        report and report.disposition,
     )
     await write(tx, _KEEP_ATTEMPT, [attempt])
     lines = [
@@ -310,6 +311,7 @@ _ATTEMPT_COLUMNS = (
     ("notes", "text"),
     ("callback_at", "timestamptz"),
     ("ended_at", "timestamptz"),
+    ("disposition", "text"),
 )
 _KEEP_ATTEMPT = Write(
     "attempts_kept",
@@ -319,7 +321,7 @@ _KEEP_ATTEMPT = Write(
     SELECT {names(_ATTEMPT_COLUMNS)} FROM {{given}}
     ON CONFLICT (assignment_id) DO UPDATE
     SET outcome = excluded.outcome, notes = excluded.notes, callback_at = excluded.callback_at,
-        ended_at = excluded.ended_at
+        ended_at = excluded.ended_at, disposition = excluded.disposition
     WHERE excluded.outcome IS NOT NULL
     """,  # noqa: S608 - our own column names
 )
@@ -354,12 +356,12 @@ async def attempt_of(tx: Transaction, assignment_id: UUID) -> KeptAttempt | None
     row = (await tx.execute(_ATTEMPT_OF, {"assignment_id": assignment_id})).one_or_none()
     if row is None:
         return None
-    report = None if row[2] is None else CallReport(Outcome(row[2]), row[3], row[4])
+    report = None if row[2] is None else CallReport(Outcome(row[2]), *row[3:6])
     return KeptAttempt(AgentId(row[0]), UserId(row[1]), report)
 
 
 _ATTEMPT_OF = statement(
-    "SELECT agent_id, user_id, outcome, notes, callback_at FROM queue.attempts"
+    "SELECT agent_id, user_id, outcome, notes, callback_at, disposition FROM queue.attempts"
     " WHERE assignment_id = :assignment_id"
 )
 

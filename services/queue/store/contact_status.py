@@ -9,7 +9,7 @@ from services.queue.domain.caps import LineCall, PastCall
 from services.queue.domain.entries import ContactStatus
 from services.queue.store.database import Transaction, arrays, statement, unnested
 from services.queue.store.phone_lists import is_listed
-from services.queue.types import PhoneBlock, UserId
+from services.queue.types import ContactBlock, Outcome, PhoneBlock, UserId
 
 Numbers = Sequence[tuple[UserId, Sequence[str]]]
 # Kind, person, number, moment, number of flags: see `statuses_sql`.
@@ -43,18 +43,20 @@ def parameters(
 def found(people: Numbers, rows: Iterable[Row]) -> dict[UserId, ContactStatus]:
     """Return the statuses from the rows of `statuses_sql`."""
     blocks: dict[tuple[int, str], int] = {}
-    objections: set[int] = set()
+    objections: dict[int, ContactBlock] = {}
     calls: dict[int, list[PastCall]] = {}
     line_calls: dict[str, list[LineCall]] = {}
     for kind, user_id, phone, moment, number in rows:
         if kind == _NUMBER:
             blocks[user_id, phone] = number
         elif kind == _OBJECTION:
-            objections.add(user_id)
+            objections[user_id] = objections.get(user_id, ContactBlock(0)) | ContactBlock(number)
         elif kind == _CALL:
             calls.setdefault(user_id, []).append(PastCall(moment, bool(number)))
         else:
-            line_calls.setdefault(phone, []).append(LineCall(phone, UserId(user_id), moment))
+            outcome = Outcome(number) if number else None
+            call = LineCall(phone, UserId(user_id), moment, outcome)
+            line_calls.setdefault(phone, []).append(call)
     result = {}
     for user_id, phones in people:
         lines = tuple(phone for phone in phones if (user_id, phone) in blocks)
@@ -64,7 +66,7 @@ def found(people: Numbers, rows: Iterable[Row]) -> dict[UserId, ContactStatus]:
         result[user_id] = ContactStatus(
             lines=lines,
             phone_block=block,
-            has_objection=user_id in objections,
+            objections=objections.get(user_id, ContactBlock(0)),
             calls=tuple(calls.get(user_id, ())),
             line_calls=tuple(call for phone in lines for call in line_calls.get(phone, ())),
         )
@@ -90,7 +92,7 @@ def statuses_sql(is_placeholder: str = _IS_PLACEHOLDER) -> str:
     FROM {unnested(_PAIR_COLUMNS, "given", parameters="number")}
     WHERE NOT {is_placeholder.format(phone="given.phone_e164")}
     UNION ALL
-    SELECT {_OBJECTION}, active.user_id, NULL, NULL, 0 FROM queue.suppressions AS active
+    SELECT {_OBJECTION}, active.user_id, NULL, NULL, active.kind FROM queue.suppressions AS active
     WHERE active.user_id = ANY(CAST(:user_ids AS bigint[])) AND active.lifted_at IS NULL
     UNION ALL
     SELECT {_CALL}, call.user_id, NULL, call.ended_at, CAST(call.outcome IS NOT NULL AS integer)
@@ -98,8 +100,8 @@ def statuses_sql(is_placeholder: str = _IS_PLACEHOLDER) -> str:
     WHERE call.user_id = ANY(CAST(:user_ids AS bigint[])) AND call.ended_at > :since
         AND call.assignment_id IS DISTINCT FROM CAST(:without AS uuid)
     UNION ALL
-    SELECT {_LINE_CALL}, line.user_id, line.phone_e164, line.ended_at, 0
-    FROM queue.attempt_lines AS line
+    SELECT {_LINE_CALL}, line.user_id, line.phone_e164, line.ended_at, coalesce(call.outcome, 0)
+    FROM queue.attempt_lines AS line JOIN queue.attempts AS call USING (assignment_id)
     WHERE line.phone_e164 = ANY(CAST(:phones AS text[])) AND line.ended_at > :since
         AND line.assignment_id IS DISTINCT FROM CAST(:without AS uuid)
         AND NOT {is_placeholder.format(phone="line.phone_e164")}

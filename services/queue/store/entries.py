@@ -105,7 +105,7 @@ _STATES = {int(it): it for it in State}
 _REASONS = {str(it): it for it in Reason}
 _HOLDS = _members(Hold)
 _PHONE_BLOCKS = {number: PhoneBlock(number or 0) for number in (None, 0, 1, 2, 3)}
-_BLOCKS = {number: ContactBlock(number or 0) for number in (None, 0, 1, 2, 3)}
+_BLOCKS = {number: ContactBlock(number or 0) for number in (None, *range(8))}
 _OUTCOMES = _members(Outcome)
 _MEMBERS: Sequence[tuple[int, Mapping[Any, Any]]] = tuple(
     (Entry._fields.index(name), members)

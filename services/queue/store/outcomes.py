@@ -105,16 +105,16 @@ async def read(
     }
     row = (await tx.execute(_READ, values)).one()
     state_version, conversion = row[:2]
-    past = row[2:6]
-    statuses = row[6:11]
-    callback = None if row[11] is None else callbacks.callback_of(row[11:])
+    past = row[2:7]
+    statuses = row[7:12]
+    callback = None if row[12] is None else callbacks.callback_of(row[12:])
     return CallReading(
         state_version,
         None if conversion is None else Conversion(conversion),
         callback,
         [
-            RecentAttempt(AgentId(agent_id), outcome and Outcome(outcome), ended_at, notes)
-            for agent_id, outcome, ended_at, notes in zip(*(it or () for it in past), strict=True)
+            RecentAttempt(AgentId(agent_id), outcome and Outcome(outcome), *others)
+            for agent_id, outcome, *others in zip(*(it or () for it in past), strict=True)
         ],
         contact_status.found_in_arrays(numbers, statuses),
     )
@@ -124,12 +124,13 @@ _OTHER_CALLS = "attempts.user_id = :user_id AND attempts.assignment_id <> CAST(:
 _READ = statement(
     f"""
     SELECT nextval('queue.state_version'), ({conversion_since_sql(":begun_at")}),
-        past.agent_ids, past.outcomes, past.ends, past.notes,
+        past.agent_ids, past.outcomes, past.ends, past.notes, past.dispositions,
         {contact_status.ARRAY_NAMES},
         {callbacks.columns_of("open")}
     FROM (
         SELECT array_agg(agent_id) AS agent_ids, array_agg(outcome) AS outcomes,
-            array_agg(ended_at) AS ends, array_agg(notes) AS notes
+            array_agg(ended_at) AS ends, array_agg(notes) AS notes,
+            array_agg(disposition) AS dispositions
         FROM ({latest_attempts_sql(_OTHER_CALLS)}) AS latest
     ) AS past
     CROSS JOIN {contact_status.arrays_sql(contact_status.statuses_sql())}

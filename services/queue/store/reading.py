@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 from sqlalchemy import TextClause
 
 from services.queue.domain.entries import Entry
+from services.queue.domain.outcomes import CallReport
 from services.queue.domain.pages import PagePosition
 from services.queue.store.database import Transaction, statement
 from services.queue.store.entries import COLUMN_NAMES, COLUMNS, entry_of
@@ -34,6 +35,12 @@ class RecentAttempt:
     outcome: Outcome | None
     ended_at: datetime
     notes: str
+    disposition: str | None = None
+
+    @classmethod
+    def of(cls, agent_id: AgentId, report: CallReport, ended_at: datetime) -> Self:
+        """Return a call as it is reported."""
+        return cls(agent_id, report.outcome, ended_at, report.notes, report.disposition)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +88,7 @@ class AgentFigures:
     outcome: Outcome | None
     number: int
     is_conversion: bool = False
+    disposition: str | None = None
 
     @property
     def is_unreported(self) -> bool:
@@ -106,9 +114,9 @@ async def recent_attempts(
     """Return each person's latest calls, newest first."""
     rows = await tx.execute(_RECENT, {"user_ids": list(user_ids)})
     found: dict[UserId, list[RecentAttempt]] = {}
-    for user_id, agent_id, outcome, ended_at, notes in rows.all():
+    for user_id, agent_id, outcome, *others in rows.all():
         reported = None if outcome is None else Outcome(outcome)
-        attempt = RecentAttempt(agent_id, reported, ended_at, notes)
+        attempt = RecentAttempt(agent_id, reported, *others)
         found.setdefault(UserId(user_id), []).append(attempt)
     return found
 
@@ -116,14 +124,15 @@ async def recent_attempts(
 def latest_attempts_sql(where: str) -> str:
     """Return the SQL of the latest calls that are so, newest first."""
     return (
-        "SELECT agent_id, outcome, ended_at, notes FROM queue.attempts"  # noqa: S608 - our own
+        "SELECT agent_id, outcome, ended_at, notes, disposition FROM queue.attempts"  # noqa: S608 - our own
         f" WHERE {where} ORDER BY ended_at DESC LIMIT {RECENT_ATTEMPTS}"
     )
 
 
 _RECENT = statement(
     f"""
-    SELECT given.user_id, latest.agent_id, latest.outcome, latest.ended_at, latest.notes
+    SELECT given.user_id, latest.agent_id, latest.outcome, latest.ended_at, latest.notes,
+        latest.disposition
     FROM unnest(CAST(:user_ids AS bigint[])) AS given(user_id)
     CROSS JOIN LATERAL ({latest_attempts_sql("attempts.user_id = given.user_id")}) AS latest
     ORDER BY given.user_id, latest.ended_at DESC
@@ -187,17 +196,17 @@ async def agent_figures(tx: Transaction, since: datetime) -> list[AgentFigures]:
     """Return the calls and conversions since then, by agent and outcome."""
     rows = await tx.execute(_AGENT_FIGURES, {"since": since})
     return [
-        AgentFigures(row[0], None if row[1] is None else Outcome(row[1]), row[2], row[3])
+        AgentFigures(row[0], None if row[1] is None else Outcome(row[1]), *row[2:5])
         for row in rows.all()
     ]
 
 
 _AGENT_FIGURES = statement(
     """
-    SELECT agent_id, outcome, count(*), false FROM queue.attempts WHERE ended_at >= :since
-    GROUP BY 1, 2
+    SELECT agent_id, outcome, count(*), false, disposition
+    FROM queue.attempts WHERE ended_at >= :since GROUP BY 1, 2, 5
     UNION ALL
-    SELECT agent_id, NULL, count(*), true FROM queue.conversions WHERE recorded_at >= :since
+    SELECT agent_id, NULL, count(*), true, NULL FROM queue.conversions WHERE recorded_at >= :since
     GROUP BY 1
     """
 )
@@ -302,6 +311,7 @@ class RecordedCall:
     ended_at: datetime
     callback_at: datetime | None
     notes: str
+    disposition: str | None
 
 
 async def calls(
@@ -322,7 +332,7 @@ async def calls(
 
 _CALLS = statement(
     """
-    SELECT assignment_id, agent_id, queue, outcome, ended_at, callback_at, notes
+    SELECT assignment_id, agent_id, queue, outcome, ended_at, callback_at, notes, disposition
     FROM queue.attempts
     WHERE user_id = :user_id
         AND (CAST(:moment AS timestamptz) IS NULL

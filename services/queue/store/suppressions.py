@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import BigInteger, bindparam
 
 from services.queue.store.database import PHONES_GUARD, Transaction, statement
-from services.queue.types import UserId
+from services.queue.types import ContactBlock, UserId
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,7 @@ class Suppression:
     """An objection, active until it is lifted.
 
     It is a person's, with the numbers that the person had then, or it is against one bare number.
+    `kind` is one of `OBJECTIONS`; a person has one active objection of each kind at most.
     """
 
     suppression_id: UUID
@@ -25,6 +26,7 @@ class Suppression:
     created_by: str
     created_at: datetime
     notes: str
+    kind: ContactBlock = ContactBlock.DO_NOT_CONTACT
     lifted_at: datetime | None = None
     lifted_by: str | None = None
     lift_notes: str | None = None
@@ -63,6 +65,7 @@ async def insert(tx: Transaction, made: Suppression) -> UUID | None:
         "created_by": made.created_by,
         "created_at": made.created_at,
         "notes": made.notes,
+        "kind": int(made.kind),
     }
     before = (await tx.execute(_FIND_ACTIVE, values)).scalar_one_or_none()
     if before is None:
@@ -76,7 +79,8 @@ _FIND_ACTIVE = statement(
     """
     SELECT active.suppression_id FROM queue.suppressions AS active
     WHERE active.lifted_at IS NULL AND CASE
-        WHEN CAST(:user_id AS bigint) IS NOT NULL THEN active.user_id = :user_id
+        WHEN CAST(:user_id AS bigint) IS NOT NULL
+            THEN active.user_id = :user_id AND active.kind = :kind
         ELSE active.user_id IS NULL AND EXISTS (SELECT FROM queue.suppression_lines AS line
             WHERE line.suppression_id = active.suppression_id
                 AND line.phone_e164 = ANY(CAST(:lines AS text[])))
@@ -85,8 +89,8 @@ _FIND_ACTIVE = statement(
 )
 _INSERT = statement(
     """
-    INSERT INTO queue.suppressions (suppression_id, user_id, created_by, created_at, notes)
-    VALUES (:suppression_id, :user_id, :created_by, :created_at, :notes)
+    INSERT INTO queue.suppressions (suppression_id, user_id, created_by, created_at, notes, kind)
+    VALUES (:suppression_id, :user_id, :created_by, :created_at, :notes, :kind)
     """
 )
 _INSERT_LINES = statement(
@@ -124,10 +128,10 @@ _COVER_NUMBERS = statement(
 )
 
 
-async def active_of(tx: Transaction, user_id: UserId) -> Suppression | None:
-    """Return the person's active objection."""
-    row = (await tx.execute(_ACTIVE_OF, {"user_id": user_id})).one_or_none()
-    return None if row is None else _suppression_of(row)
+async def active_of(tx: Transaction, user_id: UserId) -> dict[ContactBlock, Suppression]:
+    """Return the person's active objections by kind."""
+    rows = await tx.execute(_ACTIVE_OF, {"user_id": user_id})
+    return {it.kind: it for it in map(_suppression_of, rows.all())}
 
 
 async def find(tx: Transaction, suppression_id: UUID) -> Suppression | None:
@@ -179,15 +183,25 @@ async def page(
 
 
 def _suppression_of(row: Sequence[Any]) -> Suppression:
-    user_id = None if row[1] is None else UserId(row[1])
-    return Suppression(row[0], user_id, tuple(row[2]), *row[3:9])
+    return Suppression(
+        suppression_id=row[0],
+        user_id=None if row[1] is None else UserId(row[1]),
+        lines=tuple(row[2]),
+        created_by=row[3],
+        created_at=row[4],
+        notes=row[5],
+        kind=ContactBlock(row[6]),
+        lifted_at=row[7],
+        lifted_by=row[8],
+        lift_notes=row[9],
+    )
 
 
 _SELECT = """
     SELECT made.suppression_id, made.user_id, ARRAY(SELECT line.phone_e164
             FROM queue.suppression_lines AS line
             WHERE line.suppression_id = made.suppression_id ORDER BY line.phone_e164),
-        made.created_by, made.created_at, made.notes, made.lifted_at, made.lifted_by,
+        made.created_by, made.created_at, made.notes, made.kind, made.lifted_at, made.lifted_by,
         made.lift_notes
     FROM queue.suppressions AS made
 """

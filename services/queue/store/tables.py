@@ -269,8 +269,8 @@ live_lines = sa.Table(
     sa.Index("live_lines_assignment", "assignment_id"),
 )
 
-# One call, `outcome` NULL while the agent has not reported it. Changed by a late report, and when
-# its notes are blanked.
+# One call, `outcome` NULL while the agent has not reported it; `disposition` is the code of the
+# rules that it was reported by, if any. Changed by a late report, and when its notes are blanked.
 attempts = sa.Table(
     "attempts",
     metadata,
@@ -283,6 +283,7 @@ attempts = sa.Table(
     sa.Column("callback_at", Moment),
     sa.Column("ended_at", Moment, nullable=False),
     sa.Column("phone_e164", sa.Text),
+    sa.Column("disposition", sa.Text),
     sa.Index("attempts_user", "user_id", sa.text("ended_at DESC")),
     sa.Index("attempts_ended", "ended_at"),
     sa.Index("attempts_noted", "ended_at", postgresql_where=sa.text("notes <> ''")),
@@ -390,13 +391,15 @@ suppressions = sa.Table(
     sa.Column("created_by", sa.Text, nullable=False),
     sa.Column("created_at", Moment, nullable=False),
     sa.Column("notes", sa.Text, nullable=False),
+    # A `ContactBlock`: what the person is taken to have asked, or that the person has died.
+    sa.Column("kind", sa.SmallInteger, nullable=False, server_default=sa.text("2")),
     sa.Column("lifted_at", Moment),
     sa.Column("lifted_by", sa.Text),
     sa.Column("lift_notes", sa.Text),
     sa.Index("suppressions_created", sa.text("created_at DESC"), "suppression_id"),
     sa.Index("suppressions_user", "user_id"),
     _index("suppressions_lifted", "lifted_at", where="lifted_at IS NOT NULL"),
-    _index("suppressions_standing_user", "user_id", where="lifted_at IS NULL", unique=True),
+    _index("suppressions_standing_kind", "user_id", "kind", where="lifted_at IS NULL", unique=True),
 )
 # The numbers that an objection stops: those the person had when it was made, or the bare one.
 suppression_lines = sa.Table(

@@ -26,6 +26,7 @@ from services.queue.store.reading import (
 from services.queue.store.suppressions import Suppression
 from services.queue.types import (
     AgentId,
+    ContactBlock,
     Conversion,
     Hold,
     Outcome,
@@ -87,6 +88,7 @@ def call_state_message(
                 outcome=outcome_number(it.outcome),
                 ended_at=timestamp(it.ended_at),
                 notes=it.notes,
+                disposition=it.disposition or "",
             )
             for it in attempts
         ],
@@ -180,6 +182,7 @@ def stats_message(
         unreported_calls_today=sum(it.number for it in unreported),
         wrong_calls_prevented_today=day.prevented_calls,
         outcomes_today=_outcome_counts(calls),
+        dispositions_today=_disposition_counts(calls),
         agents_today=agent_day_messages(by_agent).values(),
         callbacks_missed=day.callbacks_missed,
         pauses=[pause_message(it) for it in pauses],
@@ -208,6 +211,17 @@ def _outcome_counts(calls: Sequence[AgentFigures]) -> list[queue_pb2.OutcomeCoun
     return [
         queue_pb2.OutcomeCount(outcome=outcome_number(outcome), calls=number)
         for outcome, number in sorted(counts.items())
+    ]
+
+
+def _disposition_counts(calls: Sequence[AgentFigures]) -> list[queue_pb2.DispositionCount]:
+    counts: Counter[str] = Counter()
+    for it in calls:
+        if it.disposition is not None:
+            counts[it.disposition] += it.number
+    return [
+        queue_pb2.DispositionCount(code=code, calls=number)
+        for code, number in sorted(counts.items())
     ]
 
 
@@ -241,6 +255,7 @@ def suppression_message(suppression: Suppression) -> queue_pb2.Suppression:
         lifted_at=timestamp(suppression.lifted_at),
         lifted_by=suppression.lifted_by or "",
         lift_notes=suppression.lift_notes or "",
+        kind=_KINDS[suppression.kind],
     )
 
 
@@ -256,6 +271,12 @@ def pause_message(pause: QueuePause) -> queue_pb2.Pause:
         created_at=timestamp(pause.created_at),
         ended_by=pause.ended_by or "",
     )
+
+
+_KINDS = {
+    ContactBlock.DO_NOT_CONTACT: queue_pb2.SUPPRESSION_KIND_OBJECTION,
+    ContactBlock.DECEASED: queue_pb2.SUPPRESSION_KIND_DECEASED,
+}
 
 
 def phone_list_message(it: ListInForce) -> queue_pb2.PhoneList:

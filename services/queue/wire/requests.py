@@ -21,7 +21,6 @@ from services.queue.types import (
     AgentId,
     CallbackState,
     ContactBlock,
-    Outcome,
     Presence,
     Queue,
     Reason,
@@ -220,11 +219,6 @@ def state_of(number: int) -> State:
     return state
 
 
-def outcome_of(number: int) -> Outcome:
-    """Return the outcome; raises InvalidArgument (OUTCOME_MISSING)."""
-    return _required(Outcome, number, "OUTCOME_MISSING", "no outcome that we know is given")
-
-
 def presence_of(number: int) -> Presence:
     """Return the presence; raises InvalidArgument (PRESENCE_MISSING)."""
     return _required(Presence, number, "PRESENCE_MISSING", "no presence that we know is given")
@@ -276,10 +270,23 @@ def lifted_of(number: int) -> ContactBlock | None:
         queue_pb2.LIFTED_UNSPECIFIED: None,
         queue_pb2.LIFTED_OBJECTION: ContactBlock.DO_NOT_CONTACT,
         queue_pb2.LIFTED_NO_CLAIM: ContactBlock.NO_CLAIM,
+        queue_pb2.LIFTED_DECEASED: ContactBlock.DECEASED,
     }
     if number not in blocks:
         raise InvalidArgument("LIFTED_INVALID", "a value that we do not know")
     return blocks[number]  # type: ignore[index]
+
+
+def suppression_kind_of(number: int) -> ContactBlock:
+    """Return the kind of an objection; raises InvalidArgument (SUPPRESSION_KIND_INVALID)."""
+    kinds = {
+        queue_pb2.SUPPRESSION_KIND_UNSPECIFIED: ContactBlock.DO_NOT_CONTACT,
+        queue_pb2.SUPPRESSION_KIND_OBJECTION: ContactBlock.DO_NOT_CONTACT,
+        queue_pb2.SUPPRESSION_KIND_DECEASED: ContactBlock.DECEASED,
+    }
+    if number not in kinds:
+        raise InvalidArgument("SUPPRESSION_KIND_INVALID", "a value that we do not know")
+    return kinds[number]  # type: ignore[index]
 
 
 def phone_of(text: str) -> str:

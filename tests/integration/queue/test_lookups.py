@@ -69,7 +69,7 @@ async def test_calls_come_page_by_page_the_latest_first(
 async def test_the_rules_are_told_as_they_are_in_force(queue: RunningQueue) -> None:
     told = await queue.stub.GetReference(queue_pb2.GetReferenceRequest())
     rules = {it.outcome: it for it in told.outcomes}
-    assert len(rules) == 11
+    assert len(rules) == 16
     do_not = rules[call_state_pb2.OUTCOME_DO_NOT_CONTACT]
     assert (do_not.notes_required, do_not.stops_calls) == (True, True)
     assert not do_not.HasField("next_call_hours")
@@ -79,6 +79,8 @@ async def test_the_rules_are_told_as_they_are_in_force(queue: RunningQueue) -> N
     assert missed.next_call_hours == 0
     assert missed.HasField("sets_score")
     assert not missed.HasField("adds_points")
+    assert [it for it in rules if rules[it].holds_number] == [call_state_pb2.OUTCOME_BAD_NUMBER]
+    assert rules[call_state_pb2.OUTCOME_WRONG_PERSON].until_phone_changes
     assert told.callback_longest_days == 365
     assert "NO_SIGNATURE" in told.reasons
     assert "SUPPRESSED" in told.actions

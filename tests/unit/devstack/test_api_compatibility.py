@@ -40,7 +40,7 @@ def _fields(it: Node, name: str) -> Node:
 
 def _add(it: Node, name: str, field: str) -> None:
     _fields(it, name)[field] = {"type": "string"}
-    _schema(it, name)["required"].append(field)
+    _schema(it, name).setdefault("required", []).append(field)
 
 
 def _without(it: Node, name: str, field: str) -> None:
@@ -100,8 +100,12 @@ BREAKING: dict[str, tuple[Change, str]] = {
         lambda it: _add(it, "OutcomeRequest", "x"),
         f"{_OUTCOME}.x is required",
     ),
+    "field required now beside a choice of fields": (
+        lambda it: _add(it, "SuppressionRequest", "x"),
+        "POST /v1/suppressions: the body.x is required",
+    ),
     "field required now": (
-        lambda it: _schema(it, "OutcomeRequest")["required"].append("notes"),
+        lambda it: _schema(it, "OutcomeRequest").update(required=["notes"]),
         f"{_OUTCOME}.notes is required",
     ),
     "lost field of a body": (
@@ -157,6 +161,9 @@ KEEPING: dict[str, Change] = {
     "an optional parameter": lambda it: _claim(it)["parameters"].append(
         _parameter(False, type="string")
     ),
+    "an optional field beside a choice of fields": lambda it: _fields(
+        it, "SuppressionRequest"
+    ).update(x={"type": "string"}),
     "an optional field": lambda it: _fields(it, "OutcomeRequest").update(x={"type": "string"}),
     "a field more in an answer": lambda it: _add(it, "Assignment", "x"),
     "never null again": lambda it: _fields(it, "Assignment").update(

@@ -66,6 +66,7 @@ def test_which_outcomes_promise_a_call(
         (HOUR, Outcome.CALL_BACK, True, CallbackState.REPLACED, "REPLACED"),
         (HOUR, Outcome.NO_CLAIM, False, CallbackState.CLOSED, "NO_CLAIM"),
         (timedelta(0), Outcome.DO_NOT_CONTACT, False, CallbackState.CLOSED, "DO_NOT_CONTACT"),
+        (timedelta(0), Outcome.DECEASED, False, CallbackState.CLOSED, "DECEASED"),
     ],
 )
 def test_what_a_call_does_to_the_open_one(

@@ -196,6 +196,32 @@ def test_a_wrong_number_is_waited_for_until_there_is_another() -> None:
     assert PLACEMENT.score(other, NOW) == 50.0
 
 
+def test_a_number_found_bad_is_not_called_for_its_other_holders() -> None:
+    mine, other = "+447700900001", "+447700900002"
+    entry, other_id = _known(), UserId(8)
+    bad = LineCall(mine, other_id, NOW, Outcome.BAD_NUMBER)
+
+    def free_at(*calls: LineCall, lines: tuple[str, ...] = (mine,)) -> datetime | None:
+        status = ContactStatus(lines, line_calls=calls)
+        return PLACEMENT.with_status(entry, status, NOW).phone_free_at
+
+    held, rested = NOW + timedelta(days=28), NOW + timedelta(hours=2)
+    assert free_at(bad) == held
+    # A call without a report tells nothing of the number; a later one that has one does.
+    later = NOW + timedelta(minutes=1)
+    assert free_at(bad, LineCall(mine, other_id, later)) == held
+    answered = LineCall(mine, other_id, later, Outcome.HUNG_UP)
+    assert free_at(bad, answered) == later + timedelta(hours=2)
+    assert free_at(bad, LineCall(mine, entry.user_id, later, Outcome.HUNG_UP)) == rested
+    # Another number of the person is called all the same, until that one is bad, too.
+    assert free_at(bad, lines=(mine, other)) == rested
+    sooner = NOW - timedelta(days=1)
+    both = (bad, LineCall(other, UserId(9), sooner, Outcome.BAD_NUMBER))
+    assert free_at(*both, lines=(mine, other)) == sooner + timedelta(days=28)
+    # It may be the right number of another holder.
+    assert free_at(LineCall(mine, other_id, NOW, Outcome.WRONG_PERSON)) == rested
+
+
 def test_another_number_lifts_no_other_wait() -> None:
     called = _called(_known(), Outcome.NO_ANSWER)
     other = _apply(called, _facts(2, phone="+447700900002"), NOW).after

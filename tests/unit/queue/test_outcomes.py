@@ -1,5 +1,6 @@
 """The table of outcomes: score, next call, effect; and what no agent may report."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -8,7 +9,8 @@ import pytest
 from servicekit.errors import InvalidArgument
 from services.queue.domain.entries import Entry, Placement
 from services.queue.domain.facts import ClaimFacts, UserFacts
-from services.queue.domain.outcomes import CallReport, applied, check, skipped
+from services.queue.domain.outcomes import CallReport, applied, check, outcome_of, skipped
+from services.queue.rules import DispositionSection
 from services.queue.types import AgentId, Outcome, Queue, Reason, State, UserId
 from tests.fakes.clock import FakeClock
 from tests.fakes.rules import load_rules
@@ -49,6 +51,18 @@ def _applied(report: CallReport, entry: Entry) -> Entry:
     return PLACEMENT.settled(held, NOW)
 
 
+_NOT_SPOKEN = (
+    Outcome.NO_ANSWER,
+    Outcome.MISSED_CALL,
+    Outcome.BAD_NUMBER,
+    Outcome.VOICEMAIL_LEFT,
+    Outcome.VOICEMAIL_NOT_LEFT,
+    Outcome.WRONG_PERSON,
+    Outcome.DECEASED,
+    Outcome.LANGUAGE_BARRIER,
+)
+
+
 # The domain's own table: score before 10, hours to the next call (None: at once), then the state.
 @pytest.mark.parametrize(
     ("outcome", "score", "hours", "state"),
@@ -64,6 +78,11 @@ def _applied(report: CallReport, entry: Entry) -> Entry:
         (Outcome.NO_CLAIM, 210, None, State.OUT),
         (Outcome.NOT_INTERESTED, 110, 28 * 24, State.WAITING),
         (Outcome.DO_NOT_CONTACT, 210, None, State.SUPPRESSED),
+        (Outcome.VOICEMAIL_LEFT, 11, 24, State.WAITING),
+        (Outcome.VOICEMAIL_NOT_LEFT, 11, 4, State.WAITING),
+        (Outcome.WRONG_PERSON, 60, 28 * 24, State.WAITING),
+        (Outcome.DECEASED, 210, None, State.SUPPRESSED),
+        (Outcome.LANGUAGE_BARRIER, 12, 72, State.WAITING),
     ],
 )
 def test_every_outcome_of_the_table(
@@ -73,7 +92,7 @@ def test_every_outcome_of_the_table(
     assert PLACEMENT.score(after, NOW) == score
     assert after.due_at == (None if hours is None else NOW + timedelta(hours=hours))
     assert after.state is state
-    spoke = outcome not in (Outcome.NO_ANSWER, Outcome.MISSED_CALL, Outcome.BAD_NUMBER)
+    spoke = outcome not in _NOT_SPOKEN
     agent_id = AGENT if spoke else None
     assert (after.attempts, after.last_outcome, after.last_agent_id) == (1, outcome, agent_id)
     assert (after.last_contact_at, after.agent_id) == (NOW, None)
@@ -88,6 +107,7 @@ def test_what_ends_calls_is_not_undone_by_facts() -> None:
     for outcome, reason in (
         (Outcome.NO_CLAIM, Reason.NO_CLAIM_REPORTED),
         (Outcome.DO_NOT_CONTACT, Reason.DO_NOT_CONTACT),
+        (Outcome.DECEASED, Reason.DECEASED),
     ):
         after = _applied(CallReport(outcome, "notes"), _held())
         facts = UserFacts(
@@ -119,7 +139,13 @@ def test_a_score_at_the_limit_freezes() -> None:
 
 
 @pytest.mark.parametrize(
-    "outcome", [Outcome.CALL_BACK, Outcome.GOING_TO_COMPLETE, Outcome.MIGHT_COMPLETE]
+    "outcome",
+    [
+        Outcome.CALL_BACK,
+        Outcome.GOING_TO_COMPLETE,
+        Outcome.MIGHT_COMPLETE,
+        Outcome.LANGUAGE_BARRIER,
+    ],
 )
 def test_a_time_the_person_gave_replaces_the_default(outcome: Outcome) -> None:
     at = NOW + timedelta(hours=30)
@@ -132,6 +158,7 @@ def test_a_time_the_person_gave_replaces_the_default(outcome: Outcome) -> None:
     ("outcome", "notes", "callback_at", "reason"),
     [
         (Outcome.DO_NOT_CONTACT, "", None, "NOTES_REQUIRED"),
+        (Outcome.DECEASED, "", None, "NOTES_REQUIRED"),
         (Outcome.DO_NOT_CONTACT, "  \n", None, "NOTES_REQUIRED"),
         (Outcome.NO_ANSWER, "x" * 10_001, None, "NOTES_TOO_LONG"),
         (Outcome.NO_ANSWER, "a\0b", None, "NOTES_INVALID"),
@@ -168,3 +195,21 @@ def test_a_skip_goes_to_the_back_of_its_score_and_freezes_no_person(
     entry = PLACEMENT.settled(skipped(_held(score), PLACEMENT, NOW), NOW)
     assert PLACEMENT.score(entry, NOW) == after
     assert (entry.state, entry.attempts) == (State.READY, 0)
+
+
+def test_a_disposition_stands_for_its_outcome() -> None:
+    named = DispositionSection(
+        code="moved_abroad", label="Moved abroad", outcome=Outcome.NOT_INTERESTED
+    )
+    rules = replace(PLACEMENT.rules, dispositions=(named,))
+    assert outcome_of(None, "moved_abroad", rules) is Outcome.NOT_INTERESTED
+    assert outcome_of(Outcome.NOT_INTERESTED, "moved_abroad", rules) is Outcome.NOT_INTERESTED
+    assert outcome_of(Outcome.HUNG_UP, "", rules) is Outcome.HUNG_UP
+    for outcome, code, reason in (
+        (None, "", "OUTCOME_MISSING"),
+        (Outcome.HUNG_UP, "moved_abroad", "DISPOSITION_MISMATCH"),
+        (Outcome.HUNG_UP, "hung_up", "DISPOSITION_UNKNOWN"),
+    ):
+        with pytest.raises(InvalidArgument) as raised:
+            outcome_of(outcome, code, rules)
+        assert raised.value.reason == reason

@@ -78,12 +78,6 @@ def test_agents_that_are_none(agent: str) -> None:
         requests.agent_of(agent)
 
 
-@pytest.mark.parametrize("number", [0, 12, -1])
-def test_outcomes_that_are_none(number: int) -> None:
-    with pytest.raises(InvalidArgument):
-        requests.outcome_of(number)
-
-
 @pytest.mark.parametrize("number", [6, 7, -1])
 def test_states_that_cannot_be_asked_for(number: int) -> None:
     with pytest.raises(InvalidArgument):

@@ -25,6 +25,12 @@ def test_the_shipped_rules_say_what_the_domain_says() -> None:
     assert rules.assignment.default_queues == (Queue.UNSIGNED_USERS, Queue.OUTSTANDING_REQUESTS)
 
 
+_ABROAD = {"code": "moved_abroad", "label": "Moved abroad", "outcome": "not_interested"}
+_LATER = (
+    *("voicemail_left", "voicemail_not_left", "wrong_person", "deceased", "language_barrier"),
+)
+
+
 @pytest.mark.parametrize(
     ("path", "value", "complaint"),
     [
@@ -37,6 +43,12 @@ def test_the_shipped_rules_say_what_the_domain_says() -> None:
         (("outcomes", "hung_up", "score"), {}, "either set or add"),
         (("outcomes", "hung_up", "next_call_hours"), None, "blocks"),
         (("outcomes", "no_claim", "next_call_hours"), 3, "blocks"),
+        (("outcomes", "do_not_contact", "holds_number"), True, "holds a number"),
+        (("dispositions",), [_ABROAD, _ABROAD], "twice"),
+        (("dispositions",), [_ABROAD | {"code": "hung_up"}], "code of an outcome: hung_up"),
+        (("dispositions",), [_ABROAD | {"code": "Abroad"}], "code"),
+        (("dispositions",), [_ABROAD | {"outcome": "abroad"}], "not one of"),
+        (("dispositions",), [_ABROAD | {"label": ""}], "label"),
         (("calls", "company_time_zone"), "Europe/Atlantis", "time zone"),
         (("calling_hours", "time_zone"), "Europe/Atlantis", "time zone"),
         (("calling_hours", "days"), {}, "days"),
@@ -82,6 +94,16 @@ def test_a_file_from_before_keeps_everything_for_as_long_as_the_shipped_one(
 ) -> None:
     content = yaml.safe_load(DEFAULT_PATH.read_text())
     content["retention"] = {"request_hours": 48, "audit_days": 1095}
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(content))
+    assert load_rules(tmp_path / "rules.yaml") == load_rules()
+
+
+def test_a_file_from_before_has_the_shipped_rules_of_later_outcomes(tmp_path: Path) -> None:
+    content = yaml.safe_load(DEFAULT_PATH.read_text())
+    for name in _LATER:
+        del content["outcomes"][name]
+    del content["outcomes"]["bad_number"]["holds_number"]
+    del content["dispositions"]
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump(content))
     assert load_rules(tmp_path / "rules.yaml") == load_rules()
 

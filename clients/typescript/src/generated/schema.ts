@@ -933,10 +933,10 @@ export interface paths {
         put?: never;
         /**
          * Lift
-         * @description Lift an objection, or a "no claim" that was reviewed; the other one stays in force.
+         * @description Lift an objection, a "no claim" that was reviewed, or a report of a death; others stay.
          *
-         *     409 `NOT_SUPPRESSED` when it is not in force, `SEVERAL_STAND` when both are and `what` does
-         *     not say which.
+         *     409 `NOT_SUPPRESSED` when it is not in force, `SEVERAL_STAND` when several are and `what`
+         *     does not say which.
          */
         post: operations["suppressions_lift"];
         delete?: never;
@@ -1127,6 +1127,11 @@ export interface components {
         Attempt: {
             /** Agent Id */
             agent_id: string;
+            /**
+             * Disposition
+             * @description The code of the disposition that it was reported by; null for none.
+             */
+            disposition?: string | null;
             /** Ended At */
             ended_at: string | null;
             /** Notes */
@@ -1208,6 +1213,11 @@ export interface components {
             assignment_id: string;
             /** Callback At */
             callback_at: string | null;
+            /**
+             * Disposition
+             * @description The code of the disposition that it was reported by; null for none.
+             */
+            disposition: string | null;
             /** Ended At */
             ended_at: string | null;
             /** Notes */
@@ -1483,7 +1493,7 @@ export interface components {
                 attempts: number;
                 hold: ("cooling" | "next_call" | "callback" | "daily_cap" | "period_cap" | "shared_phone" | "unreported_call") | null;
                 last_contact_at: string | null;
-                last_outcome: ("completed_form" | "going_to_complete" | "might_complete" | "call_back" | "no_answer" | "missed_call" | "hung_up" | "bad_number" | "no_claim" | "not_interested" | "do_not_contact") | null;
+                last_outcome: ("completed_form" | "going_to_complete" | "might_complete" | "call_back" | "no_answer" | "missed_call" | "hung_up" | "bad_number" | "no_claim" | "not_interested" | "do_not_contact" | "voicemail_left" | "voicemail_not_left" | "wrong_person" | "deceased" | "language_barrier") | null;
                 next_call_at: string | null;
                 open_callback: {
                     callback_id: string;
@@ -1502,9 +1512,10 @@ export interface components {
                 reason: string;
                 recent_attempts: {
                     agent_id: string;
+                    disposition: string;
                     ended_at: string | null;
                     notes: string;
-                    outcome: ("completed_form" | "going_to_complete" | "might_complete" | "call_back" | "no_answer" | "missed_call" | "hung_up" | "bad_number" | "no_claim" | "not_interested" | "do_not_contact") | null;
+                    outcome: ("completed_form" | "going_to_complete" | "might_complete" | "call_back" | "no_answer" | "missed_call" | "hung_up" | "bad_number" | "no_claim" | "not_interested" | "do_not_contact" | "voicemail_left" | "voicemail_not_left" | "wrong_person" | "deceased" | "language_barrier") | null;
                 }[];
                 score: number;
                 state: ("ready" | "waiting" | "assigned" | "suppressed" | "out") | null;
@@ -1720,6 +1731,23 @@ export interface components {
              * @default
              */
             reason?: string;
+        };
+        /**
+         * Disposition
+         * @description A way for a call to end that supervisors have named; its effects are those of `outcome`.
+         */
+        Disposition: {
+            /**
+             * Code
+             * @example moved_abroad
+             */
+            code: string;
+            /**
+             * Label
+             * @example Moved abroad
+             */
+            label: string;
+            outcome: components["schemas"]["Outcome"];
         };
         /**
          * Drift
@@ -2154,7 +2182,7 @@ export interface components {
          * @description What stops calls to a person until a supervisor lifts it.
          * @enum {string}
          */
-        Lifted: "objection" | "no_claim";
+        Lifted: "objection" | "no_claim" | "deceased";
         /**
          * LiftRequest
          * @description What to lift, and why: of `user_id`, or the objection `suppression_id`.
@@ -2181,7 +2209,7 @@ export interface components {
              * @example 4711
              */
             user_id?: string;
-            /** @description null: the only one in force; 409 `SEVERAL_STAND` when both are. */
+            /** @description null: the only one in force; 409 `SEVERAL_STAND` when several are. */
             what?: components["schemas"]["Lifted"] | null;
         } & (unknown | unknown);
         /**
@@ -2228,7 +2256,7 @@ export interface components {
          * @description How a call ended.
          * @enum {string}
          */
-        Outcome: "completed_form" | "going_to_complete" | "might_complete" | "call_back" | "no_answer" | "missed_call" | "hung_up" | "bad_number" | "no_claim" | "not_interested" | "do_not_contact";
+        Outcome: "completed_form" | "going_to_complete" | "might_complete" | "call_back" | "no_answer" | "missed_call" | "hung_up" | "bad_number" | "no_claim" | "not_interested" | "do_not_contact" | "voicemail_left" | "voicemail_not_left" | "wrong_person" | "deceased" | "language_barrier";
         /**
          * OutcomeCount
          * @description How many calls had one outcome.
@@ -2240,21 +2268,31 @@ export interface components {
         };
         /**
          * OutcomeRequest
-         * @description How the call ended.
+         * @description How the call ended: the outcome, or a disposition of the rules, which stands for one.
+         * @example {
+         *       "callback_at": "2025-06-03T17:30:00Z",
+         *       "outcome": "call_back"
+         *     }
          */
         OutcomeRequest: {
             /**
              * Callback At
-             * @description When the person wants to be called; in the future and within the person's calling hours. Allowed for call_back, going_to_complete and might_complete.
+             * @description When the person wants to be called; in the future and within the person's calling hours. Allowed for call_back, going_to_complete, might_complete and language_barrier.
              */
             callback_at?: string | null;
             /**
+             * Disposition
+             * @description A code of `dispositions` in `GET /v1/reference`; 400 `DISPOSITION_MISMATCH` when `outcome` is another than its own.
+             */
+            disposition?: string | null;
+            /**
              * Notes
-             * @description Required for do_not_contact.
+             * @description Required for do_not_contact and deceased.
              * @default
              */
             notes?: string;
-            outcome: components["schemas"]["Outcome"];
+            /** @description null or absent: that of the disposition. */
+            outcome?: components["schemas"]["Outcome"] | null;
         };
         /**
          * OutcomeRule
@@ -2268,6 +2306,11 @@ export interface components {
             adds_points: number | null;
             /** @description allowed: when `callback_at` is given; always: it should be given; never and immediate: it may not be given. */
             callback: components["schemas"]["CallbackRule"] | null;
+            /**
+             * Holds Number
+             * @description Whether other people are not called on the number for `next_call_hours` either.
+             */
+            holds_number: boolean;
             /**
              * Is Conversation
              * @description Whether the agent spoke with the person, so that a conversion may be credited to the agent.
@@ -2291,6 +2334,11 @@ export interface components {
              * @description Whether calls stop until a supervisor lifts that.
              */
             stops_calls: boolean;
+            /**
+             * Until Phone Changes
+             * @description Whether another number of the person ends the wait for the next call.
+             */
+            until_phone_changes: boolean;
         };
         /**
          * PauseList
@@ -2603,6 +2651,13 @@ export interface components {
             calls_today: number;
             /** Conversions Today */
             conversions_today: number;
+            /**
+             * Dispositions Today
+             * @description Calls since midnight that were reported by a disposition, by its code; `outcomes_today` counts them as well.
+             */
+            dispositions_today: {
+                [key: string]: number;
+            };
             /**
              * Outcomes Today
              * @description Calls since midnight by outcome.
@@ -2936,6 +2991,11 @@ export interface components {
             company_time_zone: string;
             /** Conversions */
             conversions: components["schemas"]["Conversion"][];
+            /**
+             * Dispositions
+             * @description Further ways for a call to end, which the rules name.
+             */
+            dispositions: components["schemas"]["Disposition"][];
             /** Entry States */
             entry_states: components["schemas"]["EntryState"][];
             /** Event Types */
@@ -2956,6 +3016,8 @@ export interface components {
             reasons: string[];
             /** Release Reasons */
             release_reasons: components["schemas"]["ReleaseReason"][];
+            /** Suppression Kinds */
+            suppression_kinds: components["schemas"]["SuppressionKind"][];
         };
         /**
          * Relay
@@ -3159,6 +3221,8 @@ export interface components {
             created_at: string | null;
             /** Created By */
             created_by: string;
+            /** @description null: newer than this gateway. */
+            kind: components["schemas"]["SuppressionKind"] | null;
             /** Lift Notes */
             lift_notes: string | null;
             /**
@@ -3184,6 +3248,12 @@ export interface components {
              */
             user_id: string | null;
         };
+        /**
+         * SuppressionKind
+         * @description The kinds of objections; a person can have one of each.
+         * @enum {string}
+         */
+        SuppressionKind: "objection" | "deceased";
         /**
          * SuppressionLifted
          * @description The person's state afterwards.
@@ -3214,6 +3284,11 @@ export interface components {
          *     }
          */
         SuppressionRequest: {
+            /**
+             * @description `deceased` for a person who has died; an objection to a bare number is of no other kind.
+             * @default objection
+             */
+            kind?: components["schemas"]["SuppressionKind"];
             /**
              * Notes
              * @example Asked by letter.
@@ -3348,6 +3423,7 @@ export type DeadLetters = components['schemas']['DeadLetters'];
 export type Dependency = components['schemas']['Dependency'];
 export type Discarded = components['schemas']['Discarded'];
 export type DiscardRequest = components['schemas']['DiscardRequest'];
+export type Disposition = components['schemas']['Disposition'];
 export type Drift = components['schemas']['Drift'];
 export type DriftCount = components['schemas']['DriftCount'];
 export type DriftKind = components['schemas']['DriftKind'];
@@ -3419,6 +3495,7 @@ export type Sample = components['schemas']['Sample'];
 export type SearchRequest = components['schemas']['SearchRequest'];
 export type Suppressed = components['schemas']['Suppressed'];
 export type Suppression = components['schemas']['Suppression'];
+export type SuppressionKind = components['schemas']['SuppressionKind'];
 export type SuppressionLifted = components['schemas']['SuppressionLifted'];
 export type SuppressionPage = components['schemas']['SuppressionPage'];
 export type SuppressionRequest = components['schemas']['SuppressionRequest'];
@@ -4872,7 +4949,8 @@ export interface operations {
                      *               "agent_id": "text",
                      *               "outcome": "completed_form",
                      *               "ended_at": "2025-06-02T09:00:00Z",
-                     *               "notes": "text"
+                     *               "notes": "text",
+                     *               "disposition": "text"
                      *             }
                      *           ],
                      *           "version": "4711",
@@ -5029,7 +5107,8 @@ export interface operations {
                      *               "agent_id": "text",
                      *               "outcome": "completed_form",
                      *               "ended_at": "2025-06-02T09:00:00Z",
-                     *               "notes": "text"
+                     *               "notes": "text",
+                     *               "disposition": "text"
                      *             }
                      *           ],
                      *           "version": "4711",
@@ -5347,7 +5426,8 @@ export interface operations {
                      *             "agent_id": "text",
                      *             "outcome": "completed_form",
                      *             "ended_at": "2025-06-02T09:00:00.000000Z",
-                     *             "notes": "text"
+                     *             "notes": "text",
+                     *             "disposition": "text"
                      *           }
                      *         ],
                      *         "version": "4711",
@@ -5936,9 +6016,8 @@ export interface operations {
             content: {
                 /**
                  * @example {
-                 *       "outcome": "completed_form",
-                 *       "notes": "",
-                 *       "callback_at": "2025-06-02T09:00:00Z"
+                 *       "callback_at": "2025-06-03T17:30:00Z",
+                 *       "outcome": "call_back"
                  *     }
                  */
                 "application/json": components["schemas"]["OutcomeRequest"];
@@ -5969,7 +6048,8 @@ export interface operations {
                      *             "agent_id": "text",
                      *             "outcome": "completed_form",
                      *             "ended_at": "2025-06-02T09:00:00.000000Z",
-                     *             "notes": "text"
+                     *             "notes": "text",
+                     *             "disposition": "text"
                      *           }
                      *         ],
                      *         "version": "4711",
@@ -6308,7 +6388,8 @@ export interface operations {
                      *             "agent_id": "text",
                      *             "outcome": "completed_form",
                      *             "ended_at": "2025-06-02T09:00:00.000000Z",
-                     *             "notes": "text"
+                     *             "notes": "text",
+                     *             "disposition": "text"
                      *           }
                      *         ],
                      *         "version": "4711",
@@ -9283,7 +9364,8 @@ export interface operations {
                      *           "outcome": "completed_form",
                      *           "ended_at": "2025-06-02T09:00:00.000000Z",
                      *           "callback_at": "2025-06-02T09:00:00.000000Z",
-                     *           "notes": "text"
+                     *           "notes": "text",
+                     *           "disposition": "text"
                      *         }
                      *       ],
                      *       "next_page_token": "text"
@@ -9906,7 +9988,8 @@ export interface operations {
                      *             "agent_id": "text",
                      *             "outcome": "completed_form",
                      *             "ended_at": "2025-06-02T09:00:00Z",
-                     *             "notes": "text"
+                     *             "notes": "text",
+                     *             "disposition": "text"
                      *           }
                      *         ],
                      *         "version": "4711",
@@ -12715,6 +12798,7 @@ export interface operations {
                      *       "conversions_today": 3,
                      *       "wrong_calls_prevented_today": 3,
                      *       "outcomes_today": {},
+                     *       "dispositions_today": {},
                      *       "callbacks_missed": 3,
                      *       "unreported_calls_today": 3,
                      *       "pauses": [
@@ -14633,7 +14717,16 @@ export interface operations {
                      *           "callback": "never",
                      *           "notes_required": true,
                      *           "stops_calls": true,
-                     *           "is_conversation": true
+                     *           "is_conversation": true,
+                     *           "holds_number": true,
+                     *           "until_phone_changes": true
+                     *         }
+                     *       ],
+                     *       "dispositions": [
+                     *         {
+                     *           "code": "moved_abroad",
+                     *           "label": "Moved abroad",
+                     *           "outcome": "completed_form"
                      *         }
                      *       ],
                      *       "limits": {
@@ -14663,6 +14756,9 @@ export interface operations {
                      *       ],
                      *       "conversions": [
                      *         "signature_obtained"
+                     *       ],
+                     *       "suppression_kinds": [
+                     *         "objection"
                      *       ],
                      *       "release_reasons": [
                      *         "skipped"
@@ -14881,6 +14977,7 @@ export interface operations {
                      *         {
                      *           "suppression_id": "text",
                      *           "user_id": "4711",
+                     *           "kind": "objection",
                      *           "phone_number": "+447700900123",
                      *           "created_by": "text",
                      *           "created_at": "2025-06-02T09:00:00.000000Z",
@@ -15125,7 +15222,8 @@ export interface operations {
                      *             "agent_id": "text",
                      *             "outcome": "completed_form",
                      *             "ended_at": "2025-06-02T09:00:00.000000Z",
-                     *             "notes": "text"
+                     *             "notes": "text",
+                     *             "disposition": "text"
                      *           }
                      *         ],
                      *         "version": "4711",
@@ -15615,7 +15713,8 @@ export interface operations {
                      *             "agent_id": "text",
                      *             "outcome": "completed_form",
                      *             "ended_at": "2025-06-02T09:00:00.000000Z",
-                     *             "notes": "text"
+                     *             "notes": "text",
+                     *             "disposition": "text"
                      *           }
                      *         ],
                      *         "version": "4711",
@@ -15942,6 +16041,7 @@ export interface operations {
                      *         {
                      *           "suppression_id": "text",
                      *           "user_id": "4711",
+                     *           "kind": "objection",
                      *           "phone_number": "+447700900123",
                      *           "created_by": "text",
                      *           "created_at": "2025-06-02T09:00:00.000000Z",

@@ -114,6 +114,16 @@ class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Outcome.Value
     """Not interested for now."""
     OUTCOME_DO_NOT_CONTACT: _Outcome.ValueType  # 11
     """Never to be contacted again."""
+    OUTCOME_VOICEMAIL_LEFT: _Outcome.ValueType  # 12
+    """The voicemail answered, and the agent left a message."""
+    OUTCOME_VOICEMAIL_NOT_LEFT: _Outcome.ValueType  # 13
+    """The voicemail answered, and the agent left no message."""
+    OUTCOME_WRONG_PERSON: _Outcome.ValueType  # 14
+    """Another person answered, and the person cannot be reached there."""
+    OUTCOME_DECEASED: _Outcome.ValueType  # 15
+    """The person has died: an objection of its own kind."""
+    OUTCOME_LANGUAGE_BARRIER: _Outcome.ValueType  # 16
+    """The agent and the person have no language in common."""
 
 class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper):
     """How a call ended. domain.md, table of outcomes."""
@@ -142,6 +152,16 @@ OUTCOME_NOT_INTERESTED: Outcome.ValueType  # 10
 """Not interested for now."""
 OUTCOME_DO_NOT_CONTACT: Outcome.ValueType  # 11
 """Never to be contacted again."""
+OUTCOME_VOICEMAIL_LEFT: Outcome.ValueType  # 12
+"""The voicemail answered, and the agent left a message."""
+OUTCOME_VOICEMAIL_NOT_LEFT: Outcome.ValueType  # 13
+"""The voicemail answered, and the agent left no message."""
+OUTCOME_WRONG_PERSON: Outcome.ValueType  # 14
+"""Another person answered, and the person cannot be reached there."""
+OUTCOME_DECEASED: Outcome.ValueType  # 15
+"""The person has died: an objection of its own kind."""
+OUTCOME_LANGUAGE_BARRIER: Outcome.ValueType  # 16
+"""The agent and the person have no language in common."""
 Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
 
 class _Hold:
@@ -163,7 +183,9 @@ class _HoldEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Hold.ValueType],
     HOLD_PERIOD_CAP: _Hold.ValueType  # 5
     """As many calls, to the person or to one of the numbers, as the longer period may have."""
     HOLD_SHARED_PHONE: _Hold.ValueType  # 6
-    """Another person with one of the same phone numbers was called a short while ago."""
+    """Another person with one of the same phone numbers was called a short while ago, or every number
+    of the person was found to be bad in a call to another person.
+    """
     HOLD_UNREPORTED_CALL: _Hold.ValueType  # 7
     """A call ended without a report: its lease ran out, or a supervisor took the person."""
 
@@ -183,7 +205,9 @@ HOLD_DAILY_CAP: Hold.ValueType  # 4
 HOLD_PERIOD_CAP: Hold.ValueType  # 5
 """As many calls, to the person or to one of the numbers, as the longer period may have."""
 HOLD_SHARED_PHONE: Hold.ValueType  # 6
-"""Another person with one of the same phone numbers was called a short while ago."""
+"""Another person with one of the same phone numbers was called a short while ago, or every number
+of the person was found to be bad in a call to another person.
+"""
 HOLD_UNREPORTED_CALL: Hold.ValueType  # 7
 """A call ended without a report: its lease ran out, or a supervisor took the person."""
 Global___Hold: _TypeAlias = Hold  # noqa: Y015
@@ -390,12 +414,15 @@ class Attempt(_message.Message):
     OUTCOME_FIELD_NUMBER: _builtins.int
     ENDED_AT_FIELD_NUMBER: _builtins.int
     NOTES_FIELD_NUMBER: _builtins.int
+    DISPOSITION_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """The agent who called."""
     outcome: Global___Outcome.ValueType
     """How it ended; unspecified while the agent has not reported it."""
     notes: _builtins.str
     """What the agent wrote down."""
+    disposition: _builtins.str
+    """The code of the disposition that it was reported by; empty for none."""
     @_builtins.property
     def ended_at(self) -> _timestamp_pb2.Timestamp:
         """When it ended."""
@@ -407,10 +434,11 @@ class Attempt(_message.Message):
         outcome: Global___Outcome.ValueType = ...,
         ended_at: _timestamp_pb2.Timestamp | None = ...,
         notes: _builtins.str = ...,
+        disposition: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "ended_at", b"ended_at", "notes", b"notes", "outcome", b"outcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "disposition", b"disposition", "ended_at", b"ended_at", "notes", b"notes", "outcome", b"outcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

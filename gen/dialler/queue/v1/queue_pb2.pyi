@@ -84,6 +84,30 @@ PRESENCE_OFFLINE: Presence.ValueType  # 5
 """Has left, or was not seen for too long; is handed no person."""
 Global___Presence: _TypeAlias = Presence  # noqa: Y015
 
+class _SuppressionKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SuppressionKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SuppressionKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SUPPRESSION_KIND_UNSPECIFIED: _SuppressionKind.ValueType  # 0
+    """Not said."""
+    SUPPRESSION_KIND_OBJECTION: _SuppressionKind.ValueType  # 1
+    """The person asked not to be called."""
+    SUPPRESSION_KIND_DECEASED: _SuppressionKind.ValueType  # 2
+    """The person has died."""
+
+class SuppressionKind(_SuppressionKind, metaclass=_SuppressionKindEnumTypeWrapper):
+    """The kinds of objections; a person can have one of each."""
+
+SUPPRESSION_KIND_UNSPECIFIED: SuppressionKind.ValueType  # 0
+"""Not said."""
+SUPPRESSION_KIND_OBJECTION: SuppressionKind.ValueType  # 1
+"""The person asked not to be called."""
+SUPPRESSION_KIND_DECEASED: SuppressionKind.ValueType  # 2
+"""The person has died."""
+Global___SuppressionKind: _TypeAlias = SuppressionKind  # noqa: Y015
+
 class _Lifted:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -91,21 +115,25 @@ class _Lifted:
 class _LiftedEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Lifted.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     LIFTED_UNSPECIFIED: _Lifted.ValueType  # 0
-    """The only active one of the two."""
+    """The only active one."""
     LIFTED_OBJECTION: _Lifted.ValueType  # 1
     """The objection."""
     LIFTED_NO_CLAIM: _Lifted.ValueType  # 2
     """The report that there is no claim."""
+    LIFTED_DECEASED: _Lifted.ValueType  # 3
+    """The report that the person has died."""
 
 class Lifted(_Lifted, metaclass=_LiftedEnumTypeWrapper):
     """A contact block, which stops calls to a person until a supervisor lifts it."""
 
 LIFTED_UNSPECIFIED: Lifted.ValueType  # 0
-"""The only active one of the two."""
+"""The only active one."""
 LIFTED_OBJECTION: Lifted.ValueType  # 1
 """The objection."""
 LIFTED_NO_CLAIM: Lifted.ValueType  # 2
 """The report that there is no claim."""
+LIFTED_DECEASED: Lifted.ValueType  # 3
+"""The report that the person has died."""
 Global___Lifted: _TypeAlias = Lifted  # noqa: Y015
 
 class _RebuildPhase:
@@ -647,22 +675,27 @@ class RecordOutcomeRequest(_message.Message):
     NOTES_FIELD_NUMBER: _builtins.int
     CALLBACK_AT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DISPOSITION_FIELD_NUMBER: _builtins.int
     assignment_id: _builtins.str
     """The assignment."""
     agent_id: _builtins.str
     """The agent who holds it."""
     outcome: _call_state_pb2.Outcome.ValueType
-    """How the call ended."""
+    """How the call ended; unspecified when `disposition` says it."""
     notes: _builtins.str
-    """The agent's notes; required for do_not_contact. At most 10,000 characters."""
+    """The agent's notes; required for do_not_contact and deceased. At most 10,000 characters."""
     request_id: _builtins.str
     """Chosen by the caller, UUID; a repeat returns the first answer, another request under the same
     id is INVALID_ARGUMENT (REQUEST_ID_REUSED).
     """
+    disposition: _builtins.str
+    """The code of a disposition of the rules; empty for none. INVALID_ARGUMENT (DISPOSITION_UNKNOWN)
+    when the rules have none such, (DISPOSITION_MISMATCH) when `outcome` is another than its own.
+    """
     @_builtins.property
     def callback_at(self) -> _timestamp_pb2.Timestamp:
         """When the person wants to be called; as in ScheduleCallbackRequest. Allowed for call_back,
-        going_to_complete and might_complete.
+        going_to_complete, might_complete and language_barrier.
         """
 
     def __init__(
@@ -674,10 +707,11 @@ class RecordOutcomeRequest(_message.Message):
         notes: _builtins.str = ...,
         callback_at: _timestamp_pb2.Timestamp | None = ...,
         request_id: _builtins.str = ...,
+        disposition: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["callback_at", b"callback_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "assignment_id", b"assignment_id", "callback_at", b"callback_at", "notes", b"notes", "outcome", b"outcome", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "assignment_id", b"assignment_id", "callback_at", b"callback_at", "disposition", b"disposition", "notes", b"notes", "outcome", b"outcome", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -744,6 +778,7 @@ class GetQueueStatsResponse(_message.Message):
     CALLBACKS_MISSED_FIELD_NUMBER: _builtins.int
     UNREPORTED_CALLS_TODAY_FIELD_NUMBER: _builtins.int
     PAUSES_FIELD_NUMBER: _builtins.int
+    DISPOSITIONS_TODAY_FIELD_NUMBER: _builtins.int
     agents_on_assignment: _builtins.int
     """Agents with a live assignment."""
     calls_today: _builtins.int
@@ -772,6 +807,12 @@ class GetQueueStatsResponse(_message.Message):
     def pauses(self) -> _containers.RepeatedCompositeFieldContainer[Global___Pause]:
         """Pauses in force, the earliest first."""
 
+    @_builtins.property
+    def dispositions_today(self) -> _containers.RepeatedCompositeFieldContainer[Global___DispositionCount]:
+        """Calls since midnight that were reported by a disposition, by its code; `outcomes_today` counts
+        them as well.
+        """
+
     def __init__(
         self,
         *,
@@ -785,14 +826,41 @@ class GetQueueStatsResponse(_message.Message):
         callbacks_missed: _builtins.int = ...,
         unreported_calls_today: _builtins.int = ...,
         pauses: _abc.Iterable[Global___Pause] | None = ...,
+        dispositions_today: _abc.Iterable[Global___DispositionCount] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents_on_assignment", b"agents_on_assignment", "agents_today", b"agents_today", "callbacks_missed", b"callbacks_missed", "calls_today", b"calls_today", "conversions_today", b"conversions_today", "outcomes_today", b"outcomes_today", "pauses", b"pauses", "queues", b"queues", "unreported_calls_today", b"unreported_calls_today", "wrong_calls_prevented_today", b"wrong_calls_prevented_today"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents_on_assignment", b"agents_on_assignment", "agents_today", b"agents_today", "callbacks_missed", b"callbacks_missed", "calls_today", b"calls_today", "conversions_today", b"conversions_today", "dispositions_today", b"dispositions_today", "outcomes_today", b"outcomes_today", "pauses", b"pauses", "queues", b"queues", "unreported_calls_today", b"unreported_calls_today", "wrong_calls_prevented_today", b"wrong_calls_prevented_today"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetQueueStatsResponse: _TypeAlias = GetQueueStatsResponse  # noqa: Y015
+
+@_typing.final
+class DispositionCount(_message.Message):
+    """How many calls were reported by one disposition."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    CALLS_FIELD_NUMBER: _builtins.int
+    code: _builtins.str
+    """The disposition's code."""
+    calls: _builtins.int
+    """How many."""
+    def __init__(
+        self,
+        *,
+        code: _builtins.str = ...,
+        calls: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "code", b"code"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DispositionCount: _TypeAlias = DispositionCount  # noqa: Y015
 
 @_typing.final
 class QueueStats(_message.Message):
@@ -1883,6 +1951,7 @@ class SuppressUserRequest(_message.Message):
     NOTES_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     PHONE_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     user_id: _builtins.int
     """`users.id`; 0 when `phone` is given."""
     actor_id: _builtins.str
@@ -1895,6 +1964,8 @@ class SuppressUserRequest(_message.Message):
     """A bare number as it was heard, in any spelling; instead of `user_id`. INVALID_ARGUMENT
     (PHONE_NOT_VALID) unless it holds exactly one number.
     """
+    kind: Global___SuppressionKind.ValueType
+    """Of which kind it is; unspecified means OBJECTION, as is that to a bare number."""
     def __init__(
         self,
         *,
@@ -1903,10 +1974,11 @@ class SuppressUserRequest(_message.Message):
         notes: _builtins.str = ...,
         request_id: _builtins.str = ...,
         phone: _builtins.str = ...,
+        kind: Global___SuppressionKind.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_id", b"actor_id", "notes", b"notes", "phone", b"phone", "request_id", b"request_id", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_id", b"actor_id", "kind", b"kind", "notes", b"notes", "phone", b"phone", "request_id", b"request_id", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2312,6 +2384,7 @@ class Suppression(_message.Message):
     LIFTED_BY_FIELD_NUMBER: _builtins.int
     LIFT_NOTES_FIELD_NUMBER: _builtins.int
     PHONE_E164_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     suppression_id: _builtins.str
     """UUID."""
     user_id: _builtins.int
@@ -2326,6 +2399,8 @@ class Suppression(_message.Message):
     """Why it was lifted."""
     phone_e164: _builtins.str
     """The number in E.164 when it is a bare one; else empty."""
+    kind: Global___SuppressionKind.ValueType
+    """Of which kind it is."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When."""
@@ -2346,10 +2421,11 @@ class Suppression(_message.Message):
         lifted_by: _builtins.str = ...,
         lift_notes: _builtins.str = ...,
         phone_e164: _builtins.str = ...,
+        kind: Global___SuppressionKind.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "lifted_at", b"lifted_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "lift_notes", b"lift_notes", "lifted_at", b"lifted_at", "lifted_by", b"lifted_by", "notes", b"notes", "phone_e164", b"phone_e164", "suppression_id", b"suppression_id", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "kind", b"kind", "lift_notes", b"lift_notes", "lifted_at", b"lifted_at", "lifted_by", b"lifted_by", "notes", b"notes", "phone_e164", b"phone_e164", "suppression_id", b"suppression_id", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3424,6 +3500,7 @@ class Call(_message.Message):
     ENDED_AT_FIELD_NUMBER: _builtins.int
     CALLBACK_AT_FIELD_NUMBER: _builtins.int
     NOTES_FIELD_NUMBER: _builtins.int
+    DISPOSITION_FIELD_NUMBER: _builtins.int
     assignment_id: _builtins.str
     """The assignment within which it was made."""
     agent_id: _builtins.str
@@ -3434,6 +3511,8 @@ class Call(_message.Message):
     """How it ended; unspecified while the agent has not reported it."""
     notes: _builtins.str
     """The agent's notes."""
+    disposition: _builtins.str
+    """The code of the disposition that it was reported by; empty for none."""
     @_builtins.property
     def ended_at(self) -> _timestamp_pb2.Timestamp:
         """When it ended."""
@@ -3452,10 +3531,11 @@ class Call(_message.Message):
         ended_at: _timestamp_pb2.Timestamp | None = ...,
         callback_at: _timestamp_pb2.Timestamp | None = ...,
         notes: _builtins.str = ...,
+        disposition: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["callback_at", b"callback_at", "ended_at", b"ended_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "assignment_id", b"assignment_id", "callback_at", b"callback_at", "ended_at", b"ended_at", "notes", b"notes", "outcome", b"outcome", "queue", b"queue"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "assignment_id", b"assignment_id", "callback_at", b"callback_at", "disposition", b"disposition", "ended_at", b"ended_at", "notes", b"notes", "outcome", b"outcome", "queue", b"queue"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3496,6 +3576,7 @@ class GetReferenceResponse(_message.Message):
     LEASE_SECONDS_FIELD_NUMBER: _builtins.int
     COMPANY_TIME_ZONE_FIELD_NUMBER: _builtins.int
     UNREPORTED_REST_MINUTES_FIELD_NUMBER: _builtins.int
+    DISPOSITIONS_FIELD_NUMBER: _builtins.int
     rules_hash: _builtins.str
     """Changes whenever the rules do."""
     callback_longest_days: _builtins.float
@@ -3526,6 +3607,10 @@ class GetReferenceResponse(_message.Message):
     def actions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Actions that are kept for audit, views apart; UPPER_SNAKE."""
 
+    @_builtins.property
+    def dispositions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Disposition]:
+        """Further ways for a call to end."""
+
     def __init__(
         self,
         *,
@@ -3541,14 +3626,45 @@ class GetReferenceResponse(_message.Message):
         lease_seconds: _builtins.float = ...,
         company_time_zone: _builtins.str = ...,
         unreported_rest_minutes: _builtins.float = ...,
+        dispositions: _abc.Iterable[Global___Disposition] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "attempts_per_day", b"attempts_per_day", "attempts_per_period", b"attempts_per_period", "callback_longest_days", b"callback_longest_days", "company_time_zone", b"company_time_zone", "lease_seconds", b"lease_seconds", "notes_longest_characters", b"notes_longest_characters", "outcomes", b"outcomes", "period_days", b"period_days", "reasons", b"reasons", "rules_hash", b"rules_hash", "unreported_rest_minutes", b"unreported_rest_minutes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "attempts_per_day", b"attempts_per_day", "attempts_per_period", b"attempts_per_period", "callback_longest_days", b"callback_longest_days", "company_time_zone", b"company_time_zone", "dispositions", b"dispositions", "lease_seconds", b"lease_seconds", "notes_longest_characters", b"notes_longest_characters", "outcomes", b"outcomes", "period_days", b"period_days", "reasons", b"reasons", "rules_hash", b"rules_hash", "unreported_rest_minutes", b"unreported_rest_minutes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetReferenceResponse: _TypeAlias = GetReferenceResponse  # noqa: Y015
+
+@_typing.final
+class Disposition(_message.Message):
+    """A way for a call to end that supervisors have named in the rules."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    code: _builtins.str
+    """What it is reported and counted by."""
+    label: _builtins.str
+    """What agents see."""
+    outcome: _call_state_pb2.Outcome.ValueType
+    """The outcome whose effects it has."""
+    def __init__(
+        self,
+        *,
+        code: _builtins.str = ...,
+        label: _builtins.str = ...,
+        outcome: _call_state_pb2.Outcome.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "label", b"label", "outcome", b"outcome"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Disposition: _TypeAlias = Disposition  # noqa: Y015
 
 @_typing.final
 class OutcomeRule(_message.Message):
@@ -3564,6 +3680,8 @@ class OutcomeRule(_message.Message):
     NOTES_REQUIRED_FIELD_NUMBER: _builtins.int
     STOPS_CALLS_FIELD_NUMBER: _builtins.int
     IS_CONVERSATION_FIELD_NUMBER: _builtins.int
+    HOLDS_NUMBER_FIELD_NUMBER: _builtins.int
+    UNTIL_PHONE_CHANGES_FIELD_NUMBER: _builtins.int
     outcome: _call_state_pb2.Outcome.ValueType
     """The outcome."""
     sets_score: _builtins.float
@@ -3580,6 +3698,10 @@ class OutcomeRule(_message.Message):
     """Whether calls stop until a supervisor says otherwise."""
     is_conversation: _builtins.bool
     """Whether the agent spoke with the person, so that a conversion may be credited to the agent."""
+    holds_number: _builtins.bool
+    """Whether other people are not called on the number either, for `next_call_hours`."""
+    until_phone_changes: _builtins.bool
+    """Whether another number of the person ends the wait for the next call."""
     def __init__(
         self,
         *,
@@ -3591,10 +3713,12 @@ class OutcomeRule(_message.Message):
         notes_required: _builtins.bool = ...,
         stops_calls: _builtins.bool = ...,
         is_conversation: _builtins.bool = ...,
+        holds_number: _builtins.bool = ...,
+        until_phone_changes: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_adds_points", b"_adds_points", "_next_call_hours", b"_next_call_hours", "_sets_score", b"_sets_score", "adds_points", b"adds_points", "next_call_hours", b"next_call_hours", "sets_score", b"sets_score"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adds_points", b"_adds_points", "_next_call_hours", b"_next_call_hours", "_sets_score", b"_sets_score", "adds_points", b"adds_points", "callback", b"callback", "is_conversation", b"is_conversation", "next_call_hours", b"next_call_hours", "notes_required", b"notes_required", "outcome", b"outcome", "sets_score", b"sets_score", "stops_calls", b"stops_calls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adds_points", b"_adds_points", "_next_call_hours", b"_next_call_hours", "_sets_score", b"_sets_score", "adds_points", b"adds_points", "callback", b"callback", "holds_number", b"holds_number", "is_conversation", b"is_conversation", "next_call_hours", b"next_call_hours", "notes_required", b"notes_required", "outcome", b"outcome", "sets_score", b"sets_score", "stops_calls", b"stops_calls", "until_phone_changes", b"until_phone_changes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__adds_points: _TypeAlias = _typing.Literal["adds_points"]  # noqa: Y015
     _WhichOneofArgType__adds_points: _TypeAlias = _typing.Literal["_adds_points", b"_adds_points"]  # noqa: Y015

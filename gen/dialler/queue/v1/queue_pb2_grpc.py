@@ -288,8 +288,9 @@ class QueueServiceServicer:
 
     def RecordOutcome(self, request, context):
         """Records how the call ended and ends the assignment, both or neither. Errors as for
-        HeartbeatAssignment, but DO_NOT_CONTACT is accepted for any assignment of the agent, however it
-        ended: when the call itself can no longer be reported, the objection is recorded alone.
+        HeartbeatAssignment, but DO_NOT_CONTACT and DECEASED are accepted for any assignment of the
+        agent, however it ended: when the call itself can no longer be reported, the objection is
+        recorded alone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -391,8 +392,9 @@ class QueueServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def LiftSuppression(self, request, context):
-        """Lifts one contact block: an objection, or a "no claim" that was reviewed; the other stays.
-        FAILED_PRECONDITION (NOT_SUPPRESSED) when it is not active, (SEVERAL_STAND) when both are and
+        """Lifts one contact block: an objection, a "no claim" that was reviewed, or a report of a death;
+        others stay.
+        FAILED_PRECONDITION (NOT_SUPPRESSED) when it is not active, (SEVERAL_STAND) when several are and
         the request does not say which.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

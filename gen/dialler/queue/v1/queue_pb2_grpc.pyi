@@ -60,8 +60,9 @@ class QueueServiceStub:
     """
     RecordOutcome: _grpc.UnaryUnaryMultiCallable[_queue_pb2.RecordOutcomeRequest, _queue_pb2.RecordOutcomeResponse]
     """Records how the call ended and ends the assignment, both or neither. Errors as for
-    HeartbeatAssignment, but DO_NOT_CONTACT is accepted for any assignment of the agent, however it
-    ended: when the call itself can no longer be reported, the objection is recorded alone.
+    HeartbeatAssignment, but DO_NOT_CONTACT and DECEASED are accepted for any assignment of the
+    agent, however it ended: when the call itself can no longer be reported, the objection is
+    recorded alone.
     """
     GetQueueStats: _grpc.UnaryUnaryMultiCallable[_queue_pb2.GetQueueStatsRequest, _queue_pb2.GetQueueStatsResponse]
     """Returns how many people are in each queue and state, at this moment."""
@@ -97,8 +98,9 @@ class QueueServiceStub:
     The agent who holds the person is notified by an event.
     """
     LiftSuppression: _grpc.UnaryUnaryMultiCallable[_queue_pb2.LiftSuppressionRequest, _queue_pb2.LiftSuppressionResponse]
-    """Lifts one contact block: an objection, or a "no claim" that was reviewed; the other stays.
-    FAILED_PRECONDITION (NOT_SUPPRESSED) when it is not active, (SEVERAL_STAND) when both are and
+    """Lifts one contact block: an objection, a "no claim" that was reviewed, or a report of a death;
+    others stay.
+    FAILED_PRECONDITION (NOT_SUPPRESSED) when it is not active, (SEVERAL_STAND) when several are and
     the request does not say which.
     """
     ListSuppressions: _grpc.UnaryUnaryMultiCallable[_queue_pb2.ListSuppressionsRequest, _queue_pb2.ListSuppressionsResponse]
@@ -197,8 +199,9 @@ class QueueServiceAsyncStub(QueueServiceStub):
     """
     RecordOutcome: _aio.UnaryUnaryMultiCallable[_queue_pb2.RecordOutcomeRequest, _queue_pb2.RecordOutcomeResponse]  # type: ignore[assignment]
     """Records how the call ended and ends the assignment, both or neither. Errors as for
-    HeartbeatAssignment, but DO_NOT_CONTACT is accepted for any assignment of the agent, however it
-    ended: when the call itself can no longer be reported, the objection is recorded alone.
+    HeartbeatAssignment, but DO_NOT_CONTACT and DECEASED are accepted for any assignment of the
+    agent, however it ended: when the call itself can no longer be reported, the objection is
+    recorded alone.
     """
     GetQueueStats: _aio.UnaryUnaryMultiCallable[_queue_pb2.GetQueueStatsRequest, _queue_pb2.GetQueueStatsResponse]  # type: ignore[assignment]
     """Returns how many people are in each queue and state, at this moment."""
@@ -234,8 +237,9 @@ class QueueServiceAsyncStub(QueueServiceStub):
     The agent who holds the person is notified by an event.
     """
     LiftSuppression: _aio.UnaryUnaryMultiCallable[_queue_pb2.LiftSuppressionRequest, _queue_pb2.LiftSuppressionResponse]  # type: ignore[assignment]
-    """Lifts one contact block: an objection, or a "no claim" that was reviewed; the other stays.
-    FAILED_PRECONDITION (NOT_SUPPRESSED) when it is not active, (SEVERAL_STAND) when both are and
+    """Lifts one contact block: an objection, a "no claim" that was reviewed, or a report of a death;
+    others stay.
+    FAILED_PRECONDITION (NOT_SUPPRESSED) when it is not active, (SEVERAL_STAND) when several are and
     the request does not say which.
     """
     ListSuppressions: _aio.UnaryUnaryMultiCallable[_queue_pb2.ListSuppressionsRequest, _queue_pb2.ListSuppressionsResponse]  # type: ignore[assignment]
@@ -373,8 +377,9 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_queue_pb2.RecordOutcomeResponse, _abc.Awaitable[_queue_pb2.RecordOutcomeResponse]]:
         """Records how the call ended and ends the assignment, both or neither. Errors as for
-        HeartbeatAssignment, but DO_NOT_CONTACT is accepted for any assignment of the agent, however it
-        ended: when the call itself can no longer be reported, the objection is recorded alone.
+        HeartbeatAssignment, but DO_NOT_CONTACT and DECEASED are accepted for any assignment of the
+        agent, however it ended: when the call itself can no longer be reported, the objection is
+        recorded alone.
         """
 
     @_abc_1.abstractmethod
@@ -494,8 +499,9 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _queue_pb2.LiftSuppressionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_queue_pb2.LiftSuppressionResponse, _abc.Awaitable[_queue_pb2.LiftSuppressionResponse]]:
-        """Lifts one contact block: an objection, or a "no claim" that was reviewed; the other stays.
-        FAILED_PRECONDITION (NOT_SUPPRESSED) when it is not active, (SEVERAL_STAND) when both are and
+        """Lifts one contact block: an objection, a "no claim" that was reviewed, or a report of a death;
+        others stay.
+        FAILED_PRECONDITION (NOT_SUPPRESSED) when it is not active, (SEVERAL_STAND) when several are and
         the request does not say which.
         """
 
