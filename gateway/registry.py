@@ -116,21 +116,21 @@ def add_guarded(add: Add, endpoints: Endpoints) -> None:
     add("GET", path, queues.entries, _AGENTS_AND_SUPERVISORS, "queues", queries)
 
     assignments, path, tag = endpoints.assignments, "/v1/assignments", "assignments"
-    one = f"{path}/{{assignment_id}}"
+    one, roles = f"{path}/{{assignment_id}}", _AGENTS_AND_SUPERVISORS
     add(
         "POST",
         path,
         assignments.claim,
-        _AGENTS,
+        _AGENTS_AND_SUPERVISORS,
         tag,
         _CLAIMED | writes,
         status_code=201,
         response_model=Claimed,
     )
-    add("GET", f"{path}/current", assignments.current, _AGENTS, tag, documented(404))
-    add("POST", f"{one}/heartbeat", assignments.heartbeat, _AGENTS, tag, writes_one)
-    add("POST", f"{one}/release", assignments.release, _AGENTS, tag, writes_one)
-    add("POST", f"{one}/outcome", assignments.outcome, _AGENTS, tag, writes_one)
+    add("GET", f"{path}/current", assignments.current, roles, tag, documented(404))
+    add("POST", f"{one}/heartbeat", assignments.heartbeat, roles, tag, writes_one)
+    add("POST", f"{one}/release", assignments.release, roles, tag, writes_one)
+    add("POST", f"{one}/outcome", assignments.outcome, roles, tag, writes_one)
 
     pipeline, path, tag = endpoints.pipeline, "/v1/pipeline", "pipeline"
     add("GET", path, pipeline.pipeline, _SUPERVISORS_AND_SERVICES, tag, reads)
@@ -180,7 +180,7 @@ def add_guarded(add: Add, endpoints: Endpoints) -> None:
     add("POST", release, assignments.force_release, _SUPERVISORS, tag, writes_one)
 
     callbacks, path, tag = endpoints.callbacks, "/v1/callbacks", "callbacks"
-    one, roles = f"{path}/{{callback_id}}", _AGENTS_AND_SUPERVISORS
+    one = f"{path}/{{callback_id}}"
     add("GET", path, callbacks.callbacks, roles, tag, queries)
     add("POST", path, callbacks.schedule, roles, tag, writes_one, status_code=201)
     add("POST", f"{one}/reschedule", callbacks.reschedule, roles, tag, writes_one)

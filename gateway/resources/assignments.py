@@ -2,7 +2,7 @@
 
 import logging
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from uuid import UUID
 
 from dialler.queue.v1 import queue_pb2
@@ -10,14 +10,16 @@ from fastapi import Body, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gateway.access.audit import AccessTrail, ViewAction
-from gateway.access.auth import Caller
+from gateway.access.auth import Caller, Role
 from gateway.access.person_access import PersonAccess
 from gateway.resources.call_states import CallState
 from gateway.resources.contexts import ContextReads
 from gateway.resources.fields import (
+    CALL_DIRECTIONS,
     CONVERSIONS,
     OUTCOMES,
     QUEUES,
+    CallDirection,
     CallerOf,
     Conversion,
     DispositionCode,
@@ -32,6 +34,7 @@ from gateway.resources.fields import (
     QueueName,
     RequestBody,
     RequiredNotes,
+    UserIdText,
     require_queues,
     timestamp,
 )
@@ -55,13 +58,33 @@ class ReleaseReason(StrEnum):
 RELEASE_REASONS = EnumNames(ReleaseReason, queue_pb2.ReleaseReason)
 
 
+# How an agent gets a person that it names.
+ChosenDirection = Literal[CallDirection.INBOUND, CallDirection.MANUAL]
+
+
 class ClaimRequest(RequestBody):
-    """The queues to take a person from."""
+    """The queues to take a person from, or the person to take."""
 
     queues: Annotated[list[QueueName], Field(max_length=10)] | None = Field(
         default=None,
         description="Queues to take from, in this order; absent: all that the token allows.",
     )
+    user_id: UserIdText | None = Field(
+        default=None, description="The person to take, with `direction` and without `queues`."
+    )
+    direction: ChosenDirection | None = Field(
+        default=None,
+        description="`inbound`: the person has rung us. `manual`: the person is to be phoned out "
+        "of turn; for supervisors, and for agents if `agents_may_choose` of `/v1/reference`.",
+    )
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if (self.user_id is None) != (self.direction is None):
+            raise ValueError("give user_id and direction together")
+        if self.user_id is not None and self.queues:
+            raise ValueError("give either queues or user_id")
+        return self
 
 
 class Include(StrEnum):
@@ -114,14 +137,24 @@ class Assignment(BaseModel):
     assignment_id: str
     agent_id: str
     user_id: Id
-    queue: QueueName | None
-    reason: str = Field(description="Why this person is called; UPPER_SNAKE.")
+    queue: QueueName | None = Field(description="null for a person who rang us and is in none.")
+    reason: str = Field(
+        description="Why this person is called, or why a person who rang us is in no queue; "
+        "UPPER_SNAKE."
+    )
     score: float = Field(description="0 is hottest, 200 is frozen.")
     started_at: Moment | None
     lease_expires_at: Moment | None = Field(
         description="The person returns to the queue then unless a heartbeat extends the lease."
     )
     fence: Id
+    direction: CallDirection | None
+    contact_block: str | None = Field(
+        description="Why no agent may phone the person, such as `DO_NOT_CONTACT`, as of the "
+        "hand-out; null when one may. A person who rang us may be spoken with all the same, and no "
+        "call may follow.",
+        examples=["DO_NOT_CONTACT"],
+    )
 
     @classmethod
     def of(cls, message: queue_pb2.Assignment) -> Self:
@@ -136,6 +169,8 @@ class Assignment(BaseModel):
             started_at=moment_in(message, "started_at"),
             lease_expires_at=moment_in(message, "lease_expires_at"),
             fence=str(message.fence),
+            direction=CALL_DIRECTIONS.name(message.direction),
+            contact_block=message.contact_block or None,
         )
 
 
@@ -219,7 +254,7 @@ AssignmentId = Annotated[UUID, Path(description="The assignment's id.")]
 
 
 class AssignmentRoutes:
-    """An agent's own assignments, by the token's subject; for supervisors those of every agent."""
+    """The caller's own assignments, by the token's subject; for supervisors those of all agents."""
 
     def __init__(
         self,
@@ -249,7 +284,52 @@ class AssignmentRoutes:
         can be called now, 503 while the main app cannot be asked. A repeated key gets the first
         answer while its assignment lasts, then 409 (`CLAIM_ENDED`): use a new key. A token that is
         limited to other queues than `callbacks` gets the callbacks that prefer its agent only.
+
+        With `user_id` and `direction` the person named is handed out. `inbound`: the person has
+        rung us, and neither calling hours nor caps nor an objection forbid the call; an agent names
+        a person found by search. `manual`: every rule that forbids a call forbids this one (409
+        `USER_NOT_CALLABLE` with the `cause`). 409 `PERSON_HELD` and `LINE_IN_CALL` say in
+        `metadata.agent_id` which agent holds the person, or another person with the number.
         """
+        if body is not None and body.user_id is not None:
+            answer = await self._assign(caller, key, int(body.user_id), body.direction)
+        else:
+            answer = await self._claim(caller, key, body)
+        if answer.HasField("assignment"):
+            self._access.begin(caller.subject, answer.assignment)
+        is_new = answer.HasField("assignment") and not answer.already_held
+        response.status_code = 201 if is_new else 200
+        claimed = Claimed.of(answer)
+        if include is None or claimed.assignment is None:
+            return claimed
+        return await self._with_context(caller, claimed, response.status_code)
+
+    async def _assign(
+        self, caller: Caller, key: UUID, user_id: int, direction: ChosenDirection | None
+    ) -> queue_pb2.ClaimNextResponse:
+        """Hand out the person named, whom an agent must be allowed to read."""
+        await self._access.require(caller, user_id)
+        answer = await self._queue.AssignUser(
+            queue_pb2.AssignUserRequest(
+                agent_id=caller.subject,
+                user_id=user_id,
+                direction=CALL_DIRECTIONS.number(direction),
+                is_supervisor=caller.role is Role.SUPERVISOR,
+                request_id=str(key),
+            )
+        )
+        return queue_pb2.ClaimNextResponse(
+            assignment=answer.assignment, already_held=answer.already_held
+        )
+
+    async def _claim(
+        self, caller: Caller, key: UUID, body: ClaimRequest | None
+    ) -> queue_pb2.ClaimNextResponse:
+        """Hand out the next person of the queues."""
+        if caller.role is not Role.AGENT:
+            raise PermissionDenied(
+                "ROLE_NOT_ALLOWED", "supervisors name the person", role=caller.role
+            )
         queues: list[QueueName] = []
         if body is not None and body.queues:
             queues = body.queues
@@ -259,7 +339,7 @@ class AssignmentRoutes:
             if not queues:
                 raise PermissionDenied("QUEUE_NOT_ALLOWED", "the token allows no queue")
         # An empty list means all queues.
-        answer = await self._queue.ClaimNext(
+        return await self._queue.ClaimNext(
             queue_pb2.ClaimNextRequest(
                 agent_id=caller.subject,
                 queues=[QUEUES.number(each) for each in queues],
@@ -267,14 +347,6 @@ class AssignmentRoutes:
                 own_callbacks_only=not caller.may_work(QueueName.CALLBACKS),
             )
         )
-        if answer.HasField("assignment"):
-            self._access.begin(caller.subject, answer.assignment)
-        is_new = answer.HasField("assignment") and not answer.already_held
-        response.status_code = 201 if is_new else 200
-        claimed = Claimed.of(answer)
-        if include is None or claimed.assignment is None:
-            return claimed
-        return await self._with_context(caller, claimed, response.status_code)
 
     async def _with_context(self, caller: Caller, claimed: Claimed, status: int) -> Response:
         """Return the answer with the context, which user_context has rendered."""

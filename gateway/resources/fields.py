@@ -10,6 +10,7 @@ from typing import Annotated, Any, Generic, TypeVar
 from uuid import UUID
 
 from dialler.model.v1 import call_state_pb2, event_pb2
+from dialler.queue.v1 import queue_pb2
 from fastapi import Depends, Header, Path, Query
 from google.protobuf.timestamp_pb2 import Timestamp
 from pydantic import (
@@ -113,6 +114,14 @@ class EventType(StrEnum):
     OBJECTION_RECORDED = "objection_recorded"
 
 
+class CallDirection(StrEnum):
+    """How an agent came to a person: by the queue, by the person's own call, or by choice."""
+
+    OUTBOUND = "outbound"
+    INBOUND = "inbound"
+    MANUAL = "manual"
+
+
 class EnumNames(Generic[E]):
     """The JSON names of one protobuf enumeration."""
 
@@ -130,6 +139,7 @@ class EnumNames(Generic[E]):
         return 0 if name is None else self._numbers[name]
 
 
+CALL_DIRECTIONS = EnumNames(CallDirection, queue_pb2.CallDirection)
 QUEUES = EnumNames(QueueName, call_state_pb2.Queue)
 ENTRY_STATES = EnumNames(EntryState, call_state_pb2.EntryState)
 OUTCOMES = EnumNames(Outcome, call_state_pb2.Outcome)

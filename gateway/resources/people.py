@@ -18,11 +18,13 @@ from gateway.access.auth import Role
 from gateway.access.person_access import FoundPeople, PersonAccess
 from gateway.resources.fields import (
     BY_DISPOSITION,
+    CALL_DIRECTIONS,
     ENTRY_STATES,
     NOT_REPORTED,
     OUTCOMES,
     QUEUES,
     AgentIdQuery,
+    CallDirection,
     CallerOf,
     EntryState,
     Id,
@@ -210,6 +212,7 @@ class Call(BaseModel):
     callback_at: Moment | None
     notes: str
     disposition: str | None = Field(description=BY_DISPOSITION)
+    direction: CallDirection | None
 
     @classmethod
     def of(cls, message: queue_pb2.Call) -> Self:
@@ -223,6 +226,7 @@ class Call(BaseModel):
             callback_at=moment_in(message, "callback_at"),
             notes=message.notes,
             disposition=message.disposition or None,
+            direction=CALL_DIRECTIONS.name(message.direction),
         )
 
 

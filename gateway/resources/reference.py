@@ -15,6 +15,7 @@ from gateway.resources.assignments import ReleaseReason
 from gateway.resources.callbacks import CallbackState
 from gateway.resources.fields import (
     OUTCOMES,
+    CallDirection,
     Conversion,
     EntryState,
     EnumNames,
@@ -131,10 +132,14 @@ class Reference(BaseModel):
     )
     limits: CallLimits
     company_time_zone: str = Field(examples=["Europe/London"])
+    agents_may_choose: bool = Field(
+        description="Whether agents may take a person of their own choice to phone (`manual`)."
+    )
     reasons: list[str] = Field(description="Why people are in a queue, or ineligible for it.")
     queues: list[QueueName]
     entry_states: list[EntryState]
     holds: list[Hold]
+    call_directions: list[CallDirection]
     callback_states: list[CallbackState]
     conversions: list[Conversion]
     suppression_kinds: list[SuppressionKind]
@@ -159,10 +164,12 @@ class Reference(BaseModel):
                 unreported_rest_minutes=message.unreported_rest_minutes,
             ),
             company_time_zone=message.company_time_zone,
+            agents_may_choose=message.agents_may_choose,
             reasons=list(message.reasons),
             queues=list(QueueName),
             entry_states=list(EntryState),
             holds=list(Hold),
+            call_directions=list(CallDirection),
             callback_states=list(CallbackState),
             conversions=list(Conversion),
             suppression_kinds=list(SuppressionKind),

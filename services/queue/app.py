@@ -23,6 +23,7 @@ from services.queue.calls.complaints import Complaints
 from services.queue.calls.handout import Handout
 from services.queue.calls.handout_batch import HandoutBatch
 from services.queue.calls.leases import Leases
+from services.queue.calls.named_handout import NamedHandout
 from services.queue.calls.outcomes import Outcomes
 from services.queue.calls.pauses import Pauses
 from services.queue.calls.suppressions import Suppressions
@@ -138,6 +139,7 @@ def build(settings: QueueSettings, clock: Clock | None = None) -> Parts:
     use_cases = UseCases(
         facts=facts,
         handout=handout,
+        named_handout=NamedHandout(database, rulebook, facts, user_context_client, leases, clock),
         leases=leases,
         outcomes=Outcomes(database, rulebook, facts, user_context_client, figures, clock),
         callbacks=callbacks,

@@ -16,6 +16,7 @@ from services.queue.calls.callbacks import Callbacks
 from services.queue.calls.complaints import Complaints
 from services.queue.calls.handout import Handout
 from services.queue.calls.leases import Leases
+from services.queue.calls.named_handout import NamedHandout
 from services.queue.calls.outcomes import Outcomes
 from services.queue.calls.pauses import Pauses
 from services.queue.calls.suppressions import Suppressions
@@ -47,6 +48,7 @@ class UseCases:
 
     facts: FactsApplication
     handout: Handout
+    named_handout: NamedHandout
     leases: Leases
     outcomes: Outcomes
     callbacks: Callbacks
@@ -102,6 +104,17 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
         queues = requests.queues_of(request.queues, default)
         return await self._use_cases.handout.next_user(
             identified, queues, own_callbacks_only=request.own_callbacks_only
+        )
+
+    async def AssignUser(
+        self, request: queue_pb2.AssignUserRequest, context: Context
+    ) -> queue_pb2.AssignUserResponse:
+        """Hand the agent the user that it names."""
+        return await self._use_cases.named_handout.hand_out(
+            requests.by_agent(request),
+            requests.user_of(request.user_id),
+            requests.direction_of(request.direction),
+            is_supervisor=request.is_supervisor,
         )
 
     async def GetCurrentAssignment(

@@ -68,6 +68,14 @@ class Outcome(IntEnum):
     LANGUAGE_BARRIER = 16
 
 
+class Direction(IntEnum):
+    """How an agent came to a person: by the queue, by the person's own call, or by choice."""
+
+    OUTBOUND = 1
+    INBOUND = 2
+    MANUAL = 3
+
+
 class Conversion(IntEnum):
     """Why a person's case has ended."""
 
@@ -186,5 +194,19 @@ class Reason(StrEnum):
     NO_CALLABLE_NUMBER = "NO_CALLABLE_NUMBER"
 
 
+# Why a person is in a queue.
+QUEUED_REASONS = (
+    Reason.NO_SIGNATURE,
+    Reason.REQUIREMENT_PENDING,
+    Reason.CALLBACK_DUE,
+    Reason.CALLBACK_AGREED,
+)
+# Why a person is in no queue although calls are allowed.
+UNQUEUED_REASONS = (
+    Reason.NOTHING_OUTSTANDING,
+    Reason.NO_CLAIMS,
+    Reason.CLAIMS_ENDED,
+    Reason.FROZEN,
+)
 # The main app does not let the person be contacted, whether or not a case is open.
 NO_CONTACT_REASONS = (Reason.USER_NOT_FOUND, Reason.USER_DISABLED, Reason.USER_INACTIVE)

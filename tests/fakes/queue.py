@@ -106,6 +106,17 @@ class FakeQueue(FakeDesk, queue_pb2_grpc.QueueServiceServicer):
             return first
         return self._once(request, self._claimed(request.agent_id))
 
+    async def AssignUser(self, request: Any, context: Any) -> Any:
+        """Hand out the person named, or what the agent holds of that person."""
+        await self.received("AssignUser", request)
+        for agent_id, held in self.live.items():
+            if held.user_id == request.user_id and agent_id != request.agent_id:
+                raise Conflict("PERSON_HELD", "another agent holds the person", agent_id=agent_id)
+        already_held = request.agent_id in self.live
+        held = self.live.get(request.agent_id) or self.hold(request.agent_id, request.user_id)
+        held.direction = request.direction
+        return queue_pb2.AssignUserResponse(assignment=held, already_held=already_held)
+
     async def GetCurrentAssignment(self, request: Any, context: Any) -> Any:
         """Return what the agent holds."""
         await self.received("GetCurrentAssignment", request)

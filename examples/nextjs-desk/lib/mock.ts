@@ -155,6 +155,8 @@ function hold(): Assignment {
     started_at: new Date().toISOString(),
     lease_expires_at: new Date(Date.now() + 120_000).toISOString(),
     fence: "1",
+    direction: "outbound",
+    contact_block: null,
   };
   return held;
 }

@@ -33,7 +33,7 @@ from services.queue.store import agents, assignments, audit, callbacks, entries
 from services.queue.store.assignments import Assignment
 from services.queue.store.database import Database, Transaction
 from services.queue.store.idempotency_records import IdempotentRequest
-from services.queue.types import Action, AgentId, Ending, Queue, UserId
+from services.queue.types import Action, AgentId, Direction, Ending, Queue, UserId
 
 _SWEEP_BATCH = 100
 
@@ -104,8 +104,10 @@ class Leases:
 
         async def release(tx: Transaction) -> queue_pb2.ReleaseAssignmentResponse:
             held = require_live(await assignments.lock(tx, assignment_id), agent_id, now)
+            # Only a person whom the queue handed out can be skipped.
+            is_skip = is_skipped and held.direction is Direction.OUTBOUND
             most = placement.rules.agents.skips_per_hour
-            if is_skipped and most is not None:
+            if is_skip and most is not None:
                 skipped_by = await audit.skips_last_hour(tx, now, agent_id)
                 if skipped_by.get(agent_id, 0) >= most:
                     raise FailedPrecondition(
@@ -113,12 +115,12 @@ class Leases:
                         f"no more than {most} people may be skipped in an hour",
                         skips_per_hour=str(most),
                     )
-            ending = Ending.SKIPPED if is_skipped else Ending.RELEASED
+            ending = Ending.SKIPPED if is_skip else Ending.RELEASED
             await self._end(tx, held, ending, placement, now)
-            action = Action.SKIPPED if is_skipped else Action.RELEASED
+            action = Action.SKIPPED if is_skip else Action.RELEASED
             details = {"assignment_id": str(assignment_id)}
             await audit.note(tx, agent_id, action, [held.user_id], now, **details)
-            skipped = held.user_id if is_skipped else None
+            skipped = held.user_id if is_skip else None
             await agents.seen(tx, [agent_id], now, skipped)
             state = await self._figures.state_within(tx, held.user_id)
             return queue_pb2.ReleaseAssignmentResponse(call_state=state)
@@ -208,7 +210,7 @@ class Leases:
                 ended_at=now,
                 ending=Ending.EXPIRED,
             )
-            await assignments.insert_ended(tx, lost)
+            await assignments.insert(tx, lost)
             await self._end(tx, lost, Ending.EXPIRED, placement, now)
             details = {"assignment_id": str(assignment_id)}
             await audit.note(tx, agent_id, Action.HANDED_OUT, [user_id], began_at, **details)

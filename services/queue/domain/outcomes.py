@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from servicekit.errors import InvalidArgument
+from servicekit.errors import FailedPrecondition, InvalidArgument
 from services.queue.domain.callbacks import (
     Callback,
     NewCallback,
@@ -14,7 +14,7 @@ from services.queue.domain.callbacks import (
 )
 from services.queue.domain.entries import Entry, Placement
 from services.queue.domain.rules import CallbackRule, Rules
-from services.queue.types import AgentId, ContactBlock, Outcome
+from services.queue.types import AgentId, ContactBlock, Outcome, Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +88,21 @@ def applied(
     """Return the person after the call, not placed yet and without the caps that it leads to.
 
     `callback` is the open one; with `is_counted` the call was counted when it ended without a
-    report.
+    report. A person who may not be called gets no new callback; raises FailedPrecondition
+    (USER_NOT_CALLABLE) if the report agrees one.
     """
     rules, opening = placement.rules, placement.opening(entry)
     new_callback = callback_of(
         report.outcome, report.callback_at, agent_id, callback, rules, opening, now
     )
+    block = placement.contact_block(entry)
+    if block not in (None, Reason.NO_CALLABLE_NUMBER):
+        # The person may ring us, and no call may follow.
+        if report.callback_at is not None:
+            raise FailedPrecondition(
+                "USER_NOT_CALLABLE", "the person may not be called", cause=str(block)
+            )
+        new_callback = None
     if callback is not None:
         is_replaced = new_callback is not None
         callback = after_call(callback, report.outcome, is_replaced, rules, opening, now)

@@ -141,10 +141,11 @@ class PhoneListRules:
 
 @dataclass(frozen=True, kw_only=True)
 class AgentRules:
-    """When an agent counts as present, and how many people it may skip in an hour."""
+    """When an agent counts as present, and which people it may skip and choose."""
 
     presence_seconds: float
     skips_per_hour: int | None
+    may_choose: bool
 
 
 @dataclass(frozen=True, kw_only=True)

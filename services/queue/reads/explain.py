@@ -18,7 +18,7 @@ from services.queue.domain.facts import UserFacts
 from services.queue.people.placing import contact_statuses
 from services.queue.people.rulebook import Rulebook
 from services.queue.people.user_context_client import UserContextClient
-from services.queue.store import agents, contact_status, entries, handouts, pauses, reading
+from services.queue.store import agents, assignments, contact_status, entries, pauses, reading
 from services.queue.store.database import Database, Transaction
 from services.queue.types import AgentId, State, UserId
 from services.queue.wire import messages
@@ -105,6 +105,7 @@ class Explanations:
         preferred = None
         if entry.callback_agent_id is not None:
             preferred = await agents.find(tx, entry.callback_agent_id)
+        holder = await assignments.holder_of(tx, entry.user_id, entry.lines)
         silence = timedelta(seconds=self._rulebook.rules.agents.presence_seconds)
         agent = None
         if agent_id is not None:
@@ -118,7 +119,7 @@ class Explanations:
             entry=entry,
             facts=facts,
             status=(await contact_statuses(tx, [entry], placement, now))[entry.user_id],
-            are_lines_in_call=await handouts.are_lines_in_call(tx, entry.user_id, entry.lines),
+            are_lines_in_call=holder is not None,
             is_preferred_agent_present=preferred is not None
             and preferred.presence.takes_calls
             and preferred.last_seen_at > now - silence,

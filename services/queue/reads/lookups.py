@@ -52,6 +52,7 @@ class Lookups:
                     callback_at=messages.timestamp(it.callback_at),
                     notes=it.notes,
                     disposition=it.disposition or "",
+                    direction=messages.direction_number(it.direction),
                 )
                 for it in shown
             ],
@@ -94,4 +95,5 @@ class Lookups:
                 )
                 for it in rules.dispositions
             ],
+            agents_may_choose=rules.agents.may_choose,
         )

@@ -16,6 +16,7 @@ from services.queue.store.idempotency_records import IdempotencyRecord, Idempote
 from services.queue.store.writing import Write, write
 from services.queue.types import (
     AgentId,
+    Direction,
     Ending,
     Outcome,
     Presence,
@@ -45,6 +46,7 @@ class Assignment:
     heartbeat_at: datetime | None = None
     ended_at: datetime | None = None
     ending: Ending | None = None
+    direction: Direction = Direction.OUTBOUND
 
     def is_live(self, now: datetime) -> bool:
         """Return whether the agent still holds the person."""
@@ -73,7 +75,7 @@ class AgentSnapshot:
 
 ASSIGNMENT_COLUMNS = (
     *("assignment_id", "agent_id", "user_id", "queue", "reason", "score", "fence", "started_at"),
-    *("lease_expires_at", "lines", "heartbeat_at", "ended_at", "ending"),
+    *("lease_expires_at", "lines", "heartbeat_at", "ended_at", "ending", "direction"),
 )
 _COLUMNS = ", ".join(ASSIGNMENT_COLUMNS)
 
@@ -94,6 +96,7 @@ def assignment_of(row: Sequence[Any]) -> Assignment:
         heartbeat_at=row[10],
         ended_at=row[11],
         ending=None if row[12] is None else Ending(row[12]),
+        direction=Direction(row[13]),
     )
 
 
@@ -265,14 +268,50 @@ _FREE_LINES = Write(
 )
 
 
-async def insert_ended(tx: Transaction, ended: Assignment) -> None:
-    """Insert an assignment that has ended."""
-    await tx.execute(_INSERT_ENDED, asdict(ended))
+async def insert(tx: Transaction, assignment: Assignment) -> bool:
+    """Insert an assignment; False if it is live and its agent, person or a line is in another one.
+
+    After False the transaction must be rolled back.
+    """
+    given = {**asdict(assignment), "lines": list(assignment.lines)}
+    free, in_call = (await tx.execute(_INSERT, given)).one()
+    return bool(free and in_call == (0 if assignment.ended_at else len(assignment.lines)))
 
 
-_INSERT_ENDED = statement(
-    f"INSERT INTO queue.assignments ({_COLUMNS}) VALUES"  # noqa: S608 - our own column names
-    f" ({', '.join(f':{name.strip()}' for name in _COLUMNS.split(','))})"
+_INSERT = statement(
+    f"""
+    WITH begun AS (
+        INSERT INTO queue.assignments ({_COLUMNS})
+        VALUES ({", ".join(f":{name}" for name in ASSIGNMENT_COLUMNS)})
+        ON CONFLICT DO NOTHING
+        RETURNING assignment_id, lines, ended_at
+    ), called AS (
+        INSERT INTO queue.live_lines (phone_e164, assignment_id)
+        SELECT unnest(lines) AS phone_e164, assignment_id FROM begun WHERE ended_at IS NULL
+        ORDER BY phone_e164
+        ON CONFLICT DO NOTHING
+        RETURNING 1
+    )
+    SELECT (SELECT count(*) FROM begun), (SELECT count(*) FROM called)
+    """  # noqa: S608 - our own column names
+)
+
+
+async def holder_of(tx: Transaction, user_id: UserId, lines: Sequence[str]) -> Assignment | None:
+    """Return the assignment of the person, or one of another person with one of these lines."""
+    values = {"user_id": user_id, "lines": list(lines)}
+    row = (await tx.execute(_HOLDER_OF, values)).one_or_none()
+    return None if row is None else assignment_of(row)
+
+
+_HOLDER_OF = statement(
+    f"""
+    SELECT {_COLUMNS} FROM queue.assignments AS live
+    WHERE ended_at IS NULL AND (user_id = :user_id OR assignment_id IN (
+        SELECT assignment_id FROM queue.live_lines
+        WHERE phone_e164 = ANY(CAST(:lines AS text[]))))
+    ORDER BY user_id <> :user_id, assignment_id LIMIT 1
+    """  # noqa: S608 - our own column names
 )
 
 
@@ -293,6 +332,7 @@ async def keep_attempt(
         report and report.callback_at,
         ended_at,
         report and report.disposition,
+        assignment.direction,
     )
     await write(tx, _KEEP_ATTEMPT, [attempt])
     lines = [
@@ -312,6 +352,7 @@ _ATTEMPT_COLUMNS = (
     ("callback_at", "timestamptz"),
     ("ended_at", "timestamptz"),
     ("disposition", "text"),
+    ("direction", "smallint"),
 )
 _KEEP_ATTEMPT = Write(
     "attempts_kept",

@@ -217,19 +217,6 @@ _INSERT_PREVENTED = statement(
 )
 
 
-async def are_lines_in_call(tx: Transaction, user_id: UserId, lines: Sequence[str]) -> bool:
-    """Return whether an agent holds another person with one of these lines."""
-    rows = await tx.execute(_ARE_LINES_IN_CALL, {"user_id": user_id, "lines": list(lines)})
-    return bool(rows.scalar_one())
-
-
-_ARE_LINES_IN_CALL = statement(
-    "SELECT EXISTS (SELECT FROM queue.live_lines JOIN queue.assignments AS live"
-    " USING (assignment_id) WHERE live_lines.phone_e164 = ANY(CAST(:lines AS text[]))"
-    " AND live.user_id <> :user_id)"
-)
-
-
 @dataclass(frozen=True, slots=True)
 class HandOut:
     """What is written when a person is handed out."""

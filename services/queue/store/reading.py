@@ -16,6 +16,7 @@ from services.queue.store.entries import COLUMN_NAMES, COLUMNS, entry_of
 from services.queue.types import (
     AgentId,
     CallbackState,
+    Direction,
     Hold,
     Outcome,
     Queue,
@@ -312,6 +313,7 @@ class RecordedCall:
     callback_at: datetime | None
     notes: str
     disposition: str | None
+    direction: Direction
 
 
 async def calls(
@@ -324,7 +326,8 @@ async def calls(
     )
     return [
         RecordedCall(
-            row[0], row[1], Queue(row[2]), None if row[3] is None else Outcome(row[3]), *row[4:]
+            *(row[0], row[1], Queue(row[2]), None if row[3] is None else Outcome(row[3])),
+            *(*row[4:8], Direction(row[8])),
         )
         for row in rows.all()
     ]
@@ -332,7 +335,8 @@ async def calls(
 
 _CALLS = statement(
     """
-    SELECT assignment_id, agent_id, queue, outcome, ended_at, callback_at, notes, disposition
+    SELECT assignment_id, agent_id, queue, outcome, ended_at, callback_at, notes, disposition,
+        direction
     FROM queue.attempts
     WHERE user_id = :user_id
         AND (CAST(:moment AS timestamptz) IS NULL

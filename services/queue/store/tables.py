@@ -245,6 +245,7 @@ assignments = sa.Table(
     sa.Column("lines", ARRAY(sa.Text), nullable=False, server_default=sa.text("'{}'")),
     sa.Column("heartbeat_at", Moment),
     sa.Column("end_notes", sa.Text),
+    sa.Column("direction", sa.SmallInteger, nullable=False, server_default=sa.text("1")),
     sa.CheckConstraint("(ended_at IS NULL) = (ending IS NULL)", name="assignments_ended_somehow"),
     # Invariant 2: the database itself allows one live assignment for each person and each agent.
     _index("assignments_live_user", "user_id", where="ended_at IS NULL", unique=True),
@@ -284,6 +285,7 @@ attempts = sa.Table(
     sa.Column("ended_at", Moment, nullable=False),
     sa.Column("phone_e164", sa.Text),
     sa.Column("disposition", sa.Text),
+    sa.Column("direction", sa.SmallInteger, nullable=False, server_default=sa.text("1")),
     sa.Index("attempts_user", "user_id", sa.text("ended_at DESC")),
     sa.Index("attempts_ended", "ended_at"),
     sa.Index("attempts_noted", "ended_at", postgresql_where=sa.text("notes <> ''")),

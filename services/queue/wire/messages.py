@@ -25,9 +25,12 @@ from services.queue.store.reading import (
 )
 from services.queue.store.suppressions import Suppression
 from services.queue.types import (
+    QUEUED_REASONS,
+    UNQUEUED_REASONS,
     AgentId,
     ContactBlock,
     Conversion,
+    Direction,
     Hold,
     Outcome,
     Presence,
@@ -48,16 +51,19 @@ def timestamp(moment: datetime | None) -> Timestamp | None:
 
 def assignment_message(assignment: Assignment) -> queue_pb2.Assignment:
     """Return the assignment as a message."""
+    reason = assignment.reason
     return queue_pb2.Assignment(
         assignment_id=str(assignment.assignment_id),
         agent_id=assignment.agent_id,
         user_id=assignment.user_id,
-        queue=queue_number(assignment.queue),
-        reason=assignment.reason,
+        queue=queue_number(assignment.queue if reason in QUEUED_REASONS else None),
+        reason=reason,
         score=assignment.score,
         started_at=timestamp(assignment.started_at),
         lease_expires_at=timestamp(assignment.lease_expires_at),
         fence=assignment.fence,
+        direction=direction_number(assignment.direction),
+        contact_block="" if reason in (*QUEUED_REASONS, *UNQUEUED_REASONS) else reason,
     )
 
 
@@ -410,6 +416,11 @@ def hold_number(hold: Hold | None) -> call_state_pb2.Hold.ValueType:
 def presence_number(presence: Presence | None) -> queue_pb2.Presence.ValueType:
     """Return the contract's number."""
     return queue_pb2.Presence.ValueType(presence or 0)
+
+
+def direction_number(direction: Direction) -> queue_pb2.CallDirection.ValueType:
+    """Return the contract's number."""
+    return queue_pb2.CallDirection.ValueType(direction)
 
 
 def outcome_number(outcome: Outcome | None) -> call_state_pb2.Outcome.ValueType:

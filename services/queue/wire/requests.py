@@ -21,6 +21,7 @@ from services.queue.types import (
     AgentId,
     CallbackState,
     ContactBlock,
+    Direction,
     Presence,
     Queue,
     Reason,
@@ -33,7 +34,10 @@ AGENT_ID_LONGEST = 200
 _BIGINT_END = 2**63
 E = TypeVar("E", bound=IntEnum)
 ByAgent = (
-    queue_pb2.ClaimNextRequest | queue_pb2.ReleaseAssignmentRequest | queue_pb2.RecordOutcomeRequest
+    queue_pb2.ClaimNextRequest
+    | queue_pb2.AssignUserRequest
+    | queue_pb2.ReleaseAssignmentRequest
+    | queue_pb2.RecordOutcomeRequest
 )
 ByActor = (
     queue_pb2.ForceReleaseAssignmentRequest
@@ -217,6 +221,14 @@ def state_of(number: int) -> State:
     if state is None or state is State.RESERVED:
         raise InvalidArgument("STATE_INVALID", "not a state")
     return state
+
+
+def direction_of(number: int) -> Direction:
+    """Return how the agent gets a person that it names; raises InvalidArgument."""
+    direction = _member(Direction, number)
+    if direction in (None, Direction.OUTBOUND):
+        raise InvalidArgument("DIRECTION_MISSING", "neither inbound nor manual")
+    return direction
 
 
 def presence_of(number: int) -> Presence:

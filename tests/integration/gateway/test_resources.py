@@ -8,6 +8,7 @@ import pytest
 from dialler.model.v1 import call_state_pb2
 from dialler.queue.v1 import queue_pb2
 from dialler.reconciler.v1 import reconciler_pb2
+from dialler.user_context.v1 import user_context_pb2
 
 from servicekit.errors import Unavailable
 from tests.fakes.running_gateway import RunningGateway
@@ -200,6 +201,57 @@ async def test_claim_asks_for_the_queues_named(
         call_state_pb2.QUEUE_CALLBACKS,
         call_state_pb2.QUEUE_UNSIGNED_USERS,
     ]
+
+
+async def test_a_person_who_rang_is_taken_once_found(
+    gateway: RunningGateway, agent: httpx.AsyncClient
+) -> None:
+    body = {"user_id": "7", "direction": "inbound"}
+    response = await agent.post("/v1/assignments", json=body, headers=key())
+    assert reason(response, 403) == "PERSON_NOT_YOURS"
+    gateway.services.user_context.found_people = [user_context_pb2.FoundUser(user_id=7)]
+    await agent.post("/v1/people/search", json={"phone": "07700 900123"})
+    response = await agent.post("/v1/assignments", json=body, headers=key())
+    assert response.status_code == 201
+    taken = response.json()["assignment"]
+    assert (taken["user_id"], taken["direction"], taken["contact_block"]) == ("7", "inbound", None)
+    (request,) = gateway.services.queue.requests("AssignUser")
+    assert (request.user_id, request.agent_id, request.is_supervisor) == (7, "agent-1", False)
+    response = await agent.post("/v1/assignments", json=body, headers=key())
+    assert (response.status_code, response.json()["already_held"]) == (200, True)
+
+
+async def test_a_supervisor_chooses_a_person_and_learns_which_agent_holds_another(
+    gateway: RunningGateway, supervisor: httpx.AsyncClient
+) -> None:
+    gateway.services.queue.hold("agent-1", 8)
+    body = {"user_id": "8", "direction": "manual"}
+    response = await supervisor.post("/v1/assignments", json=body, headers=key())
+    assert reason(response, 409) == "PERSON_HELD"
+    assert response.json()["metadata"]["agent_id"] == "agent-1"
+    body["user_id"] = "7"
+    response = await supervisor.post("/v1/assignments", json=body, headers=key())
+    assert response.json()["assignment"]["direction"] == "manual"
+    assert gateway.services.queue.requests("AssignUser")[-1].is_supervisor
+    assert (await supervisor.get("/v1/assignments/current")).json()["user_id"] == "7"
+    response = await supervisor.post("/v1/assignments", json={}, headers=key())
+    assert reason(response, 403) == "ROLE_NOT_ALLOWED"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"user_id": "7"},
+        {"direction": "inbound"},
+        {"user_id": "7", "direction": "outbound"},
+        {"user_id": "7", "direction": "inbound", "queues": ["callbacks"]},
+    ],
+)
+async def test_a_person_is_named_with_a_direction_and_without_queues(
+    supervisor: httpx.AsyncClient, body: dict[str, Any]
+) -> None:
+    response = await supervisor.post("/v1/assignments", json=body, headers=key())
+    assert reason(response, 422) == "INVALID_REQUEST"
 
 
 async def test_token_limits_the_queues(gateway: RunningGateway, http: httpx.AsyncClient) -> None:

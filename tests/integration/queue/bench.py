@@ -129,6 +129,25 @@ class Desk:
         )
         return await self._running.stub.ClaimNext(request)
 
+    async def take(
+        self,
+        user_id: int,
+        agent_id: str = "agent",
+        direction: queue_pb2.CallDirection.ValueType = queue_pb2.CALL_DIRECTION_INBOUND,
+        *,
+        is_supervisor: bool = False,
+        request_id: str = "",
+    ) -> queue_pb2.AssignUserResponse:
+        """Take the call of a person, or choose one to phone, as this agent."""
+        request = queue_pb2.AssignUserRequest(
+            agent_id=agent_id,
+            user_id=user_id,
+            direction=direction,
+            is_supervisor=is_supervisor,
+            request_id=request_id or str(uuid4()),
+        )
+        return await self._running.stub.AssignUser(request)
+
     async def record(
         self,
         assignment: queue_pb2.Assignment,

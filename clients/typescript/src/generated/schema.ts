@@ -145,6 +145,12 @@ export interface paths {
          *     can be called now, 503 while the main app cannot be asked. A repeated key gets the first
          *     answer while its assignment lasts, then 409 (`CLAIM_ENDED`): use a new key. A token that is
          *     limited to other queues than `callbacks` gets the callbacks that prefer its agent only.
+         *
+         *     With `user_id` and `direction` the person named is handed out. `inbound`: the person has
+         *     rung us, and neither calling hours nor caps nor an objection forbid the call; an agent names
+         *     a person found by search. `manual`: every rule that forbids a call forbids this one (409
+         *     `USER_NOT_CALLABLE` with the `cause`). 409 `PERSON_HELD` and `LINE_IN_CALL` say in
+         *     `metadata.agent_id` which agent holds the person, or another person with the number.
          */
         post: operations["assignments_claim"];
         delete?: never;
@@ -1082,6 +1088,13 @@ export interface components {
             /** Assignment Id */
             assignment_id: string;
             /**
+             * Contact Block
+             * @description Why no agent may phone the person, such as `DO_NOT_CONTACT`, as of the hand-out; null when one may. A person who rang us may be spoken with all the same, and no call may follow.
+             * @example DO_NOT_CONTACT
+             */
+            contact_block: string | null;
+            direction: components["schemas"]["CallDirection"] | null;
+            /**
              * Fence
              * @description 64-bit id or count as a decimal string.
              * @example 4711
@@ -1092,10 +1105,11 @@ export interface components {
              * @description The person returns to the queue then unless a heartbeat extends the lease.
              */
             lease_expires_at: string | null;
+            /** @description null for a person who rang us and is in none. */
             queue: components["schemas"]["QueueName"] | null;
             /**
              * Reason
-             * @description Why this person is called; UPPER_SNAKE.
+             * @description Why this person is called, or why a person who rang us is in no queue; UPPER_SNAKE.
              */
             reason: string;
             /**
@@ -1213,6 +1227,7 @@ export interface components {
             assignment_id: string;
             /** Callback At */
             callback_at: string | null;
+            direction: components["schemas"]["CallDirection"] | null;
             /**
              * Disposition
              * @description The code of the disposition that it was reported by; null for none.
@@ -1341,6 +1356,12 @@ export interface components {
          */
         CallbackState: "open" | "done" | "missed" | "cancelled" | "closed" | "replaced";
         /**
+         * CallDirection
+         * @description How an agent came to a person: by the queue, by the person's own call, or by choice.
+         * @enum {string}
+         */
+        CallDirection: "outbound" | "inbound" | "manual";
+        /**
          * CallLimits
          * @description Limits on calls and on their reports.
          */
@@ -1449,14 +1470,24 @@ export interface components {
         };
         /**
          * ClaimRequest
-         * @description The queues to take a person from.
+         * @description The queues to take a person from, or the person to take.
          */
         ClaimRequest: {
+            /**
+             * Direction
+             * @description `inbound`: the person has rung us. `manual`: the person is to be phoned out of turn; for supervisors, and for agents if `agents_may_choose` of `/v1/reference`.
+             */
+            direction?: ("inbound" | "manual") | null;
             /**
              * Queues
              * @description Queues to take from, in this order; absent: all that the token allows.
              */
             queues?: components["schemas"]["QueueName"][] | null;
+            /**
+             * User Id
+             * @description The person to take, with `direction` and without `queues`.
+             */
+            user_id?: string | null;
         };
         /**
          * Complaint
@@ -2980,8 +3011,15 @@ export interface components {
          * @description What a desk needs of the rules, and every enumeration of this API.
          */
         Reference: {
+            /**
+             * Agents May Choose
+             * @description Whether agents may take a person of their own choice to phone (`manual`).
+             */
+            agents_may_choose: boolean;
             /** Audit Actions */
             audit_actions: string[];
+            /** Call Directions */
+            call_directions: components["schemas"]["CallDirection"][];
             /** Callback States */
             callback_states: components["schemas"]["CallbackState"][];
             /**
@@ -3408,6 +3446,7 @@ export type CallbackPerson = components['schemas']['CallbackPerson'];
 export type CallbackRequest = components['schemas']['CallbackRequest'];
 export type CallbackRule = components['schemas']['CallbackRule'];
 export type CallbackState = components['schemas']['CallbackState'];
+export type CallDirection = components['schemas']['CallDirection'];
 export type CallLimits = components['schemas']['CallLimits'];
 export type Calls = components['schemas']['Calls'];
 export type CallState = components['schemas']['CallState'];
@@ -3629,7 +3668,9 @@ export interface operations {
                      *             "score": 2.5,
                      *             "started_at": "2025-06-02T09:00:00.000000Z",
                      *             "lease_expires_at": "2025-06-02T09:00:00.000000Z",
-                     *             "fence": "4711"
+                     *             "fence": "4711",
+                     *             "direction": "outbound",
+                     *             "contact_block": "DO_NOT_CONTACT"
                      *           },
                      *           "today": {
                      *             "agent_id": "text",
@@ -3862,7 +3903,9 @@ export interface operations {
                      *         "score": 2.5,
                      *         "started_at": "2025-06-02T09:00:00.000000Z",
                      *         "lease_expires_at": "2025-06-02T09:00:00.000000Z",
-                     *         "fence": "4711"
+                     *         "fence": "4711",
+                     *         "direction": "outbound",
+                     *         "contact_block": "DO_NOT_CONTACT"
                      *       },
                      *       "today": {
                      *         "agent_id": "text",
@@ -4160,7 +4203,9 @@ export interface operations {
                      *         "score": 2.5,
                      *         "started_at": "2025-06-02T09:00:00.000000Z",
                      *         "lease_expires_at": "2025-06-02T09:00:00.000000Z",
-                     *         "fence": "4711"
+                     *         "fence": "4711",
+                     *         "direction": "outbound",
+                     *         "contact_block": "DO_NOT_CONTACT"
                      *       },
                      *       "today": {
                      *         "agent_id": "text",
@@ -4358,7 +4403,9 @@ export interface operations {
                      *         "score": 2.5,
                      *         "started_at": "2025-06-02T09:00:00.000000Z",
                      *         "lease_expires_at": "2025-06-02T09:00:00.000000Z",
-                     *         "fence": "4711"
+                     *         "fence": "4711",
+                     *         "direction": "outbound",
+                     *         "contact_block": "DO_NOT_CONTACT"
                      *       },
                      *       "today": {
                      *         "agent_id": "text",
@@ -4650,7 +4697,9 @@ export interface operations {
                      *           "score": 2.5,
                      *           "started_at": "2025-06-02T09:00:00.000000Z",
                      *           "lease_expires_at": "2025-06-02T09:00:00.000000Z",
-                     *           "fence": "4711"
+                     *           "fence": "4711",
+                     *           "direction": "outbound",
+                     *           "contact_block": "DO_NOT_CONTACT"
                      *         }
                      *       ]
                      *     }
@@ -4810,7 +4859,9 @@ export interface operations {
                  * @example {
                  *       "queues": [
                  *         "unsigned_users"
-                 *       ]
+                 *       ],
+                 *       "user_id": "4711",
+                 *       "direction": "inbound"
                  *     }
                  */
                 "application/json": components["schemas"]["ClaimRequest"] | null;
@@ -4834,7 +4885,9 @@ export interface operations {
                      *         "score": 2.5,
                      *         "started_at": "2025-06-02T09:00:00.000000Z",
                      *         "lease_expires_at": "2025-06-02T09:00:00.000000Z",
-                     *         "fence": "4711"
+                     *         "fence": "4711",
+                     *         "direction": "outbound",
+                     *         "contact_block": "DO_NOT_CONTACT"
                      *       },
                      *       "already_held": true,
                      *       "empty": {
@@ -4992,7 +5045,9 @@ export interface operations {
                      *         "score": 2.5,
                      *         "started_at": "2025-06-02T09:00:00.000000Z",
                      *         "lease_expires_at": "2025-06-02T09:00:00.000000Z",
-                     *         "fence": "4711"
+                     *         "fence": "4711",
+                     *         "direction": "outbound",
+                     *         "contact_block": "DO_NOT_CONTACT"
                      *       },
                      *       "already_held": true,
                      *       "empty": {
@@ -5748,7 +5803,9 @@ export interface operations {
                      *       "score": 2.5,
                      *       "started_at": "2025-06-02T09:00:00.000000Z",
                      *       "lease_expires_at": "2025-06-02T09:00:00.000000Z",
-                     *       "fence": "4711"
+                     *       "fence": "4711",
+                     *       "direction": "outbound",
+                     *       "contact_block": "DO_NOT_CONTACT"
                      *     }
                      */
                     "application/json": components["schemas"]["Assignment"];
@@ -6704,7 +6761,9 @@ export interface operations {
                      *       "score": 2.5,
                      *       "started_at": "2025-06-02T09:00:00.000000Z",
                      *       "lease_expires_at": "2025-06-02T09:00:00.000000Z",
-                     *       "fence": "4711"
+                     *       "fence": "4711",
+                     *       "direction": "outbound",
+                     *       "contact_block": "DO_NOT_CONTACT"
                      *     }
                      */
                     "application/json": components["schemas"]["Assignment"];
@@ -9365,7 +9424,8 @@ export interface operations {
                      *           "ended_at": "2025-06-02T09:00:00.000000Z",
                      *           "callback_at": "2025-06-02T09:00:00.000000Z",
                      *           "notes": "text",
-                     *           "disposition": "text"
+                     *           "disposition": "text",
+                     *           "direction": "outbound"
                      *         }
                      *       ],
                      *       "next_page_token": "text"
@@ -14739,6 +14799,7 @@ export interface operations {
                      *         "unreported_rest_minutes": 2.5
                      *       },
                      *       "company_time_zone": "Europe/London",
+                     *       "agents_may_choose": true,
                      *       "reasons": [
                      *         "text"
                      *       ],
@@ -14750,6 +14811,9 @@ export interface operations {
                      *       ],
                      *       "holds": [
                      *         "cooling"
+                     *       ],
+                     *       "call_directions": [
+                     *         "outbound"
                      *       ],
                      *       "callback_states": [
                      *         "open"

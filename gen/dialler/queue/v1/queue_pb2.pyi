@@ -24,6 +24,34 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _CallDirection:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CallDirectionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CallDirection.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CALL_DIRECTION_UNSPECIFIED: _CallDirection.ValueType  # 0
+    """Not said."""
+    CALL_DIRECTION_OUTBOUND: _CallDirection.ValueType  # 1
+    """The queue handed the person out."""
+    CALL_DIRECTION_INBOUND: _CallDirection.ValueType  # 2
+    """The person rang us."""
+    CALL_DIRECTION_MANUAL: _CallDirection.ValueType  # 3
+    """A supervisor or an agent chose the person, to be phoned."""
+
+class CallDirection(_CallDirection, metaclass=_CallDirectionEnumTypeWrapper):
+    """How an agent came to a person."""
+
+CALL_DIRECTION_UNSPECIFIED: CallDirection.ValueType  # 0
+"""Not said."""
+CALL_DIRECTION_OUTBOUND: CallDirection.ValueType  # 1
+"""The queue handed the person out."""
+CALL_DIRECTION_INBOUND: CallDirection.ValueType  # 2
+"""The person rang us."""
+CALL_DIRECTION_MANUAL: CallDirection.ValueType  # 3
+"""A supervisor or an agent chose the person, to be phoned."""
+Global___CallDirection: _TypeAlias = CallDirection  # noqa: Y015
+
 class _ReleaseReason:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -344,6 +372,8 @@ class Assignment(_message.Message):
     STARTED_AT_FIELD_NUMBER: _builtins.int
     LEASE_EXPIRES_AT_FIELD_NUMBER: _builtins.int
     FENCE_FIELD_NUMBER: _builtins.int
+    DIRECTION_FIELD_NUMBER: _builtins.int
+    CONTACT_BLOCK_FIELD_NUMBER: _builtins.int
     assignment_id: _builtins.str
     """UUID."""
     agent_id: _builtins.str
@@ -351,13 +381,19 @@ class Assignment(_message.Message):
     user_id: _builtins.int
     """`users.id`."""
     queue: _call_state_pb2.Queue.ValueType
-    """The queue the person was taken from."""
+    """The queue the person was taken from; unspecified for a person who rang us and is in none."""
     reason: _builtins.str
-    """Why this person is called; UPPER_SNAKE."""
+    """Why this person is called, or why a person who rang us is in no queue; UPPER_SNAKE."""
     score: _builtins.float
     """Score at the moment of handing out."""
     fence: _builtins.int
     """Rises with every hand-out of the person; every later write must carry it."""
+    direction: Global___CallDirection.ValueType
+    """How the agent came to the person."""
+    contact_block: _builtins.str
+    """Why no agent may phone the person, as of the hand-out, UPPER_SNAKE; empty when one may. Only a
+    person who rang us is handed out with one: the call may be answered, and no call may follow.
+    """
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp:
         """When the person was handed out."""
@@ -378,10 +414,12 @@ class Assignment(_message.Message):
         started_at: _timestamp_pb2.Timestamp | None = ...,
         lease_expires_at: _timestamp_pb2.Timestamp | None = ...,
         fence: _builtins.int = ...,
+        direction: Global___CallDirection.ValueType = ...,
+        contact_block: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease_expires_at", b"lease_expires_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "assignment_id", b"assignment_id", "fence", b"fence", "lease_expires_at", b"lease_expires_at", "queue", b"queue", "reason", b"reason", "score", b"score", "started_at", b"started_at", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "assignment_id", b"assignment_id", "contact_block", b"contact_block", "direction", b"direction", "fence", b"fence", "lease_expires_at", b"lease_expires_at", "queue", b"queue", "reason", b"reason", "score", b"score", "started_at", b"started_at", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -464,6 +502,72 @@ class ClaimNextResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ClaimNextResponse: _TypeAlias = ClaimNextResponse  # noqa: Y015
+
+@_typing.final
+class AssignUserRequest(_message.Message):
+    """Request of AssignUser."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    DIRECTION_FIELD_NUMBER: _builtins.int
+    IS_SUPERVISOR_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    agent_id: _builtins.str
+    """The agent, or supervisor, who takes the person."""
+    user_id: _builtins.int
+    """`users.id`."""
+    direction: Global___CallDirection.ValueType
+    """INBOUND or MANUAL."""
+    is_supervisor: _builtins.bool
+    """The caller is a supervisor: MANUAL is for supervisors, and for agents where the rules say so."""
+    request_id: _builtins.str
+    """Chosen by the caller, UUID; a repeat is answered as in ClaimNextRequest."""
+    def __init__(
+        self,
+        *,
+        agent_id: _builtins.str = ...,
+        user_id: _builtins.int = ...,
+        direction: Global___CallDirection.ValueType = ...,
+        is_supervisor: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "direction", b"direction", "is_supervisor", b"is_supervisor", "request_id", b"request_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AssignUserRequest: _TypeAlias = AssignUserRequest  # noqa: Y015
+
+@_typing.final
+class AssignUserResponse(_message.Message):
+    """Response of AssignUser."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ASSIGNMENT_FIELD_NUMBER: _builtins.int
+    ALREADY_HELD_FIELD_NUMBER: _builtins.int
+    already_held: _builtins.bool
+    """True when the agent held the person before this call."""
+    @_builtins.property
+    def assignment(self) -> Global___Assignment:
+        """The assignment."""
+
+    def __init__(
+        self,
+        *,
+        assignment: Global___Assignment | None = ...,
+        already_held: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["already_held", b"already_held", "assignment", b"assignment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AssignUserResponse: _TypeAlias = AssignUserResponse  # noqa: Y015
 
 @_typing.final
 class EmptyQueue(_message.Message):
@@ -3501,18 +3605,21 @@ class Call(_message.Message):
     CALLBACK_AT_FIELD_NUMBER: _builtins.int
     NOTES_FIELD_NUMBER: _builtins.int
     DISPOSITION_FIELD_NUMBER: _builtins.int
+    DIRECTION_FIELD_NUMBER: _builtins.int
     assignment_id: _builtins.str
     """The assignment within which it was made."""
     agent_id: _builtins.str
     """The agent who called."""
     queue: _call_state_pb2.Queue.ValueType
-    """The queue the person was taken from."""
+    """The queue the person was taken from; of a person who rang us and was in none, the last one."""
     outcome: _call_state_pb2.Outcome.ValueType
     """How it ended; unspecified while the agent has not reported it."""
     notes: _builtins.str
     """The agent's notes."""
     disposition: _builtins.str
     """The code of the disposition that it was reported by; empty for none."""
+    direction: Global___CallDirection.ValueType
+    """How the agent came to the person."""
     @_builtins.property
     def ended_at(self) -> _timestamp_pb2.Timestamp:
         """When it ended."""
@@ -3532,10 +3639,11 @@ class Call(_message.Message):
         callback_at: _timestamp_pb2.Timestamp | None = ...,
         notes: _builtins.str = ...,
         disposition: _builtins.str = ...,
+        direction: Global___CallDirection.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["callback_at", b"callback_at", "ended_at", b"ended_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "assignment_id", b"assignment_id", "callback_at", b"callback_at", "disposition", b"disposition", "ended_at", b"ended_at", "notes", b"notes", "outcome", b"outcome", "queue", b"queue"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "assignment_id", b"assignment_id", "callback_at", b"callback_at", "direction", b"direction", "disposition", b"disposition", "ended_at", b"ended_at", "notes", b"notes", "outcome", b"outcome", "queue", b"queue"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3577,6 +3685,7 @@ class GetReferenceResponse(_message.Message):
     COMPANY_TIME_ZONE_FIELD_NUMBER: _builtins.int
     UNREPORTED_REST_MINUTES_FIELD_NUMBER: _builtins.int
     DISPOSITIONS_FIELD_NUMBER: _builtins.int
+    AGENTS_MAY_CHOOSE_FIELD_NUMBER: _builtins.int
     rules_hash: _builtins.str
     """Changes whenever the rules do."""
     callback_longest_days: _builtins.float
@@ -3595,6 +3704,8 @@ class GetReferenceResponse(_message.Message):
     """IANA zone in which "today" begins at midnight."""
     unreported_rest_minutes: _builtins.float
     """Minutes for which a person rests after a call without a report."""
+    agents_may_choose: _builtins.bool
+    """Whether agents as well as supervisors may choose the person to phone."""
     @_builtins.property
     def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___OutcomeRule]:
         """What each outcome leads to."""
@@ -3627,10 +3738,11 @@ class GetReferenceResponse(_message.Message):
         company_time_zone: _builtins.str = ...,
         unreported_rest_minutes: _builtins.float = ...,
         dispositions: _abc.Iterable[Global___Disposition] | None = ...,
+        agents_may_choose: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "attempts_per_day", b"attempts_per_day", "attempts_per_period", b"attempts_per_period", "callback_longest_days", b"callback_longest_days", "company_time_zone", b"company_time_zone", "dispositions", b"dispositions", "lease_seconds", b"lease_seconds", "notes_longest_characters", b"notes_longest_characters", "outcomes", b"outcomes", "period_days", b"period_days", "reasons", b"reasons", "rules_hash", b"rules_hash", "unreported_rest_minutes", b"unreported_rest_minutes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "agents_may_choose", b"agents_may_choose", "attempts_per_day", b"attempts_per_day", "attempts_per_period", b"attempts_per_period", "callback_longest_days", b"callback_longest_days", "company_time_zone", b"company_time_zone", "dispositions", b"dispositions", "lease_seconds", b"lease_seconds", "notes_longest_characters", b"notes_longest_characters", "outcomes", b"outcomes", "period_days", b"period_days", "reasons", b"reasons", "rules_hash", b"rules_hash", "unreported_rest_minutes", b"unreported_rest_minutes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

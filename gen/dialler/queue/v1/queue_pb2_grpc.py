@@ -51,6 +51,11 @@ class QueueServiceStub:
                 request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ClaimNextRequest.SerializeToString,
                 response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ClaimNextResponse.FromString,
                 _registered_method=True)
+        self.AssignUser = channel.unary_unary(
+                '/dialler.queue.v1.QueueService/AssignUser',
+                request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.AssignUserRequest.SerializeToString,
+                response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.AssignUserResponse.FromString,
+                _registered_method=True)
         self.GetCurrentAssignment = channel.unary_unary(
                 '/dialler.queue.v1.QueueService/GetCurrentAssignment',
                 request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.GetCurrentAssignmentRequest.SerializeToString,
@@ -258,6 +263,21 @@ class QueueServiceServicer:
         """Hands the agent the next person, checked against MySQL within this call. An agent who already
         holds a person gets that assignment again. UNAVAILABLE (MAIN_APP_UNAVAILABLE) when the check
         cannot be made: no person is handed out unchecked.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AssignUser(self, request, context):
+        """Hands the agent the person that the request names, read live from MySQL within this call; the
+        queue need not have known the person. A person who rang us may be taken whatever the rules of
+        calls say, and the assignment shows what bars calls; a person chosen otherwise must be one who
+        could be handed out now, at whatever place. ABORTED (PERSON_HELD and LINE_IN_CALL, with
+        `agent_id`) while an agent holds the person, or another person with one of the numbers, and
+        (AGENT_HOLDS_ANOTHER, with `assignment_id`) while the agent itself holds another person;
+        FAILED_PRECONDITION (USER_NOT_CALLABLE, with `cause`), PERMISSION_DENIED (MANUAL_NOT_ALLOWED),
+        NOT_FOUND (USER_UNKNOWN) for a person whom the main app does not have, UNAVAILABLE as for
+        ClaimNext.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -564,6 +584,11 @@ def add_QueueServiceServicer_to_server(servicer, server):
                     request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ClaimNextRequest.FromString,
                     response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ClaimNextResponse.SerializeToString,
             ),
+            'AssignUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.AssignUser,
+                    request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.AssignUserRequest.FromString,
+                    response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.AssignUserResponse.SerializeToString,
+            ),
             'GetCurrentAssignment': grpc.unary_unary_rpc_method_handler(
                     servicer.GetCurrentAssignment,
                     request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.GetCurrentAssignmentRequest.FromString,
@@ -828,6 +853,33 @@ class QueueService:
             '/dialler.queue.v1.QueueService/ClaimNext',
             dialler_dot_queue_dot_v1_dot_queue__pb2.ClaimNextRequest.SerializeToString,
             dialler_dot_queue_dot_v1_dot_queue__pb2.ClaimNextResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AssignUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dialler.queue.v1.QueueService/AssignUser',
+            dialler_dot_queue_dot_v1_dot_queue__pb2.AssignUserRequest.SerializeToString,
+            dialler_dot_queue_dot_v1_dot_queue__pb2.AssignUserResponse.FromString,
             options,
             channel_credentials,
             insecure,

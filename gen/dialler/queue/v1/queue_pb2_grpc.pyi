@@ -48,6 +48,17 @@ class QueueServiceStub:
     holds a person gets that assignment again. UNAVAILABLE (MAIN_APP_UNAVAILABLE) when the check
     cannot be made: no person is handed out unchecked.
     """
+    AssignUser: _grpc.UnaryUnaryMultiCallable[_queue_pb2.AssignUserRequest, _queue_pb2.AssignUserResponse]
+    """Hands the agent the person that the request names, read live from MySQL within this call; the
+    queue need not have known the person. A person who rang us may be taken whatever the rules of
+    calls say, and the assignment shows what bars calls; a person chosen otherwise must be one who
+    could be handed out now, at whatever place. ABORTED (PERSON_HELD and LINE_IN_CALL, with
+    `agent_id`) while an agent holds the person, or another person with one of the numbers, and
+    (AGENT_HOLDS_ANOTHER, with `assignment_id`) while the agent itself holds another person;
+    FAILED_PRECONDITION (USER_NOT_CALLABLE, with `cause`), PERMISSION_DENIED (MANUAL_NOT_ALLOWED),
+    NOT_FOUND (USER_UNKNOWN) for a person whom the main app does not have, UNAVAILABLE as for
+    ClaimNext.
+    """
     GetCurrentAssignment: _grpc.UnaryUnaryMultiCallable[_queue_pb2.GetCurrentAssignmentRequest, _queue_pb2.GetCurrentAssignmentResponse]
     """Returns the agent's live assignment. NOT_FOUND (NO_LIVE_ASSIGNMENT) when there is none."""
     HeartbeatAssignment: _grpc.UnaryUnaryMultiCallable[_queue_pb2.HeartbeatAssignmentRequest, _queue_pb2.HeartbeatAssignmentResponse]
@@ -186,6 +197,17 @@ class QueueServiceAsyncStub(QueueServiceStub):
     """Hands the agent the next person, checked against MySQL within this call. An agent who already
     holds a person gets that assignment again. UNAVAILABLE (MAIN_APP_UNAVAILABLE) when the check
     cannot be made: no person is handed out unchecked.
+    """
+    AssignUser: _aio.UnaryUnaryMultiCallable[_queue_pb2.AssignUserRequest, _queue_pb2.AssignUserResponse]  # type: ignore[assignment]
+    """Hands the agent the person that the request names, read live from MySQL within this call; the
+    queue need not have known the person. A person who rang us may be taken whatever the rules of
+    calls say, and the assignment shows what bars calls; a person chosen otherwise must be one who
+    could be handed out now, at whatever place. ABORTED (PERSON_HELD and LINE_IN_CALL, with
+    `agent_id`) while an agent holds the person, or another person with one of the numbers, and
+    (AGENT_HOLDS_ANOTHER, with `assignment_id`) while the agent itself holds another person;
+    FAILED_PRECONDITION (USER_NOT_CALLABLE, with `cause`), PERMISSION_DENIED (MANUAL_NOT_ALLOWED),
+    NOT_FOUND (USER_UNKNOWN) for a person whom the main app does not have, UNAVAILABLE as for
+    ClaimNext.
     """
     GetCurrentAssignment: _aio.UnaryUnaryMultiCallable[_queue_pb2.GetCurrentAssignmentRequest, _queue_pb2.GetCurrentAssignmentResponse]  # type: ignore[assignment]
     """Returns the agent's live assignment. NOT_FOUND (NO_LIVE_ASSIGNMENT) when there is none."""
@@ -340,6 +362,23 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         """Hands the agent the next person, checked against MySQL within this call. An agent who already
         holds a person gets that assignment again. UNAVAILABLE (MAIN_APP_UNAVAILABLE) when the check
         cannot be made: no person is handed out unchecked.
+        """
+
+    @_abc_1.abstractmethod
+    def AssignUser(
+        self,
+        request: _queue_pb2.AssignUserRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_pb2.AssignUserResponse, _abc.Awaitable[_queue_pb2.AssignUserResponse]]:
+        """Hands the agent the person that the request names, read live from MySQL within this call; the
+        queue need not have known the person. A person who rang us may be taken whatever the rules of
+        calls say, and the assignment shows what bars calls; a person chosen otherwise must be one who
+        could be handed out now, at whatever place. ABORTED (PERSON_HELD and LINE_IN_CALL, with
+        `agent_id`) while an agent holds the person, or another person with one of the numbers, and
+        (AGENT_HOLDS_ANOTHER, with `assignment_id`) while the agent itself holds another person;
+        FAILED_PRECONDITION (USER_NOT_CALLABLE, with `cause`), PERMISSION_DENIED (MANUAL_NOT_ALLOWED),
+        NOT_FOUND (USER_UNKNOWN) for a person whom the main app does not have, UNAVAILABLE as for
+        ClaimNext.
         """
 
     @_abc_1.abstractmethod
