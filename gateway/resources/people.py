@@ -172,6 +172,13 @@ class Explanation(BaseModel):
     factors: list[Factor] = Field(description="Their points add up to the score.")
     score: float
     people_ahead: int
+    people_ready_longer: int = Field(
+        description="People of the queue who have been ready for longer than this person."
+    )
+    longest_waiting_one_in: int = Field(
+        description="Of so many hand-outs of a queue, one goes to the person who has been ready "
+        "longest; 0: none."
+    )
 
     @classmethod
     def of(cls, message: queue_pb2.ExplainUserResponse) -> Self:
@@ -198,6 +205,8 @@ class Explanation(BaseModel):
             ],
             score=message.score,
             people_ahead=message.people_ahead,
+            people_ready_longer=message.people_ready_longer,
+            longest_waiting_one_in=message.longest_waiting_one_in,
         )
 
 

@@ -27,6 +27,7 @@ from services.queue.calls.named_handout import NamedHandout
 from services.queue.calls.outcomes import Outcomes
 from services.queue.calls.pauses import Pauses
 from services.queue.calls.suppressions import Suppressions
+from services.queue.domain.longest_waiting import LongestWaitingShare
 from services.queue.maintenance.applied_facts import AppliedFacts
 from services.queue.maintenance.entry_check import EntryCheck
 from services.queue.maintenance.facts_stream import FactsStream
@@ -117,10 +118,11 @@ def build(settings: QueueSettings, clock: Clock | None = None) -> Parts:
         batch=settings.rebuild_batch,
         gone_share_at_most=settings.rebuild_gone_share_at_most,
     )
+    share = LongestWaitingShare()
     handout = Handout(
         database,
         lambda: HandoutBatch(
-            database, rulebook.placement, refreshing, user_context_client, time_zones, clock
+            database, rulebook.placement, refreshing, user_context_client, time_zones, clock, share
         ),
         leases,
         figures,

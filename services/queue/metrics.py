@@ -59,6 +59,11 @@ MISSING_ZONES = Counter(
     ("time_zone",),
 )
 CALLBACKS = Counter("dialler_queue_callbacks", "Callbacks by state or change.", ("state",))
+LONGEST_WAITING = Counter(
+    "dialler_queue_longest_waiting_handed_out",
+    "Users handed out because no other of the queue had been ready for longer.",
+    ("queue",),
+)
 PAUSED = Gauge(
     "dialler_queue_paused", "Whether hand-outs of the queue are paused: 1, else 0.", ("queue",)
 )

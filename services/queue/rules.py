@@ -321,6 +321,7 @@ class AssignmentSection(domain.AssignmentRules):
     late_outcome_seconds: NotNegative
     default_queues: Annotated[tuple[QueueName, ...], Field(min_length=1)]
     candidates_at_most: int = Field(ge=1, le=10_000)
+    longest_waiting_one_in: int = Field(default=10, ge=0, le=1_000)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -433,7 +434,10 @@ def parse_rules(text: str) -> domain.Rules:
     return _FILE.validate_python(content)
 
 
-_PLACING_NO_PERSON = {"retention", "phone_lists", "agents", "pauses", "dispositions"}
+_PLACING_NO_PERSON = {
+    **dict.fromkeys(("retention", "phone_lists", "agents", "pauses", "dispositions"), True),
+    "assignment": {"longest_waiting_one_in": True},
+}
 
 
 def hash_of(rules: domain.Rules) -> str:

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from uuid import UUID, uuid4
 
 from servicekit.clock import Clock
@@ -15,6 +16,7 @@ from servicekit.errors import ServiceError, Unavailable
 from services.queue import metrics
 from services.queue.calls.waiting_agent import WaitingAgent
 from services.queue.domain.entries import Placement
+from services.queue.domain.longest_waiting import LongestWaitingShare
 from services.queue.people.isolation import isolated
 from services.queue.people.placing import place_by_status
 from services.queue.people.refreshing import Refreshing
@@ -24,7 +26,7 @@ from services.queue.store import audit, entries, handouts, suppressions
 from services.queue.store.assignments import Assignment
 from services.queue.store.database import Database
 from services.queue.store.handouts import Candidate, Gate, HandOut, LinesInCall
-from services.queue.types import Action, Queue, UserId
+from services.queue.types import SCORED_QUEUES, Action, Queue, UserId
 from services.queue.wire import messages
 
 _log = logging.getLogger(__name__)
@@ -76,7 +78,10 @@ class HandoutBatch:
         user_context: UserContextClient,
         time_zones: TimeZones,
         clock: Clock,
+        share: LongestWaitingShare,
     ) -> None:
+        """`share` is that of all batches of this process."""
+        self._share = share
         self._database = database
         self._placement = placement
         self._time_zones = time_zones
@@ -94,6 +99,8 @@ class HandoutBatch:
         # Users of earlier runs whom a refresh, or placing them anew, has not helped.
         self._renumbered: set[UserId] = set()
         self._refused: set[UserId] = set()
+        # Users reserved because no other one has been ready for longer.
+        self._longest_waiting: set[UserId] = set()
 
     def may_go_on(self, agents: int) -> bool:
         """Return False when too many candidates have been turned down for so many agents."""
@@ -129,15 +136,23 @@ class HandoutBatch:
         candidates: list[Candidate] = []
         async with self._database.statements() as tx:
             for queue in queues:
-                candidates += await handouts.reserve(
+                reserve = partial(
+                    handouts.reserve,
                     tx,
                     queue,
-                    wanted - len(candidates),
                     handout_id=self._handout_id,
                     until=until,
                     gate=gate,
                     agent_ids=[it.request.agent_id for it in agents],
-                    own_callbacks_only=own_callbacks_only,
+                )
+                of_share = self._due_to_longest_waiting(queue, len(agents) - len(candidates))
+                if of_share:
+                    # First, so that they are not among those reserved as spare.
+                    longest = await reserve(of_share, by_waiting=True)
+                    self._longest_waiting.update(it.user_id for it in longest)
+                    candidates += longest
+                candidates += await reserve(
+                    wanted - len(candidates), own_callbacks_only=own_callbacks_only
                 )
                 if len(candidates) >= wanted:
                     break
@@ -153,6 +168,19 @@ class HandoutBatch:
             raise
         return False
 
+    def _due_to_longest_waiting(self, queue: Queue, hand_outs: int) -> int:
+        if queue not in SCORED_QUEUES or hand_outs <= 0:
+            return 0
+        return self._share.due(queue, hand_outs, self._rules.longest_waiting_one_in)
+
+    def _count_share(self, handed_out: Collection[Assignment]) -> None:
+        for queue in SCORED_QUEUES:
+            user_ids = {it.user_id for it in handed_out if it.queue is queue}
+            of_share = len(user_ids & self._longest_waiting)
+            others, one_in = len(user_ids) - of_share, self._rules.longest_waiting_one_in
+            self._share.count(queue, of_share, others, one_in)
+            metrics.LONGEST_WAITING.labels(queue.name.lower()).inc(of_share)
+
     async def _serve(
         self, candidates: Sequence[Candidate], agents: Sequence[WaitingAgent], *, is_all: bool
     ) -> None:
@@ -166,6 +194,7 @@ class HandoutBatch:
         else:
             handed_out, repaired = await self._hand_out_and_repair(pairs, checked)
         _audit(checked, handed_out)
+        self._count_share(handed_out.values())
         for candidate, agent in pairs:
             if candidate.user_id in handed_out:
                 metrics.CLAIMS.labels("handed_out").inc()

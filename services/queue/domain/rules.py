@@ -186,7 +186,11 @@ class CallingHoursRules:
 
 @dataclass(frozen=True, kw_only=True)
 class AssignmentRules:
-    """How long a person is held, and how many people a hand-out looks at."""
+    """How long a person is held, and how many people a hand-out looks at.
+
+    Of `longest_waiting_one_in` hand-outs of a queue one goes to the person who has been ready
+    longest; none does when it is 0.
+    """
 
     lease_seconds: float
     longest_seconds: float
@@ -195,6 +199,7 @@ class AssignmentRules:
     late_outcome_seconds: float
     default_queues: tuple[Queue, ...]
     candidates_at_most: int
+    longest_waiting_one_in: int
 
 
 @dataclass(frozen=True, kw_only=True)

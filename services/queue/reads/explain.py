@@ -67,6 +67,7 @@ class Explanations:
             subject = await self._subject(tx, entry, facts, placement, agent_id, now)
             is_ready = entry.state in (State.READY, State.RESERVED)
             ahead = await reading.people_ahead(tx, entry) if is_ready else 0
+            longer = await reading.people_ready_longer(tx, entry) if is_ready else 0
         results = explain(subject, placement)
         return queue_pb2.ExplainUserResponse(
             user_id=user_id,
@@ -91,6 +92,8 @@ class Explanations:
             ],
             score=placement.score(entry, now),
             people_ahead=ahead,
+            people_ready_longer=longer,
+            longest_waiting_one_in=placement.rules.assignment.longest_waiting_one_in,
         )
 
     async def _subject(

@@ -78,13 +78,15 @@ async def reserve(
     gate: Gate,
     agent_ids: Sequence[AgentId],
     own_callbacks_only: bool = False,
+    by_waiting: bool = False,
 ) -> list[Candidate]:
     """Reserve up to `count` people at the head of the queue for a hand-out, best first.
 
     People with a line that is in a call, or on a list, are passed over: after a list has come into
     force some stay at the head until they are placed. With `own_callbacks_only`, of the callbacks
-    only those that prefer one of `agent_ids`. The commit is asynchronous: a reservation lost in a
-    crash leaves the person at the head.
+    only those that prefer one of `agent_ids`. With `by_waiting`, which is not for callbacks, the
+    people who have been ready longest instead of the best. The commit is asynchronous: a
+    reservation lost in a crash leaves the person at the head.
     """
     values: dict[str, Any] = {
         "queue": queue,
@@ -102,7 +104,8 @@ async def reserve(
         reserve_callbacks = _RESERVE_OWN_CALLBACKS if own_callbacks_only else _RESERVE_CALLBACKS
         rows = await tx.execute(reserve_callbacks, values)
     else:
-        rows = await tx.execute(_RESERVE, values | {"frozen_from": gate.frozen_from})
+        of_scores = _RESERVE_LONGEST_WAITING if by_waiting else _RESERVE
+        rows = await tx.execute(of_scores, values | {"frozen_from": gate.frozen_from})
     found = []
     for row in rows.all():
         values = dict(zip(_RETURNED, row, strict=False))
@@ -115,7 +118,9 @@ async def reserve(
 _RETURNED = tuple(name for name in Candidate._fields if name != "queue")
 
 
-def _reserve(where: str, kept_for: str) -> TextClause:
+def _reserve(
+    where: str, kept_for: str, order: str = "entry.rank_key, entry.user_id DESC"
+) -> TextClause:
     returned = ", ".join(f"entry.{name}" for name in _RETURNED if name != "kept_for")
     returned = returned.replace(
         "entry.callback_agent_id,", f"entry.callback_agent_id, {kept_for} AS kept_for,"
@@ -132,7 +137,7 @@ def _reserve(where: str, kept_for: str) -> TextClause:
                     WHERE live.phone_e164 = ANY(entry.lines))
                 AND NOT {is_any_listed("entry.lines")}
                 AND NOT {is_paused(":queue", ":now")}
-            ORDER BY entry.rank_key, entry.user_id DESC LIMIT :count
+            ORDER BY {order} LIMIT :count
             FOR UPDATE OF entry SKIP LOCKED
         )
         UPDATE queue.entries AS entry
@@ -149,6 +154,9 @@ _OPEN_TO_ALL = f"""(entry.callback_agent_id IS NULL OR entry.kept_until IS NULL
         WHERE agent.agent_id = entry.callback_agent_id AND agent.last_seen_at > :seen_since
             AND agent.presence NOT IN ({int(Presence.BREAK)}, {int(Presence.OFFLINE)})))"""
 _RESERVE = _reserve("entry.rank_key < :frozen_from", "NULL")
+_RESERVE_LONGEST_WAITING = _reserve(
+    "entry.rank_key < :frozen_from", "NULL", "entry.ready_since, entry.user_id"
+)
 _RESERVE_CALLBACKS = _reserve(
     f"({_OPEN_TO_ALL} OR entry.callback_agent_id = ANY(CAST(:agent_ids AS text[])))",
     f"CASE WHEN NOT {_OPEN_TO_ALL} THEN entry.callback_agent_id END",

@@ -228,6 +228,25 @@ _PEOPLE_AHEAD = statement(
 )
 
 
+async def people_ready_longer(tx: Transaction, entry: Entry) -> int:
+    """Return how many READY people of the same queue have been ready for longer than this one."""
+    values = {
+        "queue": entry.queue,
+        "ready_since": entry.ready_since,
+        "user_id": entry.user_id,
+    }
+    return int((await tx.execute(_PEOPLE_READY_LONGER, values)).scalar_one())
+
+
+_PEOPLE_READY_LONGER = statement(
+    f"""
+    SELECT count(*) FROM queue.entries
+    WHERE queue = :queue AND state = {int(State.READY)}
+        AND (ready_since, user_id) < (CAST(:ready_since AS timestamptz), :user_id)
+    """  # noqa: S608 - our own number
+)
+
+
 @dataclass(frozen=True, slots=True)
 class EntryFilter:
     """Which people of a list are asked for; None for any."""

@@ -82,6 +82,9 @@ entries = sa.Table(
     sa.Column("reserved_until", Moment),
     sa.Column("state_version", sa.BigInteger, nullable=False),
     _index("entries_ready", "queue", "rank_key", "user_id DESC", where=f"state = {State.READY:d}"),
+    _index(
+        "entries_ready_since", "queue", "ready_since", "user_id", where=f"state = {State.READY:d}"
+    ),
     _index("entries_waiting", "due_at", "user_id DESC", where=f"state = {State.WAITING:d}"),
     _index("entries_reserved", "reserved_until", where=f"state = {State.RESERVED:d}"),
     _index("entries_assigned", "queue", "user_id DESC", where=f"state = {State.ASSIGNED:d}"),

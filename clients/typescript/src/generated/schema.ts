@@ -1924,8 +1924,18 @@ export interface components {
              * @description False: from the facts applied last, not from the main app at this moment.
              */
             is_live: boolean;
+            /**
+             * Longest Waiting One In
+             * @description Of so many hand-outs of a queue, one goes to the person who has been ready longest; 0: none.
+             */
+            longest_waiting_one_in: number;
             /** People Ahead */
             people_ahead: number;
+            /**
+             * People Ready Longer
+             * @description People of the queue who have been ready for longer than this person.
+             */
+            people_ready_longer: number;
             queue: components["schemas"]["QueueName"] | null;
             /**
              * Rules
@@ -10337,7 +10347,9 @@ export interface operations {
                      *         }
                      *       ],
                      *       "score": 2.5,
-                     *       "people_ahead": 3
+                     *       "people_ahead": 3,
+                     *       "people_ready_longer": 3,
+                     *       "longest_waiting_one_in": 3
                      *     }
                      */
                     "application/json": components["schemas"]["Explanation"];

@@ -1322,6 +1322,8 @@ class ExplainUserResponse(_message.Message):
     FACTORS_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
     PEOPLE_AHEAD_FIELD_NUMBER: _builtins.int
+    PEOPLE_READY_LONGER_FIELD_NUMBER: _builtins.int
+    LONGEST_WAITING_ONE_IN_FIELD_NUMBER: _builtins.int
     user_id: _builtins.int
     """`users.id`."""
     summary: _builtins.str
@@ -1338,6 +1340,12 @@ class ExplainUserResponse(_message.Message):
     """Present score."""
     people_ahead: _builtins.int
     """People of the same queue who would be handed out before, when the person is READY."""
+    people_ready_longer: _builtins.int
+    """People of the same queue who have been READY for longer, when the person is READY."""
+    longest_waiting_one_in: _builtins.int
+    """Of so many hand-outs of a queue in order of scores, one goes to the person who has been READY
+    longest; 0 for none.
+    """
     @_builtins.property
     def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___RuleResult]:
         """Every rule, in the order in which they decide."""
@@ -1359,10 +1367,12 @@ class ExplainUserResponse(_message.Message):
         factors: _abc.Iterable[Global___ScoreFactor] | None = ...,
         score: _builtins.float = ...,
         people_ahead: _builtins.int = ...,
+        people_ready_longer: _builtins.int = ...,
+        longest_waiting_one_in: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["factors", b"factors", "is_callable_now", b"is_callable_now", "is_live", b"is_live", "people_ahead", b"people_ahead", "queue", b"queue", "rules", b"rules", "score", b"score", "state", b"state", "summary", b"summary", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["factors", b"factors", "is_callable_now", b"is_callable_now", "is_live", b"is_live", "longest_waiting_one_in", b"longest_waiting_one_in", "people_ahead", b"people_ahead", "people_ready_longer", b"people_ready_longer", "queue", b"queue", "rules", b"rules", "score", b"score", "state", b"state", "summary", b"summary", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
