@@ -111,6 +111,7 @@ SHOWN_BY_GATEWAY = frozenset(
         "Attempt",
         "AuditEntry",
         "Call",
+        "CallEventKind",
         "Callback",
         "CallbackRule",
         "CallbackState",

@@ -24,6 +24,7 @@ from gateway.registry import Endpoints
 from gateway.resources.agents import AgentRoutes
 from gateway.resources.assignments import AssignmentRoutes
 from gateway.resources.audit_entries import AuditRoutes
+from gateway.resources.call_events import CallEventRoutes
 from gateway.resources.callbacks import CallbackRoutes
 from gateway.resources.contexts import ContextReads, ContextRoutes
 from gateway.resources.dead_letters import DeadLetterRoutes
@@ -106,6 +107,7 @@ def build(settings: GatewaySettings) -> Parts:
         people=PeopleRoutes(user_context, queue, access, found, trail),
         queues=QueueRoutes(queue),
         assignments=AssignmentRoutes(queue, contexts, access, trail),
+        call_events=CallEventRoutes(queue),
         agents=AgentRoutes(queue),
         callbacks=CallbackRoutes(queue, user_context, access, trail),
         suppressions=SuppressionRoutes(queue, access, trail, settings.upload_deadline_seconds),

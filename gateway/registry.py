@@ -16,6 +16,7 @@ from gateway.live import sse
 from gateway.resources.agents import AgentRoutes
 from gateway.resources.assignments import AssignmentRoutes, Claimed
 from gateway.resources.audit_entries import AuditRoutes
+from gateway.resources.call_events import CallEventRoutes
 from gateway.resources.callbacks import CallbackRoutes
 from gateway.resources.contexts import ContextRoutes
 from gateway.resources.dead_letters import DeadLetterRoutes
@@ -36,6 +37,7 @@ Responses = dict[int | str, dict[str, Any]]
 
 _EVERY_ROLE = tuple(Role)
 _AGENTS = (Role.AGENT,)
+_SERVICES = (Role.SERVICE,)
 _SUPERVISORS = (Role.SUPERVISOR,)
 _AGENTS_AND_SUPERVISORS = (Role.AGENT, Role.SUPERVISOR)
 _SUPERVISORS_AND_SERVICES = (Role.SUPERVISOR, Role.SERVICE)
@@ -81,6 +83,7 @@ class Endpoints:
     people: PeopleRoutes
     queues: QueueRoutes
     assignments: AssignmentRoutes
+    call_events: CallEventRoutes
     agents: AgentRoutes
     callbacks: CallbackRoutes
     suppressions: SuppressionRoutes
@@ -131,6 +134,9 @@ def add_guarded(add: Add, endpoints: Endpoints) -> None:
     add("POST", f"{one}/heartbeat", assignments.heartbeat, roles, tag, writes_one)
     add("POST", f"{one}/release", assignments.release, roles, tag, writes_one)
     add("POST", f"{one}/outcome", assignments.outcome, roles, tag, writes_one)
+    events, path = endpoints.call_events, "/v1/missed-calls"
+    add("POST", f"{one}/events", events.record, _EVERY_ROLE, tag, writes_one)
+    add("POST", path, events.missed, _SERVICES, "callbacks", writes)
 
     pipeline, path, tag = endpoints.pipeline, "/v1/pipeline", "pipeline"
     add("GET", path, pipeline.pipeline, _SUPERVISORS_AND_SERVICES, tag, reads)

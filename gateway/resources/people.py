@@ -16,6 +16,7 @@ from pydantic import (
 from gateway.access.audit import AccessTrail, ViewAction
 from gateway.access.auth import Role
 from gateway.access.person_access import FoundPeople, PersonAccess
+from gateway.resources.call_events import NotedCallEvent
 from gateway.resources.fields import (
     BY_DISPOSITION,
     CALL_DIRECTIONS,
@@ -222,6 +223,9 @@ class Call(BaseModel):
     notes: str
     disposition: str | None = Field(description=BY_DISPOSITION)
     direction: CallDirection | None
+    events: list[NotedCallEvent] = Field(
+        description="What happened to the call, the earliest first, as far as it was noted."
+    )
 
     @classmethod
     def of(cls, message: queue_pb2.Call) -> Self:
@@ -236,6 +240,7 @@ class Call(BaseModel):
             notes=message.notes,
             disposition=message.disposition or None,
             direction=CALL_DIRECTIONS.name(message.direction),
+            events=[NotedCallEvent.of(it) for it in message.events],
         )
 
 

@@ -12,6 +12,7 @@ from dialler.queue.v1 import queue_pb2, queue_pb2_grpc
 from servicekit.clock import Clock
 from servicekit.errors import InvalidArgument
 from services.queue.calls.agents import Agents
+from services.queue.calls.call_events import CallEvents
 from services.queue.calls.callbacks import Callbacks
 from services.queue.calls.complaints import Complaints
 from services.queue.calls.handout import Handout
@@ -51,6 +52,7 @@ class UseCases:
     named_handout: NamedHandout
     leases: Leases
     outcomes: Outcomes
+    call_events: CallEvents
     callbacks: Callbacks
     agents: Agents
     suppressions: Suppressions
@@ -168,6 +170,28 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
         )
         report = CallReport(outcome, request.notes, callback_at, request.disposition or None)
         return await self._use_cases.outcomes.record(assignment_id, identified, report)
+
+    async def RecordCallEvent(
+        self, request: queue_pb2.RecordCallEventRequest, context: Context
+    ) -> queue_pb2.RecordCallEventResponse:
+        """Note what happened to a call."""
+        return await self._use_cases.call_events.record(
+            requests.uuid_of(request.assignment_id, "assignment_id"),
+            requests.call_event_of(request.event),
+            requests.agent_of(request.actor_id),
+            own_only=request.own_only,
+        )
+
+    async def RecordMissedCall(
+        self, request: queue_pb2.RecordMissedCallRequest, context: Context
+    ) -> queue_pb2.RecordMissedCallResponse:
+        """Make the callbacks of a missed call."""
+        missed_at = requests.moment_in(request, "missed_at")
+        if missed_at is None:
+            raise InvalidArgument("MISSED_AT_MISSING", "a missed call needs a time")
+        return await self._use_cases.call_events.missed(
+            requests.phone_of(request.phone), missed_at, requests.agent_of(request.actor_id)
+        )
 
     async def GetQueueStats(
         self, request: queue_pb2.GetQueueStatsRequest, context: Context

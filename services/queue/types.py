@@ -76,6 +76,16 @@ class Direction(IntEnum):
     MANUAL = 3
 
 
+class CallEventKind(IntEnum):
+    """What happened to a call."""
+
+    DIALLED = 1
+    RINGING = 2
+    ANSWERED = 3
+    VOICEMAIL = 4
+    ENDED = 5
+
+
 class Conversion(IntEnum):
     """Why a person's case has ended."""
 

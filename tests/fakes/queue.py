@@ -153,6 +153,22 @@ class FakeQueue(FakeDesk, queue_pb2_grpc.QueueServiceServicer):
             request, queue_pb2.RecordOutcomeResponse(call_state=self._ended(request, request))
         )
 
+    async def RecordCallEvent(self, request: Any, context: Any) -> Any:
+        """Return the assignment of any agent, or with `own_only` the agent's own."""
+        await self.received("RecordCallEvent", request)
+        for held in self.live.values():
+            if held.assignment_id == request.assignment_id:
+                if request.own_only and held.agent_id != request.actor_id:
+                    raise Conflict("ASSIGNMENT_NOT_YOURS", "another agent has it")
+                return queue_pb2.RecordCallEventResponse(assignment=held, is_live=True)
+        raise NotFound("ASSIGNMENT_NOT_FOUND", "there is no such assignment")
+
+    async def RecordMissedCall(self, request: Any, context: Any) -> Any:
+        """Agree a callback with each user of `phones`."""
+        await self.received("RecordMissedCall", request)
+        made = [self.agree(it, "") for it in self.phones.get(request.phone, [])]
+        return queue_pb2.RecordMissedCallResponse(callbacks=made)
+
     async def GetQueueStats(self, request: Any, context: Any) -> Any:
         """Return one queue's figures."""
         await self.received("GetQueueStats", request)

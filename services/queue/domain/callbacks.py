@@ -81,7 +81,7 @@ def require_schedulable(
 def callback_of(
     outcome: Outcome,
     callback_at: datetime | None,
-    agent_id: AgentId,
+    agent_id: AgentId | None,
     before: Callback | None,
     rules: Rules,
     opening: Opening,

@@ -78,7 +78,7 @@ def check(report: CallReport, placement: Placement, opening: Opening, now: datet
 def applied(
     report: CallReport,
     entry: Entry,
-    agent_id: AgentId,
+    agent_id: AgentId | None,
     callback: Callback | None,
     placement: Placement,
     now: datetime,
@@ -87,9 +87,9 @@ def applied(
 ) -> AfterCall:
     """Return the person after the call, not placed yet and without the caps that it leads to.
 
-    `callback` is the open one; with `is_counted` the call was counted when it ended without a
-    report. A person who may not be called gets no new callback; raises FailedPrecondition
-    (USER_NOT_CALLABLE) if the report agrees one.
+    `agent_id` is the agent who called, `callback` the open one; with `is_counted` the call was
+    counted when it ended without a report, or is none of ours. A person who may not be called gets
+    no new callback; raises FailedPrecondition (USER_NOT_CALLABLE) if the report agrees one.
     """
     rules, opening = placement.rules, placement.opening(entry)
     new_callback = callback_of(

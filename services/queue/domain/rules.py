@@ -141,11 +141,12 @@ class PhoneListRules:
 
 @dataclass(frozen=True, kw_only=True)
 class AgentRules:
-    """When an agent counts as present, and which people it may skip and choose."""
+    """When an agent counts as present or in a call, and which people it may skip and choose."""
 
     presence_seconds: float
     skips_per_hour: int | None
     may_choose: bool
+    longest_call_seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from servicekit.phone_numbers import possible_numbers_in
 from services.queue.domain import pages
 from services.queue.people.rulebook import Rulebook
 from services.queue.rules import hash_of
-from services.queue.store import person_phones, reading
+from services.queue.store import call_events, person_phones, reading
 from services.queue.store.database import Database
 from services.queue.types import Action, Outcome, Reason, UserId
 from services.queue.wire import messages
@@ -36,6 +36,7 @@ class Lookups:
         limit = pages.page_size(size)
         async with self._database.statements() as tx:
             found = await reading.calls(tx, user_id, before, limit + 1)
+            events = await call_events.of_assignments(tx, [it.assignment_id for it in found])
         shown, next_token = cut_page(
             found,
             limit,
@@ -53,6 +54,7 @@ class Lookups:
                     notes=it.notes,
                     disposition=it.disposition or "",
                     direction=messages.direction_number(it.direction),
+                    events=map(messages.call_event_message, events[it.assignment_id]),
                 )
                 for it in shown
             ],

@@ -84,7 +84,7 @@ def _delete(table: str, key: str, moment: str) -> str:
     return (
         f"DELETE FROM queue.{table} WHERE ({key}) IN ("  # noqa: S608 - our own names
         f"SELECT {key} FROM queue.{table} WHERE {moment} < :before"
-        f" ORDER BY {moment} LIMIT :limit FOR UPDATE SKIP LOCKED) RETURNING 1"
+        f" ORDER BY {moment} LIMIT :limit FOR UPDATE SKIP LOCKED) RETURNING {key}"
     )
 
 
@@ -138,7 +138,12 @@ DELETE_CALLS = statement(
                     WHERE complaint.user_id = looked.user_id
                         AND (complaint.closed_at IS NULL OR complaint.closed_at >= :before))
             ORDER BY looked.ended_at LIMIT :limit FOR UPDATE OF call SKIP LOCKED)
-        RETURNING 1
+        RETURNING assignment_id
+    ), events AS (
+        DELETE FROM queue.call_events USING deleted
+        WHERE call_events.assignment_id = deleted.assignment_id AND NOT EXISTS (
+            SELECT FROM queue.assignments AS kept
+            WHERE kept.assignment_id = deleted.assignment_id)
     )
     SELECT (SELECT count(*) FROM deleted), (SELECT count(*) FROM looked),
         last.ended_at, last.assignment_id
@@ -150,6 +155,17 @@ DELETE_CALLS = statement(
     """
 )
 
+# What belongs to an assignment is kept for as long as it or its call is.
+_DELETE_ASSIGNMENTS = f"""
+    WITH deleted AS ({_delete("assignments", "assignment_id", "ended_at")}), events AS (
+        DELETE FROM queue.call_events USING deleted
+        WHERE call_events.assignment_id = deleted.assignment_id AND NOT EXISTS (
+            SELECT FROM queue.attempts AS kept
+            WHERE kept.assignment_id = deleted.assignment_id)
+    )
+    SELECT assignment_id FROM deleted
+"""  # noqa: S608 - our own names
+
 SWEEPS = {
     "requests_deleted": statement(_delete("requests", "agent_id, request_id", "made_at")),
     "audit_entries_deleted": statement(_delete("audit", "audit_id", "at")),
@@ -158,7 +174,7 @@ SWEEPS = {
         "SELECT assignment_id FROM queue.attempts WHERE ended_at < :before AND notes <> ''"
         " ORDER BY ended_at LIMIT :limit FOR UPDATE SKIP LOCKED) RETURNING 1"
     ),
-    "assignments_deleted": statement(_delete("assignments", "assignment_id", "ended_at")),
+    "assignments_deleted": statement(_DELETE_ASSIGNMENTS),
     "prevented_calls_deleted": statement(
         _delete("prevented_calls", "prevented_call_id", "prevented_at")
     ),

@@ -310,6 +310,21 @@ attempt_lines = sa.Table(
     sa.Index("attempt_lines_phone", "phone_e164", sa.text("ended_at DESC")),
 )
 
+# What happened to the call of an assignment, kept for as long as the assignment or its call is. The
+# key makes noting an event twice impossible.
+call_events = sa.Table(
+    "call_events",
+    metadata,
+    sa.Column("assignment_id", sa.Uuid, primary_key=True),
+    sa.Column("kind", sa.SmallInteger, primary_key=True, autoincrement=False),
+    sa.Column("at", Moment, primary_key=True),
+    sa.Column("provider", sa.Text, primary_key=True),
+    sa.Column("provider_call_id", sa.Text, primary_key=True),
+    sa.Column("duration_seconds", sa.Double),
+    sa.Column("recording_reference", sa.Text, nullable=False),
+    sa.Column("actor_id", sa.Text, nullable=False),
+)
+
 # A person's latest complaints together: open while `closed_at` is NULL.
 complaints = sa.Table(
     "complaints",

@@ -9,6 +9,7 @@ from dialler.model.v1 import call_state_pb2, change_pb2, event_pb2
 from dialler.queue.v1 import queue_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from services.queue.domain.call_events import CallEvent
 from services.queue.domain.callbacks import Callback
 from services.queue.domain.entries import Application, Entry, place_of
 from services.queue.domain.pauses import QueuePause
@@ -64,6 +65,18 @@ def assignment_message(assignment: Assignment) -> queue_pb2.Assignment:
         fence=assignment.fence,
         direction=direction_number(assignment.direction),
         contact_block="" if reason in (*QUEUED_REASONS, *UNQUEUED_REASONS) else reason,
+    )
+
+
+def call_event_message(event: CallEvent) -> queue_pb2.CallEvent:
+    """Return the event of a call as a message."""
+    return queue_pb2.CallEvent(
+        kind=queue_pb2.CallEventKind.ValueType(event.kind),
+        at=timestamp(event.at),
+        duration_seconds=event.duration_seconds,
+        provider=event.provider,
+        provider_call_id=event.provider_call_id,
+        recording_reference=event.recording_reference,
     )
 
 

@@ -15,11 +15,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from servicekit.errors import InvalidArgument
 from servicekit.phone_numbers import numbers_in
+from services.queue.domain.call_events import CallEvent
 from services.queue.domain.facts import ClaimFacts, RequirementFacts, UserFacts
 from services.queue.store.idempotency_records import IdempotentRequest
 from services.queue.types import (
     AgentId,
     CallbackState,
+    CallEventKind,
     ContactBlock,
     Direction,
     Presence,
@@ -31,6 +33,8 @@ from services.queue.types import (
 
 PEOPLE_AT_MOST = 1_000
 AGENT_ID_LONGEST = 200
+_REFERENCE_LONGEST = 1_000
+_LONGEST_DURATION_SECONDS = 86_400.0
 _BIGINT_END = 2**63
 E = TypeVar("E", bound=IntEnum)
 ByAgent = (
@@ -172,9 +176,9 @@ def optional_agent_of(text: str) -> AgentId | None:
     return agent_of(text) if text else None
 
 
-def text_of(text: str, field: str) -> str:
-    """Return a word to search for; raises InvalidArgument, its reason named after the field."""
-    if len(text) > AGENT_ID_LONGEST or (text and not text.isprintable()):
+def text_of(text: str, field: str, longest: int = AGENT_ID_LONGEST) -> str:
+    """Return a word or a reference; raises InvalidArgument, its reason named after the field."""
+    if len(text) > longest or (text and not text.isprintable()):
         raise InvalidArgument(f"{field.upper()}_INVALID", f"{field} is malformed")
     return text
 
@@ -229,6 +233,27 @@ def direction_of(number: int) -> Direction:
     if direction in (None, Direction.OUTBOUND):
         raise InvalidArgument("DIRECTION_MISSING", "neither inbound nor manual")
     return direction
+
+
+def call_event_of(message: queue_pb2.CallEvent) -> CallEvent:
+    """Return the event of a call; raises InvalidArgument for what is missing or malformed."""
+    at = moment_in(message, "at")
+    if at is None:
+        raise InvalidArgument("EVENT_TIME_MISSING", "an event needs a time")
+    seconds = message.duration_seconds if message.HasField("duration_seconds") else None
+    if seconds is not None and not 0 <= seconds <= _LONGEST_DURATION_SECONDS:
+        raise InvalidArgument("DURATION_INVALID", "a duration is from 0 to 86,400 seconds")
+    kind = _required(CallEventKind, message.kind, "EVENT_KIND_MISSING", "no kind that we know")
+    return CallEvent(
+        kind=kind,
+        at=at,
+        provider=text_of(message.provider, "provider"),
+        provider_call_id=text_of(message.provider_call_id, "provider_call_id"),
+        duration_seconds=seconds,
+        recording_reference=text_of(
+            message.recording_reference, "recording_reference", _REFERENCE_LONGEST
+        ),
+    )
 
 
 def presence_of(number: int) -> Presence:

@@ -83,6 +83,8 @@ async def test_description_is_valid(document: dict[str, Any]) -> None:
         ("POST", "/v1/assignments/{assignment_id}/heartbeat"),
         ("POST", "/v1/assignments/{assignment_id}/release"),
         ("POST", "/v1/assignments/{assignment_id}/outcome"),
+        ("POST", "/v1/assignments/{assignment_id}/events"),
+        ("POST", "/v1/missed-calls"),
         ("GET", "/v1/pipeline"),
         ("GET", "/v1/pipeline/dead-letters"),
         ("POST", "/v1/pipeline/dead-letters/redrive"),

@@ -60,6 +60,8 @@ ROUTES = [
     ("POST", f"/v1/assignments/{ANY}/heartbeat", {"agent", "supervisor"}),
     ("POST", f"/v1/assignments/{ANY}/release", {"agent", "supervisor"}),
     ("POST", f"/v1/assignments/{ANY}/outcome", {"agent", "supervisor"}),
+    ("POST", f"/v1/assignments/{ANY}/events", {"agent", "supervisor", "service"}),
+    ("POST", "/v1/missed-calls", {"service"}),
     ("GET", "/v1/pipeline", {"supervisor", "service"}),
     ("GET", "/v1/pipeline/dead-letters", {"supervisor", "service"}),
     ("POST", "/v1/pipeline/dead-letters/redrive", {"supervisor"}),

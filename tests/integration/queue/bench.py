@@ -186,6 +186,37 @@ class Desk:
         )
         return await self._running.stub.ReleaseAssignment(request)
 
+    async def note(
+        self,
+        assignment: queue_pb2.Assignment,
+        kind: str,
+        at: datetime,
+        *,
+        actor_id: str = "bridge",
+        own_only: bool = False,
+        **known: Any,
+    ) -> queue_pb2.RecordCallEventResponse:
+        """Note what happened to the call of an assignment."""
+        event = queue_pb2.CallEvent(
+            kind=queue_pb2.CallEventKind.Value(f"CALL_EVENT_KIND_{kind.upper()}"),
+            at=timestamp(at),
+            **({"provider": "acme", "provider_call_id": "C1"} | known),
+        )
+        request = queue_pb2.RecordCallEventRequest(
+            assignment_id=assignment.assignment_id,
+            event=event,
+            actor_id=actor_id,
+            own_only=own_only,
+        )
+        return await self._running.stub.RecordCallEvent(request)
+
+    async def miss(self, phone: str, missed_at: datetime) -> list[Callback]:
+        """Note a call that we missed; returns the callbacks that are answered."""
+        request = queue_pb2.RecordMissedCallRequest(
+            phone=phone, missed_at=timestamp(missed_at), actor_id="bridge"
+        )
+        return list((await self._running.stub.RecordMissedCall(request)).callbacks)
+
     async def heartbeat(
         self, assignment: queue_pb2.Assignment, agent_id: str = ""
     ) -> queue_pb2.Assignment:

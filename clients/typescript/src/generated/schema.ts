@@ -159,6 +159,31 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/assignments/{assignment_id}/events": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Record
+         * @description Note what happened to the call of an assignment; of agents and supervisors one's own.
+         *
+         *     Order and repeats are harmless: events with the same kind, time, provider and id of the call
+         *     are one, and a repeat adds the duration and the recording that were not known. From
+         *     `answered` to `ended` the lease does not run out, for `agents.longest_call_seconds` of the
+         *     rules at most. An event of an assignment that has ended is kept, too.
+         */
+        post: operations["assignments_record"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/assignments/{assignment_id}/force-release": {
         parameters: {
             query?: never;
@@ -383,6 +408,28 @@ export interface paths {
          * @description Make a ticket that opens `GET /v1/events?ticket=...` once within a minute.
          */
         post: operations["events_issue_ticket"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/missed-calls": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Missed
+         * @description Make the immediate callbacks of the people who have a number, as `missed_call` does.
+         *
+         *     Once for each number and time: a repeat gets the first answer.
+         */
+        post: operations["callbacks_missed"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1235,6 +1282,11 @@ export interface components {
             disposition: string | null;
             /** Ended At */
             ended_at: string | null;
+            /**
+             * Events
+             * @description What happened to the call, the earliest first, as far as it was noted.
+             */
+            events: components["schemas"]["NotedCallEvent"][];
             /** Notes */
             notes: string;
             /** @description null while the agent has not reported it. */
@@ -1361,6 +1413,59 @@ export interface components {
          * @enum {string}
          */
         CallDirection: "outbound" | "inbound" | "manual";
+        /**
+         * CallEventKind
+         * @description What happened to a call.
+         * @enum {string}
+         */
+        CallEventKind: "dialled" | "ringing" | "answered" | "voicemail" | "ended";
+        /**
+         * CallEventNoted
+         * @description The assignment once the event is noted.
+         */
+        CallEventNoted: {
+            /**
+             * Is Live
+             * @description Whether the agent still holds the person.
+             */
+            is_live: boolean;
+            /** Lease Expires At */
+            lease_expires_at: string | null;
+        };
+        /**
+         * CallEventRequest
+         * @description What happened to the call of an assignment.
+         */
+        CallEventRequest: {
+            /**
+             * At
+             * Format: date-time
+             * @description When it happened.
+             * @example 2030-06-03T18:00:00+01:00
+             */
+            at: string;
+            /** Duration Seconds */
+            duration_seconds?: number | null;
+            kind: components["schemas"]["CallEventKind"];
+            /**
+             * Provider
+             * @default
+             * @example twilio
+             */
+            provider?: string;
+            /**
+             * Provider Call Id
+             * @description The provider's id of the call.
+             * @default
+             */
+            provider_call_id?: string;
+            /**
+             * Recording Reference
+             * @description Where the recording is kept, as the provider or the archive refers to it.
+             * @default
+             */
+            recording_reference?: string;
+        };
         /**
          * CallLimits
          * @description Limits on calls and on their reports.
@@ -2291,6 +2396,52 @@ export interface components {
              * @example 4711
              */
             user_id: string;
+        };
+        /**
+         * MissedCallNoted
+         * @description The callbacks that a missed call has made.
+         */
+        MissedCallNoted: {
+            /**
+             * Callbacks
+             * @description None for a number that no person has, for people who may not be called or were spoken with since, and where a callback is due already.
+             */
+            callbacks: components["schemas"]["Callback"][];
+        };
+        /**
+         * MissedCallRequest
+         * @description A call that we missed.
+         */
+        MissedCallRequest: {
+            /**
+             * Missed At
+             * Format: date-time
+             * @description When; within `retention.request_hours` of the rules.
+             */
+            missed_at: string;
+            /**
+             * Phone
+             * @description The number that rang us, in any spelling.
+             * @example +447700900123
+             */
+            phone: string;
+        };
+        /**
+         * NotedCallEvent
+         * @description One thing that happened to a call.
+         */
+        NotedCallEvent: {
+            /** At */
+            at: string | null;
+            /** Duration Seconds */
+            duration_seconds: number | null;
+            kind: components["schemas"]["CallEventKind"] | null;
+            /** Provider */
+            provider: string | null;
+            /** Provider Call Id */
+            provider_call_id: string | null;
+            /** Recording Reference */
+            recording_reference: string | null;
         };
         /**
          * Outcome
@@ -3457,6 +3608,9 @@ export type CallbackRequest = components['schemas']['CallbackRequest'];
 export type CallbackRule = components['schemas']['CallbackRule'];
 export type CallbackState = components['schemas']['CallbackState'];
 export type CallDirection = components['schemas']['CallDirection'];
+export type CallEventKind = components['schemas']['CallEventKind'];
+export type CallEventNoted = components['schemas']['CallEventNoted'];
+export type CallEventRequest = components['schemas']['CallEventRequest'];
 export type CallLimits = components['schemas']['CallLimits'];
 export type Calls = components['schemas']['Calls'];
 export type CallState = components['schemas']['CallState'];
@@ -3499,6 +3653,9 @@ export type Latency = components['schemas']['Latency'];
 export type Lifted = components['schemas']['Lifted'];
 export type LiftRequest = components['schemas']['LiftRequest'];
 export type ListedCallback = components['schemas']['ListedCallback'];
+export type MissedCallNoted = components['schemas']['MissedCallNoted'];
+export type MissedCallRequest = components['schemas']['MissedCallRequest'];
+export type NotedCallEvent = components['schemas']['NotedCallEvent'];
 export type Outcome = components['schemas']['Outcome'];
 export type OutcomeCount = components['schemas']['OutcomeCount'];
 export type OutcomeRequest = components['schemas']['OutcomeRequest'];
@@ -5255,6 +5412,316 @@ export interface operations {
                      *       "detail": "The token's role or queues do not allow it.",
                      *       "instance": "/v1/…",
                      *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The state does not allow it: it has ended, exists already or belongs to another agent. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:assignment-not-live",
+                     *       "title": "The state does not allow it: it has ended, exists already or belongs to another agent",
+                     *       "status": 409,
+                     *       "detail": "The state does not allow it: it has ended, exists already or belongs to another agent.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "ASSIGNMENT_NOT_LIVE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:body-too-large",
+                     *       "title": "The body is too large",
+                     *       "status": 413,
+                     *       "detail": "The body is too large.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "BODY_TOO_LARGE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body does not have the required media type. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:not-json",
+                     *       "title": "The body does not have the required media type",
+                     *       "status": 415,
+                     *       "detail": "The body does not have the required media type.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "NOT_JSON",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not have the required form, or the `Idempotency-Key` was used before for another request. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:invalid-request",
+                     *       "title": "The request does not have the required form, or the `Idempotency-Key` was used before for another request",
+                     *       "status": 422,
+                     *       "detail": "The request does not have the required form, or the `Idempotency-Key` was used before for another request.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INVALID_REQUEST",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "errors": [
+                     *         {
+                     *           "location": "body.outcome",
+                     *           "code": "missing",
+                     *           "message": "Field required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; wait for `Retry-After` seconds. */
+            429: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of the server",
+                     *       "status": 500,
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "A required dependency is unavailable",
+                     *       "status": 503,
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The deadline passed; the work may or may not have been done. */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The deadline passed",
+                     *       "status": 504,
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    assignments_record: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Accepted without effect: repeating this request is harmless. */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                /** @description The assignment's id. */
+                assignment_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "kind": "dialled",
+                 *       "at": "2030-06-03T18:00:00+01:00",
+                 *       "duration_seconds": 2.5,
+                 *       "provider": "twilio",
+                 *       "provider_call_id": "",
+                 *       "recording_reference": ""
+                 *     }
+                 */
+                "application/json": components["schemas"]["CallEventRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "is_live": true,
+                     *       "lease_expires_at": "2025-06-02T09:00:00.000000Z"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["CallEventNoted"];
+                };
+            };
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is not valid. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:idempotency-key-missing",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is not valid",
+                     *       "status": 400,
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is not valid.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "IDEMPOTENCY_KEY_MISSING",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token (or ticket) is missing, malformed, expired or not trusted. */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token's role or queues do not allow it. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The resource does not exist. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:user-not-found",
+                     *       "title": "The resource does not exist",
+                     *       "status": 404,
+                     *       "detail": "The resource does not exist.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "USER_NOT_FOUND",
                      *       "metadata": {},
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
                      *     }
@@ -8662,6 +9129,301 @@ export interface operations {
             };
         };
     };
+    callbacks_missed: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Accepted without effect: repeating this request is harmless. */
+                "Idempotency-Key"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "phone": "+447700900123",
+                 *       "missed_at": "2025-06-02T09:00:00Z"
+                 *     }
+                 */
+                "application/json": components["schemas"]["MissedCallRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "callbacks": [
+                     *         {
+                     *           "callback_id": "text",
+                     *           "user_id": "4711",
+                     *           "scheduled_for": "2025-06-02T09:00:00.000000Z",
+                     *           "preferred_agent_id": "text",
+                     *           "state": "open",
+                     *           "misses": 3,
+                     *           "created_by": "text",
+                     *           "created_at": "2025-06-02T09:00:00.000000Z",
+                     *           "closed_at": "2025-06-02T09:00:00.000000Z",
+                     *           "closed_reason": "text",
+                     *           "notes": "text"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["MissedCallNoted"];
+                };
+            };
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is not valid. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:idempotency-key-missing",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is not valid",
+                     *       "status": 400,
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is not valid.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "IDEMPOTENCY_KEY_MISSING",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token (or ticket) is missing, malformed, expired or not trusted. */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token's role or queues do not allow it. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The state does not allow it: it has ended, exists already or belongs to another agent. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:assignment-not-live",
+                     *       "title": "The state does not allow it: it has ended, exists already or belongs to another agent",
+                     *       "status": 409,
+                     *       "detail": "The state does not allow it: it has ended, exists already or belongs to another agent.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "ASSIGNMENT_NOT_LIVE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:body-too-large",
+                     *       "title": "The body is too large",
+                     *       "status": 413,
+                     *       "detail": "The body is too large.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "BODY_TOO_LARGE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body does not have the required media type. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:not-json",
+                     *       "title": "The body does not have the required media type",
+                     *       "status": 415,
+                     *       "detail": "The body does not have the required media type.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "NOT_JSON",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not have the required form, or the `Idempotency-Key` was used before for another request. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:invalid-request",
+                     *       "title": "The request does not have the required form, or the `Idempotency-Key` was used before for another request",
+                     *       "status": 422,
+                     *       "detail": "The request does not have the required form, or the `Idempotency-Key` was used before for another request.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INVALID_REQUEST",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "errors": [
+                     *         {
+                     *           "location": "body.outcome",
+                     *           "code": "missing",
+                     *           "message": "Field required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; wait for `Retry-After` seconds. */
+            429: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of the server",
+                     *       "status": 500,
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "A required dependency is unavailable",
+                     *       "status": 503,
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The deadline passed; the work may or may not have been done. */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The deadline passed",
+                     *       "status": 504,
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     queues_pauses: {
         parameters: {
             query?: never;
@@ -9435,7 +10197,17 @@ export interface operations {
                      *           "callback_at": "2025-06-02T09:00:00.000000Z",
                      *           "notes": "text",
                      *           "disposition": "text",
-                     *           "direction": "outbound"
+                     *           "direction": "outbound",
+                     *           "events": [
+                     *             {
+                     *               "kind": "dialled",
+                     *               "at": "2025-06-02T09:00:00.000000Z",
+                     *               "duration_seconds": 2.5,
+                     *               "provider": "text",
+                     *               "provider_call_id": "text",
+                     *               "recording_reference": "text"
+                     *             }
+                     *           ]
                      *         }
                      *       ],
                      *       "next_page_token": "text"

@@ -76,6 +76,42 @@ RELEASE_REASON_AGENT_LEAVING: ReleaseReason.ValueType  # 2
 """The agent stops working."""
 Global___ReleaseReason: _TypeAlias = ReleaseReason  # noqa: Y015
 
+class _CallEventKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CallEventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CallEventKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CALL_EVENT_KIND_UNSPECIFIED: _CallEventKind.ValueType  # 0
+    """Not said."""
+    CALL_EVENT_KIND_DIALLED: _CallEventKind.ValueType  # 1
+    """The number was dialled."""
+    CALL_EVENT_KIND_RINGING: _CallEventKind.ValueType  # 2
+    """It rings."""
+    CALL_EVENT_KIND_ANSWERED: _CallEventKind.ValueType  # 3
+    """The call was answered; it is up until it has ended."""
+    CALL_EVENT_KIND_VOICEMAIL: _CallEventKind.ValueType  # 4
+    """A machine answered, or was left a message."""
+    CALL_EVENT_KIND_ENDED: _CallEventKind.ValueType  # 5
+    """The call has ended, answered or not."""
+
+class CallEventKind(_CallEventKind, metaclass=_CallEventKindEnumTypeWrapper):
+    """What happened to a call."""
+
+CALL_EVENT_KIND_UNSPECIFIED: CallEventKind.ValueType  # 0
+"""Not said."""
+CALL_EVENT_KIND_DIALLED: CallEventKind.ValueType  # 1
+"""The number was dialled."""
+CALL_EVENT_KIND_RINGING: CallEventKind.ValueType  # 2
+"""It rings."""
+CALL_EVENT_KIND_ANSWERED: CallEventKind.ValueType  # 3
+"""The call was answered; it is up until it has ended."""
+CALL_EVENT_KIND_VOICEMAIL: CallEventKind.ValueType  # 4
+"""A machine answered, or was left a message."""
+CALL_EVENT_KIND_ENDED: CallEventKind.ValueType  # 5
+"""The call has ended, answered or not."""
+Global___CallEventKind: _TypeAlias = CallEventKind  # noqa: Y015
+
 class _Presence:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -848,6 +884,174 @@ class RecordOutcomeResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RecordOutcomeResponse: _TypeAlias = RecordOutcomeResponse  # noqa: Y015
+
+@_typing.final
+class CallEvent(_message.Message):
+    """One thing that happened to a call. Events of one assignment with the same kind, time, provider and
+    provider's id are one event.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    DURATION_SECONDS_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    PROVIDER_CALL_ID_FIELD_NUMBER: _builtins.int
+    RECORDING_REFERENCE_FIELD_NUMBER: _builtins.int
+    kind: Global___CallEventKind.ValueType
+    """What happened."""
+    duration_seconds: _builtins.float
+    """For how long, in seconds; unset when that is not known."""
+    provider: _builtins.str
+    """The telephone provider; empty for none."""
+    provider_call_id: _builtins.str
+    """The provider's id of the call; empty for none."""
+    recording_reference: _builtins.str
+    """Where the recording is kept, as the provider or the archive refers to it; empty for none."""
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        kind: Global___CallEventKind.ValueType = ...,
+        at: _timestamp_pb2.Timestamp | None = ...,
+        duration_seconds: _builtins.float | None = ...,
+        provider: _builtins.str = ...,
+        provider_call_id: _builtins.str = ...,
+        recording_reference: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_duration_seconds", b"_duration_seconds", "at", b"at", "duration_seconds", b"duration_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_duration_seconds", b"_duration_seconds", "at", b"at", "duration_seconds", b"duration_seconds", "kind", b"kind", "provider", b"provider", "provider_call_id", b"provider_call_id", "recording_reference", b"recording_reference"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__duration_seconds: _TypeAlias = _typing.Literal["duration_seconds"]  # noqa: Y015
+    _WhichOneofArgType__duration_seconds: _TypeAlias = _typing.Literal["_duration_seconds", b"_duration_seconds"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__duration_seconds) -> _WhichOneofReturnType__duration_seconds | None: ...
+
+Global___CallEvent: _TypeAlias = CallEvent  # noqa: Y015
+
+@_typing.final
+class RecordCallEventRequest(_message.Message):
+    """Request of RecordCallEvent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ASSIGNMENT_ID_FIELD_NUMBER: _builtins.int
+    EVENT_FIELD_NUMBER: _builtins.int
+    ACTOR_ID_FIELD_NUMBER: _builtins.int
+    OWN_ONLY_FIELD_NUMBER: _builtins.int
+    assignment_id: _builtins.str
+    """The assignment."""
+    actor_id: _builtins.str
+    """The agent, or the telephony bridge."""
+    own_only: _builtins.bool
+    """The assignment must be the actor's own."""
+    @_builtins.property
+    def event(self) -> Global___CallEvent:
+        """The event. One that is known takes the duration and the recording that it lacked."""
+
+    def __init__(
+        self,
+        *,
+        assignment_id: _builtins.str = ...,
+        event: Global___CallEvent | None = ...,
+        actor_id: _builtins.str = ...,
+        own_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_id", b"actor_id", "assignment_id", b"assignment_id", "event", b"event", "own_only", b"own_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordCallEventRequest: _TypeAlias = RecordCallEventRequest  # noqa: Y015
+
+@_typing.final
+class RecordCallEventResponse(_message.Message):
+    """Response of RecordCallEvent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ASSIGNMENT_FIELD_NUMBER: _builtins.int
+    IS_LIVE_FIELD_NUMBER: _builtins.int
+    is_live: _builtins.bool
+    """Whether the agent still holds the person."""
+    @_builtins.property
+    def assignment(self) -> Global___Assignment:
+        """The assignment, with its lease."""
+
+    def __init__(
+        self,
+        *,
+        assignment: Global___Assignment | None = ...,
+        is_live: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "is_live", b"is_live"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordCallEventResponse: _TypeAlias = RecordCallEventResponse  # noqa: Y015
+
+@_typing.final
+class RecordMissedCallRequest(_message.Message):
+    """Request of RecordMissedCall."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PHONE_FIELD_NUMBER: _builtins.int
+    MISSED_AT_FIELD_NUMBER: _builtins.int
+    ACTOR_ID_FIELD_NUMBER: _builtins.int
+    phone: _builtins.str
+    """The number that rang us, in any spelling."""
+    actor_id: _builtins.str
+    """The telephony bridge."""
+    @_builtins.property
+    def missed_at(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        phone: _builtins.str = ...,
+        missed_at: _timestamp_pb2.Timestamp | None = ...,
+        actor_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["missed_at", b"missed_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_id", b"actor_id", "missed_at", b"missed_at", "phone", b"phone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordMissedCallRequest: _TypeAlias = RecordMissedCallRequest  # noqa: Y015
+
+@_typing.final
+class RecordMissedCallResponse(_message.Message):
+    """Response of RecordMissedCall."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALLBACKS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def callbacks(self) -> _containers.RepeatedCompositeFieldContainer[_call_state_pb2.Callback]:
+        """The callbacks that were made, by the person's id; none for a number that no person has."""
+
+    def __init__(
+        self,
+        *,
+        callbacks: _abc.Iterable[_call_state_pb2.Callback] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["callbacks", b"callbacks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordMissedCallResponse: _TypeAlias = RecordMissedCallResponse  # noqa: Y015
 
 @_typing.final
 class GetQueueStatsRequest(_message.Message):
@@ -3616,6 +3820,7 @@ class Call(_message.Message):
     NOTES_FIELD_NUMBER: _builtins.int
     DISPOSITION_FIELD_NUMBER: _builtins.int
     DIRECTION_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
     assignment_id: _builtins.str
     """The assignment within which it was made."""
     agent_id: _builtins.str
@@ -3638,6 +3843,10 @@ class Call(_message.Message):
     def callback_at(self) -> _timestamp_pb2.Timestamp:
         """When the person wanted to be called again; unset for no time."""
 
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___CallEvent]:
+        """What happened to the call, the earliest first, as far as it was noted."""
+
     def __init__(
         self,
         *,
@@ -3650,10 +3859,11 @@ class Call(_message.Message):
         notes: _builtins.str = ...,
         disposition: _builtins.str = ...,
         direction: Global___CallDirection.ValueType = ...,
+        events: _abc.Iterable[Global___CallEvent] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["callback_at", b"callback_at", "ended_at", b"ended_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "assignment_id", b"assignment_id", "callback_at", b"callback_at", "direction", b"direction", "disposition", b"disposition", "ended_at", b"ended_at", "notes", b"notes", "outcome", b"outcome", "queue", b"queue"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "assignment_id", b"assignment_id", "callback_at", b"callback_at", "direction", b"direction", "disposition", b"disposition", "ended_at", b"ended_at", "events", b"events", "notes", b"notes", "outcome", b"outcome", "queue", b"queue"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -76,6 +76,16 @@ class QueueServiceStub:
                 request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.RecordOutcomeRequest.SerializeToString,
                 response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.RecordOutcomeResponse.FromString,
                 _registered_method=True)
+        self.RecordCallEvent = channel.unary_unary(
+                '/dialler.queue.v1.QueueService/RecordCallEvent',
+                request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.RecordCallEventRequest.SerializeToString,
+                response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.RecordCallEventResponse.FromString,
+                _registered_method=True)
+        self.RecordMissedCall = channel.unary_unary(
+                '/dialler.queue.v1.QueueService/RecordMissedCall',
+                request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.RecordMissedCallRequest.SerializeToString,
+                response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.RecordMissedCallResponse.FromString,
+                _registered_method=True)
         self.GetQueueStats = channel.unary_unary(
                 '/dialler.queue.v1.QueueService/GetQueueStats',
                 request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.GetQueueStatsRequest.SerializeToString,
@@ -311,6 +321,25 @@ class QueueServiceServicer:
         HeartbeatAssignment, but DO_NOT_CONTACT and DECEASED are accepted for any assignment of the
         agent, however it ended: when the call itself can no longer be reported, the objection is
         recorded alone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecordCallEvent(self, request, context):
+        """Notes what happened to the call of an assignment: from the desk, or from a telephony bridge.
+        Order and repeats do not matter. While the call is up, from its answer to its end, the lease
+        does not run out, within a limit of the rules. NOT_FOUND (ASSIGNMENT_NOT_FOUND), ABORTED
+        (ASSIGNMENT_NOT_YOURS).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecordMissedCall(self, request, context):
+        """Makes the immediate callbacks of the people who have a number from which we missed a call, once
+        for each number and time. None for people who may not be called, who were spoken with since, or
+        whose callback is due already. INVALID_ARGUMENT (PHONE_NOT_VALID, MISSED_CALL_TOO_OLD).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -608,6 +637,16 @@ def add_QueueServiceServicer_to_server(servicer, server):
                     servicer.RecordOutcome,
                     request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.RecordOutcomeRequest.FromString,
                     response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.RecordOutcomeResponse.SerializeToString,
+            ),
+            'RecordCallEvent': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordCallEvent,
+                    request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.RecordCallEventRequest.FromString,
+                    response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.RecordCallEventResponse.SerializeToString,
+            ),
+            'RecordMissedCall': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordMissedCall,
+                    request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.RecordMissedCallRequest.FromString,
+                    response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.RecordMissedCallResponse.SerializeToString,
             ),
             'GetQueueStats': grpc.unary_unary_rpc_method_handler(
                     servicer.GetQueueStats,
@@ -988,6 +1027,60 @@ class QueueService:
             '/dialler.queue.v1.QueueService/RecordOutcome',
             dialler_dot_queue_dot_v1_dot_queue__pb2.RecordOutcomeRequest.SerializeToString,
             dialler_dot_queue_dot_v1_dot_queue__pb2.RecordOutcomeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordCallEvent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dialler.queue.v1.QueueService/RecordCallEvent',
+            dialler_dot_queue_dot_v1_dot_queue__pb2.RecordCallEventRequest.SerializeToString,
+            dialler_dot_queue_dot_v1_dot_queue__pb2.RecordCallEventResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordMissedCall(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dialler.queue.v1.QueueService/RecordMissedCall',
+            dialler_dot_queue_dot_v1_dot_queue__pb2.RecordMissedCallRequest.SerializeToString,
+            dialler_dot_queue_dot_v1_dot_queue__pb2.RecordMissedCallResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -75,6 +75,17 @@ class QueueServiceStub:
     agent, however it ended: when the call itself can no longer be reported, the objection is
     recorded alone.
     """
+    RecordCallEvent: _grpc.UnaryUnaryMultiCallable[_queue_pb2.RecordCallEventRequest, _queue_pb2.RecordCallEventResponse]
+    """Notes what happened to the call of an assignment: from the desk, or from a telephony bridge.
+    Order and repeats do not matter. While the call is up, from its answer to its end, the lease
+    does not run out, within a limit of the rules. NOT_FOUND (ASSIGNMENT_NOT_FOUND), ABORTED
+    (ASSIGNMENT_NOT_YOURS).
+    """
+    RecordMissedCall: _grpc.UnaryUnaryMultiCallable[_queue_pb2.RecordMissedCallRequest, _queue_pb2.RecordMissedCallResponse]
+    """Makes the immediate callbacks of the people who have a number from which we missed a call, once
+    for each number and time. None for people who may not be called, who were spoken with since, or
+    whose callback is due already. INVALID_ARGUMENT (PHONE_NOT_VALID, MISSED_CALL_TOO_OLD).
+    """
     GetQueueStats: _grpc.UnaryUnaryMultiCallable[_queue_pb2.GetQueueStatsRequest, _queue_pb2.GetQueueStatsResponse]
     """Returns how many people are in each queue and state, at this moment."""
     ListEntries: _grpc.UnaryUnaryMultiCallable[_queue_pb2.ListEntriesRequest, _queue_pb2.ListEntriesResponse]
@@ -224,6 +235,17 @@ class QueueServiceAsyncStub(QueueServiceStub):
     HeartbeatAssignment, but DO_NOT_CONTACT and DECEASED are accepted for any assignment of the
     agent, however it ended: when the call itself can no longer be reported, the objection is
     recorded alone.
+    """
+    RecordCallEvent: _aio.UnaryUnaryMultiCallable[_queue_pb2.RecordCallEventRequest, _queue_pb2.RecordCallEventResponse]  # type: ignore[assignment]
+    """Notes what happened to the call of an assignment: from the desk, or from a telephony bridge.
+    Order and repeats do not matter. While the call is up, from its answer to its end, the lease
+    does not run out, within a limit of the rules. NOT_FOUND (ASSIGNMENT_NOT_FOUND), ABORTED
+    (ASSIGNMENT_NOT_YOURS).
+    """
+    RecordMissedCall: _aio.UnaryUnaryMultiCallable[_queue_pb2.RecordMissedCallRequest, _queue_pb2.RecordMissedCallResponse]  # type: ignore[assignment]
+    """Makes the immediate callbacks of the people who have a number from which we missed a call, once
+    for each number and time. None for people who may not be called, who were spoken with since, or
+    whose callback is due already. INVALID_ARGUMENT (PHONE_NOT_VALID, MISSED_CALL_TOO_OLD).
     """
     GetQueueStats: _aio.UnaryUnaryMultiCallable[_queue_pb2.GetQueueStatsRequest, _queue_pb2.GetQueueStatsResponse]  # type: ignore[assignment]
     """Returns how many people are in each queue and state, at this moment."""
@@ -419,6 +441,29 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         HeartbeatAssignment, but DO_NOT_CONTACT and DECEASED are accepted for any assignment of the
         agent, however it ended: when the call itself can no longer be reported, the objection is
         recorded alone.
+        """
+
+    @_abc_1.abstractmethod
+    def RecordCallEvent(
+        self,
+        request: _queue_pb2.RecordCallEventRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_pb2.RecordCallEventResponse, _abc.Awaitable[_queue_pb2.RecordCallEventResponse]]:
+        """Notes what happened to the call of an assignment: from the desk, or from a telephony bridge.
+        Order and repeats do not matter. While the call is up, from its answer to its end, the lease
+        does not run out, within a limit of the rules. NOT_FOUND (ASSIGNMENT_NOT_FOUND), ABORTED
+        (ASSIGNMENT_NOT_YOURS).
+        """
+
+    @_abc_1.abstractmethod
+    def RecordMissedCall(
+        self,
+        request: _queue_pb2.RecordMissedCallRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_pb2.RecordMissedCallResponse, _abc.Awaitable[_queue_pb2.RecordMissedCallResponse]]:
+        """Makes the immediate callbacks of the people who have a number from which we missed a call, once
+        for each number and time. None for people who may not be called, who were spoken with since, or
+        whose callback is due already. INVALID_ARGUMENT (PHONE_NOT_VALID, MISSED_CALL_TOO_OLD).
         """
 
     @_abc_1.abstractmethod
