@@ -8,6 +8,7 @@ from dialler.model.v1.call_state_pb2 import EntryState, Outcome, Queue
 from dialler.queue.v1 import queue_pb2
 
 from servicekit.errors import FailedPrecondition, InvalidArgument, NotFound
+from services.queue.store.pauses import is_paused
 from services.queue.wire.messages import timestamp
 from tests.fakes.clock import FakeClock
 from tests.fakes.running_queue import RunningQueue, running_queue
@@ -154,9 +155,8 @@ async def test_times_that_make_no_pause(
 async def test_the_claim_reads_the_pauses_once(tables: Tables) -> None:
     """The condition concerns no single person, so PostgreSQL asks it once a statement."""
     plan = await tables.plan(
-        "SELECT user_id FROM queue.entries WHERE state = 1 AND queue = 1 AND NOT EXISTS"
-        " (SELECT FROM queue.pauses AS pause WHERE pause.ends_at > now()"
-        " AND pause.begins_at <= now() AND (pause.queue IS NULL OR pause.queue = 1))"
+        "SELECT user_id FROM queue.entries WHERE state = 1 AND queue = 1"
+        f" AND NOT {is_paused('1', 'now()')}"
     )
     assert "One-Time Filter" in plan
 
