@@ -15,7 +15,8 @@ from tests.fakes.recorded_calls import RecordingDouble
 class FakeCdcIngest(RecordingDouble, cdc_ingest_pb2_grpc.CdcIngestServiceServicer):
     """Returns `status` with the moments that a test has set; `is_alive` means alive at each call.
 
-    `by_turns` holds the moments of several replicas, which answer in turn.
+    `by_turns` holds the moments of several replicas, which answer in turn; `applied_by_turns` those
+    through which they have applied changes.
     """
 
     status: cdc_ingest_pb2.GetStatusResponse = field(
@@ -25,6 +26,7 @@ class FakeCdcIngest(RecordingDouble, cdc_ingest_pb2_grpc.CdcIngestServiceService
     is_alive: bool = False
     by_turns: deque[datetime] = field(default_factory=deque)
     applied_through: datetime | None = None
+    applied_by_turns: deque[datetime] = field(default_factory=deque)
     paused: bool = False
     failure: ServiceError | None = None
 
@@ -43,6 +45,9 @@ class FakeCdcIngest(RecordingDouble, cdc_ingest_pb2_grpc.CdcIngestServiceService
             self.by_turns.rotate(-1)
         if self.alive_at is not None:
             answer.capture_alive_at.FromDatetime(self.alive_at)
+        if self.applied_by_turns:
+            self.applied_through = self.applied_by_turns[0]
+            self.applied_by_turns.rotate(-1)
         if self.applied_through is not None:
             answer.applied_through.FromDatetime(self.applied_through)
         return answer

@@ -20,8 +20,8 @@ from services.reconciler.run_context import RunContext
 # A user who keeps changing is rechecked this often, then refreshed without a drift report.
 _ROUNDS = 3
 _POLL_SECONDS = 0.5
-# Each poll may reach another replica of the ingest.
-_POLLS_THAT_AGREE = 3
+# Each poll reaches another replica of the ingest, of which there are no more than this.
+_POLLS_THAT_AGREE = 6
 
 
 class _WatermarkState(Enum):

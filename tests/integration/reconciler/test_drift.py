@@ -210,6 +210,29 @@ async def test_changes_captured_before_the_first_read_are_waited_for(
     assert (ended.users_drifted, ended.users_refreshed) == (0, 0)
 
 
+async def test_the_copy_of_the_ingest_that_is_behind_is_asked_among_six(
+    bench: "ReconcilerBench",
+) -> None:
+    fakes = bench.fakes
+    fakes.apply_all_users()
+    _requirement_changed(fakes)
+    rows = fakes.user_context.people[PERSON]
+    behind, later = datetime.now(UTC), datetime.now(UTC) + timedelta(hours=1)
+    fakes.ingest.alive_at = behind
+    fakes.ingest.applied_by_turns.extend([later] * 5 + [behind])
+    async with bench.running(
+        cdc_ingest_target=fakes.ingest_target, recheck_longest_seconds=60.0, watch_seconds=600.0
+    ) as stub:
+        run = await bench.start_run(stub)
+        # Until each has answered, and the one that is behind has been waited for.
+        await bench.until(lambda: len(fakes.ingest.calls) > 12)
+        fakes.queue.entries[PERSON] = AppliedEntry(9, context_of(rows), rows)
+        fakes.ingest.applied_by_turns.clear()
+        fakes.ingest.applied_through = later
+        ended = await bench.ended(stub, run.run_id)
+    assert (ended.users_drifted, ended.users_refreshed) == (0, 0)
+
+
 async def test_unverified_users_are_refreshed_once_and_report_no_drift(
     bench: "ReconcilerBench",
 ) -> None:
