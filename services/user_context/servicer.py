@@ -114,7 +114,9 @@ class UserContextServicer:
         found = await self._refreshes.get(user_ids)
         response = pb.RefreshUsersResponse(facts=[found[user_id].facts for user_id in user_ids])
         if user_ids:
+            # One reading answers the whole request.
             response.refreshed_at.FromDatetime(found[user_ids[0]].read_at)
+            response.executed_gtids = found[user_ids[0]].executed_gtids
         return response
 
     async def ReadUserFacts(

@@ -30,9 +30,9 @@ from services.user_context.cache.links import RedisLink
 from services.user_context.cache.redis import PipelinedLink
 from services.user_context.contexts.invalidations import Invalidations
 from services.user_context.contexts.readings import MainAppReadings
-from services.user_context.domain import Person, UserId
+from services.user_context.domain import UserId
 from services.user_context.metrics import CacheStats
-from services.user_context.mysql.reader import MainAppStore
+from services.user_context.mysql.reader import MainAppStore, PeopleReading
 from services.user_context.mysql.rows import NO_MOMENT
 from services.user_context.settings import UserContextSettings
 from services.user_context.store import FenceStore
@@ -173,13 +173,13 @@ class PausableStore(MainAppStore):
 
     async def read_people(
         self, user_ids: Sequence[UserId], *, fingerprinted: bool = False
-    ) -> dict[UserId, Person]:
+    ) -> PeopleReading:
         """Read, then wait if `pauses` is set."""
-        people = await super().read_people(user_ids, fingerprinted=fingerprinted)
+        found = await super().read_people(user_ids, fingerprinted=fingerprinted)
         if self.pauses:
             self.has_read.set()
             await self.let_go.wait()
-        return people
+        return found
 
 
 @dataclass

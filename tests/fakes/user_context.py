@@ -44,6 +44,8 @@ class FakeUserContext(RecordingDouble, user_context_pb2_grpc.UserContextServiceS
     after_block: Before | None = None
     reads: list[list[int]] = field(default_factory=list)
     refreshes: list[list[int]] = field(default_factory=list)
+    # What refreshes say of the transactions that MySQL had executed.
+    executed_gtids: str = ""
     owners: dict[tuple[str, str], int] = field(default_factory=dict)
     resolves: list[list[tuple[str, str]]] = field(default_factory=list)
     probes: int = 0
@@ -94,6 +96,7 @@ class FakeUserContext(RecordingDouble, user_context_pb2_grpc.UserContextServiceS
         self.refreshes.append(list(request.user_ids))
         response = user_context_pb2.RefreshUsersResponse(facts=self.drawn(request.user_ids))
         response.refreshed_at.FromDatetime(datetime.now(UTC))
+        response.executed_gtids = self.executed_gtids
         return response
 
     async def InvalidateCallStates(

@@ -183,6 +183,7 @@ class EventTranslator:
             transaction_id=transaction_id,
             stream_position=f"{file}:{offset}:0:{offset}:{transaction_id}:{file}:{offset}",
             server=self._server_name,
+            gtid=self._gtid,
         )
 
     def _rows(self, event: Any, file: str, offset: int) -> list[Item]:

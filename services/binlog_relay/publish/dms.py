@@ -1,8 +1,9 @@
 """The record format of AWS DMS with Kinesis or Kafka targets, as single-line JSON.
 
 Like DMS with IncludeNullAndEmpty, IncludeTransactionDetails and a before-image of all columns.
-In addition, `source-server` in the metadata names the server that a `stream-position` is of. The
-record of a bulk transaction is ours: it has the rows of one row event, as lists of values.
+In addition, `source-server` in the metadata names the server that a `stream-position` is of, and
+`source-gtid` the transaction where it has a GTID. The record of a bulk transaction is ours: it has
+the rows of one row event, as lists of values.
 """
 
 import hashlib
@@ -21,7 +22,8 @@ Image: TypeAlias = Mapping[str, Any]
 class Origin:
     """Where in the binlog a record comes from; `committed_at_us` is microseconds of the epoch.
 
-    `server` is different for each server and says nothing else about it.
+    `server` is different for each server and says nothing else about it. `gtid` is that of the
+    transaction, if it has one.
     """
 
     schema: str
@@ -30,6 +32,7 @@ class Origin:
     transaction_id: int
     stream_position: str
     server: str
+    gtid: str | None = None
 
 
 class RecordWriter:
@@ -43,22 +46,21 @@ class RecordWriter:
         self, origin: Origin, operation: str, captured_at_us: int, max_record_bytes: int
     ) -> None:
         self._max_record_bytes = max_record_bytes
-        self._metadata = orjson.Fragment(
-            orjson.dumps(
-                {
-                    "timestamp": iso_moment(captured_at_us),
-                    "record-type": "data",
-                    "operation": operation,
-                    "partition-key-type": "schema-table",
-                    "schema-name": origin.schema,
-                    "table-name": origin.table,
-                    "transaction-id": origin.transaction_id,
-                    "commit-timestamp": iso_moment(origin.committed_at_us),
-                    "stream-position": origin.stream_position,
-                    "source-server": origin.server,
-                }
-            )
-        )
+        metadata = {
+            "timestamp": iso_moment(captured_at_us),
+            "record-type": "data",
+            "operation": operation,
+            "partition-key-type": "schema-table",
+            "schema-name": origin.schema,
+            "table-name": origin.table,
+            "transaction-id": origin.transaction_id,
+            "commit-timestamp": iso_moment(origin.committed_at_us),
+            "stream-position": origin.stream_position,
+            "source-server": origin.server,
+        }
+        if origin.gtid is not None:
+            metadata["source-gtid"] = origin.gtid
+        self._metadata = orjson.Fragment(orjson.dumps(metadata))
 
     def write(self, data: Image, before: Image | None, identifying: Collection[str]) -> bytes:
         """Return one record; a too long one keeps only the `identifying` columns."""

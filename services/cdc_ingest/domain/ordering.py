@@ -9,11 +9,10 @@ from enum import IntEnum
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
+from services.cdc_ingest.domain.gtids import Gtid, gtid_of
+
 # mysql-bin.000003, perhaps with a suffix of the format.
 _FILE: Final = re.compile(r"(?P<log>.*?)\.?(?P<number>\d{1,19})")
-# MySQL's uuid:number or uuid:tag:number, MariaDB's domain-server-number.
-_GTID: Final = re.compile(r"(?P<log>[0-9A-Fa-f-]{36}(?::\w+)?):(?P<number>\d{1,19})")
-_MARIADB_GTID: Final = re.compile(r"(?P<log>\d+)-\d+-(?P<number>\d{1,19})")
 # No offset or number is longer.
 _MAX_DIGITS: Final = 20
 # Positions that go back while commit times advance by this much are of two logs: another server
@@ -37,7 +36,7 @@ class Order(NamedTuple):
     `at` is the capture time, else the commit time; `committed_at` the commit time. Both are None
     where unknown or when the clock was ahead. `sequence` numbers transactions, nearly in commit
     order. `sent_at` is when the message was sent, `arrival` counts messages as they are read,
-    `message` is the message id.
+    `message` is the message id. `gtid` is that of the transaction; it does not order changes.
     """
 
     at: datetime | None = None
@@ -47,6 +46,7 @@ class Order(NamedTuple):
     arrival: int = 0
     message: str = ""
     committed_at: datetime | None = None
+    gtid: Gtid | None = None
 
 
 class Delivery(NamedTuple):
@@ -61,12 +61,13 @@ class Delivery(NamedTuple):
         committed_at: datetime | None,
         position: LogPosition | None = None,
         sequence: tuple[int, ...] = (),
+        gtid: Gtid | None = None,
     ) -> Order:
         """Return the order of a change in the message; times after `came_at` count as unknown."""
         committed = self._possible(committed_at)
         at = committed if captured_at is None else self._possible(captured_at)
-        _, _, _, sent_at, arrival, message, _ = self.order
-        return Order(at, position, sequence, sent_at, arrival, message, committed)
+        _, _, _, sent_at, arrival, message, _, _ = self.order
+        return Order(at, position, sequence, sent_at, arrival, message, committed, gtid)
 
     def _possible(self, moment: datetime | None) -> datetime | None:
         is_ahead = moment is not None and self.came_at is not None and moment > self.came_at
@@ -143,12 +144,12 @@ def place_position(server: object, place: object, *numbers: object) -> LogPositi
 
 def gtid_position(gtid: object, *numbers: object) -> LogPosition | None:
     """Return the position of a transaction by its GTID."""
-    if not isinstance(gtid, str):
-        return None
-    found = _GTID.fullmatch(gtid) or _MARIADB_GTID.fullmatch(gtid)
+    found = gtid_of(gtid)
     if found is None:
         return None
-    return LogPosition(found["log"], (int(found["number"]), *leading_integers(*numbers)))
+    # On MariaDB the numbers of all servers of a domain rise.
+    log = found.source.partition("-")[0] if found.is_mariadb else found.source
+    return LogPosition(log, (found.number, *leading_integers(*numbers)))
 
 
 def leading_integers(*values: object) -> tuple[int, ...]:

@@ -23,6 +23,7 @@ from services.cdc_ingest.domain.formats.records import (
     Record,
     UnreadableError,
 )
+from services.cdc_ingest.domain.gtids import ExecutedGtids
 from services.cdc_ingest.domain.ordering import Delivery, Order, Precedence, precedence
 from services.cdc_ingest.domain.people import Key, RowKey
 
@@ -87,7 +88,14 @@ Observations: TypeAlias = Mapping[Key, ObservedRows]
 
 
 class UserReading(Protocol):
-    """The rows that a refresh has read."""
+    """The rows that a refresh has read.
+
+    `executed` holds the transactions that the server had executed before; it is empty where it is
+    not known.
+    """
+
+    @property
+    def executed(self) -> ExecutedGtids: ...
 
     def has(self, owner: Key) -> bool:
         """Whether the user, or the row that leads to a user, was found."""
@@ -167,7 +175,11 @@ class RowObserver:
         if table is None:
             return
         order = delivery.order_of(
-            change.captured_at, change.committed_at, change.position, change.sequence
+            change.captured_at,
+            change.committed_at,
+            change.position,
+            change.sequence,
+            change.gtid,
         )
         before: Image | None = None
         after: Image | None = None
@@ -340,10 +352,14 @@ class LatestObservations:
         A change that is certainly later overwrites this one: the verdict is SHOWN. Where it is
         later by sequence or arrival only, it is UNTOLD: one more reading decides. Arrival may be
         the wrong way round: if the reading shows the other change, which may follow this one, the
-        verdict is DOUBTFUL.
+        verdict is DOUBTFUL. A later change that another copy of this service has received is known
+        only by its effect: the server had executed this one before it was read, or shows a row that
+        was added well after it.
         """
         order = observed.order
         best = found
+        if order.gtid in reading.executed:
+            best = min(best, ReadingVerdict.DOUBTFUL)
         for known in self._rows.get(observed.row, ()):
             if known.is_of(order):
                 continue

@@ -5,6 +5,7 @@ from functools import cached_property
 
 from dialler.model.v1.facts_pb2 import ClaimFacts, UserFacts
 
+from services.cdc_ingest.domain.gtids import ExecutedGtids
 from services.cdc_ingest.domain.people import Key, RowKey
 from services.cdc_ingest.domain.staleness import Columns
 
@@ -12,7 +13,8 @@ from services.cdc_ingest.domain.staleness import Columns
 class FactsReading:
     """Looks up rows in facts, with the columns and forms of `domain.staleness.SHOWN`."""
 
-    def __init__(self, facts: Iterable[UserFacts]) -> None:
+    def __init__(self, facts: Iterable[UserFacts], executed_gtids: str = "") -> None:
+        self.executed = ExecutedGtids(executed_gtids)
         self._people = {each.user_id: each for each in facts if each.exists}
 
     def has(self, owner: Key) -> bool:

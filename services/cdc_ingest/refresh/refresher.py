@@ -61,6 +61,7 @@ class Refresher:
             times, counted = await self._people(batch)
             people = sorted(times)
             facts: list[UserFacts] = []
+            executed: set[str] = set()
             for start in range(0, len(people), self._batch_users):
                 part = people[start : start + self._batch_users]
                 refreshed = await self._upstreams.refresh(part)
@@ -72,11 +73,13 @@ class Refresher:
                 part_times = {each.user_id: times[each.user_id] for each in applicable}
                 await self._upstreams.apply(replace(refreshed, facts=applicable), part_times)
                 facts.extend(refreshed.facts)
+                executed.add(refreshed.executed_gtids)
                 applied_at = self._clock.now()
                 for user_id, each_times in part_times.items():
                     if user_id in counted:
                         self._metrics.applied(each_times, refreshed.refreshed_at, applied_at)
-            return FactsReading(facts)
+            # Parts may be read from several servers, or at several moments.
+            return FactsReading(facts, executed.pop() if len(executed) == 1 else "")
 
     async def probe(self) -> None:
         """Raise `ServiceError` unless user_context and the queue are available."""

@@ -21,10 +21,11 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class RefreshedFacts:
-    """The facts of a refresh, and when they were read."""
+    """The facts of a refresh, when they were read, and what MySQL had executed before."""
 
     facts: Collection[UserFacts]
     refreshed_at: datetime
+    executed_gtids: str = ""
 
 
 class Upstreams:
@@ -54,7 +55,8 @@ class Upstreams:
         """Have user_context read up to 1,000 people."""
         request = user_context_pb2.RefreshUsersRequest(user_ids=user_ids)
         response = await self._user_context.RefreshUsers(request)
-        return RefreshedFacts(response.facts, response.refreshed_at.ToDatetime(tzinfo=UTC))
+        refreshed_at = response.refreshed_at.ToDatetime(tzinfo=UTC)
+        return RefreshedFacts(response.facts, refreshed_at, response.executed_gtids)
 
     async def apply(self, refreshed: RefreshedFacts, times: Mapping[int, ChangeTimes]) -> None:
         """Have the queue apply the facts; returns once that is durable."""

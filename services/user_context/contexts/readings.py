@@ -18,7 +18,7 @@ from services.user_context.cache.context_cache import BothForms, ContextCache, F
 from services.user_context.cache.rendering import facts_message, render_main
 from services.user_context.contexts.invalidations import Invalidations
 from services.user_context.domain import Part, Person, UserId
-from services.user_context.mysql.reader import MainAppStore
+from services.user_context.mysql.reader import MainAppStore, PeopleReading
 from services.user_context.mysql.snapshots import main_app_unavailable
 from services.user_context.store import FenceStore, versions_needed
 
@@ -33,10 +33,11 @@ T = TypeVar("T")
 
 
 class RefreshedUser(NamedTuple):
-    """The facts that a refresh has read of one person."""
+    """The facts that a refresh has read of one person, and what MySQL had executed before."""
 
     facts: UserFacts
     read_at: datetime
+    executed_gtids: str
 
 
 class Refreshes(NamedTuple):
@@ -115,7 +116,7 @@ class MainAppReadings:
                 self._versions.succeeded()
                 grants = await self._cache.begin(Part.MAIN, user_ids, version)
         read_at = self._clock.now()
-        people = await self._read_people(user_ids)
+        people, _ = await self._read_people(user_ids)
         rendered = await self._render(user_ids, people, version, grants, read_at)
         await self._cache.fill(Part.MAIN, rendered.forms, grants)
         return rendered.forms
@@ -132,15 +133,18 @@ class MainAppReadings:
             version = await self._fences.draw_version()
             grants = await self._invalidations.invalidate_contexts(user_ids, version)
         read_at = self._clock.now()
-        people = await self._read_people(user_ids, fingerprinted=True)
+        people, executed_gtids = await self._read_people(user_ids, fingerprinted=True)
         rendered = await self._render(user_ids, people, version, grants, read_at, with_facts=True)
         await self._cache.fill(Part.MAIN, rendered.forms, grants)
         metrics.REFRESH_SECONDS.observe(self._clock.monotonic() - started)
-        return {user_id: RefreshedUser(facts, read_at) for user_id, facts in rendered.facts.items()}
+        return {
+            user_id: RefreshedUser(facts, read_at, executed_gtids)
+            for user_id, facts in rendered.facts.items()
+        }
 
     async def _read_people(
         self, user_ids: Sequence[UserId], *, fingerprinted: bool = False
-    ) -> dict[UserId, Person]:
+    ) -> PeopleReading:
         read = partial(self._bulk.read_people, fingerprinted=fingerprinted)
         return await _asked(self._bulk_breaker, read, user_ids, self._bulk_seconds)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -37,6 +37,13 @@ from services.user_context.mysql.tables import main_app_tables
 KEYS_PER_STATEMENT = 1_000
 
 _KEYS: sa.BindParameter[Any] = sa.bindparam("keys", expanding=True)
+
+
+class PeopleReading(NamedTuple):
+    """The people who were found, and the GTIDs that the server had executed before."""
+
+    people: Mapping[UserId, Person]
+    executed_gtids: str
 
 
 class MainAppStore:
@@ -82,16 +89,16 @@ class MainAppStore:
 
     async def read_people(
         self, user_ids: Sequence[UserId], *, fingerprinted: bool = False
-    ) -> dict[UserId, Person]:
+    ) -> PeopleReading:
         """Return those of up to 1,000 people who exist, all as of one moment after the call.
 
         The number of statements does not depend on the number of people. With ``fingerprinted``
         the same statements return the checksum of each row, and one more those of all addresses.
         """
         if not user_ids:
-            return {}
+            return PeopleReading({}, "")
         queries = self._fingerprinted if fingerprinted else self._whole
-        sets = await read_at_once(self._engine, queries.texts(user_ids))
+        sets, executed_gtids = await read_at_once(self._engine, queries.texts(user_ids))
         found = queries.rows(sets)
         if fingerprinted:
             claim_rows: Sequence[Mapping[str, Any]] = found.claims
@@ -103,7 +110,7 @@ class MainAppStore:
                 _combined(found.vehicle_packages, "claim_id"),
             )
             found = replace(found, row_fingerprints=packed(checksums, self._edition))
-        return assemble(found)
+        return PeopleReading(assemble(found), executed_gtids)
 
     async def read_facts(self, user_ids: Sequence[UserId]) -> dict[UserId, Person]:
         """Return the facts of those of up to 1,000 people who exist.

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -16,6 +16,8 @@ from services.user_context.mysql.rows import Values
 # The execution option under which `read_at_once` gets the rows of each of its statements.
 _RESULT_SETS = "result_sets"
 _BEGIN_SNAPSHOT = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
+# MariaDB leaves out the second variable, MySQL the first.
+_EXECUTED = "SELECT /*M! @@global.gtid_current_pos */ /*!50700 @@global.gtid_executed */"
 
 
 def main_app_unavailable() -> Unavailable:
@@ -76,21 +78,31 @@ def answer_at_once(engine: AsyncEngine) -> None:
         if sets is None:
             return False
         cursor.execute(statement)
-        for place in range(len(sets)):
+        sets[0] = cursor.fetchall()
+        # Then comes the answer to the beginning of the snapshot, which has no rows.
+        cursor.nextset()
+        for place in range(1, len(sets)):
             cursor.nextset()
             sets[place] = cursor.fetchall()
         cursor.nextset()
         return True
 
 
-async def read_at_once(engine: AsyncEngine, queries: Sequence[str]) -> list[Sequence[Values]]:
+class AtOnce(NamedTuple):
+    """The rows of each query, and the GTIDs that the server had executed before the snapshot."""
+
+    sets: Sequence[Sequence[Values]]
+    executed_gtids: str
+
+
+async def read_at_once(engine: AsyncEngine, queries: Sequence[str]) -> AtOnce:
     """Return the rows of each query, all as of one moment after the call, by one round trip.
 
     The queries are texts without parameters. Of a lone person, sending statements one by one costs
     more than reading the rows.
     """
-    sets: list[Sequence[Values]] = [()] * len(queries)
-    text = "; ".join((_BEGIN_SNAPSHOT, *queries, "COMMIT"))
+    sets: list[Sequence[Values]] = [()] * (1 + len(queries))
+    text = "; ".join((_EXECUTED, _BEGIN_SNAPSHOT, *queries, "COMMIT"))
     with main_app_errors():
         async with engine.connect() as connection:
             try:
@@ -99,4 +111,6 @@ async def read_at_once(engine: AsyncEngine, queries: Sequence[str]) -> list[Sequ
                 # It must not return to the pool with its snapshot open, or with results unread.
                 await connection.invalidate()
                 raise
-    return sets
+    ((executed,),) = sets[0]
+    # MySQL breaks lines.
+    return AtOnce(sets[1:], "".join(str(executed or "").split()))

@@ -11,6 +11,7 @@ from dialler.binlog_relay.v1 import binlog_relay_pb2
 from dialler.binlog_relay.v1.binlog_relay_pb2_grpc import BinlogRelayServiceStub
 from mypy_boto3_sqs.client import SQSClient
 
+from devstack.changes import MainApp
 from devstack.desk import Desk
 from devstack.stack import Stack, wait_until
 from tests.fault.pipeline.comparison import await_agreement
@@ -31,6 +32,27 @@ def test_messages_come_twice_and_in_any_order(stack: Stack, ingest: Ingest, sqs:
         sqs.send_message(QueueUrl=stack.addresses.sqs_queue, MessageBody=body)
     resume(ingest)
     await_agreement(stack)
+
+
+def test_a_copy_has_not_seen_what_another_saw_set_back(
+    stack: Stack, ingest: Ingest, sqs: SQSClient
+) -> None:
+    """No copy here receives the later changes, as when the one that did has been restarted."""
+    rows = stack.main_app.rows("SELECT id, COALESCE(status, '') FROM claims LIMIT 400")
+    claims = {int(claim_id): str(status) for claim_id, status in rows}
+    pause(ingest)
+    with MainApp(stack.addresses.mysql_writer) as main_app:
+        main_app.update_claims(list(claims), "checking")
+        earlier = drained(stack, sqs)
+        for claim_id in list(claims)[::7]:
+            main_app.update_claims([claim_id], claims[claim_id] or None)
+    assert drained(stack, sqs), "the later changes"
+    before = status(ingest)
+    for body in earlier:
+        sqs.send_message(QueueUrl=stack.addresses.sqs_queue, MessageBody=body)
+    resume(ingest)
+    await_agreement(stack)
+    assert status(ingest).messages_dead == before.messages_dead
 
 
 def drained(stack: Stack, sqs: SQSClient) -> list[str]:

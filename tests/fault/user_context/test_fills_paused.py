@@ -191,7 +191,7 @@ async def test_of_two_readings_the_later_stays_whichever_fills_first(scene: Scen
     grants = {version: await cache.begin(Part.MAIN, [PERSON], version) for version in versions}
     for version in reversed(versions):
         scene.change(f"version {version}")
-        person = (await store.read_people([PERSON]))[PERSON]
+        person = (await store.read_people([PERSON])).people[PERSON]
         grant = grants[version]
         filling = Filling(PERSON, version, render_main(person))
         form = cache.form(Part.MAIN, filling, grant[PERSON].run, 0)

@@ -28,6 +28,8 @@ async def test_a_lone_change_is_one_dms_record(bench: RelayBench) -> None:
     assert metadata["transaction-id"] > 0
     assert metadata["commit-timestamp"].endswith("Z")
     assert re.fullmatch("[0-9a-f]{16}", metadata["source-server"])
+    number = metadata["transaction-id"]
+    assert re.fullmatch(rf"\d+-\d+-{number}|[0-9a-f-]{{36}}:{number}", metadata["source-gtid"])
     [attributes] = received.attributes
     assert attributes["source"] == "binlog_relay"
     assert attributes["traceparent"].startswith("00-")
@@ -176,6 +178,7 @@ async def test_of_a_bulk_transaction_keys_and_compared_columns_are_sent(bench: R
     assert "first_name" in lone["data"]
     narrow = [record for record in bulk if "first_name" not in record["data"]]
     assert len(narrow) > 1_500
+    assert len({record["metadata"]["source-gtid"] for record in narrow}) == 1
     for record in narrow:
         assert record["metadata"]["operation"] == "update"
         kept = {"id": record["data"]["id"], "is_enabled": 1, "current_signature_file_id": None}

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.integration, pytest.mark.fault]
 
 OPEN = {"id": 9, "user_id": 5, "status": "open", "lender": None}
+MYSQL = "3e11fa47-71ca-11e1-9e33-c80aa9429562"
 ENDED = OPEN | {"status": "ended"}
 CHECKED: dict[str, Any] = {"stale_patience_seconds": 60.0, "settle_seconds": 0.3}
 
@@ -56,6 +57,34 @@ async def test_a_reading_that_stays_older_is_dead_lettered_with_its_reason(bench
         await bench.emptied()
     assert dead["dead_reason"] == "READING_STALE"
     assert {5, 6} <= set(bench.fakes.queue.user_ids())
+
+
+async def test_what_another_copy_saw_set_back_is_deleted_by_a_copy_that_did_not(
+    bench: "Bench",
+) -> None:
+    """The bulk change of several claims, and no copy that has received what came after."""
+    records = []
+    for n in range(1, 61):
+        row = {"id": n, "user_id": n, "lender": None}
+        made = bench.change("claims", row | {"status": "ended"}, row | {"status": "open"})
+        made["metadata"]["source-gtid"] = f"{MYSQL}:7"
+        records.append(made)
+        status = "open" if n % 2 else "ended"
+        bench.fakes.user_context.people[n] = UserFacts(
+            exists=True, claims=[ClaimFacts(claim_id=n, status=status)]
+        )
+    bench.fakes.user_context.executed_gtids = f"{MYSQL}:1-6"
+    await bench.send(records)
+    async with bench.running(**CHECKED) as parts, bench.operator(parts) as operator:
+
+        async def was_put_back() -> bool:
+            return (await operator.status()).messages_retried > 0
+
+        await bench.until_async(was_put_back, True)
+        bench.fakes.user_context.executed_gtids = f"{MYSQL}:1-8"
+        await bench.emptied()
+        assert (await operator.status()).messages_dead == 0
+    assert await bench.depth(bench.queue.dlq_url) == 0
 
 
 async def test_what_facts_do_not_show_is_read_twice_and_what_they_show_once(

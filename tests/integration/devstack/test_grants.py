@@ -42,7 +42,7 @@ async def test_every_granted_column_is_needed_and_no_other(
     ]
     readable: list[str] = []
     try:
-        assert await store.read_people([UserId(1)], fingerprinted=True) == {}
+        assert (await store.read_people([UserId(1)], fingerprinted=True)).people == {}
         with mainapp_database.server.connect() as admin, admin.cursor() as cursor:
             for column, of in columns:
                 cursor.execute(f"REVOKE SELECT ({column}) ON {of.replace(' TO ', ' FROM ')}")
@@ -52,7 +52,7 @@ async def test_every_granted_column_is_needed_and_no_other(
                 except Internal:
                     pass
                 cursor.execute(f"GRANT SELECT ({column}) ON {of}")
-        assert await store.read_people([UserId(1)], fingerprinted=True) == {}
+        assert (await store.read_people([UserId(1)], fingerprinted=True)).people == {}
     finally:
         await engine.dispose()
     assert readable == []

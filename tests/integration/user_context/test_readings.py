@@ -87,7 +87,9 @@ async def test_a_refresh_sends_the_same_statements_for_one_person_and_for_all(
         await _refresh(seeded_user_context, *user_ids)
         # All of them in one round trip.
         (sent,) = _of_service(mysql_statements[before:])
-        first, *selects, last = sent.split("; ")
+        executed, first, *selects, last = sent.split("; ")
+        # Before the snapshot, which then shows all of them.
+        assert "gtid" in executed
         assert first.startswith("START TRANSACTION WITH CONSISTENT SNAPSHOT")
         assert [each.partition("\n")[0].split()[0] for each in selects] == ["SELECT"] * 6
         assert last == "COMMIT"
@@ -162,7 +164,7 @@ async def test_only_described_columns_are_named_and_never_a_secret_one(
     await service.stub.ResolveUsers(pb.ResolveUsersRequest(rows=rows))
 
     read = "\n".join(_of_service(mysql_statements))
-    named = set(re.findall(r"\b(?:\w+)\.(\w+)", read))
+    named = set(re.findall(r"(?<!@)\b(?:\w+)\.(\w+)", read))
     assert not re.search(r"SELECT \*|\.\*|\(\*\)", read)
     assert not named & _DESCRIBED.secret_columns
     assert not [column for column in _DESCRIBED.secret_columns if column in read]
@@ -294,6 +296,22 @@ async def test_an_empty_main_app_is_an_empty_page(user_context: RunningUserConte
     assert page == pb.ListUserIdsResponse()
 
 
+async def test_a_refresh_names_the_transactions_that_it_shows(
+    seeded_user_context: RunningUserContext, seeded_mainapp: MainAppDatabase
+) -> None:
+    async def named() -> str:
+        request = pb.RefreshUsersRequest(user_ids=[20])
+        return (await seeded_user_context.stub.RefreshUsers(request)).executed_gtids
+
+    first = await named()
+    seeded_mainapp.execute("UPDATE users SET status = 'of a later transaction' WHERE id = 20")
+    second = await named()
+    # MariaDB: domain-server-number; MySQL: uuid:1-number.
+    before, after = (int(re.findall(r"\d+", each)[-1]) for each in (first, second))
+    assert after > before > 0
+    assert not re.search(r"\s", second)
+
+
 async def test_a_reading_that_fails_midway_leaves_nothing_to_the_next(
     mainapp_database: MainAppDatabase,
 ) -> None:
@@ -302,6 +320,6 @@ async def test_a_reading_that_fails_midway_leaves_nothing_to_the_next(
     try:
         with pytest.raises(Internal):
             await read_at_once(engine, ["SELECT 1", "SELECT absent", "SELECT 3"])
-        assert await read_at_once(engine, ["SELECT 4", "SELECT 5"]) == [[(4,)], [(5,)]]
+        assert (await read_at_once(engine, ["SELECT 4", "SELECT 5"])).sets == [[(4,)], [(5,)]]
     finally:
         await engine.dispose()

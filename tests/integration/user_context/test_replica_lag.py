@@ -22,6 +22,7 @@ from servicekit.errors import Unavailable
 from services.user_context.mysql.chunk_reader import LONGEST_LAG_SECONDS, ChunkReader
 from services.user_context.mysql.fingerprint_readings import FingerprintReadings
 from services.user_context.mysql.replica_lag import ReplicaLag
+from services.user_context.mysql.snapshots import answer_at_once, read_at_once
 from tests.fakes import waiting
 from tests.fakes.clock import FakeClock
 
@@ -98,6 +99,32 @@ async def test_a_comparison_waits_for_the_replica(
     _tell(replica, "STOP SLAVE", "CHANGE MASTER TO MASTER_DELAY = 0", "START SLAVE")
     # While the replica is reconfigured it follows no source, and reports no lag.
     assert await asyncio.wait_for(comparing, 20) in {1, 2}
+
+
+@pytest.mark.mariadb
+async def test_a_reading_names_no_transaction_that_the_replica_has_not_executed(
+    own_mariadb: MariaDB, replica: MariaDB, main_app: MainAppDatabase, engine: AsyncEngine
+) -> None:
+    answer_at_once(engine)
+
+    async def read() -> tuple[int, str]:
+        sets, executed = await read_at_once(engine, ["SELECT COUNT(*) FROM users"])
+        return int(sets[0][0][0]), executed
+
+    _tell(replica, "STOP SLAVE")
+    _, before = await read()
+    _add_person(main_app)
+    [(last,)] = main_app.rows("SELECT @@global.gtid_binlog_pos")
+    assert await read() == (1, before)
+    assert before != last
+    _tell(replica, "START SLAVE")
+
+    async def has_it() -> bool:
+        _, executed = await read()
+        return executed == str(last)
+
+    await _until_async(has_it)
+    assert (await read())[0] == 2
 
 
 @pytest.mark.mariadb

@@ -12,6 +12,7 @@ from services.cdc_ingest.domain.formats.records import (
     LostTrack,
     Operation,
 )
+from services.cdc_ingest.domain.gtids import gtid_of
 from services.cdc_ingest.domain.people import RowKey
 from tests.unit.cdc_ingest.bodies import demand, dms
 
@@ -157,6 +158,7 @@ def test_many_rows_in_one_record_are_as_many_records(operation: str) -> None:
         "transaction-id": 12,
         "stream-position": "binlog.000003:4711:0:4711:12:binlog.000003:4711",
         "source-server": "a1",
+        "source-gtid": "0-1-12",
     }
     together = dms("claims", operation, **details)
     del together["data"]
@@ -170,6 +172,8 @@ def test_many_rows_in_one_record_are_as_many_records(operation: str) -> None:
     ]
     found, expected = decode_body(json.dumps(together)), decode_body(json.dumps(singles))
     assert found.records == expected.records
+    gtids = {record.gtid for record in found.records if isinstance(record, ChangeRecord)}
+    assert gtids == {gtid_of("0-1-12")}
     assert (found.fault, found.files) == (None, [])
     assert demand(together) == demand(singles)
 

@@ -66,10 +66,11 @@ def status(name: str) -> dict[str, Any]:
     return {**ROW, "status": name}
 
 
-def showing(*statuses: str) -> FactsReading:
-    """A reading of person 5 with claim 9, or without it."""
+def showing(*statuses: str, executed: str = "") -> FactsReading:
+    """A reading of person 5 with claim 9, or without it, of a server that had executed so much."""
     claims = [ClaimFacts(claim_id=9, status=name, lender="x") for name in statuses]
-    return FactsReading([UserFacts(user_id=5, exists=True, is_enabled=True, claims=claims)])
+    facts = UserFacts(user_id=5, exists=True, is_enabled=True, claims=claims)
+    return FactsReading([facts], executed)
 
 
 class Replica:
@@ -273,6 +274,36 @@ def test_what_another_replica_saw_undone_is_not_dead_lettered_once_later_rows_sh
     assert replica.decide(other, later, 91).step is Step.DONE
     assert replica.decide(put_in, later, 30).step is Step.AGAIN
     assert replica.decide(put_in, later, RETRY_SECONDS / 10 + 1).step is Step.DONE
+
+
+@pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize("server", ["0-1-", f"{'a' * 36}:"])
+def test_what_was_set_back_for_another_replica_is_settled_by_what_the_server_has_executed(
+    make: Any, server: str
+) -> None:
+    replica, name = Replica(), "source-gtid" if make is dms else "gtid"
+    body = make("update", status("open"), status("checking"), 1, **{name: f"{server}7"})
+    out = replica.received(body, "1")
+    last = f"{server}1-" if ":" in server else server
+    late, named = (showing("open", executed=f"{last}{number}") for number in (6, 9))
+    for lagging in (late, showing("open"), showing("open", executed="5-5-9")):
+        assert replica.last(out, lagging).step is Step.DEAD_LETTER, "the MySQL replica is late"
+    # XA, and MariaDB, name a transaction before it can be read.
+    assert replica.decide(out, named).step is Step.AGAIN
+    assert replica.decide(out, late, RETRY_SECONDS / 10 + 2).step is Step.AGAIN
+    assert replica.decide(out, named, RETRY_SECONDS / 10 + 2).step is Step.DONE
+
+
+@pytest.mark.parametrize("kind", ["insert", "delete"])
+def test_a_row_that_went_or_came_again_is_settled_by_what_the_server_has_executed(
+    kind: str,
+) -> None:
+    replica, gtid = Replica(), f"{'a' * 36}:7"
+    old, new = (None, status("open")) if kind == "insert" else (status("open"), None)
+    changed = replica.received(debezium(kind, old, new, 1, gtid=gtid), "1")
+    opposite = [] if kind == "insert" else ["open"]
+    assert replica.last(changed, showing(*opposite)).step is Step.DEAD_LETTER
+    assert replica.last(changed, showing(*opposite, executed=gtid)).step is Step.DONE
 
 
 def test_a_time_after_the_message_came_is_not_believed() -> None:

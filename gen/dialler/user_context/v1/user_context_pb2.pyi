@@ -261,6 +261,12 @@ class RefreshUsersResponse(_message.Message):
 
     FACTS_FIELD_NUMBER: _builtins.int
     REFRESHED_AT_FIELD_NUMBER: _builtins.int
+    EXECUTED_GTIDS_FIELD_NUMBER: _builtins.int
+    executed_gtids: _builtins.str
+    """The transactions that the server had executed before the rows were read: MySQL's gtid_executed,
+    all of whose changes the rows show, or MariaDB's gtid_current_pos, of which one of the server's
+    own may be shown moments later. Empty where the server writes no GTIDs.
+    """
     @_builtins.property
     def facts(self) -> _containers.RepeatedCompositeFieldContainer[_facts_pb2.UserFacts]:
         """One for each person asked for, those that do not exist included."""
@@ -274,10 +280,11 @@ class RefreshUsersResponse(_message.Message):
         *,
         facts: _abc.Iterable[_facts_pb2.UserFacts] | None = ...,
         refreshed_at: _timestamp_pb2.Timestamp | None = ...,
+        executed_gtids: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["refreshed_at", b"refreshed_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["facts", b"facts", "refreshed_at", b"refreshed_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["executed_gtids", b"executed_gtids", "facts", b"facts", "refreshed_at", b"refreshed_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,6 +27,7 @@ from services.cdc_ingest.domain.formats.records import (
     Record,
     UnreadableError,
 )
+from services.cdc_ingest.domain.gtids import gtid_of
 from services.cdc_ingest.domain.ordering import file_position, gtid_position
 
 _FORMAT = "debezium"
@@ -146,6 +147,7 @@ def _row(event: Mapping[str, object], decimals: frozenset[str]) -> Record:
             source.get("server_id"), source.get("file"), source.get("pos"), source.get("row")
         )
         or gtid_position(source.get("gtid")),
+        gtid=gtid_of(source.get("gtid")),
     )
 
 
@@ -171,6 +173,7 @@ def _flat_row(event: Mapping[str, object], decimals: frozenset[str]) -> Record:
             event.get("__source_row"),
         )
         or gtid_position(event.get("__source_gtid")),
+        gtid=gtid_of(event.get("__source_gtid")),
     )
 
 

@@ -26,6 +26,7 @@ from services.cdc_ingest.domain.formats.records import (
     Record,
     UnreadableError,
 )
+from services.cdc_ingest.domain.gtids import gtid_of
 from services.cdc_ingest.domain.ordering import leading_integers, place_position
 
 BEFORE_PREFIX: Final = "BI_"
@@ -107,13 +108,14 @@ def _change(
         captured_at=iso_moment(metadata.get("timestamp")),
         transaction=transaction(metadata.get("transaction-id")),
         format=_FORMAT,
-        # Only binlog_relay names the server.
+        # Only binlog_relay names the server and the GTID.
         position=place_position(
             text(metadata.get("source-server")), metadata.get("stream-position")
         ),
         sequence=leading_integers(
             metadata.get("transaction-id"), metadata.get("transaction-record-id")
         ),
+        gtid=gtid_of(metadata.get("source-gtid")),
     )
 
 
@@ -161,6 +163,7 @@ _METADATA = {
         "commit-timestamp",
         "stream-position",
         "source-server",
+        "source-gtid",
     )
 }
 

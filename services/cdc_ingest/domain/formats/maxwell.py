@@ -21,6 +21,7 @@ from services.cdc_ingest.domain.formats.records import (
     Record,
     UnreadableError,
 )
+from services.cdc_ingest.domain.gtids import gtid_of
 from services.cdc_ingest.domain.ordering import gtid_position, leading_integers, place_position
 
 _FORMAT: Final = "maxwell"
@@ -94,5 +95,6 @@ class MaxwellDecoder:
             position=place_position(document.get("server_id"), document.get("position"), offset)
             or gtid_position(document.get("gtid"), offset),
             sequence=leading_integers(document.get("xid"), offset),
+            gtid=gtid_of(document.get("gtid")),
         )
         return (change,)

@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias
 
+from services.cdc_ingest.domain.gtids import Gtid
 from services.cdc_ingest.domain.ordering import LogPosition
 
 Image: TypeAlias = Mapping[str, object]
@@ -48,8 +49,8 @@ class ChangeRecord(NamedTuple):
     """One changed row. `images` holds all row images of the record, the oldest first.
 
     `transaction` identifies the transaction; "" when unknown. `position` and `sequence` order the
-    changes, as far as the format has them. `wraps_unsigned` is true when the format writes numbers
-    beyond 2^63 - 1 as negative ones.
+    changes, as far as the format has them; `gtid` is that of the transaction. `wraps_unsigned` is
+    true when the format writes numbers beyond 2^63 - 1 as negative ones.
     """
 
     table: str
@@ -62,6 +63,7 @@ class ChangeRecord(NamedTuple):
     wraps_unsigned: bool = False
     position: LogPosition | None = None
     sequence: tuple[int, ...] = ()
+    gtid: Gtid | None = None
 
 
 @dataclass(frozen=True, slots=True)
