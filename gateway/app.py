@@ -36,6 +36,7 @@ from gateway.resources.queues import QueueRoutes
 from gateway.resources.rebuilds import RebuildRoutes
 from gateway.resources.reconciliations import ReconciliationRoutes
 from gateway.resources.reference import ReferenceRoutes
+from gateway.resources.reports import ReportRoutes
 from gateway.resources.suppressions import PHONE_LISTS, SuppressionRoutes
 from gateway.settings import GatewaySettings
 from servicekit.clock import SystemClock
@@ -117,6 +118,7 @@ def build(settings: GatewaySettings) -> Parts:
         dead_letters=DeadLetterRoutes(ingest),
         pauses=PauseRoutes(queue),
         audit=AuditRoutes(queue),
+        reports=ReportRoutes(queue),
         reference=ReferenceRoutes(queue, clock),
         events=sse.EventRoutes(
             guard,

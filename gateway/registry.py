@@ -28,7 +28,9 @@ from gateway.resources.queues import QueueRoutes
 from gateway.resources.rebuilds import RebuildRoutes
 from gateway.resources.reconciliations import ReconciliationRoutes
 from gateway.resources.reference import Reference, ReferenceRoutes
-from gateway.resources.suppressions import CSV, PHONE_LISTS, SuppressionRoutes
+from gateway.resources.reports import Report, ReportRoutes
+from gateway.resources.spreadsheets import CSV
+from gateway.resources.suppressions import PHONE_LISTS, SuppressionRoutes
 
 CONTEXT_PATH = "/v1/people/{user_id}/context"
 
@@ -93,6 +95,7 @@ class Endpoints:
     reconciliations: ReconciliationRoutes
     dead_letters: DeadLetterRoutes
     audit: AuditRoutes
+    reports: ReportRoutes
     reference: ReferenceRoutes
     events: sse.EventRoutes
     health: HealthRoutes
@@ -220,6 +223,10 @@ def add_guarded(add: Add, endpoints: Endpoints) -> None:
     add("GET", f"{path}/{{rebuild_id}}", rebuilds.rebuild, _SUPERVISORS, tag, documented(404, 422))
 
     add("GET", "/v1/audit-entries", endpoints.audit.entries, _SUPERVISORS, "audit", queries)
+    path = "/v1/reports/{report}"
+    answers: Responses = {200: {"content": {CSV: {"schema": {"type": "string"}}}}}
+    report = endpoints.reports.report
+    add("GET", path, report, _SUPERVISORS, "reports", answers | queries, response_model=Report)
     add(
         "GET",
         "/v1/reference",

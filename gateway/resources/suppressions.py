@@ -1,10 +1,8 @@
 """Suppressions: objections of people and of bare numbers, and lists of numbers sent as CSV."""
 
 import asyncio
-import csv
-import io
 import re
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from datetime import date
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Self
@@ -43,6 +41,7 @@ from gateway.resources.fields import (
     absent,
     optional_in,
 )
+from gateway.resources.spreadsheets import CSV, csv_line
 from servicekit.call_state_json import moment_in
 from servicekit.errors import PermissionDenied, ServiceError
 
@@ -50,9 +49,7 @@ if TYPE_CHECKING:
     from dialler.queue.v1.queue_pb2_grpc import QueueServiceAsyncStub
 
 PHONE_LISTS = "/v1/phone-lists/"
-CSV = "text/csv"
 EXPORT_COLUMNS = ("suppression_id", "user_id", "phone", "created_by", "created_at", "notes", "kind")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 ListName = Annotated[
     str,
@@ -484,7 +481,7 @@ class SuppressionRoutes:
         first = await anext(parts, None)
 
         async def lines() -> AsyncIterator[str]:
-            yield _csv_line(EXPORT_COLUMNS)
+            yield csv_line(EXPORT_COLUMNS)
             part = first
             while part is not None:
                 yield "".join(_csv_lines(part))
@@ -517,7 +514,7 @@ def _csv_lines(part: queue_pb2.ExportObjectionsResponse) -> Iterator[str]:
         made = it.suppression
         created_at = moment_in(made, "created_at")
         for phone in it.phones or ("",):
-            yield _csv_line(
+            yield csv_line(
                 (
                     made.suppression_id,
                     str(made.user_id or ""),
@@ -528,14 +525,6 @@ def _csv_lines(part: queue_pb2.ExportObjectionsResponse) -> Iterator[str]:
                     SUPPRESSION_KINDS.name(made.kind) or "",
                 )
             )
-
-
-def _csv_line(cells: Sequence[str]) -> str:
-    line = io.StringIO()
-    # A text that begins like a formula would be executed by a spreadsheet; numbers are digits.
-    safe = [f"'{it}" if it.startswith(_FORMULA) and not it[1:].isdigit() else it for it in cells]
-    csv.writer(line, lineterminator="\r\n").writerow(safe)
-    return line.getvalue()
 
 
 class _Parts:

@@ -35,6 +35,7 @@ from services.queue.maintenance.facts_stream import FactsStream
 from services.queue.maintenance.housekeeping import Housekeeping, PurgeExpired
 from services.queue.maintenance.rebuild import Rebuild
 from services.queue.maintenance.recovery import Recovery
+from services.queue.maintenance.report_counts import ReportCounts
 from services.queue.outbox.dispatch import EventDispatch, InvalidationDispatch
 from services.queue.people.age_boundaries import AgeBoundaries
 from services.queue.people.apply_facts import FactsApplication
@@ -50,6 +51,7 @@ from services.queue.reads.explain import Explanations
 from services.queue.reads.figures import QueueFigures
 from services.queue.reads.gauges import QueueGauges
 from services.queue.reads.lookups import Lookups
+from services.queue.reads.reports import Reports
 from services.queue.servicer import SERVICE_NAME, QueueServicer, UseCases
 from services.queue.settings import QueueSettings
 from services.queue.store.database import Database
@@ -160,6 +162,7 @@ def build(settings: QueueSettings, clock: Clock | None = None) -> Parts:
         entry_check=EntryCheck(database, rulebook, clock),
         purge_expired=PurgeExpired(housekeeping, leases, clock),
         lookups=Lookups(database, rulebook),
+        reports=Reports(database, rulebook),
     )
     servicer = QueueServicer(use_cases, rulebook, clock)
 
@@ -194,6 +197,11 @@ def build(settings: QueueSettings, clock: Clock | None = None) -> Parts:
         every("phone-lists", phone_lists.run_once, settings.phone_list_interval_seconds),
         every("age-boundaries", age_boundaries.run_once, housekeeping_seconds),
         every("housekeeping", housekeeping.run_once, housekeeping_seconds),
+        every(
+            "reports",
+            ReportCounts(database, rulebook).run_once,
+            settings.report_interval_seconds,
+        ),
         every(
             "gauges",
             QueueGauges(database, rulebook, TimeZones(database, clock)).run_once,

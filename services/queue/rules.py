@@ -350,6 +350,7 @@ class RetentionSection(domain.RetentionRules):
     closed_callback_days: KeptDays = 180.0
     lifted_suppression_days: KeptDays = 1095.0
     absent_person_days: KeptDays = 30.0
+    report_days: KeptDays = 2557.0
 
     @model_validator(mode="after")
     def _check(self) -> Self:

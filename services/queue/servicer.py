@@ -33,6 +33,7 @@ from services.queue.reads.audit_trail import AuditTrail
 from services.queue.reads.explain import Explanations
 from services.queue.reads.figures import QueueFigures
 from services.queue.reads.lookups import Lookups
+from services.queue.reads.reports import Reports
 from services.queue.store.audit import AuditFilter
 from services.queue.store.reading import EntryFilter
 from services.queue.types import Hold, Outcome, Presence, UserId
@@ -67,6 +68,7 @@ class UseCases:
     entry_check: EntryCheck
     purge_expired: PurgeExpired
     lookups: Lookups
+    reports: Reports
 
 
 class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
@@ -452,6 +454,12 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
             until=requests.moment_in(request, "until"),
         )
         return await self._use_cases.audit.page(asked, request.page_size, request.page_token)
+
+    async def GetReport(
+        self, request: queue_pb2.GetReportRequest, context: Context
+    ) -> queue_pb2.GetReportResponse:
+        """Return counts by day."""
+        return await self._use_cases.reports.get(request)
 
     async def StreamAppliedFacts(
         self, request: queue_pb2.StreamAppliedFactsRequest, context: Context

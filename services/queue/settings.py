@@ -62,6 +62,9 @@ class QueueSettings(ServiceSettings):
     housekeeping_interval_seconds: float = Field(
         default=600.0, gt=0, description="How often records whose retention has ended are deleted."
     )
+    report_interval_seconds: float = Field(
+        default=300.0, gt=0, description="How often the figures of reports are counted."
+    )
     rules_interval_seconds: float = Field(
         default=5.0, gt=0, description="How often the rules file is checked for changes."
     )

@@ -220,3 +220,29 @@ UNQUEUED_REASONS = (
 )
 # The main app does not let the person be contacted, whether or not a case is open.
 NO_CONTACT_REASONS = (Reason.USER_NOT_FOUND, Reason.USER_DISABLED, Reason.USER_INACTIVE)
+
+
+class Counted(IntEnum):
+    """What a report counts."""
+
+    CALLS = 1
+    CONVERSIONS = 2
+    CALLBACKS = 3
+    PEOPLE = 4
+
+
+class Dimension(IntEnum):
+    """By what the counts of a day are told apart, besides queue and result."""
+
+    AGENT = 1
+    HOUR = 2
+    CALL_NUMBER = 3
+
+
+class Period(IntEnum):
+    """The days that one row of a report adds up."""
+
+    DAY = 1
+    WEEK = 2
+    MONTH = 3
+    TOTAL = 4

@@ -39,6 +39,7 @@ class FakeDesk(RecordingDouble):
     calls_made: dict[int, list[queue_pb2.Call]] = field(default_factory=dict)
     imported: list[bytes] = field(default_factory=list)
     phone_lists: list[queue_pb2.PhoneList] = field(default_factory=list)
+    report_rows: dict[int, list[queue_pb2.ReportRow]] = field(default_factory=dict)
     pauses: list[queue_pb2.Pause] = field(default_factory=list)
     rebuilding: int = 3
 
@@ -290,6 +291,16 @@ class FakeDesk(RecordingDouble):
         """Return the lists that a test has set."""
         await self.received("ListPhoneLists", request)
         return queue_pb2.ListPhoneListsResponse(lists=self.phone_lists)
+
+    async def GetReport(self, request: Any, context: Any) -> Any:
+        """Return the rows that a test has set for what is counted."""
+        await self.received("GetReport", request)
+        answer = queue_pb2.GetReportResponse(
+            rows=self.report_rows.get(request.report, ()),
+            conversations=[call_state_pb2.OUTCOME_GOING_TO_COMPLETE],
+        )
+        answer.counted_at.FromJsonString("2026-11-30T18:00:00Z")
+        return answer
 
     async def ExportObjections(
         self, request: Any, context: Any

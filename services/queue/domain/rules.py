@@ -216,6 +216,7 @@ class RetentionRules:
     closed_callback_days: float
     lifted_suppression_days: float
     absent_person_days: float
+    report_days: float
 
 
 @dataclass(frozen=True, kw_only=True)

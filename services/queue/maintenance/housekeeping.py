@@ -82,6 +82,7 @@ def cutoffs_of(rules: Rules, now: datetime) -> Cutoffs:
         closed_callbacks=days(kept.closed_callback_days),
         lifted_suppressions=days(kept.lifted_suppression_days),
         absent_people=days(kept.absent_person_days),
+        reports=days(kept.report_days),
         agents_seen=now - timedelta(seconds=rules.agents.presence_seconds),
     )
 

@@ -251,7 +251,7 @@ async def _convert(
         is_credited = spoken_at is not None and spoken_at > credited_since
         agent_id = before.last_agent_id if is_credited else None
         case = before.user_id, before.case_number, before.open_case_queue
-        rows.append(ConversionRow(*case, it.conversion, agent_id))
+        rows.append(ConversionRow(*case, it.conversion, agent_id, before.claimed_at))
     recorded = await entries.insert_conversions(tx, rows, now)
     new = {row.user_id: row for row in rows if row.user_id in recorded}
     for row in new.values():

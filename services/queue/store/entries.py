@@ -62,13 +62,17 @@ _FACTS = len(_FACTS_COLUMNS)
 
 @dataclass(frozen=True, slots=True)
 class ConversionRow:
-    """A case that has ended; `agent_id` is the agent it is credited to, None for no agent."""
+    """A case that has ended; `agent_id` is the agent it is credited to, None for no agent.
+
+    `wanted_since` is when the oldest claim of the case was made, None when that is not known.
+    """
 
     user_id: UserId
     case_number: int
     queue: Queue
     conversion: Conversion
     agent_id: AgentId | None
+    wanted_since: datetime | None
 
 
 def entry_of(row: Sequence[Any]) -> Entry:
@@ -291,6 +295,7 @@ _CONVERSION_COLUMNS = (
     ("queue", "smallint"),
     ("conversion", "smallint"),
     ("agent_id", "text"),
+    ("wanted_since", "timestamptz"),
 )
 _conversion_values = attrgetter(*(name for name, _ in _CONVERSION_COLUMNS))
 _INSERT_CONVERSIONS = statement(

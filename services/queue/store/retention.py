@@ -26,6 +26,7 @@ class Cutoffs:
     closed_callbacks: datetime
     lifted_suppressions: datetime
     absent_people: datetime
+    reports: datetime
     agents_seen: datetime
 
 
@@ -68,6 +69,7 @@ async def sweep(tx: Transaction, cutoffs: Cutoffs, now: datetime, limit: int) ->
         "callbacks_deleted": cutoffs.closed_callbacks,
         "pauses_deleted": cutoffs.audit,
         "suppressions_deleted": cutoffs.lifted_suppressions,
+        "report_figures_deleted": cutoffs.reports,
         # Last, since rows of the other kinds keep their people.
         "entries_deleted": cutoffs.absent_people,
     }
@@ -182,6 +184,9 @@ SWEEPS = {
     "callbacks_deleted": statement(_delete("callbacks", "callback_id", "closed_at")),
     "pauses_deleted": statement(_delete("pauses", "pause_id", "ends_at")),
     "suppressions_deleted": statement(_delete("suppressions", "suppression_id", "lifted_at")),
+    "report_figures_deleted": statement(
+        _delete("report_figures", "report, dimension, day, queue, part, result", "day")
+    ),
     "entries_deleted": statement(_DELETE_ABSENT),
 }
 

@@ -346,7 +346,36 @@ conversions = sa.Table(
     sa.Column("conversion", sa.SmallInteger, nullable=False),
     sa.Column("agent_id", sa.Text),
     sa.Column("recorded_at", Moment, nullable=False),
+    # When the oldest claim of the case was made.
+    sa.Column("wanted_since", Moment),
     sa.Index("conversions_recorded", "recorded_at"),
+)
+
+# The days that have been counted for reports, in the company's time zone.
+report_days = sa.Table(
+    "report_days",
+    metadata,
+    sa.Column("day", sa.Date, primary_key=True),
+    sa.Column("counted_at", Moment, nullable=False),
+)
+
+# Counts of one day, once for each dimension: `part` is an agent, an hour or the number of a call.
+# `result` is an outcome (0: unreported), a conversion, or the state of a callback or an entry.
+# Of `timed` conversions it is known how long what they brought had been wanted: `seconds` together.
+# Entries are counted once an hour, so that `timed` is how often.
+report_figures = sa.Table(
+    "report_figures",
+    metadata,
+    sa.Column("report", sa.SmallInteger, primary_key=True),
+    sa.Column("dimension", sa.SmallInteger, primary_key=True),
+    sa.Column("day", sa.Date, primary_key=True),
+    sa.Column("queue", sa.SmallInteger, primary_key=True),
+    sa.Column("part", sa.Text, primary_key=True),
+    sa.Column("result", sa.SmallInteger, primary_key=True),
+    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Column("timed", sa.BigInteger, nullable=False),
+    sa.Column("seconds", sa.BigInteger, nullable=False),
+    sa.Index("report_figures_day", "day"),
 )
 
 # Agreements to call a person. `callback_id` of the open one is in the person's entry, too.

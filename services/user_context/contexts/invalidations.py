@@ -33,8 +33,8 @@ class Invalidations:
 
     One that Redis does not take is kept in PostgreSQL for all processes. Each of them looks for
     these every `look_seconds`, and serves no copy as fresh when its latest look is LOOKS_TRUSTED
-    times that ago. So after as long a wait no process serves what was kept as fresh, whichever of
-    them Redis is away for.
+    times that ago. So after as long a wait no process serves as fresh what was kept, even if Redis
+    is unavailable to one of them only.
     """
 
     def __init__(

@@ -76,6 +76,7 @@ async def test_description_is_valid(document: dict[str, Any]) -> None:
         ("POST", "/v1/rebuilds"),
         ("GET", "/v1/rebuilds/{rebuild_id}"),
         ("GET", "/v1/audit-entries"),
+        ("GET", "/v1/reports/{report}"),
         ("GET", "/v1/queues"),
         ("GET", "/v1/queues/{queue}/entries"),
         ("POST", "/v1/assignments"),

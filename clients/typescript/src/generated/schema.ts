@@ -923,6 +923,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/reports/{report}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Report
+         * @description Counts of days: 400 `REPORT_TOO_LARGE` for more than 50,000 rows.
+         */
+        get: operations["reports_report"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/suppressions": {
         parameters: {
             query?: never;
@@ -3270,6 +3290,111 @@ export interface components {
             reason?: components["schemas"]["ReleaseReason"] | null;
         };
         /**
+         * Report
+         * @description A report; its days are those of the company's time zone.
+         */
+        Report: {
+            /**
+             * Counted At
+             * @description When one of the days was last counted: the day under way every few minutes, days that are over once more a day; null when none has been.
+             */
+            counted_at: string | null;
+            report: components["schemas"]["ReportName"];
+            /** Rows */
+            rows: components["schemas"]["ReportRow"][];
+        };
+        /**
+         * ReportDimension
+         * @description By what rows are told apart, besides period and queue.
+         * @enum {string}
+         */
+        ReportDimension: "agent" | "hour" | "call_number";
+        /**
+         * ReportFormat
+         * @description How the report is written.
+         * @enum {string}
+         */
+        ReportFormat: "json" | "csv";
+        /**
+         * ReportName
+         * @description The reports.
+         * @enum {string}
+         */
+        ReportName: "calls" | "outcomes" | "conversions" | "agents" | "callbacks" | "queues";
+        /**
+         * ReportPeriod
+         * @description The days that one row adds up; a week begins on a Monday.
+         * @enum {string}
+         */
+        ReportPeriod: "day" | "week" | "month" | "total";
+        /**
+         * ReportRow
+         * @description The figures of one period and queue, and of what else rows are told apart by.
+         *
+         *     What a report does not tell is null.
+         */
+        ReportRow: {
+            /**
+             * Agent Id
+             * @description Empty: no agent, such as of a conversion credited to none.
+             */
+            agent_id?: string | null;
+            /**
+             * Average Days
+             * @description How long what the conversions brought had been wanted: from the oldest open claim to the conversion.
+             */
+            average_days?: number | null;
+            /**
+             * Call Number
+             * @description The number of the person's call, 10 for the tenth and later ones; of conversions, the number of calls before.
+             */
+            call_number?: number | null;
+            callback_state?: components["schemas"]["CallbackState"] | null;
+            /**
+             * Callbacks
+             * @description Callbacks that ended so.
+             */
+            callbacks?: number | null;
+            /**
+             * Calls
+             * @description Calls that were reported.
+             */
+            calls?: number | null;
+            /**
+             * Contact Rate
+             * @description `conversations` per call, 0 to 1; null without calls.
+             */
+            contact_rate?: number | null;
+            /**
+             * Conversations
+             * @description Calls in which the agent spoke with the person.
+             */
+            conversations?: number | null;
+            conversion?: components["schemas"]["Conversion"] | null;
+            /** Conversions */
+            conversions?: number | null;
+            /**
+             * Hour
+             * @description In the company's time zone.
+             */
+            hour?: number | null;
+            outcome?: components["schemas"]["Outcome"] | null;
+            /**
+             * People
+             * @description People in this state: the average of the hours counted.
+             */
+            people?: number | null;
+            queue: components["schemas"]["QueueName"] | null;
+            /**
+             * Since
+             * @description The period's first day; null for all days asked for.
+             */
+            since: string | null;
+            state?: components["schemas"]["EntryState"] | null;
+            /** Unreported Calls */
+            unreported_calls?: number | null;
+        };
+        /**
          * RescheduleRequest
          * @description The new time of the callback.
          */
@@ -3692,6 +3817,12 @@ export type Relay = components['schemas']['Relay'];
 export type Released = components['schemas']['Released'];
 export type ReleaseReason = components['schemas']['ReleaseReason'];
 export type ReleaseRequest = components['schemas']['ReleaseRequest'];
+export type Report = components['schemas']['Report'];
+export type ReportDimension = components['schemas']['ReportDimension'];
+export type ReportFormat = components['schemas']['ReportFormat'];
+export type ReportName = components['schemas']['ReportName'];
+export type ReportPeriod = components['schemas']['ReportPeriod'];
+export type ReportRow = components['schemas']['ReportRow'];
 export type RescheduleRequest = components['schemas']['RescheduleRequest'];
 export type Rule = components['schemas']['Rule'];
 export type RunKind = components['schemas']['RunKind'];
@@ -15633,6 +15764,252 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description The token (or ticket) is missing, malformed, expired or not trusted. */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token's role or queues do not allow it. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not have the required form, or the `Idempotency-Key` was used before for another request. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:invalid-request",
+                     *       "title": "The request does not have the required form, or the `Idempotency-Key` was used before for another request",
+                     *       "status": 422,
+                     *       "detail": "The request does not have the required form, or the `Idempotency-Key` was used before for another request.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INVALID_REQUEST",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "errors": [
+                     *         {
+                     *           "location": "body.outcome",
+                     *           "code": "missing",
+                     *           "message": "Field required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; wait for `Retry-After` seconds. */
+            429: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of the server",
+                     *       "status": 500,
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "A required dependency is unavailable",
+                     *       "status": 503,
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The deadline passed; the work may or may not have been done. */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The deadline passed",
+                     *       "status": 504,
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    reports_report: {
+        parameters: {
+            query: {
+                /** @description Only of this agent. */
+                agent_id?: string;
+                /** @description Tells rows apart by this; `agents` always does by agent. */
+                by?: components["schemas"]["ReportDimension"];
+                /** @description JSON, or CSV for a spreadsheet. */
+                format?: components["schemas"]["ReportFormat"];
+                /** @description The first day. */
+                from: string;
+                /** @description The days of a row. */
+                period?: components["schemas"]["ReportPeriod"];
+                /** @description Only this queue. */
+                queue?: components["schemas"]["QueueName"];
+                /** @description The last day. */
+                until: string;
+            };
+            header?: never;
+            path: {
+                /** @description Which report. */
+                report: components["schemas"]["ReportName"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "report": "calls",
+                     *       "counted_at": "2025-06-02T09:00:00.000000Z",
+                     *       "rows": [
+                     *         {
+                     *           "since": "text",
+                     *           "queue": "unsigned_users",
+                     *           "agent_id": "text",
+                     *           "hour": 3,
+                     *           "call_number": 3,
+                     *           "outcome": "completed_form",
+                     *           "conversion": "signature_obtained",
+                     *           "callback_state": "open",
+                     *           "state": "ready",
+                     *           "calls": 3,
+                     *           "unreported_calls": 3,
+                     *           "conversations": 3,
+                     *           "contact_rate": 2.5,
+                     *           "conversions": 3,
+                     *           "average_days": 2.5,
+                     *           "callbacks": 3,
+                     *           "people": 2.5
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Report"];
+                    "text/csv": string;
+                };
+            };
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is not valid. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:idempotency-key-missing",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is not valid",
+                     *       "status": 400,
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is not valid.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "IDEMPOTENCY_KEY_MISSING",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
             /** @description The token (or ticket) is missing, malformed, expired or not trusted. */
             401: {

@@ -260,6 +260,98 @@ CALLBACK_RULE_IMMEDIATE: CallbackRule.ValueType  # 4
 """At once; a time may not be given."""
 Global___CallbackRule: _TypeAlias = CallbackRule  # noqa: Y015
 
+class _Report:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReportEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Report.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REPORT_UNSPECIFIED: _Report.ValueType  # 0
+    """None."""
+    REPORT_CALLS: _Report.ValueType  # 1
+    """Calls, on the day they ended."""
+    REPORT_CONVERSIONS: _Report.ValueType  # 2
+    """Conversions, on the day they were recorded."""
+    REPORT_CALLBACKS: _Report.ValueType  # 3
+    """Callbacks, on the day they were done, missed, called off or replaced."""
+    REPORT_PEOPLE: _Report.ValueType  # 4
+    """People in a queue, once in each hour."""
+
+class Report(_Report, metaclass=_ReportEnumTypeWrapper):
+    """What a report counts."""
+
+REPORT_UNSPECIFIED: Report.ValueType  # 0
+"""None."""
+REPORT_CALLS: Report.ValueType  # 1
+"""Calls, on the day they ended."""
+REPORT_CONVERSIONS: Report.ValueType  # 2
+"""Conversions, on the day they were recorded."""
+REPORT_CALLBACKS: Report.ValueType  # 3
+"""Callbacks, on the day they were done, missed, called off or replaced."""
+REPORT_PEOPLE: Report.ValueType  # 4
+"""People in a queue, once in each hour."""
+Global___Report: _TypeAlias = Report  # noqa: Y015
+
+class _ReportPeriod:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReportPeriodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReportPeriod.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REPORT_PERIOD_UNSPECIFIED: _ReportPeriod.ValueType  # 0
+    """None."""
+    REPORT_PERIOD_DAY: _ReportPeriod.ValueType  # 1
+    """One day."""
+    REPORT_PERIOD_WEEK: _ReportPeriod.ValueType  # 2
+    """Seven days from a Monday on."""
+    REPORT_PERIOD_MONTH: _ReportPeriod.ValueType  # 3
+    """A calendar month."""
+    REPORT_PERIOD_TOTAL: _ReportPeriod.ValueType  # 4
+    """All days asked for."""
+
+class ReportPeriod(_ReportPeriod, metaclass=_ReportPeriodEnumTypeWrapper):
+    """The days that one row adds up."""
+
+REPORT_PERIOD_UNSPECIFIED: ReportPeriod.ValueType  # 0
+"""None."""
+REPORT_PERIOD_DAY: ReportPeriod.ValueType  # 1
+"""One day."""
+REPORT_PERIOD_WEEK: ReportPeriod.ValueType  # 2
+"""Seven days from a Monday on."""
+REPORT_PERIOD_MONTH: ReportPeriod.ValueType  # 3
+"""A calendar month."""
+REPORT_PERIOD_TOTAL: ReportPeriod.ValueType  # 4
+"""All days asked for."""
+Global___ReportPeriod: _TypeAlias = ReportPeriod  # noqa: Y015
+
+class _ReportDimension:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReportDimensionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReportDimension.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REPORT_DIMENSION_UNSPECIFIED: _ReportDimension.ValueType  # 0
+    """Nothing else."""
+    REPORT_DIMENSION_AGENT: _ReportDimension.ValueType  # 1
+    """The agent: of a conversion the one it is credited to, of a callback the preferred one."""
+    REPORT_DIMENSION_HOUR: _ReportDimension.ValueType  # 2
+    """The hour in the company's time zone: of a callback that of its time."""
+    REPORT_DIMENSION_CALL_NUMBER: _ReportDimension.ValueType  # 3
+    """The number of the person's call, from 1; of a conversion the number of calls before it."""
+
+class ReportDimension(_ReportDimension, metaclass=_ReportDimensionEnumTypeWrapper):
+    """By what rows are told apart, besides period, queue and result."""
+
+REPORT_DIMENSION_UNSPECIFIED: ReportDimension.ValueType  # 0
+"""Nothing else."""
+REPORT_DIMENSION_AGENT: ReportDimension.ValueType  # 1
+"""The agent: of a conversion the one it is credited to, of a callback the preferred one."""
+REPORT_DIMENSION_HOUR: ReportDimension.ValueType  # 2
+"""The hour in the company's time zone: of a callback that of its time."""
+REPORT_DIMENSION_CALL_NUMBER: ReportDimension.ValueType  # 3
+"""The number of the person's call, from 1; of a conversion the number of calls before it."""
+Global___ReportDimension: _TypeAlias = ReportDimension  # noqa: Y015
+
 @_typing.final
 class ApplyUserFactsRequest(_message.Message):
     """Request of ApplyUserFacts."""
@@ -4066,3 +4158,143 @@ class OutcomeRule(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__sets_score) -> _WhichOneofReturnType__sets_score | None: ...
 
 Global___OutcomeRule: _TypeAlias = OutcomeRule  # noqa: Y015
+
+@_typing.final
+class GetReportRequest(_message.Message):
+    """Request of GetReport."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPORT_FIELD_NUMBER: _builtins.int
+    FIRST_DAY_FIELD_NUMBER: _builtins.int
+    LAST_DAY_FIELD_NUMBER: _builtins.int
+    PERIOD_FIELD_NUMBER: _builtins.int
+    DIMENSION_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    report: Global___Report.ValueType
+    """What is counted."""
+    first_day: _builtins.str
+    """The first day, as YYYY-MM-DD."""
+    last_day: _builtins.str
+    """The last day."""
+    period: Global___ReportPeriod.ValueType
+    """The days of one row."""
+    dimension: Global___ReportDimension.ValueType
+    """By what rows are told apart."""
+    queue: _call_state_pb2.Queue.ValueType
+    """Only this queue; unspecified for all."""
+    agent_id: _builtins.str
+    """Only this agent; empty for all."""
+    def __init__(
+        self,
+        *,
+        report: Global___Report.ValueType = ...,
+        first_day: _builtins.str = ...,
+        last_day: _builtins.str = ...,
+        period: Global___ReportPeriod.ValueType = ...,
+        dimension: Global___ReportDimension.ValueType = ...,
+        queue: _call_state_pb2.Queue.ValueType = ...,
+        agent_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "dimension", b"dimension", "first_day", b"first_day", "last_day", b"last_day", "period", b"period", "queue", b"queue", "report", b"report"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetReportRequest: _TypeAlias = GetReportRequest  # noqa: Y015
+
+@_typing.final
+class GetReportResponse(_message.Message):
+    """Response of GetReport."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: _builtins.int
+    COUNTED_AT_FIELD_NUMBER: _builtins.int
+    CONVERSATIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReportRow]:
+        """In the order of their periods."""
+
+    @_builtins.property
+    def counted_at(self) -> _timestamp_pb2.Timestamp:
+        """When one of these days was last counted; unset when none has been."""
+
+    @_builtins.property
+    def conversations(self) -> _containers.RepeatedScalarFieldContainer[_call_state_pb2.Outcome.ValueType]:
+        """The outcomes of calls in which the agent spoke with the person, by the present rules."""
+
+    def __init__(
+        self,
+        *,
+        rows: _abc.Iterable[Global___ReportRow] | None = ...,
+        counted_at: _timestamp_pb2.Timestamp | None = ...,
+        conversations: _abc.Iterable[_call_state_pb2.Outcome.ValueType] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["counted_at", b"counted_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversations", b"conversations", "counted_at", b"counted_at", "rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetReportResponse: _TypeAlias = GetReportResponse  # noqa: Y015
+
+@_typing.final
+class ReportRow(_message.Message):
+    """What has been counted of one period, queue, part and result."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SINCE_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    HOUR_FIELD_NUMBER: _builtins.int
+    CALL_NUMBER_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    TIMED_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    since: _builtins.str
+    """The period's first day, as YYYY-MM-DD; empty for all days."""
+    queue: _call_state_pb2.Queue.ValueType
+    """The queue; of callbacks always that of callbacks."""
+    agent_id: _builtins.str
+    """By AGENT: the agent; empty for none."""
+    hour: _builtins.int
+    """By HOUR: the hour, 0 to 23."""
+    call_number: _builtins.int
+    """By CALL_NUMBER: the number; 10 is the tenth call or a later one."""
+    result: _builtins.int
+    """The number in its enumeration: of calls the outcome, 0 when unreported; of conversions the
+    conversion; of callbacks and of people the state.
+    """
+    number: _builtins.int
+    """How many; of people the sum of all hours that were counted."""
+    timed: _builtins.int
+    """Of conversions: how many of them have `seconds`. Of people: how many hours were counted."""
+    seconds: _builtins.int
+    """How long what conversions brought had been wanted, all together: since the oldest open claim was
+    made.
+    """
+    def __init__(
+        self,
+        *,
+        since: _builtins.str = ...,
+        queue: _call_state_pb2.Queue.ValueType = ...,
+        agent_id: _builtins.str = ...,
+        hour: _builtins.int = ...,
+        call_number: _builtins.int = ...,
+        result: _builtins.int = ...,
+        number: _builtins.int = ...,
+        timed: _builtins.int = ...,
+        seconds: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "call_number", b"call_number", "hour", b"hour", "number", b"number", "queue", b"queue", "result", b"result", "seconds", b"seconds", "since", b"since", "timed", b"timed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportRow: _TypeAlias = ReportRow  # noqa: Y015

@@ -211,6 +211,11 @@ class QueueServiceStub:
                 request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListAuditEntriesRequest.SerializeToString,
                 response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListAuditEntriesResponse.FromString,
                 _registered_method=True)
+        self.GetReport = channel.unary_unary(
+                '/dialler.queue.v1.QueueService/GetReport',
+                request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.GetReportRequest.SerializeToString,
+                response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.GetReportResponse.FromString,
+                _registered_method=True)
         self.FindUsersByPhone = channel.unary_unary(
                 '/dialler.queue.v1.QueueService/FindUsersByPhone',
                 request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.FindUsersByPhoneRequest.SerializeToString,
@@ -544,6 +549,15 @@ class QueueServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetReport(self, request, context):
+        """Returns counts of calls, conversions, callbacks or people, of days in the company's time zone.
+        They are counted every few minutes. INVALID_ARGUMENT (REPORT_INVALID) for what is not counted;
+        (REPORT_TOO_LARGE) for more than 50,000 rows.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def FindUsersByPhone(self, request, context):
         """Finds people by phone number, as of the facts last applied; the caller confirms them.
         """
@@ -772,6 +786,11 @@ def add_QueueServiceServicer_to_server(servicer, server):
                     servicer.ListAuditEntries,
                     request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListAuditEntriesRequest.FromString,
                     response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListAuditEntriesResponse.SerializeToString,
+            ),
+            'GetReport': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetReport,
+                    request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.GetReportRequest.FromString,
+                    response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.GetReportResponse.SerializeToString,
             ),
             'FindUsersByPhone': grpc.unary_unary_rpc_method_handler(
                     servicer.FindUsersByPhone,
@@ -1756,6 +1775,33 @@ class QueueService:
             '/dialler.queue.v1.QueueService/ListAuditEntries',
             dialler_dot_queue_dot_v1_dot_queue__pb2.ListAuditEntriesRequest.SerializeToString,
             dialler_dot_queue_dot_v1_dot_queue__pb2.ListAuditEntriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetReport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dialler.queue.v1.QueueService/GetReport',
+            dialler_dot_queue_dot_v1_dot_queue__pb2.GetReportRequest.SerializeToString,
+            dialler_dot_queue_dot_v1_dot_queue__pb2.GetReportResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -170,6 +170,11 @@ class QueueServiceStub:
     """Records which actor looked at which people. Changes are recorded by themselves."""
     ListAuditEntries: _grpc.UnaryUnaryMultiCallable[_queue_pb2.ListAuditEntriesRequest, _queue_pb2.ListAuditEntriesResponse]
     """Returns which actor saw or changed which person, the latest first."""
+    GetReport: _grpc.UnaryUnaryMultiCallable[_queue_pb2.GetReportRequest, _queue_pb2.GetReportResponse]
+    """Returns counts of calls, conversions, callbacks or people, of days in the company's time zone.
+    They are counted every few minutes. INVALID_ARGUMENT (REPORT_INVALID) for what is not counted;
+    (REPORT_TOO_LARGE) for more than 50,000 rows.
+    """
     FindUsersByPhone: _grpc.UnaryUnaryMultiCallable[_queue_pb2.FindUsersByPhoneRequest, _queue_pb2.FindUsersByPhoneResponse]
     """Finds people by phone number, as of the facts last applied; the caller confirms them."""
     ListCalls: _grpc.UnaryUnaryMultiCallable[_queue_pb2.ListCallsRequest, _queue_pb2.ListCallsResponse]
@@ -331,6 +336,11 @@ class QueueServiceAsyncStub(QueueServiceStub):
     """Records which actor looked at which people. Changes are recorded by themselves."""
     ListAuditEntries: _aio.UnaryUnaryMultiCallable[_queue_pb2.ListAuditEntriesRequest, _queue_pb2.ListAuditEntriesResponse]  # type: ignore[assignment]
     """Returns which actor saw or changed which person, the latest first."""
+    GetReport: _aio.UnaryUnaryMultiCallable[_queue_pb2.GetReportRequest, _queue_pb2.GetReportResponse]  # type: ignore[assignment]
+    """Returns counts of calls, conversions, callbacks or people, of days in the company's time zone.
+    They are counted every few minutes. INVALID_ARGUMENT (REPORT_INVALID) for what is not counted;
+    (REPORT_TOO_LARGE) for more than 50,000 rows.
+    """
     FindUsersByPhone: _aio.UnaryUnaryMultiCallable[_queue_pb2.FindUsersByPhoneRequest, _queue_pb2.FindUsersByPhoneResponse]  # type: ignore[assignment]
     """Finds people by phone number, as of the facts last applied; the caller confirms them."""
     ListCalls: _aio.UnaryUnaryMultiCallable[_queue_pb2.ListCallsRequest, _queue_pb2.ListCallsResponse]  # type: ignore[assignment]
@@ -699,6 +709,17 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_queue_pb2.ListAuditEntriesResponse, _abc.Awaitable[_queue_pb2.ListAuditEntriesResponse]]:
         """Returns which actor saw or changed which person, the latest first."""
+
+    @_abc_1.abstractmethod
+    def GetReport(
+        self,
+        request: _queue_pb2.GetReportRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_pb2.GetReportResponse, _abc.Awaitable[_queue_pb2.GetReportResponse]]:
+        """Returns counts of calls, conversions, callbacks or people, of days in the company's time zone.
+        They are counted every few minutes. INVALID_ARGUMENT (REPORT_INVALID) for what is not counted;
+        (REPORT_TOO_LARGE) for more than 50,000 rows.
+        """
 
     @_abc_1.abstractmethod
     def FindUsersByPhone(
