@@ -306,7 +306,9 @@ def test_call_state_json_and_message_show_the_same() -> None:
         attempts=3,
         last_outcome=call_state_pb2.OUTCOME_NO_ANSWER,
         version=2**63 + 1,
-        recent_attempts=[call_state_pb2.Attempt(agent_id="a", notes='said "no"')],
+        recent_attempts=[
+            call_state_pb2.Attempt(agent_id="a", notes='said "no"', disposition="busy_tone")
+        ],
         hold=call_state_pb2.HOLD_DAILY_CAP,
     )
     state.next_call_at.FromJsonString("2025-06-02T09:00:00Z")
@@ -327,7 +329,13 @@ def test_call_state_json_and_message_show_the_same() -> None:
         "next_call_at": "2025-06-02T09:00:00.000000Z",
         "assigned_agent_id": None,
         "recent_attempts": [
-            {"agent_id": "a", "outcome": None, "ended_at": None, "notes": 'said "no"'}
+            {
+                "agent_id": "a",
+                "outcome": None,
+                "ended_at": None,
+                "notes": 'said "no"',
+                "disposition": "busy_tone",
+            }
         ],
         "version": "9223372036854775809",
         "hold": "daily_cap",
