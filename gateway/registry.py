@@ -187,6 +187,9 @@ def add_guarded(add: Add, endpoints: Endpoints) -> None:
     release = f"{path}/{{assignment_id}}/force-release"
     add("GET", path, assignments.assignments, _SUPERVISORS, tag, reads)
     add("POST", release, assignments.force_release, _SUPERVISORS, tag, writes_one)
+    amend, roles = f"{path}/{{assignment_id}}/outcome/amend", _AGENTS_AND_SUPERVISORS
+    add("POST", amend, assignments.amend, roles, tag, writes_one)
+    add("POST", f"{path}/undo-outcomes", assignments.undo, _SUPERVISORS, tag, writes)
 
     callbacks, path, tag = endpoints.callbacks, "/v1/callbacks", "callbacks"
     one = f"{path}/{{callback_id}}"

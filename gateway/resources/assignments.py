@@ -19,6 +19,7 @@ from gateway.resources.fields import (
     CONVERSIONS,
     OUTCOMES,
     QUEUES,
+    AgentIdText,
     CallDirection,
     CallerOf,
     Conversion,
@@ -129,6 +130,72 @@ class OutcomeRequest(RequestBody):
         if self.outcome is None and self.disposition is None:
             raise ValueError("give an outcome or a disposition")
         return self
+
+
+class AmendRequest(RequestBody):
+    """How the call ended after all: the outcome, or a disposition that stands for one."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"outcome": "no_answer", "reason": "Chosen by mistake."}],
+        }
+    )
+
+    outcome: Outcome | None = Field(
+        default=None, description="null or absent: that of the disposition."
+    )
+    disposition: DispositionCode | None = None
+    notes: Notes | None = Field(default=None, description="null or absent: as they are.")
+    callback_at: MomentIn | None = Field(
+        default=None,
+        description="As for an outcome; the time of before may be given though it is past.",
+    )
+    reason: Notes = Field(default="", description="Why; supervisors must say it.")
+
+    @model_validator(mode="after")
+    def _says_how(self) -> Self:
+        if self.outcome is None and self.disposition is None:
+            raise ValueError("give an outcome or a disposition")
+        return self
+
+
+class Amended(BaseModel):
+    """The person's state after an amendment."""
+
+    call_state: CallState
+
+
+class UndoRequest(RequestBody):
+    """Whose reports of which time are withdrawn, and why."""
+
+    agent_id: AgentIdText = Field(examples=["agent-1"])
+    since: MomentIn = Field(
+        description="Calls that ended from then on.", examples=["2025-06-02T09:00:00Z"]
+    )
+    until: MomentIn = Field(
+        description="Calls that ended before then.", examples=["2025-06-02T10:00:00Z"]
+    )
+    reason: RequiredNotes = Field(examples=["The telephone system was down."])
+    dry_run: Annotated[bool, Field(strict=True)] = Field(
+        default=False, description="Change nothing, and only list the calls."
+    )
+
+
+class UndoneOutcome(BaseModel):
+    """A report that is withdrawn, or would be."""
+
+    assignment_id: str
+    user_id: Id
+    outcome: Outcome | None
+    ended_at: Moment | None
+    is_kept: bool = Field(description="Whether it stands all the same, being an objection.")
+
+
+class Undone(BaseModel):
+    """Reports that were withdrawn, or would be, the latest first."""
+
+    calls: list[UndoneOutcome]
+    has_more: bool = Field(description="Whether there are more than 200: ask again.")
 
 
 class Assignment(BaseModel):
@@ -426,6 +493,66 @@ class AssignmentRoutes:
         return Recorded(
             call_state=CallState.of(answer.call_state),
             conversion=CONVERSIONS.name(answer.conversion),
+        )
+
+    async def amend(
+        self,
+        caller: CallerOf,
+        assignment_id: AssignmentId,
+        key: IdempotencyKey,
+        body: AmendRequest,
+    ) -> Amended:
+        """Change how a call ended, as if it had been reported so from the first.
+
+        Later calls, new cases and callbacks agreed since stay. Agents may amend their own reports
+        for a while (409 `AMEND_TOO_LATE`), and take no objection back (403 `OBJECTION_STANDS`).
+        """
+        answer = await self._queue.AmendOutcome(
+            queue_pb2.AmendOutcomeRequest(
+                assignment_id=str(assignment_id),
+                actor_id=caller.subject,
+                outcome=OUTCOMES.number(body.outcome),
+                disposition=body.disposition or "",
+                notes=body.notes,
+                callback_at=timestamp(body.callback_at),
+                reason=body.reason,
+                request_id=str(key),
+                own_only=caller.role is Role.AGENT,
+            )
+        )
+        return Amended(call_state=CallState.of(answer.call_state))
+
+    async def undo(
+        self, caller: CallerOf, key: IdempotencyKey, body: Annotated[UndoRequest, Body()]
+    ) -> Undone:
+        """Withdraw what an agent has reported in a time; `dry_run` lists it only.
+
+        A call whose report is withdrawn counts as one without a report, and can be amended.
+        Objections stand. A repeat withdraws what is left.
+        """
+        answer = await self._queue.UndoOutcomes(
+            queue_pb2.UndoOutcomesRequest(
+                agent_id=body.agent_id,
+                since=timestamp(body.since),
+                until=timestamp(body.until),
+                actor_id=caller.subject,
+                reason=body.reason,
+                dry_run=body.dry_run,
+                request_id=str(key),
+            )
+        )
+        return Undone(
+            calls=[
+                UndoneOutcome(
+                    assignment_id=it.assignment_id,
+                    user_id=str(it.user_id),
+                    outcome=OUTCOMES.name(it.outcome),
+                    ended_at=moment_in(it, "ended_at"),
+                    is_kept=it.is_kept,
+                )
+                for it in answer.calls
+            ],
+            has_more=answer.has_more,
         )
 
     async def assignments(self) -> Assignments:

@@ -118,6 +118,7 @@ class CallLimits(BaseModel):
     attempts_per_period: int
     period_days: int
     lease_seconds: float = Field(description="Send a heartbeat well before its end.")
+    amend_minutes: float = Field(description="For how long after a report its agent may amend it.")
     unreported_rest_minutes: float = Field(
         description="For how long a person is not called after a call without a report."
     )
@@ -161,6 +162,7 @@ class Reference(BaseModel):
                 attempts_per_period=message.attempts_per_period,
                 period_days=message.period_days,
                 lease_seconds=message.lease_seconds,
+                amend_minutes=message.amend_minutes,
                 unreported_rest_minutes=message.unreported_rest_minutes,
             ),
             company_time_zone=message.company_time_zone,

@@ -18,6 +18,7 @@ from servicekit.migrations import SchemaCheck
 from servicekit.redis_client import redis_client
 from servicekit.server import GrpcServer
 from services.queue.calls.agents import Agents
+from services.queue.calls.amendments import Amendments
 from services.queue.calls.call_events import CallEvents
 from services.queue.calls.callbacks import Callbacks
 from services.queue.calls.complaints import Complaints
@@ -148,6 +149,7 @@ def build(settings: QueueSettings, clock: Clock | None = None) -> Parts:
         leases=leases,
         outcomes=Outcomes(database, rulebook, facts, user_context_client, figures, clock),
         call_events=CallEvents(database, rulebook, clock),
+        amendments=Amendments(database, rulebook, figures, clock),
         callbacks=callbacks,
         agents=Agents(database, rulebook, figures, clock),
         suppressions=Suppressions(database, rulebook, user_context_client, figures, clock),

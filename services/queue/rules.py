@@ -320,6 +320,7 @@ class AssignmentSection(domain.AssignmentRules):
     reservation_seconds: Seconds
     set_aside_seconds: Seconds
     late_outcome_seconds: NotNegative
+    amend_minutes: NotNegative = 10.0
     default_queues: Annotated[tuple[QueueName, ...], Field(min_length=1)]
     candidates_at_most: int = Field(ge=1, le=10_000)
     longest_waiting_one_in: int = Field(default=10, ge=0, le=1_000)

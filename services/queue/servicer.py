@@ -12,6 +12,7 @@ from dialler.queue.v1 import queue_pb2, queue_pb2_grpc
 from servicekit.clock import Clock
 from servicekit.errors import InvalidArgument
 from services.queue.calls.agents import Agents
+from services.queue.calls.amendments import Amendment, Amendments
 from services.queue.calls.call_events import CallEvents
 from services.queue.calls.callbacks import Callbacks
 from services.queue.calls.complaints import Complaints
@@ -54,6 +55,7 @@ class UseCases:
     leases: Leases
     outcomes: Outcomes
     call_events: CallEvents
+    amendments: Amendments
     callbacks: Callbacks
     agents: Agents
     suppressions: Suppressions
@@ -193,6 +195,43 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
             raise InvalidArgument("MISSED_AT_MISSING", "a missed call needs a time")
         return await self._use_cases.call_events.missed(
             requests.phone_of(request.phone), missed_at, requests.agent_of(request.actor_id)
+        )
+
+    async def AmendOutcome(
+        self, request: queue_pb2.AmendOutcomeRequest, context: Context
+    ) -> queue_pb2.AmendOutcomeResponse:
+        """Change the report of a call."""
+        assignment_id = requests.uuid_of(request.assignment_id, "assignment_id")
+        identified = requests.by_actor(request)
+        outcome = outcome_of(
+            requests.optional_of(Outcome, request.outcome, "OUTCOME_MISSING"),
+            request.disposition,
+            self._rulebook.rules,
+        )
+        callback_at = requests.moment_in(request, "callback_at")
+        # An agent need not say why.
+        may_be_silent = request.own_only and not request.reason.strip()
+        wanted = Amendment(
+            actor_id=identified.agent_id,
+            reason="" if may_be_silent else self._notes(request.reason),
+            report=CallReport(outcome, request.notes, callback_at, request.disposition or None),
+            keeps_notes=not request.HasField("notes"),
+            is_agents_own=request.own_only,
+        )
+        return await self._use_cases.amendments.amend(assignment_id, identified, wanted)
+
+    async def UndoOutcomes(
+        self, request: queue_pb2.UndoOutcomesRequest, context: Context
+    ) -> queue_pb2.UndoOutcomesResponse:
+        """Withdraw what an agent has reported in a time."""
+        since, until = requests.time_range_of(request)
+        return await self._use_cases.amendments.undo(
+            requests.by_actor(request),
+            requests.agent_of(request.agent_id),
+            since,
+            until,
+            self._notes(request.reason),
+            is_dry_run=request.dry_run,
         )
 
     async def GetQueueStats(

@@ -25,12 +25,13 @@ async def write_end(
     outcome: Outcome | None = None,
     notes: str | None = None,
     state_version: int | None = None,
+    report_effects: str | None = None,
 ) -> None:
     """End a locked assignment and write its user's new entry; None leaves the entry as it is.
 
     `state_version` is that of the new entry, if one has been drawn.
     """
-    await assignments.end(tx, held.assignment_id, ending, now, notes)
+    await assignments.end(tx, held.assignment_id, ending, now, notes, report_effects)
     metrics.ENDINGS.labels(ending.name.lower()).inc()
     if moved is None:
         return

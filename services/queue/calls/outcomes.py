@@ -1,7 +1,7 @@
 """Outcomes: an agent's report of a call is recorded once, with all that follows from it."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -19,6 +19,7 @@ from services.queue.calls.held_assignment import (
 )
 from services.queue.calls.once import first_answer
 from services.queue.domain import outcomes
+from services.queue.domain.amending import CallEffects, ReportEffects
 from services.queue.domain.callbacks import Callback
 from services.queue.domain.entries import Entry, Placement
 from services.queue.domain.outcomes import CallReport
@@ -43,6 +44,7 @@ from services.queue.store import (
     suppressions,
 )
 from services.queue.store import outcomes as statements
+from services.queue.store.amendments import effects_json
 from services.queue.store.assignments import Assignment, KeptAttempt
 from services.queue.store.database import Database, Transaction
 from services.queue.store.idempotency_records import IdempotentRequest
@@ -193,12 +195,15 @@ class Outcomes:
             response = await self._recorded(tx, held)
             await idempotency_records.finish(tx, request, response.SerializeToString())
             return False, response
+        suppression_id = None
         if call.is_objection:
-            await suppressions.insert(tx, call.objection(lines))
+            made = call.objection(lines)
+            if await suppressions.insert(tx, made) is None:
+                suppression_id = made.suppression_id
         found = await statements.read(tx, held, [*people.values()], now - placement.calls_kept)
         async with together(tx):
             response = await self._write_call(
-                tx, call, people, found, is_counted=attempt is not None
+                tx, call, people, found, suppression_id, is_counted=attempt is not None
             )
             await idempotency_records.finish(tx, request, response.SerializeToString())
         return True, response
@@ -209,6 +214,7 @@ class Outcomes:
         call: _Call,
         people: dict[UserId, Entry],
         found: CallReading,
+        suppression_id: UUID | None,
         *,
         is_counted: bool,
     ) -> queue_pb2.RecordOutcomeResponse:
@@ -218,7 +224,8 @@ class Outcomes:
         await assignments.keep_attempt(tx, held, report, now)
         if placement.rules.outcomes[report.outcome].is_conversation:
             await entries.credit_conversions(tx, held.user_id, held.agent_id, held.started_at, now)
-        after, callback = await _after_call(tx, call, before, found.callback, is_counted=is_counted)
+        after, effects = await _after_call(tx, call, before, found.callback, is_counted=is_counted)
+        effects = replace(effects, suppression_id=suppression_id)
         # The call counts for users who share a line as well.
         statuses = {
             user_id: status.with_call(
@@ -236,6 +243,7 @@ class Outcomes:
             now,
             report.outcome,
             state_version=found.state_version,
+            report_effects=effects_json(effects),
         )
         sharers = [
             Moved(it, placement.placed(placement.with_status(it, statuses[it.user_id], now), now))
@@ -255,8 +263,9 @@ class Outcomes:
         attempts = [RecentAttempt.of(held.agent_id, report, now)]
         attempts = sorted([*attempts, *found.attempts], key=lambda it: it.ended_at, reverse=True)
         person = KnownPerson(moved.after, found.state_version)
+        open_callback = effects.open_callback
         return queue_pb2.RecordOutcomeResponse(
-            call_state=self._figures.state(person, attempts[:RECENT_ATTEMPTS], callback),
+            call_state=self._figures.state(person, attempts[:RECENT_ATTEMPTS], open_callback),
             conversion=messages.conversion_number(found.conversion),
         )
 
@@ -364,8 +373,8 @@ async def _write_objection(tx: Transaction, call: _Call, lines: set[str]) -> Non
 
 async def _after_call(
     tx: Transaction, call: _Call, before: Entry, callback: Callback | None, *, is_counted: bool
-) -> tuple[Entry, Callback | None]:
-    """Return the user's entry after the call, and its open callback.
+) -> tuple[Entry, ReportEffects]:
+    """Return the user's entry after the call, and the effects of its report.
 
     Writes the callback that the outcome changes, and the one that it makes.
     """
@@ -378,19 +387,27 @@ async def _after_call(
     if result.callback is not None and result.callback is not callback:
         await callbacks.update(tx, result.callback)
         metrics.CALLBACKS.labels(result.callback.state.name.lower()).inc()
-    if result.new_callback is None:
-        open_callback = result.callback if result.entry.callback_id is not None else None
-        return result.entry, open_callback
-    made = Callback(
-        callback_id=uuid4(),
-        user_id=held.user_id,
-        scheduled_for=result.new_callback.scheduled_for,
-        preferred_agent_id=result.new_callback.preferred_agent_id,
-        state=CallbackState.OPEN,
-        misses=0,
-        created_by=held.agent_id,
-        created_at=now,
+    entry, made = result.entry, None
+    if result.new_callback is not None:
+        made = Callback(
+            callback_id=uuid4(),
+            user_id=held.user_id,
+            scheduled_for=result.new_callback.scheduled_for,
+            preferred_agent_id=result.new_callback.preferred_agent_id,
+            state=CallbackState.OPEN,
+            misses=0,
+            created_by=held.agent_id,
+            created_at=now,
+        )
+        await callbacks.insert(tx, made)
+        metrics.CALLBACKS.labels("scheduled").inc()
+        entry = entry.with_callback(made)
+    effects = ReportEffects(
+        before=CallEffects.of(before),
+        after=CallEffects.of(entry),
+        is_counted=is_counted,
+        callback_before=callback,
+        callback_after=result.callback,
+        made=made,
     )
-    await callbacks.insert(tx, made)
-    metrics.CALLBACKS.labels("scheduled").inc()
-    return result.entry.with_callback(made), made
+    return entry, effects

@@ -198,6 +198,7 @@ class AssignmentRules:
     reservation_seconds: float
     set_aside_seconds: float
     late_outcome_seconds: float
+    amend_minutes: float
     default_queues: tuple[Queue, ...]
     candidates_at_most: int
     longest_waiting_one_in: int

@@ -89,6 +89,7 @@ class Lookups:
             attempts_per_period=rules.calls.attempts_per_period,
             period_days=rules.calls.period_days,
             lease_seconds=rules.assignment.lease_seconds,
+            amend_minutes=rules.assignment.amend_minutes,
             company_time_zone=rules.calls.company_time_zone,
             unreported_rest_minutes=rules.calls.unreported_rest_minutes,
             dispositions=[

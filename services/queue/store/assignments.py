@@ -236,13 +236,18 @@ _EXTEND = statement(
 
 
 async def end(
-    tx: Transaction, assignment_id: UUID, ending: Ending, now: datetime, notes: str | None = None
+    tx: Transaction,
+    assignment_id: UUID,
+    ending: Ending,
+    now: datetime,
+    notes: str | None = None,
+    report_effects: str | None = None,
 ) -> None:
     """End a locked assignment; one that has ended keeps its time and takes the new ending.
 
-    `notes` say why a supervisor ended it.
+    `notes` say why a supervisor ended it; `report_effects` are JSON.
     """
-    await write(tx, _END, [(assignment_id, now, ending, notes)])
+    await write(tx, _END, [(assignment_id, now, ending, notes, report_effects)])
     await write(tx, _FREE_LINES, [(assignment_id,)])
 
 
@@ -253,10 +258,12 @@ _END = Write(
         ("ended_at", "timestamptz"),
         ("ending", "smallint"),
         ("end_notes", "text"),
+        ("report_effects", "text"),
     ),
     """
     UPDATE queue.assignments AS held SET ended_at = COALESCE(held.ended_at, given.ended_at),
-        ending = given.ending, end_notes = COALESCE(given.end_notes, held.end_notes)
+        ending = given.ending, end_notes = COALESCE(given.end_notes, held.end_notes),
+        report_effects = CAST(given.report_effects AS jsonb)
     FROM {given} WHERE held.assignment_id = given.assignment_id
     """,
 )

@@ -18,7 +18,8 @@ _log = logging.getLogger(__name__)
 class AuditEntry:
     """An actor saw or changed a person; `user_id` is None when no single person is concerned.
 
-    `notes` are those of a forced release, for as long as its assignment is kept.
+    `notes` are those of a forced release or the reason of an amendment, for as long as they are
+    kept.
     """
 
     audit_id: int
@@ -138,9 +139,11 @@ async def page(
 _PAGE = statement(
     """
     SELECT audit_id, at, actor_id, action, user_id, CAST(details AS text),
-        CASE WHEN action = 'FORCED_RELEASE' THEN (SELECT ended.end_notes
+        CASE action WHEN 'FORCED_RELEASE' THEN (SELECT ended.end_notes
             FROM queue.assignments AS ended
-            WHERE ended.assignment_id = CAST(details ->> 'assignment_id' AS uuid)) END
+            WHERE ended.assignment_id = CAST(details ->> 'assignment_id' AS uuid))
+        WHEN 'OUTCOME_AMENDED' THEN (SELECT replaced.reason FROM queue.amendments AS replaced
+            WHERE replaced.amendment_id = CAST(details ->> 'amendment_id' AS uuid)) END
     FROM queue.audit
     WHERE (CAST(:user_id AS bigint) IS NULL OR user_id = :user_id)
         AND (CAST(:actor_id AS text) IS NULL OR actor_id = :actor_id)

@@ -63,6 +63,7 @@ async def sweep(tx: Transaction, cutoffs: Cutoffs, now: datetime, limit: int) ->
         "requests_deleted": cutoffs.requests,
         "audit_entries_deleted": cutoffs.audit,
         "attempts_blanked": cutoffs.call_notes,
+        "amendments_blanked": cutoffs.call_notes,
         "assignments_deleted": cutoffs.assignments,
         "prevented_calls_deleted": cutoffs.prevented_calls,
         "complaints_deleted": cutoffs.calls,
@@ -175,6 +176,12 @@ SWEEPS = {
         "UPDATE queue.attempts SET notes = '' WHERE assignment_id IN ("
         "SELECT assignment_id FROM queue.attempts WHERE ended_at < :before AND notes <> ''"
         " ORDER BY ended_at LIMIT :limit FOR UPDATE SKIP LOCKED) RETURNING 1"
+    ),
+    "amendments_blanked": statement(
+        "UPDATE queue.amendments SET notes = '', reason = '' WHERE amendment_id IN ("
+        "SELECT amendment_id FROM queue.amendments WHERE amended_at < :before"
+        " AND (notes <> '' OR reason <> '')"
+        " ORDER BY amended_at LIMIT :limit FOR UPDATE SKIP LOCKED) RETURNING 1"
     ),
     "assignments_deleted": statement(_DELETE_ASSIGNMENTS),
     "prevented_calls_deleted": statement(

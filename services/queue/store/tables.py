@@ -249,6 +249,8 @@ assignments = sa.Table(
     sa.Column("heartbeat_at", Moment),
     sa.Column("end_notes", sa.Text),
     sa.Column("direction", sa.SmallInteger, nullable=False, server_default=sa.text("1")),
+    # What the report of the call has changed, from which an amendment goes out.
+    sa.Column("report_effects", JSONB),
     sa.CheckConstraint("(ended_at IS NULL) = (ending IS NULL)", name="assignments_ended_somehow"),
     # Invariant 2: the database itself allows one live assignment for each person and each agent.
     _index("assignments_live_user", "user_id", where="ended_at IS NULL", unique=True),
@@ -323,6 +325,30 @@ call_events = sa.Table(
     sa.Column("duration_seconds", sa.Double),
     sa.Column("recording_reference", sa.Text, nullable=False),
     sa.Column("actor_id", sa.Text, nullable=False),
+)
+
+# Versions of reports that were replaced; `outcome` NULL for a call that had no report then.
+amendments = sa.Table(
+    "amendments",
+    metadata,
+    sa.Column("amendment_id", sa.Uuid, primary_key=True),
+    sa.Column(
+        "assignment_id",
+        sa.Uuid,
+        sa.ForeignKey("queue.attempts.assignment_id", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    sa.Column("user_id", sa.BigInteger, nullable=False),
+    sa.Column("actor_id", sa.Text, nullable=False),
+    sa.Column("amended_at", Moment, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("outcome", sa.SmallInteger),
+    sa.Column("notes", sa.Text, nullable=False),
+    sa.Column("callback_at", Moment),
+    sa.Column("disposition", sa.Text),
+    sa.Index("amendments_assignment", "assignment_id"),
+    sa.Index("amendments_user", "user_id", sa.text("amended_at DESC")),
+    _index("amendments_noted", "amended_at", where="notes <> '' OR reason <> ''"),
 )
 
 # A person's latest complaints together: open while `closed_at` is NULL.

@@ -51,6 +51,8 @@ ByActor = (
     | queue_pb2.SuppressUserRequest
     | queue_pb2.LiftSuppressionRequest
     | queue_pb2.NoteComplaintRequest
+    | queue_pb2.AmendOutcomeRequest
+    | queue_pb2.UndoOutcomesRequest
     | queue_pb2.BeginPauseRequest
     | queue_pb2.EndPauseRequest
 )
@@ -367,6 +369,14 @@ def dated_on_of(request: queue_pb2.ImportSuppressedPhonesRequest) -> date | None
         return date.fromisoformat(request.dated_on)
     except ValueError:
         raise InvalidArgument("LIST_DATE_INVALID", "the list's date is no day") from None
+
+
+def time_range_of(request: queue_pb2.UndoOutcomesRequest) -> tuple[datetime, datetime]:
+    """Return the time that is meant; raises InvalidArgument (TIME_RANGE_MISSING)."""
+    since, until = moment_in(request, "since"), moment_in(request, "until")
+    if since is None or until is None:
+        raise InvalidArgument("TIME_RANGE_MISSING", "both ends of the time are needed")
+    return since, until
 
 
 def scheduled_for_of(

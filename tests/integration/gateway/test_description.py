@@ -59,6 +59,8 @@ async def test_description_is_valid(document: dict[str, Any]) -> None:
         ("PUT", "/v1/agents/{agent_id}/queues"),
         ("GET", "/v1/assignments"),
         ("POST", "/v1/assignments/{assignment_id}/force-release"),
+        ("POST", "/v1/assignments/{assignment_id}/outcome/amend"),
+        ("POST", "/v1/assignments/undo-outcomes"),
         ("GET", "/v1/callbacks"),
         ("POST", "/v1/callbacks"),
         ("POST", "/v1/callbacks/{callback_id}/reschedule"),

@@ -38,6 +38,8 @@ ROUTES = [
     ("PUT", "/v1/agents/agent-1/queues", {"supervisor"}),
     ("GET", "/v1/assignments", {"supervisor"}),
     ("POST", f"/v1/assignments/{ANY}/force-release", {"supervisor"}),
+    ("POST", f"/v1/assignments/{ANY}/outcome/amend", {"agent", "supervisor"}),
+    ("POST", "/v1/assignments/undo-outcomes", {"supervisor"}),
     ("GET", "/v1/callbacks", {"agent", "supervisor"}),
     ("POST", "/v1/callbacks", {"agent", "supervisor"}),
     ("GET", "/v1/pauses", {"supervisor"}),

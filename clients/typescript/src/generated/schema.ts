@@ -244,6 +244,29 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/assignments/{assignment_id}/outcome/amend": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Amend
+         * @description Change how a call ended, as if it had been reported so from the first.
+         *
+         *     Later calls, new cases and callbacks agreed since stay. Agents may amend their own reports
+         *     for a while (409 `AMEND_TOO_LATE`), and take no objection back (403 `OBJECTION_STANDS`).
+         */
+        post: operations["assignments_amend"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/assignments/{assignment_id}/release": {
         parameters: {
             query?: never;
@@ -281,6 +304,29 @@ export interface paths {
         get: operations["assignments_current"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/assignments/undo-outcomes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Undo
+         * @description Withdraw what an agent has reported in a time; `dry_run` lists it only.
+         *
+         *     A call whose report is withdrawn counts as one without a report, and can be amended.
+         *     Objections stand. A repeat withdraws what is left.
+         */
+        post: operations["assignments_undo"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1146,6 +1192,43 @@ export interface components {
             wrap_up: number;
         };
         /**
+         * Amended
+         * @description The person's state after an amendment.
+         */
+        Amended: {
+            call_state: components["schemas"]["CallState"];
+        };
+        /**
+         * AmendRequest
+         * @description How the call ended after all: the outcome, or a disposition that stands for one.
+         * @example {
+         *       "outcome": "no_answer",
+         *       "reason": "Chosen by mistake."
+         *     }
+         */
+        AmendRequest: {
+            /**
+             * Callback At
+             * @description As for an outcome; the time of before may be given though it is past.
+             */
+            callback_at?: string | null;
+            /** Disposition */
+            disposition?: string | null;
+            /**
+             * Notes
+             * @description null or absent: as they are.
+             */
+            notes?: string | null;
+            /** @description null or absent: that of the disposition. */
+            outcome?: components["schemas"]["Outcome"] | null;
+            /**
+             * Reason
+             * @description Why; supervisors must say it.
+             * @default
+             */
+            reason?: string;
+        };
+        /**
          * Assignment
          * @description A person handed to an agent.
          */
@@ -1491,6 +1574,11 @@ export interface components {
          * @description Limits on calls and on their reports.
          */
         CallLimits: {
+            /**
+             * Amend Minutes
+             * @description For how long after a report its agent may amend it.
+             */
+            amend_minutes: number;
             /** Attempts Per Day */
             attempts_per_day: number;
             /** Attempts Per Period */
@@ -3673,6 +3761,77 @@ export interface components {
             refreshed_at: string | null;
         };
         /**
+         * Undone
+         * @description Reports that were withdrawn, or would be, the latest first.
+         */
+        Undone: {
+            /** Calls */
+            calls: components["schemas"]["UndoneOutcome"][];
+            /**
+             * Has More
+             * @description Whether there are more than 200: ask again.
+             */
+            has_more: boolean;
+        };
+        /**
+         * UndoneOutcome
+         * @description A report that is withdrawn, or would be.
+         */
+        UndoneOutcome: {
+            /** Assignment Id */
+            assignment_id: string;
+            /** Ended At */
+            ended_at: string | null;
+            /**
+             * Is Kept
+             * @description Whether it stands all the same, being an objection.
+             */
+            is_kept: boolean;
+            outcome: components["schemas"]["Outcome"] | null;
+            /**
+             * User Id
+             * @description 64-bit id or count as a decimal string.
+             * @example 4711
+             */
+            user_id: string;
+        };
+        /**
+         * UndoRequest
+         * @description Whose reports of which time are withdrawn, and why.
+         */
+        UndoRequest: {
+            /**
+             * Agent Id
+             * @example agent-1
+             */
+            agent_id: string;
+            /**
+             * Dry Run
+             * @description Change nothing, and only list the calls.
+             * @default false
+             */
+            dry_run?: boolean;
+            /**
+             * Reason
+             * @example The telephone system was down.
+             */
+            reason: string;
+            /**
+             * Since
+             * Format: date-time
+             * @description Calls that ended from then on.
+             * @example 2025-06-02T09:00:00Z
+             */
+            since: string;
+            /**
+             * Until
+             * Format: date-time
+             * @description Calls that ended before then.
+             * @example 2025-06-02T10:00:00Z
+             */
+            until: string;
+        };
+        /**
          * UnreportedCalls
          * @description An agent's calls of today without a report.
          */
@@ -3719,6 +3878,8 @@ export type AgentList = components['schemas']['AgentList'];
 export type AgentNow = components['schemas']['AgentNow'];
 export type AgentQueuesRequest = components['schemas']['AgentQueuesRequest'];
 export type AgentsNow = components['schemas']['AgentsNow'];
+export type Amended = components['schemas']['Amended'];
+export type AmendRequest = components['schemas']['AmendRequest'];
 export type Assignment = components['schemas']['Assignment'];
 export type Assignments = components['schemas']['Assignments'];
 export type Attempt = components['schemas']['Attempt'];
@@ -3839,6 +4000,9 @@ export type SuppressionRequest = components['schemas']['SuppressionRequest'];
 export type SuppressionSearchRequest = components['schemas']['SuppressionSearchRequest'];
 export type Ticket = components['schemas']['Ticket'];
 export type Timeline = components['schemas']['Timeline'];
+export type Undone = components['schemas']['Undone'];
+export type UndoneOutcome = components['schemas']['UndoneOutcome'];
+export type UndoRequest = components['schemas']['UndoRequest'];
 export type UnreportedCalls = components['schemas']['UnreportedCalls'];
 export type Wallboard = components['schemas']['Wallboard'];
 export type $defs = Record<string, never>;
@@ -7005,6 +7169,346 @@ export interface operations {
             };
         };
     };
+    assignments_amend: {
+        parameters: {
+            query?: never;
+            header: {
+                /** @description UUID chosen by the client; a repeat of the request returns the first answer. */
+                "Idempotency-Key": string;
+            };
+            path: {
+                /** @description The assignment's id. */
+                assignment_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "outcome": "no_answer",
+                 *       "reason": "Chosen by mistake."
+                 *     }
+                 */
+                "application/json": components["schemas"]["AmendRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "call_state": {
+                     *         "user_id": "4711",
+                     *         "queue": "unsigned_users",
+                     *         "state": "ready",
+                     *         "reason": "text",
+                     *         "score": 2.5,
+                     *         "attempts": 3,
+                     *         "last_outcome": "completed_form",
+                     *         "last_contact_at": "2025-06-02T09:00:00.000000Z",
+                     *         "next_call_at": "2025-06-02T09:00:00.000000Z",
+                     *         "assigned_agent_id": "text",
+                     *         "recent_attempts": [
+                     *           {
+                     *             "agent_id": "text",
+                     *             "outcome": "completed_form",
+                     *             "ended_at": "2025-06-02T09:00:00.000000Z",
+                     *             "notes": "text",
+                     *             "disposition": "text"
+                     *           }
+                     *         ],
+                     *         "version": "4711",
+                     *         "hold": "cooling",
+                     *         "open_callback": {
+                     *           "callback_id": "text",
+                     *           "user_id": "4711",
+                     *           "scheduled_for": "2025-06-02T09:00:00.000000Z",
+                     *           "preferred_agent_id": "text",
+                     *           "state": "open",
+                     *           "misses": 3,
+                     *           "created_by": "text",
+                     *           "created_at": "2025-06-02T09:00:00.000000Z",
+                     *           "closed_at": "2025-06-02T09:00:00.000000Z",
+                     *           "closed_reason": "text",
+                     *           "notes": "text"
+                     *         }
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Amended"];
+                };
+            };
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is not valid. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:idempotency-key-missing",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is not valid",
+                     *       "status": 400,
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is not valid.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "IDEMPOTENCY_KEY_MISSING",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token (or ticket) is missing, malformed, expired or not trusted. */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token's role or queues do not allow it. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The resource does not exist. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:user-not-found",
+                     *       "title": "The resource does not exist",
+                     *       "status": 404,
+                     *       "detail": "The resource does not exist.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "USER_NOT_FOUND",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The state does not allow it: it has ended, exists already or belongs to another agent. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:assignment-not-live",
+                     *       "title": "The state does not allow it: it has ended, exists already or belongs to another agent",
+                     *       "status": 409,
+                     *       "detail": "The state does not allow it: it has ended, exists already or belongs to another agent.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "ASSIGNMENT_NOT_LIVE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:body-too-large",
+                     *       "title": "The body is too large",
+                     *       "status": 413,
+                     *       "detail": "The body is too large.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "BODY_TOO_LARGE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body does not have the required media type. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:not-json",
+                     *       "title": "The body does not have the required media type",
+                     *       "status": 415,
+                     *       "detail": "The body does not have the required media type.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "NOT_JSON",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not have the required form, or the `Idempotency-Key` was used before for another request. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:invalid-request",
+                     *       "title": "The request does not have the required form, or the `Idempotency-Key` was used before for another request",
+                     *       "status": 422,
+                     *       "detail": "The request does not have the required form, or the `Idempotency-Key` was used before for another request.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INVALID_REQUEST",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "errors": [
+                     *         {
+                     *           "location": "body.outcome",
+                     *           "code": "missing",
+                     *           "message": "Field required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; wait for `Retry-After` seconds. */
+            429: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of the server",
+                     *       "status": 500,
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "A required dependency is unavailable",
+                     *       "status": 503,
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The deadline passed; the work may or may not have been done. */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The deadline passed",
+                     *       "status": 504,
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     assignments_release: {
         parameters: {
             query?: never;
@@ -7436,6 +7940,299 @@ export interface operations {
                      *       "reason": "USER_NOT_FOUND",
                      *       "metadata": {},
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; wait for `Retry-After` seconds. */
+            429: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of the server",
+                     *       "status": 500,
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "A required dependency is unavailable",
+                     *       "status": 503,
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The deadline passed; the work may or may not have been done. */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The deadline passed",
+                     *       "status": 504,
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    assignments_undo: {
+        parameters: {
+            query?: never;
+            header: {
+                /** @description UUID chosen by the client; a repeat of the request returns the first answer. */
+                "Idempotency-Key": string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "agent_id": "agent-1",
+                 *       "since": "2025-06-02T09:00:00Z",
+                 *       "until": "2025-06-02T10:00:00Z",
+                 *       "reason": "The telephone system was down.",
+                 *       "dry_run": false
+                 *     }
+                 */
+                "application/json": components["schemas"]["UndoRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "calls": [
+                     *         {
+                     *           "assignment_id": "text",
+                     *           "user_id": "4711",
+                     *           "outcome": "completed_form",
+                     *           "ended_at": "2025-06-02T09:00:00.000000Z",
+                     *           "is_kept": true
+                     *         }
+                     *       ],
+                     *       "has_more": true
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Undone"];
+                };
+            };
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is not valid. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:idempotency-key-missing",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is not valid",
+                     *       "status": 400,
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is not valid.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "IDEMPOTENCY_KEY_MISSING",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token (or ticket) is missing, malformed, expired or not trusted. */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token's role or queues do not allow it. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The state does not allow it: it has ended, exists already or belongs to another agent. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:assignment-not-live",
+                     *       "title": "The state does not allow it: it has ended, exists already or belongs to another agent",
+                     *       "status": 409,
+                     *       "detail": "The state does not allow it: it has ended, exists already or belongs to another agent.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "ASSIGNMENT_NOT_LIVE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:body-too-large",
+                     *       "title": "The body is too large",
+                     *       "status": 413,
+                     *       "detail": "The body is too large.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "BODY_TOO_LARGE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body does not have the required media type. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:not-json",
+                     *       "title": "The body does not have the required media type",
+                     *       "status": 415,
+                     *       "detail": "The body does not have the required media type.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "NOT_JSON",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not have the required form, or the `Idempotency-Key` was used before for another request. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:invalid-request",
+                     *       "title": "The request does not have the required form, or the `Idempotency-Key` was used before for another request",
+                     *       "status": 422,
+                     *       "detail": "The request does not have the required form, or the `Idempotency-Key` was used before for another request.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INVALID_REQUEST",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "errors": [
+                     *         {
+                     *           "location": "body.outcome",
+                     *           "code": "missing",
+                     *           "message": "Field required"
+                     *         }
+                     *       ]
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -15711,6 +16508,7 @@ export interface operations {
                      *         "attempts_per_period": 3,
                      *         "period_days": 3,
                      *         "lease_seconds": 2.5,
+                     *         "amend_minutes": 2.5,
                      *         "unreported_rest_minutes": 2.5
                      *       },
                      *       "company_time_zone": "Europe/London",

@@ -1146,6 +1146,208 @@ class RecordMissedCallResponse(_message.Message):
 Global___RecordMissedCallResponse: _TypeAlias = RecordMissedCallResponse  # noqa: Y015
 
 @_typing.final
+class AmendOutcomeRequest(_message.Message):
+    """Request of AmendOutcome."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ASSIGNMENT_ID_FIELD_NUMBER: _builtins.int
+    ACTOR_ID_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    DISPOSITION_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
+    CALLBACK_AT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    OWN_ONLY_FIELD_NUMBER: _builtins.int
+    assignment_id: _builtins.str
+    """The assignment."""
+    actor_id: _builtins.str
+    """The agent or supervisor."""
+    outcome: _call_state_pb2.Outcome.ValueType
+    """How the call ended, as in RecordOutcomeRequest."""
+    disposition: _builtins.str
+    """As in RecordOutcomeRequest."""
+    notes: _builtins.str
+    """The agent's notes; absent: as they are."""
+    reason: _builtins.str
+    """Why, in words; may be empty with `own_only`."""
+    request_id: _builtins.str
+    """Chosen by the caller, UUID; a repeat returns the first answer."""
+    own_only: _builtins.bool
+    """Refuse what an agent may not do: the report of another agent, one that is too old, an objection
+    taken back.
+    """
+    @_builtins.property
+    def callback_at(self) -> _timestamp_pb2.Timestamp:
+        """As in RecordOutcomeRequest; the time of before may be given though it is past."""
+
+    def __init__(
+        self,
+        *,
+        assignment_id: _builtins.str = ...,
+        actor_id: _builtins.str = ...,
+        outcome: _call_state_pb2.Outcome.ValueType = ...,
+        disposition: _builtins.str = ...,
+        notes: _builtins.str | None = ...,
+        callback_at: _timestamp_pb2.Timestamp | None = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        own_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_notes", b"_notes", "callback_at", b"callback_at", "notes", b"notes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_notes", b"_notes", "actor_id", b"actor_id", "assignment_id", b"assignment_id", "callback_at", b"callback_at", "disposition", b"disposition", "notes", b"notes", "outcome", b"outcome", "own_only", b"own_only", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__notes: _TypeAlias = _typing.Literal["notes"]  # noqa: Y015
+    _WhichOneofArgType__notes: _TypeAlias = _typing.Literal["_notes", b"_notes"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__notes) -> _WhichOneofReturnType__notes | None: ...
+
+Global___AmendOutcomeRequest: _TypeAlias = AmendOutcomeRequest  # noqa: Y015
+
+@_typing.final
+class AmendOutcomeResponse(_message.Message):
+    """Response of AmendOutcome."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALL_STATE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def call_state(self) -> _call_state_pb2.CallState:
+        """The person's state now."""
+
+    def __init__(
+        self,
+        *,
+        call_state: _call_state_pb2.CallState | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["call_state", b"call_state"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_state", b"call_state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AmendOutcomeResponse: _TypeAlias = AmendOutcomeResponse  # noqa: Y015
+
+@_typing.final
+class UndoOutcomesRequest(_message.Message):
+    """Request of UndoOutcomes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    ACTOR_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    agent_id: _builtins.str
+    """The agent whose reports are withdrawn."""
+    actor_id: _builtins.str
+    """The supervisor."""
+    reason: _builtins.str
+    """Why, in words; required."""
+    dry_run: _builtins.bool
+    """Whether nothing is changed: the answer says what would be."""
+    request_id: _builtins.str
+    """Chosen by the caller, UUID. A repeat withdraws what is left."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Calls that ended from then on."""
+
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """Calls that ended before then."""
+
+    def __init__(
+        self,
+        *,
+        agent_id: _builtins.str = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+        actor_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since", "until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_id", b"actor_id", "agent_id", b"agent_id", "dry_run", b"dry_run", "reason", b"reason", "request_id", b"request_id", "since", b"since", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UndoOutcomesRequest: _TypeAlias = UndoOutcomesRequest  # noqa: Y015
+
+@_typing.final
+class UndoOutcomesResponse(_message.Message):
+    """Response of UndoOutcomes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALLS_FIELD_NUMBER: _builtins.int
+    HAS_MORE_FIELD_NUMBER: _builtins.int
+    has_more: _builtins.bool
+    """Whether there are more: ask again."""
+    @_builtins.property
+    def calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___UndoneOutcome]:
+        """The calls, the latest first."""
+
+    def __init__(
+        self,
+        *,
+        calls: _abc.Iterable[Global___UndoneOutcome] | None = ...,
+        has_more: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "has_more", b"has_more"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UndoOutcomesResponse: _TypeAlias = UndoOutcomesResponse  # noqa: Y015
+
+@_typing.final
+class UndoneOutcome(_message.Message):
+    """A report that is withdrawn."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ASSIGNMENT_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    ENDED_AT_FIELD_NUMBER: _builtins.int
+    IS_KEPT_FIELD_NUMBER: _builtins.int
+    assignment_id: _builtins.str
+    """The assignment."""
+    user_id: _builtins.int
+    """`users.id`."""
+    outcome: _call_state_pb2.Outcome.ValueType
+    """What was reported."""
+    is_kept: _builtins.bool
+    """Whether it stands all the same, being an objection."""
+    @_builtins.property
+    def ended_at(self) -> _timestamp_pb2.Timestamp:
+        """When the call ended."""
+
+    def __init__(
+        self,
+        *,
+        assignment_id: _builtins.str = ...,
+        user_id: _builtins.int = ...,
+        outcome: _call_state_pb2.Outcome.ValueType = ...,
+        ended_at: _timestamp_pb2.Timestamp | None = ...,
+        is_kept: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment_id", b"assignment_id", "ended_at", b"ended_at", "is_kept", b"is_kept", "outcome", b"outcome", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UndoneOutcome: _TypeAlias = UndoneOutcome  # noqa: Y015
+
+@_typing.final
 class GetQueueStatsRequest(_message.Message):
     """Request of GetQueueStats."""
 
@@ -3479,7 +3681,9 @@ class AuditEntry(_message.Message):
     user_id: _builtins.int
     """`users.id`; 0 when no single person is concerned."""
     notes: _builtins.str
-    """What the actor wrote down, kept as long as the assignment: the reason of a forced release."""
+    """What the actor wrote down, kept as long as the call: the reason of a forced release or of an
+    amendment.
+    """
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp:
         """When."""
@@ -3998,6 +4202,7 @@ class GetReferenceResponse(_message.Message):
     UNREPORTED_REST_MINUTES_FIELD_NUMBER: _builtins.int
     DISPOSITIONS_FIELD_NUMBER: _builtins.int
     AGENTS_MAY_CHOOSE_FIELD_NUMBER: _builtins.int
+    AMEND_MINUTES_FIELD_NUMBER: _builtins.int
     rules_hash: _builtins.str
     """Changes whenever the rules do."""
     callback_longest_days: _builtins.float
@@ -4018,6 +4223,8 @@ class GetReferenceResponse(_message.Message):
     """Minutes for which a person rests after a call without a report."""
     agents_may_choose: _builtins.bool
     """Whether agents as well as supervisors may choose the person to phone."""
+    amend_minutes: _builtins.float
+    """Minutes after a report in which its agent may amend it."""
     @_builtins.property
     def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___OutcomeRule]:
         """What each outcome leads to."""
@@ -4051,10 +4258,11 @@ class GetReferenceResponse(_message.Message):
         unreported_rest_minutes: _builtins.float = ...,
         dispositions: _abc.Iterable[Global___Disposition] | None = ...,
         agents_may_choose: _builtins.bool = ...,
+        amend_minutes: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "agents_may_choose", b"agents_may_choose", "attempts_per_day", b"attempts_per_day", "attempts_per_period", b"attempts_per_period", "callback_longest_days", b"callback_longest_days", "company_time_zone", b"company_time_zone", "dispositions", b"dispositions", "lease_seconds", b"lease_seconds", "notes_longest_characters", b"notes_longest_characters", "outcomes", b"outcomes", "period_days", b"period_days", "reasons", b"reasons", "rules_hash", b"rules_hash", "unreported_rest_minutes", b"unreported_rest_minutes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "agents_may_choose", b"agents_may_choose", "amend_minutes", b"amend_minutes", "attempts_per_day", b"attempts_per_day", "attempts_per_period", b"attempts_per_period", "callback_longest_days", b"callback_longest_days", "company_time_zone", b"company_time_zone", "dispositions", b"dispositions", "lease_seconds", b"lease_seconds", "notes_longest_characters", b"notes_longest_characters", "outcomes", b"outcomes", "period_days", b"period_days", "reasons", b"reasons", "rules_hash", b"rules_hash", "unreported_rest_minutes", b"unreported_rest_minutes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

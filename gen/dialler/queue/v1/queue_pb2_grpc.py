@@ -86,6 +86,16 @@ class QueueServiceStub:
                 request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.RecordMissedCallRequest.SerializeToString,
                 response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.RecordMissedCallResponse.FromString,
                 _registered_method=True)
+        self.AmendOutcome = channel.unary_unary(
+                '/dialler.queue.v1.QueueService/AmendOutcome',
+                request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.AmendOutcomeRequest.SerializeToString,
+                response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.AmendOutcomeResponse.FromString,
+                _registered_method=True)
+        self.UndoOutcomes = channel.unary_unary(
+                '/dialler.queue.v1.QueueService/UndoOutcomes',
+                request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.UndoOutcomesRequest.SerializeToString,
+                response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.UndoOutcomesResponse.FromString,
+                _registered_method=True)
         self.GetQueueStats = channel.unary_unary(
                 '/dialler.queue.v1.QueueService/GetQueueStats',
                 request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.GetQueueStatsRequest.SerializeToString,
@@ -345,6 +355,24 @@ class QueueServiceServicer:
         """Makes the immediate callbacks of the people who have a number from which we missed a call, once
         for each number and time. None for people who may not be called, who were spoken with since, or
         whose callback is due already. INVALID_ARGUMENT (PHONE_NOT_VALID, MISSED_CALL_TOO_OLD).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AmendOutcome(self, request, context):
+        """Changes the report of a call: effects are as if it had been reported so from the first, and what
+        has happened since stays. NOT_FOUND (ASSIGNMENT_NOT_FOUND), FAILED_PRECONDITION (NOT_AMENDABLE)
+        for a call without a report whose effects are kept; with `own_only` ABORTED (AMEND_TOO_LATE)
+        and PERMISSION_DENIED (OBJECTION_STANDS) for an objection that would be taken back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndoOutcomes(self, request, context):
+        """Withdraws what an agent has reported in a time, the latest first, up to 200 calls: each counts
+        as a call without a report. Objections stand.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -661,6 +689,16 @@ def add_QueueServiceServicer_to_server(servicer, server):
                     servicer.RecordMissedCall,
                     request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.RecordMissedCallRequest.FromString,
                     response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.RecordMissedCallResponse.SerializeToString,
+            ),
+            'AmendOutcome': grpc.unary_unary_rpc_method_handler(
+                    servicer.AmendOutcome,
+                    request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.AmendOutcomeRequest.FromString,
+                    response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.AmendOutcomeResponse.SerializeToString,
+            ),
+            'UndoOutcomes': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndoOutcomes,
+                    request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.UndoOutcomesRequest.FromString,
+                    response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.UndoOutcomesResponse.SerializeToString,
             ),
             'GetQueueStats': grpc.unary_unary_rpc_method_handler(
                     servicer.GetQueueStats,
@@ -1100,6 +1138,60 @@ class QueueService:
             '/dialler.queue.v1.QueueService/RecordMissedCall',
             dialler_dot_queue_dot_v1_dot_queue__pb2.RecordMissedCallRequest.SerializeToString,
             dialler_dot_queue_dot_v1_dot_queue__pb2.RecordMissedCallResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AmendOutcome(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dialler.queue.v1.QueueService/AmendOutcome',
+            dialler_dot_queue_dot_v1_dot_queue__pb2.AmendOutcomeRequest.SerializeToString,
+            dialler_dot_queue_dot_v1_dot_queue__pb2.AmendOutcomeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndoOutcomes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dialler.queue.v1.QueueService/UndoOutcomes',
+            dialler_dot_queue_dot_v1_dot_queue__pb2.UndoOutcomesRequest.SerializeToString,
+            dialler_dot_queue_dot_v1_dot_queue__pb2.UndoOutcomesResponse.FromString,
             options,
             channel_credentials,
             insecure,

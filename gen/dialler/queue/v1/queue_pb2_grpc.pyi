@@ -86,6 +86,16 @@ class QueueServiceStub:
     for each number and time. None for people who may not be called, who were spoken with since, or
     whose callback is due already. INVALID_ARGUMENT (PHONE_NOT_VALID, MISSED_CALL_TOO_OLD).
     """
+    AmendOutcome: _grpc.UnaryUnaryMultiCallable[_queue_pb2.AmendOutcomeRequest, _queue_pb2.AmendOutcomeResponse]
+    """Changes the report of a call: effects are as if it had been reported so from the first, and what
+    has happened since stays. NOT_FOUND (ASSIGNMENT_NOT_FOUND), FAILED_PRECONDITION (NOT_AMENDABLE)
+    for a call without a report whose effects are kept; with `own_only` ABORTED (AMEND_TOO_LATE)
+    and PERMISSION_DENIED (OBJECTION_STANDS) for an objection that would be taken back.
+    """
+    UndoOutcomes: _grpc.UnaryUnaryMultiCallable[_queue_pb2.UndoOutcomesRequest, _queue_pb2.UndoOutcomesResponse]
+    """Withdraws what an agent has reported in a time, the latest first, up to 200 calls: each counts
+    as a call without a report. Objections stand.
+    """
     GetQueueStats: _grpc.UnaryUnaryMultiCallable[_queue_pb2.GetQueueStatsRequest, _queue_pb2.GetQueueStatsResponse]
     """Returns how many people are in each queue and state, at this moment."""
     ListEntries: _grpc.UnaryUnaryMultiCallable[_queue_pb2.ListEntriesRequest, _queue_pb2.ListEntriesResponse]
@@ -251,6 +261,16 @@ class QueueServiceAsyncStub(QueueServiceStub):
     """Makes the immediate callbacks of the people who have a number from which we missed a call, once
     for each number and time. None for people who may not be called, who were spoken with since, or
     whose callback is due already. INVALID_ARGUMENT (PHONE_NOT_VALID, MISSED_CALL_TOO_OLD).
+    """
+    AmendOutcome: _aio.UnaryUnaryMultiCallable[_queue_pb2.AmendOutcomeRequest, _queue_pb2.AmendOutcomeResponse]  # type: ignore[assignment]
+    """Changes the report of a call: effects are as if it had been reported so from the first, and what
+    has happened since stays. NOT_FOUND (ASSIGNMENT_NOT_FOUND), FAILED_PRECONDITION (NOT_AMENDABLE)
+    for a call without a report whose effects are kept; with `own_only` ABORTED (AMEND_TOO_LATE)
+    and PERMISSION_DENIED (OBJECTION_STANDS) for an objection that would be taken back.
+    """
+    UndoOutcomes: _aio.UnaryUnaryMultiCallable[_queue_pb2.UndoOutcomesRequest, _queue_pb2.UndoOutcomesResponse]  # type: ignore[assignment]
+    """Withdraws what an agent has reported in a time, the latest first, up to 200 calls: each counts
+    as a call without a report. Objections stand.
     """
     GetQueueStats: _aio.UnaryUnaryMultiCallable[_queue_pb2.GetQueueStatsRequest, _queue_pb2.GetQueueStatsResponse]  # type: ignore[assignment]
     """Returns how many people are in each queue and state, at this moment."""
@@ -474,6 +494,28 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         """Makes the immediate callbacks of the people who have a number from which we missed a call, once
         for each number and time. None for people who may not be called, who were spoken with since, or
         whose callback is due already. INVALID_ARGUMENT (PHONE_NOT_VALID, MISSED_CALL_TOO_OLD).
+        """
+
+    @_abc_1.abstractmethod
+    def AmendOutcome(
+        self,
+        request: _queue_pb2.AmendOutcomeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_pb2.AmendOutcomeResponse, _abc.Awaitable[_queue_pb2.AmendOutcomeResponse]]:
+        """Changes the report of a call: effects are as if it had been reported so from the first, and what
+        has happened since stays. NOT_FOUND (ASSIGNMENT_NOT_FOUND), FAILED_PRECONDITION (NOT_AMENDABLE)
+        for a call without a report whose effects are kept; with `own_only` ABORTED (AMEND_TOO_LATE)
+        and PERMISSION_DENIED (OBJECTION_STANDS) for an objection that would be taken back.
+        """
+
+    @_abc_1.abstractmethod
+    def UndoOutcomes(
+        self,
+        request: _queue_pb2.UndoOutcomesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_pb2.UndoOutcomesResponse, _abc.Awaitable[_queue_pb2.UndoOutcomesResponse]]:
+        """Withdraws what an agent has reported in a time, the latest first, up to 200 calls: each counts
+        as a call without a report. Objections stand.
         """
 
     @_abc_1.abstractmethod
