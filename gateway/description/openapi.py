@@ -175,7 +175,13 @@ EVENTS_RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 # Texts that are null where the message has an empty text.
-_NULL_WHEN_EMPTY = {"assigned_agent_id", "preferred_agent_id", "created_by", "closed_reason"}
+_NULL_WHEN_EMPTY = {
+    "assigned_agent_id",
+    "closed_reason",
+    "created_by",
+    "disposition",
+    "preferred_agent_id",
+}
 
 
 def _of_message(message: Descriptor) -> dict[str, Any]:

@@ -123,7 +123,7 @@ def test_a_rebuild_is_followed_to_its_end(supervisor: Desk) -> None:
 
 def test_reference_data(agent: Desk) -> None:
     reference = agent.get("/v1/reference")
-    assert len(reference["outcomes"]) == 11
+    assert len(reference["outcomes"]) == 16
     assert "VIEWED_CONTEXT" in reference["audit_actions"]
 
 

@@ -230,6 +230,10 @@ async def test_what_the_context_says_of_the_queue_is_as_described_and_as_the_que
         queue=call_state_pb2.QUEUE_CALLBACKS,
         hold=call_state_pb2.HOLD_SHARED_PHONE,
         open_callback=callback,
+        recent_attempts=[
+            call_state_pb2.Attempt(agent_id="a"),
+            call_state_pb2.Attempt(agent_id="b", disposition="busy_tone"),
+        ],
     )
     in_context = json.loads(render_call(state).json)
     in_answers = json.loads(CallState.of(state).model_dump_json())

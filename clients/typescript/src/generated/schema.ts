@@ -1756,7 +1756,7 @@ export interface components {
                 reason: string;
                 recent_attempts: {
                     agent_id: string;
-                    disposition: string;
+                    disposition: string | null;
                     ended_at: string | null;
                     notes: string;
                     outcome: ("completed_form" | "going_to_complete" | "might_complete" | "call_back" | "no_answer" | "missed_call" | "hung_up" | "bad_number" | "no_claim" | "not_interested" | "do_not_contact" | "voicemail_left" | "voicemail_not_left" | "wrong_person" | "deceased" | "language_barrier") | null;
