@@ -165,7 +165,11 @@ class Amendments:
         after = CallEffects.of(result.entry)
         suppression_id = await _objection(tx, wanted, report, held, effects, lines, placement, now)
         entry, effects = await _with_callbacks(tx, held, entry, effects, result, now)
-        amended = amending.amended(entry, effects, after)
+        later = await amendments.later_outcomes(tx, held.user_id, called_at)
+        blocked_since = ContactBlock(0)
+        for outcome in later:
+            blocked_since |= placement.rules.outcomes[outcome].block or ContactBlock(0)
+        amended = amending.amended(entry, effects, after, blocked_since)
         await self._credit(tx, held, effects, after, called_at)
         effects = replace(effects, after=after, suppression_id=suppression_id)
         version = ReportVersion(
@@ -255,14 +259,19 @@ async def _objection(
     placement: Placement,
     now: datetime,
 ) -> UUID | None:
-    """Lift the objection that the report made, record the one it makes now; returns its id."""
+    """Lift the objection that the report made, record the one it makes now; returns its id.
+
+    An objection that was made once more since stands: only the report is taken back.
+    """
     kind = _objection_of(report, placement)
     was = effects.after.block & ~effects.before.block & OBJECTIONS
     if kind and kind == was:
         return effects.suppression_id
     if effects.suppression_id is not None:
-        reason = wanted.reason or "amended"
-        await suppressions.lift(tx, effects.suppression_id, wanted.actor_id, reason, now)
+        made_then = await suppressions.find(tx, effects.suppression_id)
+        if made_then is not None and made_then.restated_at is None:
+            reason = wanted.reason or "amended"
+            await suppressions.lift(tx, made_then.suppression_id, wanted.actor_id, reason, now)
     if not kind or report is None:
         return None
     made = Suppression(uuid4(), held.user_id, sorted(lines), held.agent_id, now, report.notes, kind)

@@ -103,10 +103,13 @@ def recomputed(
     )
 
 
-def amended(entry: Entry, effects: ReportEffects, now: CallEffects) -> Entry:
+def amended(
+    entry: Entry, effects: ReportEffects, now: CallEffects, blocked_since: ContactBlock
+) -> Entry:
     """Return the entry with the effects `now` in place of the earlier ones, not placed yet.
 
-    What has happened since the call stays: later calls, a new case, a lifted block.
+    What has happened since the call stays: later calls, a new case, a lifted block, and the blocks
+    of later reports (`blocked_since`), whether or not this one had made them already.
     """
     was = effects.after
     if effects.is_last_of(entry):
@@ -121,7 +124,8 @@ def amended(entry: Entry, effects: ReportEffects, now: CallEffects) -> Entry:
             attempt_points=entry.attempt_points - was.attempt_points + now.attempt_points,
             aged_from=now.aged_from,
         )
-    block = (entry.block & ~(was.block & ~now.block)) | (now.block & ~was.block)
+    taken_back = was.block & ~now.block & ~blocked_since
+    block = (entry.block & ~taken_back) | (now.block & ~was.block)
     return entry._replace(block=block)
 
 

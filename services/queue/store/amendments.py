@@ -231,3 +231,15 @@ _REPORTED = statement(
     ORDER BY call.ended_at DESC, call.assignment_id DESC LIMIT :limit
     """
 )
+
+
+async def later_outcomes(tx: Transaction, user_id: UserId, after: datetime) -> list[Outcome]:
+    """Return the outcomes of the person's calls after a moment."""
+    rows = await tx.execute(_LATER_OUTCOMES, {"user_id": user_id, "after": after})
+    return [Outcome(it) for it in rows.scalars()]
+
+
+_LATER_OUTCOMES = statement(
+    "SELECT DISTINCT outcome FROM queue.attempts"
+    " WHERE user_id = :user_id AND ended_at > :after AND outcome IS NOT NULL"
+)

@@ -30,6 +30,7 @@ class Suppression:
     lifted_at: datetime | None = None
     lifted_by: str | None = None
     lift_notes: str | None = None
+    restated_at: datetime | None = None
 
 
 async def guard(tx: Transaction) -> None:
@@ -56,7 +57,7 @@ _GUARD_SHARED = statement("SELECT pg_advisory_xact_lock_shared(:phones)").bindpa
 async def insert(tx: Transaction, made: Suppression) -> UUID | None:
     """Keep an objection; returns the id of the one that is active already, None for none.
 
-    The caller holds the guard.
+    One that is active is restated. The caller holds the guard.
     """
     values = {
         "suppression_id": made.suppression_id,
@@ -70,6 +71,8 @@ async def insert(tx: Transaction, made: Suppression) -> UUID | None:
     before = (await tx.execute(_FIND_ACTIVE, values)).scalar_one_or_none()
     if before is None:
         await tx.execute(_INSERT, values)
+    else:
+        await tx.execute(_RESTATE, {"suppression_id": before, "at": made.created_at})
     # The present numbers are added to those of an active objection.
     await tx.execute(_INSERT_LINES, values | {"suppression_id": before or made.suppression_id})
     return before
@@ -92,6 +95,9 @@ _INSERT = statement(
     INSERT INTO queue.suppressions (suppression_id, user_id, created_by, created_at, notes, kind)
     VALUES (:suppression_id, :user_id, :created_by, :created_at, :notes, :kind)
     """
+)
+_RESTATE = statement(
+    "UPDATE queue.suppressions SET restated_at = :at WHERE suppression_id = :suppression_id"
 )
 _INSERT_LINES = statement(
     """
@@ -194,6 +200,7 @@ def _suppression_of(row: Sequence[Any]) -> Suppression:
         lifted_at=row[7],
         lifted_by=row[8],
         lift_notes=row[9],
+        restated_at=row[10],
     )
 
 
@@ -202,7 +209,7 @@ _SELECT = """
             FROM queue.suppression_lines AS line
             WHERE line.suppression_id = made.suppression_id ORDER BY line.phone_e164),
         made.created_by, made.created_at, made.notes, made.kind, made.lifted_at, made.lifted_by,
-        made.lift_notes
+        made.lift_notes, made.restated_at
     FROM queue.suppressions AS made
 """
 _ACTIVE_OF = statement(f"{_SELECT} WHERE made.user_id = :user_id AND made.lifted_at IS NULL")

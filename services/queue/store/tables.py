@@ -471,6 +471,8 @@ suppressions = sa.Table(
     sa.Column("lifted_at", Moment),
     sa.Column("lifted_by", sa.Text),
     sa.Column("lift_notes", sa.Text),
+    # When the same objection was last made once more while this one was active.
+    sa.Column("restated_at", Moment),
     sa.Index("suppressions_created", sa.text("created_at DESC"), "suppression_id"),
     sa.Index("suppressions_user", "user_id"),
     _index("suppressions_lifted", "lifted_at", where="lifted_at IS NOT NULL"),

@@ -19,6 +19,7 @@ from tests.integration.queue.bench import Desk, Tables
 pytestmark = pytest.mark.integration
 
 READY = call_state_pb2.ENTRY_STATE_READY
+SUPPRESSED = call_state_pb2.ENTRY_STATE_SUPPRESSED
 WAITING = call_state_pb2.ENTRY_STATE_WAITING
 BAD_NUMBER = call_state_pb2.OUTCOME_BAD_NUMBER
 CALL_BACK = call_state_pb2.OUTCOME_CALL_BACK
@@ -257,3 +258,24 @@ async def test_the_reports_of_an_agent_are_withdrawn_together(
     assert [it.is_kept for it in (await undo()).calls] == [True]
     state = await _amend(queue, calls[0], NO_ANSWER)
     assert (state.last_outcome, state.attempts) == (NO_ANSWER, 1)
+
+
+async def test_what_the_person_has_said_since_stands(
+    desk: Desk, queue: RunningQueue, clock: FakeClock
+) -> None:
+    """A mistaken report is taken back; the same words, said once more by the person, are not."""
+    await desk.fill(unsigned(1), unsigned(2))
+    mistaken = {}
+    for outcome in (DO_NOT_CONTACT, NO_CLAIM):
+        held = (await desk.claim("ann")).assignment
+        await desk.record(held, outcome, notes=NOTES)
+        mistaken[outcome] = held
+    clock.advance(3_600)
+    await desk.suppress(mistaken[DO_NOT_CONTACT].user_id, "wrote to us")
+    rang = (await desk.take(mistaken[NO_CLAIM].user_id, "bob")).assignment
+    await desk.record(rang, NO_CLAIM, notes=NOTES)
+
+    objecting = await _amend(queue, mistaken[DO_NOT_CONTACT], NO_ANSWER)
+    assert (objecting.state, objecting.reason) == (SUPPRESSED, "DO_NOT_CONTACT")
+    without_claim = await _amend(queue, mistaken[NO_CLAIM], NO_ANSWER)
+    assert without_claim.reason == "NO_CLAIM_REPORTED"
