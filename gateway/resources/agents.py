@@ -85,6 +85,9 @@ class Agent(BaseModel):
     allowed_queues: list[QueueName] = Field(description="Empty: the agent is not limited.")
     assignment: Assignment | None
     today: AgentDay
+    open_callbacks: int | None = Field(
+        description="Open callbacks that prefer the agent; null in answers to a change."
+    )
     skips_last_hour: int | None = Field(
         description="People whom the agent has skipped within the last hour; null in answers to a "
         "change."
@@ -102,6 +105,7 @@ class Agent(BaseModel):
             allowed_queues=[name for it in message.allowed_queues if (name := QUEUES.name(it))],
             assignment=Assignment.of(message.assignment) if held else None,
             today=AgentDay.of(message.today),
+            open_callbacks=optional_in(message, "open_callbacks"),
             skips_last_hour=optional_in(message, "skips_last_hour"),
         )
 

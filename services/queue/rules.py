@@ -254,6 +254,7 @@ class AgentSection(domain.AgentRules):
 
     presence_seconds: Seconds
     skips_per_hour: int | None = Field(default=None, ge=1)
+    open_callbacks: int | None = Field(default=None, ge=1)
     may_choose: bool = False
     longest_call_seconds: Seconds = 3600.0
 

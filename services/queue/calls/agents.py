@@ -8,7 +8,7 @@ from dialler.queue.v1 import queue_pb2
 from servicekit.clock import Clock
 from services.queue.people.rulebook import Rulebook
 from services.queue.reads.figures import QueueFigures
-from services.queue.store import agents, assignments, audit
+from services.queue.store import agents, assignments, audit, callbacks
 from services.queue.store.agents import Agent
 from services.queue.store.assignments import Assignment
 from services.queue.store.database import Database
@@ -59,15 +59,18 @@ class Agents:
             known = await agents.find(tx, agent_id)
             held = await assignments.live_of_agent(tx, agent_id)
             skips = await audit.skips_last_hour(tx, now, agent_id)
+            open_ = await callbacks.open_by_agent(tx, agent_id)
         if known is None:
             return queue_pb2.Agent(
                 agent_id=agent_id,
                 presence=queue_pb2.PRESENCE_OFFLINE,
                 today=queue_pb2.AgentDay(agent_id=agent_id),
                 skips_last_hour=0,
+                open_callbacks=open_.get(agent_id, 0),
             )
         found = self._message(known, held, await self._figures.agent_days(), now)
         found.skips_last_hour = skips.get(agent_id, 0)
+        found.open_callbacks = open_.get(agent_id, 0)
         return found
 
     async def every(self, presence: Presence | None) -> Sequence[queue_pb2.Agent]:
@@ -77,10 +80,12 @@ class Agents:
             known = await agents.every(tx)
             held = await assignments.live_of_agents(tx)
             skips = await audit.skips_last_hour(tx, now)
+            open_ = await callbacks.open_by_agent(tx)
         days = await self._figures.agent_days()
         found = [self._message(it, held.get(it.agent_id), days, now) for it in known]
         for it in found:
             it.skips_last_hour = skips.get(AgentId(it.agent_id), 0)
+            it.open_callbacks = open_.get(AgentId(it.agent_id), 0)
         number = messages.presence_number(presence) if presence is not None else None
         return [it for it in found if number in (None, it.presence)]
 

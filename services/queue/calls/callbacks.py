@@ -19,6 +19,7 @@ from services.queue import metrics
 from services.queue.calls.once import once
 from services.queue.domain import pages
 from services.queue.domain.callbacks import Callback, require_schedulable, rescheduled
+from services.queue.domain.rules import Rules
 from services.queue.people.placing import Moved, write_moved
 from services.queue.people.rulebook import Rulebook
 from services.queue.store import assignments, audit, callbacks, entries
@@ -43,6 +44,23 @@ class ClosedResult:
         return self.closed == _BATCH
 
 
+async def require_room(tx: Transaction, agent_id: AgentId, user_id: UserId, rules: Rules) -> None:
+    """Raise FailedPrecondition (CALLBACK_LIMIT) when the agent may keep no further callback.
+
+    An open one of the same person does not count: the new one takes its place.
+    """
+    most = rules.agents.open_callbacks
+    if most is None:
+        return
+    kept = await callbacks.open_by_agent(tx, agent_id, without=user_id)
+    if kept.get(agent_id, 0) >= most:
+        raise FailedPrecondition(
+            "CALLBACK_LIMIT",
+            f"no more than {most} open callbacks may be kept for one agent",
+            open_callbacks=str(most),
+        )
+
+
 class Callbacks:
     """Schedules, moves, cancels and closes callbacks. A change is durable before its answer."""
 
@@ -62,7 +80,7 @@ class Callbacks:
         """Schedule a callback.
 
         Raises InvalidArgument, AlreadyExists (CALLBACK_OPEN), NotFound (USER_UNKNOWN), and
-        FailedPrecondition (USER_NOT_CALLABLE).
+        FailedPrecondition (USER_NOT_CALLABLE; CALLBACK_LIMIT for an agent's own).
         """
         now = self._clock.now()
 
@@ -89,6 +107,8 @@ class Callbacks:
                 created_at=now,
                 notes=notes,
             )
+            if preferred_agent_id is not None and preferred_agent_id == request.agent_id:
+                await require_room(tx, preferred_agent_id, user_id, self._rulebook.rules)
             await callbacks.insert(tx, made)
             await self._place(tx, made, now)
             await self._note(tx, request, Action.CALLBACK_SCHEDULED, made, now)

@@ -11,6 +11,7 @@ from servicekit import deadline
 from servicekit.clock import Clock
 from servicekit.errors import ServiceError
 from services.queue import metrics
+from services.queue.calls.callbacks import require_room
 from services.queue.calls.held_assignment import (
     is_still_with,
     not_live,
@@ -190,6 +191,8 @@ class Outcomes:
         if is_late and not call.is_objection:
             raise not_live()
         outcomes.check(call.report, placement, opening, now)
+        if call.report.callback_at is not None:
+            await require_room(tx, held.agent_id, held.user_id, placement.rules)
         if before is None or is_late:
             await _write_objection(tx, call, lines)
             response = await self._recorded(tx, held)

@@ -141,10 +141,11 @@ class PhoneListRules:
 
 @dataclass(frozen=True, kw_only=True)
 class AgentRules:
-    """When an agent counts as present or in a call, and which people it may skip and choose."""
+    """When an agent counts as present or in a call, and whom it may skip, keep and choose."""
 
     presence_seconds: float
     skips_per_hour: int | None
+    open_callbacks: int | None
     may_choose: bool
     longest_call_seconds: float
 

@@ -153,6 +153,25 @@ OVERDUE = statement(
 )
 
 
+async def open_by_agent(
+    tx: Transaction, agent_id: AgentId | None = None, *, without: UserId | None = None
+) -> dict[AgentId, int]:
+    """Return how many open callbacks prefer each agent, without that of one person."""
+    values = {"agent_id": agent_id, "without": without}
+    return {AgentId(row[0]): row[1] for row in (await tx.execute(_OPEN_BY_AGENT, values)).all()}
+
+
+_OPEN_BY_AGENT = statement(
+    f"""
+    SELECT preferred_agent_id, count(*) FROM queue.callbacks
+    WHERE state = {CallbackState.OPEN:d} AND preferred_agent_id IS NOT NULL
+        AND (CAST(:agent_id AS text) IS NULL OR preferred_agent_id = :agent_id)
+        AND (CAST(:without AS bigint) IS NULL OR user_id <> :without)
+    GROUP BY preferred_agent_id
+    """  # noqa: S608 - our own number
+)
+
+
 async def page(
     tx: Transaction,
     state: CallbackState,

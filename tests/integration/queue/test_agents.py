@@ -21,6 +21,8 @@ UNSIGNED = call_state_pb2.QUEUE_UNSIGNED_USERS
 OUTSTANDING = call_state_pb2.QUEUE_OUTSTANDING_REQUESTS
 CALLBACKS = call_state_pb2.QUEUE_CALLBACKS
 READY = call_state_pb2.ENTRY_STATE_READY
+CALL_BACK = call_state_pb2.OUTCOME_CALL_BACK
+HUNG_UP = call_state_pb2.OUTCOME_HUNG_UP
 SKIPPED = queue_pb2.RELEASE_REASON_SKIPPED
 AVAILABLE = queue_pb2.PRESENCE_AVAILABLE
 ON_CALL = queue_pb2.PRESENCE_ON_CALL
@@ -155,6 +157,34 @@ async def test_an_agent_may_skip_only_so_many_people_in_an_hour(
         await desk.release(held, SKIPPED, request_id=once)
         assert (await desk.agents())["agent"].skips_last_hour == 2
         assert (await desk.agents())["other"].skips_last_hour == 1
+
+
+async def test_an_agent_keeps_only_so_many_callbacks_for_itself(
+    queue_url: str, redis_url: str, clock: FakeClock, tmp_path: Path
+) -> None:
+    """A further one is refused with nothing recorded; others' and those of any agent are not."""
+    rules = tmp_path / "rules.yaml"
+    text = DEFAULT_PATH.read_text(encoding="utf-8")
+    rules.write_text(text.replace("open_callbacks: null", "open_callbacks: 1"), encoding="utf-8")
+    async with running_queue(queue_url, redis_url, clock=clock, rules_path=rules) as running:
+        desk = Desk(running)
+        await desk.fill(*(unsigned(it) for it in range(1, 5)))
+        at = clock.now() + timedelta(hours=2)
+        first = (await desk.claim("agent")).assignment
+        await desk.record(first, CALL_BACK, callback_at=at, notes="at eleven")
+        held = (await desk.claim("agent")).assignment
+        with pytest.raises(FailedPrecondition) as raised:
+            await desk.record(held, CALL_BACK, callback_at=at, notes="at eleven")
+        assert raised.value.reason == "CALLBACK_LIMIT"
+        assert raised.value.metadata == {"open_callbacks": "1"}
+        agent = (await desk.agents())["agent"]
+        assert (agent.assignment.assignment_id, agent.open_callbacks) == (held.assignment_id, 1)
+        await desk.record(held, HUNG_UP)
+        others = {1, 2, 3, 4} - {first.user_id, held.user_id}
+        with pytest.raises(FailedPrecondition):
+            await desk.schedule(others.pop(), at, preferred="agent", actor_id="agent")
+        await desk.schedule(others.pop(), at, preferred="agent", actor_id="boss")
+        assert (await desk.agents())["agent"].open_callbacks == 2
 
 
 async def test_an_agent_is_shown_alone_as_in_the_list_and_offline_when_never_seen(

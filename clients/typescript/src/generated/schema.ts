@@ -1103,6 +1103,11 @@ export interface components {
             assignment: components["schemas"]["Assignment"] | null;
             /** Last Seen At */
             last_seen_at: string | null;
+            /**
+             * Open Callbacks
+             * @description Open callbacks that prefer the agent; null in answers to a change.
+             */
+            open_callbacks: number | null;
             /** @description offline once the agent has sent no sign of life for too long. */
             presence: components["schemas"]["Presence"] | null;
             /** Presence Since */
@@ -4146,6 +4151,7 @@ export interface operations {
                      *             "conversions": 3,
                      *             "unreported_calls": 3
                      *           },
+                     *           "open_callbacks": 3,
                      *           "skips_last_hour": 3
                      *         }
                      *       ]
@@ -4381,6 +4387,7 @@ export interface operations {
                      *         "conversions": 3,
                      *         "unreported_calls": 3
                      *       },
+                     *       "open_callbacks": 3,
                      *       "skips_last_hour": 3
                      *     }
                      */
@@ -4681,6 +4688,7 @@ export interface operations {
                      *         "conversions": 3,
                      *         "unreported_calls": 3
                      *       },
+                     *       "open_callbacks": 3,
                      *       "skips_last_hour": 3
                      *     }
                      */
@@ -4881,6 +4889,7 @@ export interface operations {
                      *         "conversions": 3,
                      *         "unreported_calls": 3
                      *       },
+                     *       "open_callbacks": 3,
                      *       "skips_last_hour": 3
                      *     }
                      */

@@ -2306,12 +2306,15 @@ class Agent(_message.Message):
     ASSIGNMENT_FIELD_NUMBER: _builtins.int
     TODAY_FIELD_NUMBER: _builtins.int
     SKIPS_LAST_HOUR_FIELD_NUMBER: _builtins.int
+    OPEN_CALLBACKS_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """The agent."""
     presence: Global___Presence.ValueType
     """The present presence; OFFLINE when the agent has not been seen for too long."""
     skips_last_hour: _builtins.int
     """People skipped within the last hour; set by GetAgent and ListAgents only."""
+    open_callbacks: _builtins.int
+    """Open callbacks that prefer the agent; set by GetAgent and ListAgents only."""
     @_builtins.property
     def presence_since(self) -> _timestamp_pb2.Timestamp:
         """Since when."""
@@ -2343,13 +2346,19 @@ class Agent(_message.Message):
         assignment: Global___Assignment | None = ...,
         today: Global___AgentDay | None = ...,
         skips_last_hour: _builtins.int | None = ...,
+        open_callbacks: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_skips_last_hour", b"_skips_last_hour", "assignment", b"assignment", "last_seen_at", b"last_seen_at", "presence_since", b"presence_since", "skips_last_hour", b"skips_last_hour", "today", b"today"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_open_callbacks", b"_open_callbacks", "_skips_last_hour", b"_skips_last_hour", "assignment", b"assignment", "last_seen_at", b"last_seen_at", "open_callbacks", b"open_callbacks", "presence_since", b"presence_since", "skips_last_hour", b"skips_last_hour", "today", b"today"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_skips_last_hour", b"_skips_last_hour", "agent_id", b"agent_id", "allowed_queues", b"allowed_queues", "assignment", b"assignment", "last_seen_at", b"last_seen_at", "presence", b"presence", "presence_since", b"presence_since", "skips_last_hour", b"skips_last_hour", "today", b"today"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_open_callbacks", b"_open_callbacks", "_skips_last_hour", b"_skips_last_hour", "agent_id", b"agent_id", "allowed_queues", b"allowed_queues", "assignment", b"assignment", "last_seen_at", b"last_seen_at", "open_callbacks", b"open_callbacks", "presence", b"presence", "presence_since", b"presence_since", "skips_last_hour", b"skips_last_hour", "today", b"today"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__open_callbacks: _TypeAlias = _typing.Literal["open_callbacks"]  # noqa: Y015
+    _WhichOneofArgType__open_callbacks: _TypeAlias = _typing.Literal["_open_callbacks", b"_open_callbacks"]  # noqa: Y015
     _WhichOneofReturnType__skips_last_hour: _TypeAlias = _typing.Literal["skips_last_hour"]  # noqa: Y015
     _WhichOneofArgType__skips_last_hour: _TypeAlias = _typing.Literal["_skips_last_hour", b"_skips_last_hour"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__open_callbacks) -> _WhichOneofReturnType__open_callbacks | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__skips_last_hour) -> _WhichOneofReturnType__skips_last_hour | None: ...
 
 Global___Agent: _TypeAlias = Agent  # noqa: Y015

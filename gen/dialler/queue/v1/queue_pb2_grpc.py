@@ -335,7 +335,8 @@ class QueueServiceServicer:
         """Records how the call ended and ends the assignment, both or neither. Errors as for
         HeartbeatAssignment, but DO_NOT_CONTACT and DECEASED are accepted for any assignment of the
         agent, however it ended: when the call itself can no longer be reported, the objection is
-        recorded alone.
+        recorded alone. FAILED_PRECONDITION (CALLBACK_LIMIT, with `open_callbacks`) for a callback when
+        as many are kept for the agent as the rules allow: nothing is recorded then.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -409,7 +410,8 @@ class QueueServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ScheduleCallback(self, request, context):
-        """Agrees a callback with a person. ALREADY_EXISTS (CALLBACK_OPEN) when one is open.
+        """Agrees a callback with a person. ALREADY_EXISTS (CALLBACK_OPEN) when one is open;
+        FAILED_PRECONDITION (CALLBACK_LIMIT) as for RecordOutcome when an agent agrees it for itself.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -73,7 +73,8 @@ class QueueServiceStub:
     """Records how the call ended and ends the assignment, both or neither. Errors as for
     HeartbeatAssignment, but DO_NOT_CONTACT and DECEASED are accepted for any assignment of the
     agent, however it ended: when the call itself can no longer be reported, the objection is
-    recorded alone.
+    recorded alone. FAILED_PRECONDITION (CALLBACK_LIMIT, with `open_callbacks`) for a callback when
+    as many are kept for the agent as the rules allow: nothing is recorded then.
     """
     RecordCallEvent: _grpc.UnaryUnaryMultiCallable[_queue_pb2.RecordCallEventRequest, _queue_pb2.RecordCallEventResponse]
     """Notes what happened to the call of an assignment: from the desk, or from a telephony bridge.
@@ -109,7 +110,9 @@ class QueueServiceStub:
     (ASSIGNMENT_NOT_LIVE) when it has ended already.
     """
     ScheduleCallback: _grpc.UnaryUnaryMultiCallable[_queue_pb2.ScheduleCallbackRequest, _queue_pb2.ScheduleCallbackResponse]
-    """Agrees a callback with a person. ALREADY_EXISTS (CALLBACK_OPEN) when one is open."""
+    """Agrees a callback with a person. ALREADY_EXISTS (CALLBACK_OPEN) when one is open;
+    FAILED_PRECONDITION (CALLBACK_LIMIT) as for RecordOutcome when an agent agrees it for itself.
+    """
     RescheduleCallback: _grpc.UnaryUnaryMultiCallable[_queue_pb2.RescheduleCallbackRequest, _queue_pb2.RescheduleCallbackResponse]
     """Moves an open or missed callback. FAILED_PRECONDITION (CALLBACK_ENDED) when it has ended."""
     CancelCallback: _grpc.UnaryUnaryMultiCallable[_queue_pb2.CancelCallbackRequest, _queue_pb2.CancelCallbackResponse]
@@ -249,7 +252,8 @@ class QueueServiceAsyncStub(QueueServiceStub):
     """Records how the call ended and ends the assignment, both or neither. Errors as for
     HeartbeatAssignment, but DO_NOT_CONTACT and DECEASED are accepted for any assignment of the
     agent, however it ended: when the call itself can no longer be reported, the objection is
-    recorded alone.
+    recorded alone. FAILED_PRECONDITION (CALLBACK_LIMIT, with `open_callbacks`) for a callback when
+    as many are kept for the agent as the rules allow: nothing is recorded then.
     """
     RecordCallEvent: _aio.UnaryUnaryMultiCallable[_queue_pb2.RecordCallEventRequest, _queue_pb2.RecordCallEventResponse]  # type: ignore[assignment]
     """Notes what happened to the call of an assignment: from the desk, or from a telephony bridge.
@@ -285,7 +289,9 @@ class QueueServiceAsyncStub(QueueServiceStub):
     (ASSIGNMENT_NOT_LIVE) when it has ended already.
     """
     ScheduleCallback: _aio.UnaryUnaryMultiCallable[_queue_pb2.ScheduleCallbackRequest, _queue_pb2.ScheduleCallbackResponse]  # type: ignore[assignment]
-    """Agrees a callback with a person. ALREADY_EXISTS (CALLBACK_OPEN) when one is open."""
+    """Agrees a callback with a person. ALREADY_EXISTS (CALLBACK_OPEN) when one is open;
+    FAILED_PRECONDITION (CALLBACK_LIMIT) as for RecordOutcome when an agent agrees it for itself.
+    """
     RescheduleCallback: _aio.UnaryUnaryMultiCallable[_queue_pb2.RescheduleCallbackRequest, _queue_pb2.RescheduleCallbackResponse]  # type: ignore[assignment]
     """Moves an open or missed callback. FAILED_PRECONDITION (CALLBACK_ENDED) when it has ended."""
     CancelCallback: _aio.UnaryUnaryMultiCallable[_queue_pb2.CancelCallbackRequest, _queue_pb2.CancelCallbackResponse]  # type: ignore[assignment]
@@ -470,7 +476,8 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         """Records how the call ended and ends the assignment, both or neither. Errors as for
         HeartbeatAssignment, but DO_NOT_CONTACT and DECEASED are accepted for any assignment of the
         agent, however it ended: when the call itself can no longer be reported, the objection is
-        recorded alone.
+        recorded alone. FAILED_PRECONDITION (CALLBACK_LIMIT, with `open_callbacks`) for a callback when
+        as many are kept for the agent as the rules allow: nothing is recorded then.
         """
 
     @_abc_1.abstractmethod
@@ -560,7 +567,9 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _queue_pb2.ScheduleCallbackRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_queue_pb2.ScheduleCallbackResponse, _abc.Awaitable[_queue_pb2.ScheduleCallbackResponse]]:
-        """Agrees a callback with a person. ALREADY_EXISTS (CALLBACK_OPEN) when one is open."""
+        """Agrees a callback with a person. ALREADY_EXISTS (CALLBACK_OPEN) when one is open;
+        FAILED_PRECONDITION (CALLBACK_LIMIT) as for RecordOutcome when an agent agrees it for itself.
+        """
 
     @_abc_1.abstractmethod
     def RescheduleCallback(
