@@ -176,6 +176,16 @@ def add_guarded(add: Add, endpoints: Endpoints) -> None:
     add("POST", "/v1/people/search", people.search, _EVERY_ROLE, tag, searches)
     add("GET", f"{one}/explanation", people.explanation, _EVERY_ROLE, tag, queries)
     add("GET", f"{one}/calls", people.calls, _EVERY_ROLE, tag, queries)
+    add("GET", f"{one}/history", people.history, _EVERY_ROLE, tag, queries)
+    add(
+        "POST",
+        f"{one}/notes",
+        people.note,
+        _AGENTS_AND_SUPERVISORS,
+        tag,
+        writes_one,
+        status_code=201,
+    )
     add("POST", f"{one}/complaint", people.complaint, watchers, tag, writes_one)
 
     agents, path = endpoints.agents, "/v1/agents"

@@ -1,5 +1,6 @@
 """People: search without personal data in a URL, explanation, calls, complaint."""
 
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Self
 
 from dialler.queue.v1 import queue_pb2
@@ -28,6 +29,7 @@ from gateway.resources.fields import (
     CallDirection,
     CallerOf,
     EntryState,
+    EnumNames,
     Id,
     IdempotencyKey,
     Moment,
@@ -37,6 +39,7 @@ from gateway.resources.fields import (
     PastedText,
     QueueName,
     RequestBody,
+    RequiredNotes,
     UserIdPath,
     absent,
     optional_in,
@@ -269,6 +272,70 @@ class Complaint(BaseModel):
     closed_at: Moment | None = Field(description="null while it is open.")
 
 
+class NoteRequest(RequestBody):
+    """A note of the person, outside a call."""
+
+    text: RequiredNotes
+
+
+class Note(BaseModel):
+    """The note that was made."""
+
+    note_id: str
+    noted_at: Moment | None
+
+
+class HistoryKind(StrEnum):
+    """What an entry of a person's history is of."""
+
+    CALL = "call"
+    NOTE = "note"
+    CALLBACK_AGREED = "callback_agreed"
+    CALLBACK_ENDED = "callback_ended"
+    OBJECTION = "objection"
+    OBJECTION_LIFTED = "objection_lifted"
+    COMPLAINT_OPENED = "complaint_opened"
+    COMPLAINT_CLOSED = "complaint_closed"
+    AMENDMENT = "amendment"
+    CONVERSION = "conversion"
+
+
+_HISTORY_KINDS = EnumNames(HistoryKind, queue_pb2.HistoryKind)
+
+
+class HistoryEntry(BaseModel):
+    """Something that happened to the person."""
+
+    at: Moment | None
+    kind: HistoryKind | None
+    actor_id: str | None = Field(
+        description="Of a conversion the agent it is credited to; null when none is kept."
+    )
+    notes: str = Field(description="The actor's words: of an amendment the reason.")
+    details: dict[str, str] = Field(
+        description="More of it: ids, times, and the names that other answers have for outcomes, "
+        "queues and states."
+    )
+
+    @classmethod
+    def of(cls, message: queue_pb2.HistoryEntry) -> Self:
+        """Return what the message says."""
+        return cls(
+            at=moment_in(message, "at"),
+            kind=_HISTORY_KINDS.name(message.kind),
+            actor_id=message.actor_id or None,
+            notes=message.notes,
+            details=dict(sorted(message.details.items())),
+        )
+
+
+class History(BaseModel):
+    """One page of a person's history, the latest first."""
+
+    entries: list[HistoryEntry]
+    next_page_token: str | None = Field(description="null at the end.")
+
+
 class PeopleRoutes:
     """What the services know about a person beside the context. The audit trail has every view."""
 
@@ -337,6 +404,45 @@ class PeopleRoutes:
         self._trail.note(caller.subject, int(user_id), ViewAction.CALLS)
         return Calls(
             calls=[Call.of(it) for it in answer.calls],
+            next_page_token=answer.next_page_token or None,
+        )
+
+    async def note(
+        self,
+        caller: CallerOf,
+        user_id: UserIdPath,
+        key: IdempotencyKey,
+        body: Annotated[NoteRequest, Body()],
+    ) -> Note:
+        """Note something of the person outside a call; agents of those they may read."""
+        await self._access.require(caller, int(user_id))
+        answer = await self._queue.AddNote(
+            queue_pb2.AddNoteRequest(
+                user_id=int(user_id), text=body.text, actor_id=caller.subject, request_id=str(key)
+            )
+        )
+        return Note(note_id=answer.note_id, noted_at=moment_in(answer, "noted_at"))
+
+    async def history(
+        self,
+        caller: CallerOf,
+        user_id: UserIdPath,
+        page_size: PageSize = 50,
+        page_token: PageToken = "",
+    ) -> History:
+        """Calls and their amendments, notes, callbacks, objections, complaints and conversions.
+
+        The latest first. Each is shown for as long as it is kept.
+        """
+        await self._access.require(caller, int(user_id))
+        answer = await self._queue.ListHistory(
+            queue_pb2.ListHistoryRequest(
+                user_id=int(user_id), page_size=page_size, page_token=page_token
+            )
+        )
+        self._trail.note(caller.subject, int(user_id), ViewAction.HISTORY)
+        return History(
+            entries=[HistoryEntry.of(it) for it in answer.entries],
             next_page_token=answer.next_page_token or None,
         )
 

@@ -26,6 +26,7 @@ from services.queue.calls.handout import Handout
 from services.queue.calls.handout_batch import HandoutBatch
 from services.queue.calls.leases import Leases
 from services.queue.calls.named_handout import NamedHandout
+from services.queue.calls.notes import PersonNotes
 from services.queue.calls.outcomes import Outcomes
 from services.queue.calls.pauses import Pauses
 from services.queue.calls.suppressions import Suppressions
@@ -154,6 +155,7 @@ def build(settings: QueueSettings, clock: Clock | None = None) -> Parts:
         agents=Agents(database, rulebook, figures, clock),
         suppressions=Suppressions(database, rulebook, user_context_client, figures, clock),
         complaints=Complaints(database, clock),
+        notes=PersonNotes(database, clock),
         pauses=Pauses(database, rulebook, clock),
         phone_lists=phone_lists,
         figures=figures,

@@ -19,6 +19,7 @@ from services.queue.calls.complaints import Complaints
 from services.queue.calls.handout import Handout
 from services.queue.calls.leases import Leases
 from services.queue.calls.named_handout import NamedHandout
+from services.queue.calls.notes import PersonNotes
 from services.queue.calls.outcomes import Outcomes
 from services.queue.calls.pauses import Pauses
 from services.queue.calls.suppressions import Suppressions
@@ -60,6 +61,7 @@ class UseCases:
     agents: Agents
     suppressions: Suppressions
     complaints: Complaints
+    notes: PersonNotes
     pauses: Pauses
     phone_lists: PhoneLists
     figures: QueueFigures
@@ -393,6 +395,22 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
         return await self._use_cases.complaints.note(
             requests.by_actor(request), user_id, is_open=request.is_open
         )
+
+    async def AddNote(
+        self, request: queue_pb2.AddNoteRequest, context: Context
+    ) -> queue_pb2.AddNoteResponse:
+        """Keep a note of a user."""
+        user_id = requests.user_of(request.user_id)
+        text = self._notes(request.text)
+        return await self._use_cases.notes.add(requests.by_actor(request), user_id, text)
+
+    async def ListHistory(
+        self, request: queue_pb2.ListHistoryRequest, context: Context
+    ) -> queue_pb2.ListHistoryResponse:
+        """Return a page of what happened to a user."""
+        user_id = requests.user_of(request.user_id)
+        lookups = self._use_cases.lookups
+        return await lookups.history(user_id, request.page_size, request.page_token)
 
     async def BeginPause(
         self, request: queue_pb2.BeginPauseRequest, context: Context

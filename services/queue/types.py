@@ -175,6 +175,7 @@ class Action(StrEnum):
     NO_CLAIM_LIFTED = "NO_CLAIM_LIFTED"
     COMPLAINT_OPENED = "COMPLAINT_OPENED"
     COMPLAINT_CLOSED = "COMPLAINT_CLOSED"
+    NOTED = "NOTED"
     PHONES_IMPORTED = "PHONES_IMPORTED"
     OBJECTIONS_EXPORTED = "OBJECTIONS_EXPORTED"
     QUEUES_SET = "QUEUES_SET"
@@ -247,3 +248,18 @@ class Period(IntEnum):
     WEEK = 2
     MONTH = 3
     TOTAL = 4
+
+
+class HistoryKind(IntEnum):
+    """What an entry of a person's history is of."""
+
+    CALL = 1
+    NOTE = 2
+    CALLBACK_AGREED = 3
+    CALLBACK_ENDED = 4
+    OBJECTION = 5
+    OBJECTION_LIFTED = 6
+    COMPLAINT_OPENED = 7
+    COMPLAINT_CLOSED = 8
+    AMENDMENT = 9
+    CONVERSION = 10

@@ -292,6 +292,29 @@ class FakeDesk(RecordingDouble):
         await self.received("ListPhoneLists", request)
         return queue_pb2.ListPhoneListsResponse(lists=self.phone_lists)
 
+    async def AddNote(self, request: Any, context: Any) -> Any:
+        """Answer with the same note always."""
+        await self.received("AddNote", request)
+        answer = queue_pb2.AddNoteResponse(note_id=str(uuid.UUID(int=9)))
+        answer.noted_at.FromJsonString("2026-11-30T18:00:00Z")
+        return answer
+
+    async def ListHistory(self, request: Any, context: Any) -> Any:
+        """Return a call and an objection."""
+        await self.received("ListHistory", request)
+        return queue_pb2.ListHistoryResponse(
+            entries=[
+                queue_pb2.HistoryEntry(
+                    kind=queue_pb2.HISTORY_KIND_CALL,
+                    actor_id="agent-1",
+                    notes="rang for long",
+                    details={"outcome": "no_answer", "assignment_id": "a"},
+                ),
+                queue_pb2.HistoryEntry(kind=queue_pb2.HISTORY_KIND_COMPLAINT_CLOSED),
+            ],
+            next_page_token="more",
+        )
+
     async def GetReport(self, request: Any, context: Any) -> Any:
         """Return the rows that a test has set for what is counted."""
         await self.received("GetReport", request)

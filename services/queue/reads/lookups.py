@@ -1,5 +1,9 @@
 """What an agent looks up: users by phone number, the calls of one user, and the rules in force."""
 
+from collections.abc import Mapping
+from enum import IntEnum, IntFlag
+from typing import Any
+
 from dialler.queue.v1 import queue_pb2
 
 from servicekit.errors import InvalidArgument
@@ -8,10 +12,33 @@ from servicekit.phone_numbers import possible_numbers_in
 from services.queue.domain import pages
 from services.queue.people.rulebook import Rulebook
 from services.queue.rules import hash_of
-from services.queue.store import call_events, person_phones, reading
+from services.queue.store import call_events, history, person_phones, reading
 from services.queue.store.database import Database
-from services.queue.types import Action, Outcome, Reason, UserId
+from services.queue.types import (
+    Action,
+    CallbackState,
+    ContactBlock,
+    Conversion,
+    Outcome,
+    Queue,
+    Reason,
+    UserId,
+)
 from services.queue.wire import messages
+
+# Details of a person's history that are numbers of an enum.
+_ENUMS: Mapping[str, type[IntEnum] | type[IntFlag]] = {
+    "queue": Queue,
+    "outcome": Outcome,
+    "former_outcome": Outcome,
+    "callback_state": CallbackState,
+    "objection": ContactBlock,
+    "conversion": Conversion,
+}
+
+
+def _words(name: str, value: Any) -> str:
+    return str(_ENUMS[name](value).name).lower() if name in _ENUMS else str(value)
 
 
 class Lookups:
@@ -55,6 +82,32 @@ class Lookups:
                     disposition=it.disposition or "",
                     direction=messages.direction_number(it.direction),
                     events=map(messages.call_event_message, events[it.assignment_id]),
+                )
+                for it in shown
+            ],
+            next_page_token=next_token,
+        )
+
+    async def history(
+        self, user_id: UserId, size: int, token: str
+    ) -> queue_pb2.ListHistoryResponse:
+        """Return a page of a user's history; raises InvalidArgument (PAGE_TOKEN_INVALID)."""
+        filters = ["history", user_id]
+        before = pages.moment_from(token, filters)
+        limit = pages.page_size(size)
+        async with self._database.statements() as tx:
+            found = await history.page(tx, user_id, before, limit + 1)
+        shown, next_token = cut_page(
+            found, limit, lambda last: pages.moment_token(last.at, last.entry_id, filters)
+        )
+        return queue_pb2.ListHistoryResponse(
+            entries=[
+                queue_pb2.HistoryEntry(
+                    at=messages.timestamp(it.at),
+                    kind=queue_pb2.HistoryKind.Value(f"HISTORY_KIND_{it.kind.name}"),
+                    actor_id=it.actor_id,
+                    notes=it.notes,
+                    details={name: _words(name, value) for name, value in it.details.items()},
                 )
                 for it in shown
             ],

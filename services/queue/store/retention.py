@@ -64,6 +64,7 @@ async def sweep(tx: Transaction, cutoffs: Cutoffs, now: datetime, limit: int) ->
         "audit_entries_deleted": cutoffs.audit,
         "attempts_blanked": cutoffs.call_notes,
         "amendments_blanked": cutoffs.call_notes,
+        "notes_deleted": cutoffs.call_notes,
         "assignments_deleted": cutoffs.assignments,
         "prevented_calls_deleted": cutoffs.prevented_calls,
         "complaints_deleted": cutoffs.calls,
@@ -93,7 +94,7 @@ def _delete(table: str, key: str, moment: str) -> str:
 
 _NOTHING_KEPT = " ".join(
     f"AND NOT EXISTS (SELECT FROM queue.{table} AS kept WHERE kept.user_id = entry.user_id)"
-    for table in ("attempts", "callbacks", "suppressions", "assignments")
+    for table in ("attempts", "callbacks", "suppressions", "assignments", "notes")
 )
 # A person who is coming back is locked while facts are applied, or is no longer absent.
 _DELETE_ABSENT = f"""
@@ -183,6 +184,7 @@ SWEEPS = {
         " AND (notes <> '' OR reason <> '')"
         " ORDER BY amended_at LIMIT :limit FOR UPDATE SKIP LOCKED) RETURNING 1"
     ),
+    "notes_deleted": statement(_delete("notes", "note_id", "noted_at")),
     "assignments_deleted": statement(_DELETE_ASSIGNMENTS),
     "prevented_calls_deleted": statement(
         _delete("prevented_calls", "prevented_call_id", "prevented_at")

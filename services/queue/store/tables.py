@@ -351,6 +351,19 @@ amendments = sa.Table(
     _index("amendments_noted", "amended_at", where="notes <> '' OR reason <> ''"),
 )
 
+# What actors have noted of a person outside a call.
+notes = sa.Table(
+    "notes",
+    metadata,
+    sa.Column("note_id", sa.Uuid, primary_key=True),
+    sa.Column("user_id", sa.BigInteger, nullable=False),
+    sa.Column("noted_by", sa.Text, nullable=False),
+    sa.Column("noted_at", Moment, nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Index("notes_user", "user_id", sa.text("noted_at DESC")),
+    sa.Index("notes_noted", "noted_at"),
+)
+
 # A person's latest complaints together: open while `closed_at` is NULL.
 complaints = sa.Table(
     "complaints",

@@ -51,6 +51,7 @@ ByActor = (
     | queue_pb2.SuppressUserRequest
     | queue_pb2.LiftSuppressionRequest
     | queue_pb2.NoteComplaintRequest
+    | queue_pb2.AddNoteRequest
     | queue_pb2.AmendOutcomeRequest
     | queue_pb2.UndoOutcomesRequest
     | queue_pb2.BeginPauseRequest

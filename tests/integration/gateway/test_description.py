@@ -51,6 +51,8 @@ async def test_description_is_valid(document: dict[str, Any]) -> None:
         ("POST", "/v1/people/search"),
         ("GET", "/v1/people/{user_id}/explanation"),
         ("GET", "/v1/people/{user_id}/calls"),
+        ("GET", "/v1/people/{user_id}/history"),
+        ("POST", "/v1/people/{user_id}/notes"),
         ("POST", "/v1/people/{user_id}/complaint"),
         ("GET", "/v1/reference"),
         ("GET", "/v1/agents/me"),

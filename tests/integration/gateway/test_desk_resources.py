@@ -573,3 +573,32 @@ async def test_what_is_large_is_compressed_and_contexts_are_not(
         await supervisor.get("/v1/reference", headers={"Accept-Encoding": "identity"}),
     ):
         assert "content-encoding" not in response.headers
+
+
+async def test_a_persons_history_and_a_note_in_it(
+    gateway: RunningGateway, supervisor: httpx.AsyncClient
+) -> None:
+    once = key()
+    response = await supervisor.post(
+        "/v1/people/7/notes", json={"text": "moves in May"}, headers=once
+    )
+    assert response.status_code == 201
+    assert response.json()["noted_at"] == "2026-11-30T18:00:00.000000Z"
+    (request,) = gateway.services.queue.requests("AddNote")
+    assert (request.user_id, request.text, request.actor_id) == (7, "moves in May", "supervisor-1")
+    response = await supervisor.post("/v1/people/7/notes", json={"text": " "}, headers=key())
+    assert reason(response, 422) == "INVALID_REQUEST"
+
+    body = (await supervisor.get("/v1/people/7/history", params={"page_size": 2})).json()
+    assert body["next_page_token"] == "more"
+    call, complaint = body["entries"]
+    assert (call["kind"], call["actor_id"], call["details"]["outcome"]) == (
+        "call",
+        "agent-1",
+        "no_answer",
+    )
+    assert (complaint["kind"], complaint["actor_id"], complaint["at"]) == (
+        "complaint_closed",
+        None,
+        None,
+    )

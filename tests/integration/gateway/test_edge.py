@@ -30,6 +30,8 @@ ROUTES = [
     ("POST", "/v1/people/search", {"agent", "supervisor", "service"}),
     ("GET", "/v1/people/7/explanation", {"agent", "supervisor", "service"}),
     ("GET", "/v1/people/7/calls", {"agent", "supervisor", "service"}),
+    ("GET", "/v1/people/7/history", {"agent", "supervisor", "service"}),
+    ("POST", "/v1/people/7/notes", {"agent", "supervisor"}),
     ("POST", "/v1/people/7/complaint", {"supervisor", "service"}),
     ("GET", "/v1/reference", {"agent", "supervisor", "service"}),
     ("GET", "/v1/agents/me", {"agent"}),

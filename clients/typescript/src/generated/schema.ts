@@ -618,6 +618,48 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/people/{user_id}/history": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * History
+         * @description Calls and their amendments, notes, callbacks, objections, complaints and conversions.
+         *
+         *     The latest first. Each is shown for as long as it is kept.
+         */
+        get: operations["people_history"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/people/{user_id}/notes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Note
+         * @description Note something of the person outside a call; agents of those they may read.
+         */
+        post: operations["people_note"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/people/search": {
         parameters: {
             query?: never;
@@ -2325,6 +2367,51 @@ export interface components {
             assignment: components["schemas"]["Assignment"] | null;
         };
         /**
+         * History
+         * @description One page of a person's history, the latest first.
+         */
+        History: {
+            /** Entries */
+            entries: components["schemas"]["HistoryEntry"][];
+            /**
+             * Next Page Token
+             * @description null at the end.
+             */
+            next_page_token: string | null;
+        };
+        /**
+         * HistoryEntry
+         * @description Something that happened to the person.
+         */
+        HistoryEntry: {
+            /**
+             * Actor Id
+             * @description Of a conversion the agent it is credited to; null when none is kept.
+             */
+            actor_id: string | null;
+            /** At */
+            at: string | null;
+            /**
+             * Details
+             * @description More of it: ids, times, and the names that other answers have for outcomes, queues and states.
+             */
+            details: {
+                [key: string]: string;
+            };
+            kind: components["schemas"]["HistoryKind"] | null;
+            /**
+             * Notes
+             * @description The actor's words: of an amendment the reason.
+             */
+            notes: string;
+        };
+        /**
+         * HistoryKind
+         * @description What an entry of a person's history is of.
+         * @enum {string}
+         */
+        HistoryKind: "call" | "note" | "callback_agreed" | "callback_ended" | "objection" | "objection_lifted" | "complaint_opened" | "complaint_closed" | "amendment" | "conversion";
+        /**
          * Hold
          * @description Why a person in a queue may not be called yet.
          * @enum {string}
@@ -2540,6 +2627,16 @@ export interface components {
             phone: string;
         };
         /**
+         * Note
+         * @description The note that was made.
+         */
+        Note: {
+            /** Note Id */
+            note_id: string;
+            /** Noted At */
+            noted_at: string | null;
+        };
+        /**
          * NotedCallEvent
          * @description One thing that happened to a call.
          */
@@ -2555,6 +2652,14 @@ export interface components {
             provider_call_id: string | null;
             /** Recording Reference */
             recording_reference: string | null;
+        };
+        /**
+         * NoteRequest
+         * @description A note of the person, outside a call.
+         */
+        NoteRequest: {
+            /** Text */
+            text: string;
         };
         /**
          * Outcome
@@ -3935,6 +4040,9 @@ export type FoundPerson = components['schemas']['FoundPerson'];
 export type Freshness = components['schemas']['Freshness'];
 export type FreshnessMode = components['schemas']['FreshnessMode'];
 export type HeldAssignment = components['schemas']['HeldAssignment'];
+export type History = components['schemas']['History'];
+export type HistoryEntry = components['schemas']['HistoryEntry'];
+export type HistoryKind = components['schemas']['HistoryKind'];
 export type Hold = components['schemas']['Hold'];
 export type Include = components['schemas']['Include'];
 export type Ingest = components['schemas']['Ingest'];
@@ -3946,7 +4054,9 @@ export type LiftRequest = components['schemas']['LiftRequest'];
 export type ListedCallback = components['schemas']['ListedCallback'];
 export type MissedCallNoted = components['schemas']['MissedCallNoted'];
 export type MissedCallRequest = components['schemas']['MissedCallRequest'];
+export type Note = components['schemas']['Note'];
 export type NotedCallEvent = components['schemas']['NotedCallEvent'];
+export type NoteRequest = components['schemas']['NoteRequest'];
 export type Outcome = components['schemas']['Outcome'];
 export type OutcomeCount = components['schemas']['OutcomeCount'];
 export type OutcomeRequest = components['schemas']['OutcomeRequest'];
@@ -12121,6 +12231,533 @@ export interface operations {
                      *       "detail": "The token's role or queues do not allow it.",
                      *       "instance": "/v1/…",
                      *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not have the required form, or the `Idempotency-Key` was used before for another request. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:invalid-request",
+                     *       "title": "The request does not have the required form, or the `Idempotency-Key` was used before for another request",
+                     *       "status": 422,
+                     *       "detail": "The request does not have the required form, or the `Idempotency-Key` was used before for another request.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INVALID_REQUEST",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "errors": [
+                     *         {
+                     *           "location": "body.outcome",
+                     *           "code": "missing",
+                     *           "message": "Field required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; wait for `Retry-After` seconds. */
+            429: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of the server",
+                     *       "status": 500,
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "A required dependency is unavailable",
+                     *       "status": 503,
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The deadline passed; the work may or may not have been done. */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The deadline passed",
+                     *       "status": 504,
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    people_history: {
+        parameters: {
+            query?: {
+                /** @description The largest number of items on the page. */
+                page_size?: number;
+                /** @description `next_page_token` of the page before; empty: the first. */
+                page_token?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The main app's id of the person. */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "entries": [
+                     *         {
+                     *           "at": "2025-06-02T09:00:00.000000Z",
+                     *           "kind": "call",
+                     *           "actor_id": "text",
+                     *           "notes": "text",
+                     *           "details": {}
+                     *         }
+                     *       ],
+                     *       "next_page_token": "text"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["History"];
+                };
+            };
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is not valid. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:idempotency-key-missing",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is not valid",
+                     *       "status": 400,
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is not valid.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "IDEMPOTENCY_KEY_MISSING",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token (or ticket) is missing, malformed, expired or not trusted. */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token's role or queues do not allow it. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request does not have the required form, or the `Idempotency-Key` was used before for another request. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:invalid-request",
+                     *       "title": "The request does not have the required form, or the `Idempotency-Key` was used before for another request",
+                     *       "status": 422,
+                     *       "detail": "The request does not have the required form, or the `Idempotency-Key` was used before for another request.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INVALID_REQUEST",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "errors": [
+                     *         {
+                     *           "location": "body.outcome",
+                     *           "code": "missing",
+                     *           "message": "Field required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; wait for `Retry-After` seconds. */
+            429: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:rate-limited",
+                     *       "title": "Too many requests",
+                     *       "status": 429,
+                     *       "detail": "Too many requests; wait for `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "RATE_LIMITED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A defect of the server; `trace_id` finds it in the logs. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:internal",
+                     *       "title": "A defect of the server",
+                     *       "status": 500,
+                     *       "detail": "A defect of the server; `trace_id` finds it in the logs.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "INTERNAL",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A required dependency is unavailable; try again after `Retry-After` seconds. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:upstream-unavailable",
+                     *       "title": "A required dependency is unavailable",
+                     *       "status": 503,
+                     *       "detail": "A required dependency is unavailable; try again after `Retry-After` seconds.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "UPSTREAM_UNAVAILABLE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The deadline passed; the work may or may not have been done. */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:deadline-exceeded",
+                     *       "title": "The deadline passed",
+                     *       "status": 504,
+                     *       "detail": "The deadline passed; the work may or may not have been done.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "DEADLINE_EXCEEDED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    people_note: {
+        parameters: {
+            query?: never;
+            header: {
+                /** @description UUID chosen by the client; a repeat of the request returns the first answer. */
+                "Idempotency-Key": string;
+            };
+            path: {
+                /** @description The main app's id of the person. */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "text": "text"
+                 *     }
+                 */
+                "application/json": components["schemas"]["NoteRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "note_id": "text",
+                     *       "noted_at": "2025-06-02T09:00:00.000000Z"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Note"];
+                };
+            };
+            /** @description The `Idempotency-Key` is missing or no UUID, or the request is not valid. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:idempotency-key-missing",
+                     *       "title": "The `Idempotency-Key` is missing or no UUID, or the request is not valid",
+                     *       "status": 400,
+                     *       "detail": "The `Idempotency-Key` is missing or no UUID, or the request is not valid.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "IDEMPOTENCY_KEY_MISSING",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token (or ticket) is missing, malformed, expired or not trusted. */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:token-expired",
+                     *       "title": "The token (or ticket) is missing, malformed, expired or not trusted",
+                     *       "status": 401,
+                     *       "detail": "The token (or ticket) is missing, malformed, expired or not trusted.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "TOKEN_EXPIRED",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token's role or queues do not allow it. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:person-not-yours",
+                     *       "title": "The token's role or queues do not allow it",
+                     *       "status": 403,
+                     *       "detail": "The token's role or queues do not allow it.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "PERSON_NOT_YOURS",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The resource does not exist. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:user-not-found",
+                     *       "title": "The resource does not exist",
+                     *       "status": 404,
+                     *       "detail": "The resource does not exist.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "USER_NOT_FOUND",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The state does not allow it: it has ended, exists already or belongs to another agent. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:assignment-not-live",
+                     *       "title": "The state does not allow it: it has ended, exists already or belongs to another agent",
+                     *       "status": 409,
+                     *       "detail": "The state does not allow it: it has ended, exists already or belongs to another agent.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "ASSIGNMENT_NOT_LIVE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:body-too-large",
+                     *       "title": "The body is too large",
+                     *       "status": 413,
+                     *       "detail": "The body is too large.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "BODY_TOO_LARGE",
+                     *       "metadata": {},
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body does not have the required media type. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:dialler:problem:not-json",
+                     *       "title": "The body does not have the required media type",
+                     *       "status": 415,
+                     *       "detail": "The body does not have the required media type.",
+                     *       "instance": "/v1/…",
+                     *       "reason": "NOT_JSON",
                      *       "metadata": {},
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"
                      *     }

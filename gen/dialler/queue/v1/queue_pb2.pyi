@@ -352,6 +352,62 @@ REPORT_DIMENSION_CALL_NUMBER: ReportDimension.ValueType  # 3
 """The number of the person's call, from 1; of a conversion the number of calls before it."""
 Global___ReportDimension: _TypeAlias = ReportDimension  # noqa: Y015
 
+class _HistoryKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _HistoryKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HistoryKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    HISTORY_KIND_UNSPECIFIED: _HistoryKind.ValueType  # 0
+    """None."""
+    HISTORY_KIND_CALL: _HistoryKind.ValueType  # 1
+    """A call."""
+    HISTORY_KIND_NOTE: _HistoryKind.ValueType  # 2
+    """A note outside a call."""
+    HISTORY_KIND_CALLBACK_AGREED: _HistoryKind.ValueType  # 3
+    """A callback was agreed."""
+    HISTORY_KIND_CALLBACK_ENDED: _HistoryKind.ValueType  # 4
+    """A callback was done, missed, called off, closed or replaced."""
+    HISTORY_KIND_OBJECTION: _HistoryKind.ValueType  # 5
+    """The person objected, or was reported to have died."""
+    HISTORY_KIND_OBJECTION_LIFTED: _HistoryKind.ValueType  # 6
+    """That was lifted."""
+    HISTORY_KIND_COMPLAINT_OPENED: _HistoryKind.ValueType  # 7
+    """The latest complaint was opened."""
+    HISTORY_KIND_COMPLAINT_CLOSED: _HistoryKind.ValueType  # 8
+    """The latest complaint was closed."""
+    HISTORY_KIND_AMENDMENT: _HistoryKind.ValueType  # 9
+    """The report of a call was changed or withdrawn."""
+    HISTORY_KIND_CONVERSION: _HistoryKind.ValueType  # 10
+    """A case ended."""
+
+class HistoryKind(_HistoryKind, metaclass=_HistoryKindEnumTypeWrapper):
+    """What an entry of a person's history is of."""
+
+HISTORY_KIND_UNSPECIFIED: HistoryKind.ValueType  # 0
+"""None."""
+HISTORY_KIND_CALL: HistoryKind.ValueType  # 1
+"""A call."""
+HISTORY_KIND_NOTE: HistoryKind.ValueType  # 2
+"""A note outside a call."""
+HISTORY_KIND_CALLBACK_AGREED: HistoryKind.ValueType  # 3
+"""A callback was agreed."""
+HISTORY_KIND_CALLBACK_ENDED: HistoryKind.ValueType  # 4
+"""A callback was done, missed, called off, closed or replaced."""
+HISTORY_KIND_OBJECTION: HistoryKind.ValueType  # 5
+"""The person objected, or was reported to have died."""
+HISTORY_KIND_OBJECTION_LIFTED: HistoryKind.ValueType  # 6
+"""That was lifted."""
+HISTORY_KIND_COMPLAINT_OPENED: HistoryKind.ValueType  # 7
+"""The latest complaint was opened."""
+HISTORY_KIND_COMPLAINT_CLOSED: HistoryKind.ValueType  # 8
+"""The latest complaint was closed."""
+HISTORY_KIND_AMENDMENT: HistoryKind.ValueType  # 9
+"""The report of a call was changed or withdrawn."""
+HISTORY_KIND_CONVERSION: HistoryKind.ValueType  # 10
+"""A case ended."""
+Global___HistoryKind: _TypeAlias = HistoryKind  # noqa: Y015
+
 @_typing.final
 class ApplyUserFactsRequest(_message.Message):
     """Request of ApplyUserFacts."""
@@ -4515,3 +4571,185 @@ class ReportRow(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReportRow: _TypeAlias = ReportRow  # noqa: Y015
+
+@_typing.final
+class AddNoteRequest(_message.Message):
+    """Request of AddNote."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    ACTOR_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.int
+    """`users.id`."""
+    text: _builtins.str
+    """What is noted."""
+    actor_id: _builtins.str
+    """The actor who notes it."""
+    request_id: _builtins.str
+    """Chosen by the caller, UUID; a repeat returns the first answer."""
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.int = ...,
+        text: _builtins.str = ...,
+        actor_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_id", b"actor_id", "request_id", b"request_id", "text", b"text", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddNoteRequest: _TypeAlias = AddNoteRequest  # noqa: Y015
+
+@_typing.final
+class AddNoteResponse(_message.Message):
+    """Response of AddNote."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOTE_ID_FIELD_NUMBER: _builtins.int
+    NOTED_AT_FIELD_NUMBER: _builtins.int
+    note_id: _builtins.str
+    """UUID."""
+    @_builtins.property
+    def noted_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was noted."""
+
+    def __init__(
+        self,
+        *,
+        note_id: _builtins.str = ...,
+        noted_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["noted_at", b"noted_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["note_id", b"note_id", "noted_at", b"noted_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddNoteResponse: _TypeAlias = AddNoteResponse  # noqa: Y015
+
+@_typing.final
+class ListHistoryRequest(_message.Message):
+    """Request of ListHistory."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.int
+    """`users.id`."""
+    page_size: _builtins.int
+    """At most so many, 1 to 200; 0 means 50; more is coerced."""
+    page_token: _builtins.str
+    """From a former answer; empty starts with the latest. AIP-158."""
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.int = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListHistoryRequest: _TypeAlias = ListHistoryRequest  # noqa: Y015
+
+@_typing.final
+class ListHistoryResponse(_message.Message):
+    """Response of ListHistory."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty at the end."""
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___HistoryEntry]:
+        """The latest first."""
+
+    def __init__(
+        self,
+        *,
+        entries: _abc.Iterable[Global___HistoryEntry] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListHistoryResponse: _TypeAlias = ListHistoryResponse  # noqa: Y015
+
+@_typing.final
+class HistoryEntry(_message.Message):
+    """Something that happened to a person."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class DetailsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    AT_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    ACTOR_ID_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
+    DETAILS_FIELD_NUMBER: _builtins.int
+    kind: Global___HistoryKind.ValueType
+    """What."""
+    actor_id: _builtins.str
+    """The actor; empty when none is kept. Of a conversion the agent it is credited to."""
+    notes: _builtins.str
+    """The actor's words: of an amendment the reason."""
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    @_builtins.property
+    def details(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """More of it by name: ids, moments, and names of enums in lower case."""
+
+    def __init__(
+        self,
+        *,
+        at: _timestamp_pb2.Timestamp | None = ...,
+        kind: Global___HistoryKind.ValueType = ...,
+        actor_id: _builtins.str = ...,
+        notes: _builtins.str = ...,
+        details: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_id", b"actor_id", "at", b"at", "details", b"details", "kind", b"kind", "notes", b"notes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HistoryEntry: _TypeAlias = HistoryEntry  # noqa: Y015

@@ -176,6 +176,16 @@ class QueueServiceStub:
                 request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.NoteComplaintRequest.SerializeToString,
                 response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.NoteComplaintResponse.FromString,
                 _registered_method=True)
+        self.AddNote = channel.unary_unary(
+                '/dialler.queue.v1.QueueService/AddNote',
+                request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.AddNoteRequest.SerializeToString,
+                response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.AddNoteResponse.FromString,
+                _registered_method=True)
+        self.ListHistory = channel.unary_unary(
+                '/dialler.queue.v1.QueueService/ListHistory',
+                request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListHistoryRequest.SerializeToString,
+                response_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListHistoryResponse.FromString,
+                _registered_method=True)
         self.BeginPause = channel.unary_unary(
                 '/dialler.queue.v1.QueueService/BeginPause',
                 request_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.BeginPauseRequest.SerializeToString,
@@ -501,6 +511,21 @@ class QueueServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AddNote(self, request, context):
+        """Keeps a note of a person outside a call. NOT_FOUND (USER_UNKNOWN).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListHistory(self, request, context):
+        """Returns what is kept of a person in one order, the latest first: calls and amendments of their
+        reports, notes, callbacks, objections, complaints, conversions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def BeginPause(self, request, context):
         """Pauses hand-outs of one queue or of all from a moment on until another: a closed day, an outage,
         a campaign that rests. In force for the next claim; people whom agents hold stay with them.
@@ -781,6 +806,16 @@ def add_QueueServiceServicer_to_server(servicer, server):
                     servicer.NoteComplaint,
                     request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.NoteComplaintRequest.FromString,
                     response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.NoteComplaintResponse.SerializeToString,
+            ),
+            'AddNote': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddNote,
+                    request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.AddNoteRequest.FromString,
+                    response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.AddNoteResponse.SerializeToString,
+            ),
+            'ListHistory': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListHistory,
+                    request_deserializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListHistoryRequest.FromString,
+                    response_serializer=dialler_dot_queue_dot_v1_dot_queue__pb2.ListHistoryResponse.SerializeToString,
             ),
             'BeginPause': grpc.unary_unary_rpc_method_handler(
                     servicer.BeginPause,
@@ -1626,6 +1661,60 @@ class QueueService:
             '/dialler.queue.v1.QueueService/NoteComplaint',
             dialler_dot_queue_dot_v1_dot_queue__pb2.NoteComplaintRequest.SerializeToString,
             dialler_dot_queue_dot_v1_dot_queue__pb2.NoteComplaintResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddNote(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dialler.queue.v1.QueueService/AddNote',
+            dialler_dot_queue_dot_v1_dot_queue__pb2.AddNoteRequest.SerializeToString,
+            dialler_dot_queue_dot_v1_dot_queue__pb2.AddNoteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListHistory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dialler.queue.v1.QueueService/ListHistory',
+            dialler_dot_queue_dot_v1_dot_queue__pb2.ListHistoryRequest.SerializeToString,
+            dialler_dot_queue_dot_v1_dot_queue__pb2.ListHistoryResponse.FromString,
             options,
             channel_credentials,
             insecure,

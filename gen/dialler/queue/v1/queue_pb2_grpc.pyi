@@ -145,6 +145,12 @@ class QueueServiceStub:
     nothing. Calls of the person are kept while one is open, and for as long after it was closed as
     after the end of the claims. NOT_FOUND (USER_UNKNOWN).
     """
+    AddNote: _grpc.UnaryUnaryMultiCallable[_queue_pb2.AddNoteRequest, _queue_pb2.AddNoteResponse]
+    """Keeps a note of a person outside a call. NOT_FOUND (USER_UNKNOWN)."""
+    ListHistory: _grpc.UnaryUnaryMultiCallable[_queue_pb2.ListHistoryRequest, _queue_pb2.ListHistoryResponse]
+    """Returns what is kept of a person in one order, the latest first: calls and amendments of their
+    reports, notes, callbacks, objections, complaints, conversions.
+    """
     BeginPause: _grpc.UnaryUnaryMultiCallable[_queue_pb2.BeginPauseRequest, _queue_pb2.BeginPauseResponse]
     """Pauses hand-outs of one queue or of all from a moment on until another: a closed day, an outage,
     a campaign that rests. In force for the next claim; people whom agents hold stay with them.
@@ -323,6 +329,12 @@ class QueueServiceAsyncStub(QueueServiceStub):
     """Notes that a complaint of a person is open, or that the last one is closed; a repeat changes
     nothing. Calls of the person are kept while one is open, and for as long after it was closed as
     after the end of the claims. NOT_FOUND (USER_UNKNOWN).
+    """
+    AddNote: _aio.UnaryUnaryMultiCallable[_queue_pb2.AddNoteRequest, _queue_pb2.AddNoteResponse]  # type: ignore[assignment]
+    """Keeps a note of a person outside a call. NOT_FOUND (USER_UNKNOWN)."""
+    ListHistory: _aio.UnaryUnaryMultiCallable[_queue_pb2.ListHistoryRequest, _queue_pb2.ListHistoryResponse]  # type: ignore[assignment]
+    """Returns what is kept of a person in one order, the latest first: calls and amendments of their
+    reports, notes, callbacks, objections, complaints, conversions.
     """
     BeginPause: _aio.UnaryUnaryMultiCallable[_queue_pb2.BeginPauseRequest, _queue_pb2.BeginPauseResponse]  # type: ignore[assignment]
     """Pauses hand-outs of one queue or of all from a moment on until another: a closed day, an outage,
@@ -667,6 +679,24 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         """Notes that a complaint of a person is open, or that the last one is closed; a repeat changes
         nothing. Calls of the person are kept while one is open, and for as long after it was closed as
         after the end of the claims. NOT_FOUND (USER_UNKNOWN).
+        """
+
+    @_abc_1.abstractmethod
+    def AddNote(
+        self,
+        request: _queue_pb2.AddNoteRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_pb2.AddNoteResponse, _abc.Awaitable[_queue_pb2.AddNoteResponse]]:
+        """Keeps a note of a person outside a call. NOT_FOUND (USER_UNKNOWN)."""
+
+    @_abc_1.abstractmethod
+    def ListHistory(
+        self,
+        request: _queue_pb2.ListHistoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_pb2.ListHistoryResponse, _abc.Awaitable[_queue_pb2.ListHistoryResponse]]:
+        """Returns what is kept of a person in one order, the latest first: calls and amendments of their
+        reports, notes, callbacks, objections, complaints, conversions.
         """
 
     @_abc_1.abstractmethod
