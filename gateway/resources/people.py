@@ -285,7 +285,7 @@ class Note(BaseModel):
     noted_at: Moment | None
 
 
-class HistoryKind(StrEnum):
+class PersonHistoryKind(StrEnum):
     """What an entry of a person's history is of."""
 
     CALL = "call"
@@ -300,14 +300,14 @@ class HistoryKind(StrEnum):
     CONVERSION = "conversion"
 
 
-_HISTORY_KINDS = EnumNames(HistoryKind, queue_pb2.HistoryKind)
+_HISTORY_KINDS = EnumNames(PersonHistoryKind, queue_pb2.HistoryKind)
 
 
-class HistoryEntry(BaseModel):
+class PersonHistoryEntry(BaseModel):
     """Something that happened to the person."""
 
     at: Moment | None
-    kind: HistoryKind | None
+    kind: PersonHistoryKind | None
     actor_id: str | None = Field(
         description="Of a conversion the agent it is credited to; null when none is kept."
     )
@@ -329,10 +329,10 @@ class HistoryEntry(BaseModel):
         )
 
 
-class History(BaseModel):
+class PersonHistory(BaseModel):
     """One page of a person's history, the latest first."""
 
-    entries: list[HistoryEntry]
+    entries: list[PersonHistoryEntry]
     next_page_token: str | None = Field(description="null at the end.")
 
 
@@ -429,7 +429,7 @@ class PeopleRoutes:
         user_id: UserIdPath,
         page_size: PageSize = 50,
         page_token: PageToken = "",
-    ) -> History:
+    ) -> PersonHistory:
         """Calls and their amendments, notes, callbacks, objections, complaints and conversions.
 
         The latest first. Each is shown for as long as it is kept.
@@ -441,8 +441,8 @@ class PeopleRoutes:
             )
         )
         self._trail.note(caller.subject, int(user_id), ViewAction.HISTORY)
-        return History(
-            entries=[HistoryEntry.of(it) for it in answer.entries],
+        return PersonHistory(
+            entries=[PersonHistoryEntry.of(it) for it in answer.entries],
             next_page_token=answer.next_page_token or None,
         )
 

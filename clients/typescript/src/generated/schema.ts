@@ -2367,51 +2367,6 @@ export interface components {
             assignment: components["schemas"]["Assignment"] | null;
         };
         /**
-         * History
-         * @description One page of a person's history, the latest first.
-         */
-        History: {
-            /** Entries */
-            entries: components["schemas"]["HistoryEntry"][];
-            /**
-             * Next Page Token
-             * @description null at the end.
-             */
-            next_page_token: string | null;
-        };
-        /**
-         * HistoryEntry
-         * @description Something that happened to the person.
-         */
-        HistoryEntry: {
-            /**
-             * Actor Id
-             * @description Of a conversion the agent it is credited to; null when none is kept.
-             */
-            actor_id: string | null;
-            /** At */
-            at: string | null;
-            /**
-             * Details
-             * @description More of it: ids, times, and the names that other answers have for outcomes, queues and states.
-             */
-            details: {
-                [key: string]: string;
-            };
-            kind: components["schemas"]["HistoryKind"] | null;
-            /**
-             * Notes
-             * @description The actor's words: of an amendment the reason.
-             */
-            notes: string;
-        };
-        /**
-         * HistoryKind
-         * @description What an entry of a person's history is of.
-         * @enum {string}
-         */
-        HistoryKind: "call" | "note" | "callback_agreed" | "callback_ended" | "objection" | "objection_lifted" | "complaint_opened" | "complaint_closed" | "amendment" | "conversion";
-        /**
          * Hold
          * @description Why a person in a queue may not be called yet.
          * @enum {string}
@@ -2784,6 +2739,51 @@ export interface components {
              */
             reason: string;
         };
+        /**
+         * PersonHistory
+         * @description One page of a person's history, the latest first.
+         */
+        PersonHistory: {
+            /** Entries */
+            entries: components["schemas"]["PersonHistoryEntry"][];
+            /**
+             * Next Page Token
+             * @description null at the end.
+             */
+            next_page_token: string | null;
+        };
+        /**
+         * PersonHistoryEntry
+         * @description Something that happened to the person.
+         */
+        PersonHistoryEntry: {
+            /**
+             * Actor Id
+             * @description Of a conversion the agent it is credited to; null when none is kept.
+             */
+            actor_id: string | null;
+            /** At */
+            at: string | null;
+            /**
+             * Details
+             * @description More of it: ids, times, and the names that other answers have for outcomes, queues and states.
+             */
+            details: {
+                [key: string]: string;
+            };
+            kind: components["schemas"]["PersonHistoryKind"] | null;
+            /**
+             * Notes
+             * @description The actor's words: of an amendment the reason.
+             */
+            notes: string;
+        };
+        /**
+         * PersonHistoryKind
+         * @description What an entry of a person's history is of.
+         * @enum {string}
+         */
+        PersonHistoryKind: "call" | "note" | "callback_agreed" | "callback_ended" | "objection" | "objection_lifted" | "complaint_opened" | "complaint_closed" | "amendment" | "conversion";
         /**
          * PhoneList
          * @description A list of numbers that must not be called, in force.
@@ -4040,9 +4040,6 @@ export type FoundPerson = components['schemas']['FoundPerson'];
 export type Freshness = components['schemas']['Freshness'];
 export type FreshnessMode = components['schemas']['FreshnessMode'];
 export type HeldAssignment = components['schemas']['HeldAssignment'];
-export type History = components['schemas']['History'];
-export type HistoryEntry = components['schemas']['HistoryEntry'];
-export type HistoryKind = components['schemas']['HistoryKind'];
 export type Hold = components['schemas']['Hold'];
 export type Include = components['schemas']['Include'];
 export type Ingest = components['schemas']['Ingest'];
@@ -4063,6 +4060,9 @@ export type OutcomeRequest = components['schemas']['OutcomeRequest'];
 export type OutcomeRule = components['schemas']['OutcomeRule'];
 export type PauseList = components['schemas']['PauseList'];
 export type PauseRequest = components['schemas']['PauseRequest'];
+export type PersonHistory = components['schemas']['PersonHistory'];
+export type PersonHistoryEntry = components['schemas']['PersonHistoryEntry'];
+export type PersonHistoryKind = components['schemas']['PersonHistoryKind'];
 export type PhoneList = components['schemas']['PhoneList'];
 export type PhoneListEdition = components['schemas']['PhoneListEdition'];
 export type PhoneListImport = components['schemas']['PhoneListImport'];
@@ -12393,7 +12393,7 @@ export interface operations {
                      *       "next_page_token": "text"
                      *     }
                      */
-                    "application/json": components["schemas"]["History"];
+                    "application/json": components["schemas"]["PersonHistory"];
                 };
             };
             /** @description The `Idempotency-Key` is missing or no UUID, or the request is not valid. */
