@@ -142,15 +142,42 @@ def _fits(old: Node, new: Node, role: Role) -> bool:
 
 
 def _without_common_limits(old: Node, new: Node) -> tuple[Node, Node]:
-    """Leave out what limits a named schema in both alike, which jsoncompat cannot compare."""
+    """Leave out limits that jsoncompat cannot compare, and that refuse nothing that was allowed.
+
+    They are in both alike, or forbid what the old schema does not allow either.
+    """
     defs: tuple[dict[str, Node], dict[str, Node]] = ({}, {})
     for name in {*old.get("$defs", {}), *new.get("$defs", {})}:
         pair = [it.get("$defs", {}).get(name) for it in (old, new)]
         same = [it for it in ("oneOf", "not") if all(pair) and pair[0].get(it) == pair[1].get(it)]
+        if all(pair) and "not" not in pair[0] and _never_was(pair[1].get("not"), pair[0]):
+            same.append("not")
         for schema, kept in zip(pair, defs, strict=True):
             if schema is not None:
                 kept[name] = {key: it for key, it in schema.items() if key not in same}
     return {**old, "$defs": defs[0]}, {**new, "$defs": defs[1]}
+
+
+def _never_was(limit: Node | None, old: Node) -> bool:
+    """Return whether a value that `old` allows is never one that `limit` describes.
+
+    Only what needs no search is seen: a field that `old` does not know, and null for one that must
+    be there and has a type of its own.
+    """
+    if limit is None:
+        return False
+    if "anyOf" in limit:
+        return all(_never_was(it, old) for it in limit["anyOf"])
+    known: Node = old.get("properties", {})
+    if old.get("additionalProperties") is False and set(limit.get("required", ())) - set(known):
+        return True
+    return any(
+        schema == {"type": "null"}
+        and name in old.get("required", ())
+        and not {"anyOf", "oneOf", "const", "enum"} & set(known[name])
+        and known[name].get("type", "$ref") != "null"
+        for name, schema in limit.get("properties", {}).items()
+    )
 
 
 @cache

@@ -8,6 +8,7 @@ from uuid import UUID
 from dialler.queue.v1 import queue_pb2
 from fastapi import Body, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.config import JsonDict
 
 from gateway.access.audit import AccessTrail, ViewAction
 from gateway.access.auth import Caller, Role
@@ -63,8 +64,39 @@ RELEASE_REASONS = EnumNames(ReleaseReason, queue_pb2.ReleaseReason)
 ChosenDirection = Literal[CallDirection.INBOUND, CallDirection.MANUAL]
 
 
+_NULL: JsonDict = {"type": "null"}
+_TEXT: JsonDict = {"type": "string"}
+# As a limit of what may not be, since a generator of types would take `anyOf` for the fields.
+_NEITHER: JsonDict = {"properties": {"outcome": _NULL, "disposition": _NULL}}
+
+
 class ClaimRequest(RequestBody):
     """The queues to take a person from, or the person to take."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "not": {
+                "anyOf": [
+                    {"required": ["user_id"], "properties": {"user_id": _TEXT, "direction": _NULL}},
+                    {
+                        "required": ["direction"],
+                        "properties": {"user_id": _NULL, "direction": _TEXT},
+                    },
+                    {
+                        "required": ["user_id", "queues"],
+                        "properties": {
+                            "user_id": _TEXT,
+                            "queues": {"type": "array", "minItems": 1},
+                        },
+                    },
+                ]
+            },
+            "examples": [
+                {"queues": ["unsigned_users"]},
+                {"user_id": "4711", "direction": "inbound"},
+            ],
+        }
+    )
 
     queues: Annotated[list[QueueName], Field(max_length=10)] | None = Field(
         default=None,
@@ -105,7 +137,8 @@ class OutcomeRequest(RequestBody):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [{"outcome": "call_back", "callback_at": "2025-06-03T17:30:00Z"}]
+            "not": _NEITHER,
+            "examples": [{"outcome": "call_back", "callback_at": "2025-06-03T17:30:00Z"}],
         }
     )
 
@@ -137,6 +170,7 @@ class AmendRequest(RequestBody):
 
     model_config = ConfigDict(
         json_schema_extra={
+            "not": _NEITHER,
             "examples": [{"outcome": "no_answer", "reason": "Chosen by mistake."}],
         }
     )

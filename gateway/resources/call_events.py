@@ -45,7 +45,7 @@ class CallEventRequest(RequestBody):
 
     kind: CallEventKind
     at: MomentIn = Field(description="When it happened.", examples=["2030-06-03T18:00:00+01:00"])
-    duration_seconds: Annotated[float, Field(ge=0, le=86_400)] | None = None
+    duration_seconds: Annotated[float, Field(ge=0, le=86_400, strict=True)] | None = None
     provider: str = Field(default="", max_length=200, examples=["twilio"])
     provider_call_id: str = Field(
         default="", max_length=200, description="The provider's id of the call."

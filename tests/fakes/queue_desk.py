@@ -292,6 +292,22 @@ class FakeDesk(RecordingDouble):
         await self.received("ListPhoneLists", request)
         return queue_pb2.ListPhoneListsResponse(lists=self.phone_lists)
 
+    async def AmendOutcome(self, request: Any, context: Any) -> Any:
+        """Return a person who waits."""
+        await self.received("AmendOutcome", request)
+        state = call_state_pb2.CallState(user_id=7, state=call_state_pb2.ENTRY_STATE_WAITING)
+        return queue_pb2.AmendOutcomeResponse(call_state=state)
+
+    async def UndoOutcomes(self, request: Any, context: Any) -> Any:
+        """Withdraw one report."""
+        await self.received("UndoOutcomes", request)
+        call = queue_pb2.UndoneOutcome(
+            assignment_id=str(uuid.UUID(int=8)),
+            user_id=7,
+            outcome=call_state_pb2.OUTCOME_NO_ANSWER,
+        )
+        return queue_pb2.UndoOutcomesResponse(calls=[call])
+
     async def AddNote(self, request: Any, context: Any) -> Any:
         """Answer with the same note always."""
         await self.received("AddNote", request)

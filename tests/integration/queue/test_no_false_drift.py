@@ -38,7 +38,8 @@ OUTCOMES = [it for it in call_state_pb2.Outcome.values() if it]
 SOON = (call_state_pb2.OUTCOME_GOING_TO_COMPLETE, call_state_pb2.OUTCOME_CALL_BACK)
 _EMPTIED = """entries, queue.person_phones, queue.placeholder_phones, queue.unplaced_phones,
     queue.live_lines, queue.attempt_lines, queue.suppression_lines, queue.applied_facts,
-    queue.assignments, queue.attempts, queue.callbacks,
+    queue.assignments, queue.attempts, queue.amendments, queue.call_events, queue.callbacks,
+    queue.notes, queue.pauses, queue.report_days, queue.report_figures,
     queue.conversions, queue.suppressions, queue.agents, queue.list_numbers, queue.requests,
     queue.phone_list_editions, queue.prevented_calls, queue.complaints, queue.audit, queue.outbox,
     queue.stale_call_states, queue.live_lines, queue.attempt_lines, queue.suppression_lines,

@@ -104,6 +104,14 @@ BREAKING: dict[str, tuple[Change, str]] = {
         lambda it: _add(it, "SuppressionRequest", "x"),
         "POST /v1/suppressions: the body.x is required",
     ),
+    "something allowed is forbidden": (
+        lambda it: _schema(it, "ReleaseRequest").update({"not": {"required": ["reason"]}}),
+        "POST /v1/assignments/{assignment_id}/release: the body refuses what was allowed",
+    ),
+    "null forbidden where it was allowed": (
+        lambda it: _schema(it, "ReleaseRequest").update({"not": {"properties": {"reason": NULL}}}),
+        "POST /v1/assignments/{assignment_id}/release: the body refuses what was allowed",
+    ),
     "field required now": (
         lambda it: _schema(it, "OutcomeRequest").update(required=["notes"]),
         f"{_OUTCOME}.notes is required",
@@ -164,6 +172,9 @@ KEEPING: dict[str, Change] = {
     "an optional field beside a choice of fields": lambda it: _fields(
         it, "SuppressionRequest"
     ).update(x={"type": "string"}),
+    "what no client could send is forbidden": lambda it: _schema(it, "NoteRequest").update(
+        {"not": {"anyOf": [{"required": ["x"]}, {"properties": {"text": NULL}}]}}
+    ),
     "an optional field": lambda it: _fields(it, "OutcomeRequest").update(x={"type": "string"}),
     "a field more in an answer": lambda it: _add(it, "Assignment", "x"),
     "never null again": lambda it: _fields(it, "Assignment").update(

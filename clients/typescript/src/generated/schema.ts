@@ -1731,6 +1731,15 @@ export interface components {
         /**
          * ClaimRequest
          * @description The queues to take a person from, or the person to take.
+         * @example {
+         *       "queues": [
+         *         "unsigned_users"
+         *       ]
+         *     }
+         * @example {
+         *       "direction": "inbound",
+         *       "user_id": "4711"
+         *     }
          */
         ClaimRequest: {
             /**
@@ -5440,9 +5449,7 @@ export interface operations {
                  * @example {
                  *       "queues": [
                  *         "unsigned_users"
-                 *       ],
-                 *       "user_id": "4711",
-                 *       "direction": "inbound"
+                 *       ]
                  *     }
                  */
                 "application/json": components["schemas"]["ClaimRequest"] | null;
