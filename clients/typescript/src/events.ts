@@ -136,7 +136,8 @@ class Follower implements EventStream {
       if (!response.ok || response.body === null) {
         return problemOf(response, await response.json().catch(() => null));
       }
-      await this.#read(response.body, silence);
+      await this.#read(response.body, silence, [this.#stopped, attempt.signal]);
+      attempt.signal.throwIfAborted();
       return undefined;
     } catch (error) {
       if (error instanceof DiallerError) return error;
@@ -161,15 +162,28 @@ class Follower implements EventStream {
     });
   }
 
-  async #read(body: ReadableStream<Uint8Array>, silence: Silence): Promise<void> {
+  /** Read until the body ends or one of the signals is given, whether or not fetch minds it. */
+  async #read(
+    body: ReadableStream<Uint8Array>,
+    silence: Silence,
+    signals: readonly AbortSignal[],
+  ): Promise<void> {
     const parser = new SseParser();
     const decoder = new TextDecoder();
     const reader = body.getReader();
-    for (;;) {
-      const { done, value } = await reader.read();
-      if (done) return;
-      silence.broken();
-      for (const frame of parser.push(decoder.decode(value, { stream: true }))) this.#take(frame);
+    // Node collects signals that follow others while fetch holds them: an abort may not reach it.
+    const cancel = (): void => void reader.cancel().catch(() => undefined);
+    for (const signal of signals) signal.addEventListener("abort", cancel);
+    try {
+      if (signals.some((signal) => signal.aborted)) cancel();
+      for (;;) {
+        const { done, value } = await reader.read();
+        if (done) return;
+        silence.broken();
+        for (const frame of parser.push(decoder.decode(value, { stream: true }))) this.#take(frame);
+      }
+    } finally {
+      for (const signal of signals) signal.removeEventListener("abort", cancel);
     }
   }
 

@@ -97,3 +97,30 @@ test("requests refused together come back spread out", async () => {
   await vi.advanceTimersByTimeAsync(10_000);
   await Promise.all(asking);
 });
+
+test("a stream ends when it is closed and waits when it is silent, whatever fetch makes of it", async () => {
+  let opened = 0;
+  const source: EventSourceOfGateway = {
+    url: "http://gateway.test/v1/events",
+    // As an engine that has lost the signal: the body goes on.
+    fetch: () => {
+      opened += 1;
+      return Promise.resolve(new Response(new ReadableStream<Uint8Array>()));
+    },
+    ticket: () => Promise.resolve("ticket"),
+  };
+  const told: string[] = [];
+  const stream = openEventStream(source, {
+    onEvent: () => undefined,
+    onStatus: (status, error) => told.push(error?.message ?? status),
+    silenceMs: 1_000,
+  });
+  await vi.advanceTimersByTimeAsync(1_000);
+  expect(stream.status).toBe("waiting");
+  await vi.advanceTimersByTimeAsync(1_000);
+  expect(opened).toBe(2);
+  stream.close();
+  await vi.advanceTimersByTimeAsync(0);
+  expect(stream.status).toBe("ended");
+  expect(told[0]).toContain("in time");
+});
