@@ -12,7 +12,6 @@ from services.queue.calls.held_assignment import no_such_assignment, require_of_
 from services.queue.calls.once import once
 from services.queue.domain import amending, outcomes
 from services.queue.domain.amending import CallEffects, ReportEffects
-from services.queue.domain.callbacks import Callback
 from services.queue.domain.entries import Entry, Placement
 from services.queue.domain.outcomes import AfterCall, CallReport
 from services.queue.people.placing import (
@@ -297,11 +296,7 @@ async def _with_callbacks(
             return entry.with_callback(None), effects
         return entry, effects
     made, new = effects.made, result.new_callback
-    is_same = (
-        made is not None
-        and new is not None
-        and (made.scheduled_for, made.preferred_agent_id) == (new.scheduled_for, new[1])
-    )
+    is_same = made is not None and (made.scheduled_for, made.preferred_agent_id) == new
     if made is not None and not is_same:
         await callbacks.update(tx, made.ended(CallbackState.CANCELLED, "AMENDED", now))
         made = None
@@ -309,16 +304,7 @@ async def _with_callbacks(
         await callbacks.update(tx, result.callback)
     if new is not None and made is None:
         called_at = result.entry.last_contact_at or now
-        made = Callback(
-            callback_id=uuid4(),
-            user_id=held.user_id,
-            scheduled_for=new.scheduled_for,
-            preferred_agent_id=new.preferred_agent_id,
-            state=CallbackState.OPEN,
-            misses=0,
-            created_by=held.agent_id,
-            created_at=called_at,
-        )
+        made = new.made(uuid4(), held.user_id, held.agent_id, called_at)
         await callbacks.insert(tx, made)
     effects = replace(effects, callback_after=result.callback, made=made)
     return entry.with_callback(effects.open_callback), effects

@@ -29,7 +29,7 @@ from services.queue.store import (
 )
 from services.queue.store.database import Database, Transaction
 from services.queue.store.idempotency_records import IdempotentRequest
-from services.queue.types import Action, AgentId, CallbackState, Outcome
+from services.queue.types import Action, AgentId, Outcome
 from services.queue.wire import messages
 
 # Missed calls are noted once, whichever bridge reports them: their request ids are of no actor.
@@ -157,16 +157,7 @@ async def _called_back(
         metrics.CALLBACKS.labels(result.callback.state.name.lower()).inc()
     if result.new_callback is None:
         return result.entry, []
-    made = Callback(
-        callback_id=uuid4(),
-        user_id=entry.user_id,
-        scheduled_for=result.new_callback.scheduled_for,
-        preferred_agent_id=result.new_callback.preferred_agent_id,
-        state=CallbackState.OPEN,
-        misses=0,
-        created_by=actor_id,
-        created_at=now,
-    )
+    made = result.new_callback.made(uuid4(), entry.user_id, actor_id, now)
     await callbacks.insert(tx, made)
     details = {
         "callback_id": str(made.callback_id),

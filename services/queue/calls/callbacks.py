@@ -18,7 +18,12 @@ from servicekit.paging import cut_page
 from services.queue import metrics
 from services.queue.calls.once import once
 from services.queue.domain import pages
-from services.queue.domain.callbacks import Callback, require_schedulable, rescheduled
+from services.queue.domain.callbacks import (
+    Callback,
+    NewCallback,
+    require_schedulable,
+    rescheduled,
+)
 from services.queue.domain.rules import Rules
 from services.queue.people.placing import Moved, write_moved
 from services.queue.people.rulebook import Rulebook
@@ -96,17 +101,8 @@ class Callbacks:
                     "the person has an open callback",
                     callback_id=str(open_.callback_id),
                 )
-            made = Callback(
-                callback_id=uuid4(),
-                user_id=user_id,
-                scheduled_for=scheduled_for,
-                preferred_agent_id=preferred_agent_id,
-                state=CallbackState.OPEN,
-                misses=0,
-                created_by=request.agent_id,
-                created_at=now,
-                notes=notes,
-            )
+            new = NewCallback(scheduled_for, preferred_agent_id)
+            made = new.made(uuid4(), user_id, request.agent_id, now, notes)
             if preferred_agent_id is not None and preferred_agent_id == request.agent_id:
                 await require_room(tx, preferred_agent_id, user_id, self._rulebook.rules)
             await callbacks.insert(tx, made)

@@ -56,7 +56,6 @@ from services.queue.store.writing import together
 from services.queue.types import (
     OBJECTIONS,
     Action,
-    CallbackState,
     ContactBlock,
     Ending,
     Queue,
@@ -392,16 +391,7 @@ async def _after_call(
         metrics.CALLBACKS.labels(result.callback.state.name.lower()).inc()
     entry, made = result.entry, None
     if result.new_callback is not None:
-        made = Callback(
-            callback_id=uuid4(),
-            user_id=held.user_id,
-            scheduled_for=result.new_callback.scheduled_for,
-            preferred_agent_id=result.new_callback.preferred_agent_id,
-            state=CallbackState.OPEN,
-            misses=0,
-            created_by=held.agent_id,
-            created_at=now,
-        )
+        made = result.new_callback.made(uuid4(), held.user_id, held.agent_id, now)
         await callbacks.insert(tx, made)
         metrics.CALLBACKS.labels("scheduled").inc()
         entry = entry.with_callback(made)

@@ -41,10 +41,26 @@ class Callback:
 
 
 class NewCallback(NamedTuple):
-    """A callback that an outcome makes."""
+    """A callback that is agreed: its time, and the agent for whom it is kept, if any."""
 
     scheduled_for: datetime
     preferred_agent_id: AgentId | None
+
+    def made(
+        self, callback_id: UUID, user_id: UserId, created_by: str, now: datetime, notes: str = ""
+    ) -> Callback:
+        """Return it as the person's open callback."""
+        return Callback(
+            callback_id=callback_id,
+            user_id=user_id,
+            scheduled_for=self.scheduled_for,
+            preferred_agent_id=self.preferred_agent_id,
+            state=CallbackState.OPEN,
+            misses=0,
+            created_by=created_by,
+            created_at=now,
+            notes=notes,
+        )
 
 
 def require_schedulable(
