@@ -1,5 +1,6 @@
 """Figures for reports: counted a day at a time, and read by period."""
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -16,7 +17,8 @@ from services.queue.types import (
 # Calls of a person from this one on are counted together.
 LATE_CALL = 10
 
-_LOCK = 7_305_411_922_011
+# The key of the advisory lock of the replica that counts.
+_COUNTING = zlib.crc32(b"queue.report_counts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class ReportFigures:
 
 async def lock_counting(tx: Transaction) -> bool:
     """Keep other replicas from counting until the transaction ends, unless one is at it."""
-    return bool((await tx.execute(_TRY_LOCK, {"key": _LOCK})).scalar_one())
+    return bool((await tx.execute(_TRY_LOCK, {"key": _COUNTING})).scalar_one())
 
 
 _TRY_LOCK = statement("SELECT pg_try_advisory_xact_lock(:key)")
