@@ -118,9 +118,12 @@ async def test_a_late_report_is_counted_on_the_day_of_the_call(
     assert [row.result for row in await _report(queue, clock, queue_pb2.REPORT_CALLS)] == [
         NO_ANSWER
     ]
-    # As an amendment does, days later.
     clock.advance(timedelta(days=3))
+    # The day is over, and has been counted to its end.
+    assert len(await _report(queue, clock, queue_pb2.REPORT_CALLS)) == 1
+    # As an amendment does.
     await tables.rows(f"UPDATE queue.attempts SET outcome = {GOING}")
+    clock.advance(timedelta(days=1))
     rows = await _report(queue, clock, queue_pb2.REPORT_CALLS)
     assert [(row.result, row.number) for row in rows] == [(GOING, 1)]
 
